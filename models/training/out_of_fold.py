@@ -1,0 +1,65 @@
+"""Voice embeddings as honest on training speakers as they are on new ones.
+
+An encoder fits the speakers it was trained on better than anyone else, so a fusion trained on its embeddings of them
+would trust the voice too much. Cross-fitting mends that, but encoders trained on different folds have unrelated
+embedding spaces. So each fold gets a *student*: a fresh encoder that learns to imitate the finished encoder's
+embedding, from all training speakers but those of its fold. On its fold it speaks the finished encoder's language, with
+the errors of one who never heard these people.
+"""
+
+import math
+import time
+
+import torch
+
+import mel_augment
+from voice_encoder import VoiceEncoder, WindowSampler, batch_input
+
+FOLDS = 3
+
+
+def fold_of(utterance):
+    """0 .. FOLDS - 1, by speaker."""
+    if utterance.corpus == "ravdess":
+        return int(utterance.speaker) % FOLDS
+    return sum(utterance.speaker.encode()) % FOLDS
+
+
+def student(teacher, corpora, utterances, fold, path, epochs, batch=32, rate=2e-3):
+    """The encoder that imitates `teacher` without the speakers of `fold`; read from `path` if it is there."""
+    torch.manual_seed(100 + fold)
+    encoder = VoiceEncoder().to(memory_format=torch.channels_last)
+    if path.exists():
+        encoder.load_state_dict(torch.load(path))
+        return encoder.eval()
+    generator = torch.Generator().manual_seed(100 + fold)
+    sampler = WindowSampler(corpora, [u for u in utterances if fold_of(u) != fold], generator)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=rate, weight_decay=0.02)
+    teacher.eval()
+    for epoch in range(epochs):
+        start, total, unit, steps = time.time(), 0.0, 0.0, sampler.steps(batch)
+        encoder.train()
+        for step, (powers, _, _) in enumerate(sampler.epoch(batch)):
+            done = (epoch + step / steps) / epochs
+            for group in optimizer.param_groups:
+                group["lr"] = rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+            window = batch_input(mel_augment.augment(powers, generator))
+            with torch.no_grad():
+                goal = teacher(window)
+            error = (encoder(window) - goal).square().mean()
+            spread = goal.var(0, unbiased=False).mean()
+            loss = error / spread
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total, unit = total + error.item(), unit + spread.item()
+        print(f"student {fold} epoch {epoch} unexplained {total / unit:.3f} {time.time() - start:.0f} s", flush=True)
+    torch.save(encoder.state_dict(), path)
+    return encoder.eval()
+
+
+def students(teacher, corpora, utterances, folder, epochs):
+    """One student a fold."""
+    return [
+        student(teacher, corpora, utterances, fold, folder / f"student_{fold}.pt", epochs) for fold in range(FOLDS)
+    ]

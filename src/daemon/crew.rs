@@ -1,0 +1,105 @@
+//! The threads as a crew: each has a name, and when one fails the others are told to stop.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, Scope};
+
+use crate::failure::Failure;
+
+/// Started threads, and the first failure among them.
+pub struct Crew<'a> {
+    stop: &'a AtomicBool,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl<'a> Crew<'a> {
+    /// `stop` is set when a member fails; members look at it between two items of work.
+    pub fn new(stop: &'a AtomicBool) -> Crew<'a> {
+        Crew {
+            stop,
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Starts a thread. Its panic counts as a failure of ours.
+    pub fn start<'scope, 'env>(
+        &'scope self,
+        scope: &'scope Scope<'scope, 'env>,
+        name: &str,
+        work: impl FnOnce() -> Result<(), Failure> + Send + 'scope,
+    ) {
+        let label = name.to_string();
+        let guarded = move || {
+            let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+                let reason = panic_text(panic.as_ref());
+                Err(Failure::Internal(format!(
+                    "the {label} thread stopped ({reason})"
+                )))
+            });
+            if let Err(failure) = result {
+                self.note(failure);
+            }
+        };
+        if let Err(e) = Builder::new()
+            .name(name.to_string())
+            .spawn_scoped(scope, guarded)
+        {
+            self.note(Failure::Internal(format!(
+                "the {name} thread cannot start ({e})"
+            )));
+        }
+    }
+
+    /// The first failure is the cause, what follows its consequence.
+    fn note(&self, failure: Failure) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut first = self
+            .failure
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        first.get_or_insert(failure);
+    }
+
+    /// The first failure, once all threads have ended.
+    pub fn outcome(self) -> Result<(), Failure> {
+        let failure = self
+            .failure
+            .into_inner()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no reason given")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_stops_the_others_and_is_an_internal_failure() {
+        let stop = AtomicBool::new(false);
+        let crew = Crew::new(&stop);
+        std::thread::scope(|scope| {
+            crew.start(scope, "face", || panic!("out of range"));
+            crew.start(scope, "camera", || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                }
+                Ok(())
+            });
+        });
+        let failure = crew.outcome().unwrap_err();
+        assert!(
+            matches!(&failure, Failure::Internal(why) if why == "the face thread stopped (out of range)")
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! What the threads count. Every number only grows; reading them disturbs nobody.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+#[derive(Debug, Default)]
+pub struct Health {
+    /// Pictures that came from the source.
+    pub pictures: AtomicU64,
+    /// Pictures dropped because a newer one came before anybody looked.
+    pub pictures_skipped: Arc<AtomicU64>,
+    /// Pictures not looked at, to keep to the configured rate.
+    pub pictures_passed_over: AtomicU64,
+    /// Pictures that could not be decoded.
+    pub pictures_broken: AtomicU64,
+    /// Pictures looked at, those with a face, and those the detector saw.
+    pub looks: AtomicU64,
+    pub faces: AtomicU64,
+    pub detections: AtomicU64,
+    /// Runs of samples that came from the source, and that were lost because nobody took them in time.
+    pub chunks: AtomicU64,
+    pub chunks_lost: Arc<AtomicU64>,
+    pub estimates: AtomicU64,
+    /// Estimates an output was too slow for.
+    pub estimates_dropped: Arc<AtomicU64>,
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+impl fmt::Display for Health {
+    /// One line for the log, with what is wrong only if something is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        write!(
+            f,
+            "{} estimates; {} pictures, {} looked at, {} with a face, {} detections",
+            get(&self.estimates),
+            get(&self.pictures),
+            get(&self.looks),
+            get(&self.faces),
+            get(&self.detections),
+        )?;
+        for (counter, what) in [
+            (&self.pictures_broken, "pictures broken"),
+            (&*self.pictures_skipped, "pictures skipped"),
+            (&*self.chunks_lost, "runs of sound lost"),
+            (&*self.estimates_dropped, "estimates dropped"),
+        ] {
+            if get(counter) > 0 {
+                write!(f, "; {} {what}", get(counter))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_losses_only_where_there_are_any() {
+        let health = Health::default();
+        insta::assert_snapshot!(health.to_string(), @"0 estimates; 0 pictures, 0 looked at, 0 with a face, 0 detections");
+        count(&health.pictures_broken);
+        insta::assert_snapshot!(health.to_string(), @"0 estimates; 0 pictures, 0 looked at, 0 with a face, 0 detections; 1 pictures broken");
+    }
+}

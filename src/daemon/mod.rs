@@ -1,0 +1,302 @@
+//! The threads, and the arrows between them.
+//!
+//! ```text
+//! camera ─▶ face ──┐
+//!                  ├─▶ fusion ─▶ output-*
+//! microphone ──────┘
+//! ```
+//!
+//! A clip that is replayed as fast as it can goes through queues that wait, so nothing is left out and the same clip gives
+//! the same lines. By the clock, queues drop the oldest and count it, so nothing ever falls behind.
+
+pub mod crew;
+pub mod feed;
+pub mod health;
+pub mod queue;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::capture::clip::Clip;
+use crate::capture::paced::Paced;
+use crate::capture::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSource};
+use crate::config::{Config, Pace, Source};
+use crate::face::{FaceStage, Look};
+use crate::failure::Failure;
+use crate::fusion::FusionStage;
+use crate::model::{Bundle, ModelError};
+use crate::output::{Estimate, OutputError, OutputSpec};
+
+use crew::Crew;
+use feed::{Event, Feed, Seen};
+use health::{Health, count};
+use queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
+
+/// Pictures on their way to the `face` thread when nothing may be lost. By the clock it is one: the newest.
+const PICTURES_AHEAD: usize = 4;
+/// Runs of samples on their way to the `fusion` thread: more than a second.
+const CHUNKS_AHEAD: usize = 64;
+const SEEN_AHEAD: usize = 16;
+const ESTIMATES_AHEAD: usize = 16;
+/// By the clock, a tick waits this long for what was captured just before it: a period of sound and the work on a picture.
+const LAG: Duration = Duration::from_millis(40);
+
+/// Runs until the source ends, every reader has gone, or `stop` is set.
+pub fn run(config: &Config, stop: &AtomicBool) -> Result<(), Failure> {
+    let started = Instant::now();
+    let Source::Clip { path, pace } = &config.source else {
+        return Err(Failure::Source(
+            "no camera or microphone can be opened: this version reads clips only, give one with --input CLIP".into(),
+        ));
+    };
+    let bundle = Bundle::open(config.models.as_deref())?;
+    let clip = Clip::open(path).map_err(|e| Failure::Source(e.to_string()))?;
+    info!("{}", clip.description);
+    let (face, fusion) = load(config, &bundle, clip.video.is_some())?;
+    info!(
+        "models: {} {} from {}, loaded in {} ms",
+        bundle.manifest().name,
+        bundle.manifest().version,
+        bundle.folder().display(),
+        started.elapsed().as_millis()
+    );
+
+    let health = Health::default();
+    let pipeline = Pipeline {
+        epoch: Instant::now(),
+        pace: *pace,
+        health: &health,
+        stop,
+    };
+    let outcome = pipeline.run(config, clip, face, fusion);
+    info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
+    outcome
+}
+
+/// Loads the stages side by side: they are what a start waits for.
+fn load(
+    config: &Config,
+    bundle: &Bundle,
+    with_face: bool,
+) -> Result<(Option<FaceStage>, FusionStage), ModelError> {
+    thread::scope(|scope| {
+        let face = with_face.then(|| scope.spawn(|| FaceStage::load(bundle, config.face)));
+        let fusion = FusionStage::load(bundle, config.fusion)?;
+        let face = face
+            .map(|loading| {
+                loading
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .transpose()?;
+        Ok((face, fusion))
+    })
+}
+
+/// What all threads of one run share.
+struct Pipeline<'a> {
+    /// The source's zero.
+    epoch: Instant,
+    pace: Pace,
+    health: &'a Health,
+    stop: &'a AtomicBool,
+}
+
+impl Pipeline<'_> {
+    fn run(
+        &self,
+        config: &Config,
+        clip: Clip,
+        face: Option<FaceStage>,
+        fusion: FusionStage,
+    ) -> Result<(), Failure> {
+        let crew = Crew::new(self.stop);
+        let health = self.health;
+        thread::scope(|scope| {
+            let mut feed = (None, None);
+            if let (Some(source), Some(stage)) = (clip.video, face) {
+                let ahead = match self.pace {
+                    Pace::Replay => PICTURES_AHEAD,
+                    Pace::Realtime => 1,
+                };
+                let (frames, to_face) = queue(ahead, self.when_full(), &health.pictures_skipped);
+                let (seen, from_face) = queue(SEEN_AHEAD, WhenFull::Wait, &Default::default());
+                let source = self.video(source);
+                crew.start(scope, "camera", move || self.camera(source, frames));
+                crew.start(scope, "face", move || self.face(stage, to_face, seen));
+                feed.0 = Some(from_face);
+            }
+            if let Some(source) = clip.audio {
+                let (chunks, heard) = queue(CHUNKS_AHEAD, self.when_full(), &health.chunks_lost);
+                let source = self.audio(source);
+                crew.start(scope, "microphone", move || self.microphone(source, chunks));
+                feed.1 = Some(heard);
+            }
+            let mut outputs = Vec::new();
+            for spec in config.outputs.iter().copied() {
+                let (estimates, from_fusion) =
+                    queue(ESTIMATES_AHEAD, self.when_full(), &health.estimates_dropped);
+                crew.start(scope, &format!("output-{spec}"), move || {
+                    write(spec, from_fusion)
+                });
+                outputs.push(estimates);
+            }
+            let feed = Feed::new(feed.0, feed.1);
+            crew.start(scope, "fusion", move || self.fusion(fusion, feed, outputs));
+        });
+        crew.outcome()
+    }
+
+    fn when_full(&self) -> WhenFull {
+        match self.pace {
+            Pace::Replay => WhenFull::Wait,
+            Pace::Realtime => WhenFull::DropOldest,
+        }
+    }
+
+    fn video(&self, source: Box<dyn VideoSource>) -> Box<dyn VideoSource> {
+        match self.pace {
+            Pace::Replay => source,
+            Pace::Realtime => Box::new(Paced::new(source, self.epoch)),
+        }
+    }
+
+    fn audio(&self, source: Box<dyn AudioSource>) -> Box<dyn AudioSource> {
+        match self.pace {
+            Pace::Replay => source,
+            Pace::Realtime => Box::new(Paced::new(source, self.epoch)),
+        }
+    }
+
+    fn camera(
+        &self,
+        mut source: Box<dyn VideoSource>,
+        frames: QueueWriter<VideoFrame>,
+    ) -> Result<(), Failure> {
+        while let Some(frame) = self.next(source.next_frame())? {
+            count(&self.health.pictures);
+            if frames.put(frame) == Err(Gone) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn microphone(
+        &self,
+        mut source: Box<dyn AudioSource>,
+        chunks: QueueWriter<AudioChunk>,
+    ) -> Result<(), Failure> {
+        while let Some(chunk) = self.next(source.next_chunk())? {
+            count(&self.health.chunks);
+            if chunks.put(chunk) == Err(Gone) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a source gave; `None` when it is over, for whatever reason.
+    fn next<T>(&self, item: Result<Option<T>, CaptureError>) -> Result<Option<T>, Failure> {
+        match item {
+            Ok(_) if self.stop.load(Ordering::Relaxed) => Ok(None),
+            Ok(item) => Ok(item),
+            Err(CaptureError::CutShort(why)) => {
+                warn!("{why}");
+                Ok(None)
+            }
+            Err(CaptureError::Unusable(why)) => Err(Failure::Source(why)),
+        }
+    }
+
+    fn face(
+        &self,
+        mut stage: FaceStage,
+        frames: QueueReader<VideoFrame>,
+        seen: QueueWriter<Seen>,
+    ) -> Result<(), Failure> {
+        for frame in frames.iter() {
+            let at = frame.at;
+            let look = stage.look(frame)?;
+            match &look {
+                Look::PassedOver => count(&self.health.pictures_passed_over),
+                Look::Broken(why) => {
+                    count(&self.health.pictures_broken);
+                    warn_sparingly(&self.health.pictures_broken, || {
+                        format!("picture at {:.3} s skipped: {why}", at.as_secs_f32())
+                    });
+                }
+                Look::NoFace => count(&self.health.looks),
+                Look::Face(_) => {
+                    count(&self.health.looks);
+                    count(&self.health.faces);
+                }
+            }
+            self.health
+                .detections
+                .store(stage.detections(), Ordering::Relaxed);
+            let face = match look {
+                Look::Face(observation) => Some(observation),
+                _ => None,
+            };
+            if seen.put(Seen { at, face }) == Err(Gone) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn fusion(
+        &self,
+        mut stage: FusionStage,
+        mut feed: Feed,
+        mut outputs: Vec<QueueWriter<Estimate>>,
+    ) -> Result<(), Failure> {
+        for tick in 1.. {
+            let time = stage.time_of(tick);
+            while let Some(event) = match self.pace {
+                Pace::Replay => feed.next_up_to(time),
+                Pace::Realtime => feed.next_before(self.epoch + time + LAG),
+            } {
+                match event {
+                    Event::Seen(Seen { face, .. }) => face.into_iter().for_each(|f| stage.see(f)),
+                    Event::Heard(chunk) => stage.hear(&chunk),
+                }
+            }
+            if feed.end().is_some_and(|end| end < time) {
+                break;
+            }
+            let estimate = stage.estimate(tick)?;
+            count(&self.health.estimates);
+            outputs.retain(|output| output.put(estimate.clone()) != Err(Gone));
+            if outputs.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One output's thread: writes until there is nothing more or nobody reads.
+fn write(spec: OutputSpec, estimates: QueueReader<Estimate>) -> Result<(), Failure> {
+    let mut output = spec.open();
+    for estimate in estimates.iter() {
+        match output.write(&estimate) {
+            Ok(()) => {}
+            Err(OutputError::ReaderGone) => break,
+            Err(OutputError::Failed(why)) => return Err(Failure::Output(why)),
+        }
+    }
+    Ok(())
+}
+
+/// Warns of the 1st, 2nd, 4th, 8th … time: a camera that sends rubbish all night must not fill the journal.
+fn warn_sparingly(counter: &std::sync::atomic::AtomicU64, message: impl FnOnce() -> String) {
+    let times = counter.load(Ordering::Relaxed);
+    if times.is_power_of_two() {
+        warn!("{} ({times} so far)", message());
+    }
+}

@@ -1,0 +1,216 @@
+//! The face, upright and framed the way the encoder's training faces were.
+//!
+//! `models/training/face_crop.py` is the same arithmetic in Python; a test holds the two together on the same bytes.
+
+use serde::Deserialize;
+
+use crate::capture::Luma;
+
+use super::geometry::{Landmarks, Point};
+
+/// Side of the square crop, in pixels.
+pub const SIDE: usize = 48;
+/// No more than this many samples across an output pixel: beyond it a huge face costs time and gains nothing.
+const MAX_SAMPLES: usize = 8;
+/// A crop with less contrast than this (standard deviation, of 255) is not stretched further: it would be noise.
+const MIN_DEVIATION: f32 = 10.0;
+/// Normalized values are cut at this many deviations, then scaled to −1..1.
+const CUT: f32 = 3.0;
+
+/// How training faces are framed, as measured by `models/training/framing.py` and kept in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Framing {
+    /// Crop side over the distance between the eyes.
+    pub side_per_eye_distance: f32,
+    /// Crop side over the distance from the middle of the eyes to the mouth. The larger of the two sides is taken,
+    /// since turning the head shrinks one distance and nodding the other.
+    pub side_per_eye_mouth: f32,
+    /// Where in the crop the middle of the eyes comes to lie, as fractions from the left and the top.
+    pub eye_mid: [f32; 2],
+}
+
+/// A square in a picture, turned with the head.
+#[derive(Debug, Clone, Copy)]
+struct Square {
+    top_left: Point,
+    /// Unit vector along the crop's upper edge.
+    along: Point,
+    side: f32,
+}
+
+impl Framing {
+    fn square(&self, landmarks: &Landmarks) -> Square {
+        let (right, left) = (landmarks.right_eye, landmarks.left_eye);
+        let middle = right.midway(left);
+        let eyes = right.distance(left);
+        let side = (eyes * self.side_per_eye_distance)
+            .max(middle.distance(landmarks.mouth) * self.side_per_eye_mouth)
+            .max(1.0);
+        // The person's right eye is on the left of the picture. Eyes that coincide have no direction: stay upright.
+        let along = if eyes > 1e-3 {
+            Point {
+                x: (left.x - right.x) / eyes,
+                y: (left.y - right.y) / eyes,
+            }
+        } else {
+            Point { x: 1.0, y: 0.0 }
+        };
+        let (u, v) = (self.eye_mid[0] * side, self.eye_mid[1] * side);
+        Square {
+            top_left: Point {
+                x: middle.x - u * along.x + v * along.y,
+                y: middle.y - u * along.y - v * along.x,
+            },
+            along,
+            side,
+        }
+    }
+
+    /// The encoder's input: `SIDE` × `SIDE` values in −1..1, row-major.
+    pub fn crop(&self, image: &Luma, landmarks: &Landmarks) -> Vec<f32> {
+        let mut face = self.square(landmarks).sample(image);
+        normalize(&mut face);
+        face
+    }
+}
+
+impl Square {
+    /// Grey values 0..255, each the mean of s × s bilinear samples, s growing with the face so that nothing aliases.
+    fn sample(&self, image: &Luma) -> Vec<f32> {
+        let per_side = (self.side / SIDE as f32)
+            .ceil()
+            .clamp(1.0, MAX_SAMPLES as f32) as usize;
+        let step = self.side / (SIDE * per_side) as f32;
+        let mut face = Vec::with_capacity(SIDE * SIDE);
+        for i in 0..SIDE {
+            for j in 0..SIDE {
+                let mut sum = 0.0;
+                for n in 0..per_side {
+                    for m in 0..per_side {
+                        let across = ((j * per_side + m) as f32 + 0.5) * step;
+                        let down = ((i * per_side + n) as f32 + 0.5) * step;
+                        sum += bilinear(
+                            image,
+                            self.top_left.x + across * self.along.x - down * self.along.y,
+                            self.top_left.y + across * self.along.y + down * self.along.x,
+                        );
+                    }
+                }
+                face.push(sum / (per_side * per_side) as f32);
+            }
+        }
+        face
+    }
+}
+
+/// The grey value at a position; pixel (0, 0) has its centre at (0.5, 0.5); outside, the edge goes on.
+pub(super) fn bilinear(image: &Luma, x: f32, y: f32) -> f32 {
+    let limit = |v: f32, length: u32| (v - 0.5).clamp(0.0, (length - 1) as f32);
+    let (x, y) = (limit(x, image.width()), limit(y, image.height()));
+    let (x0, y0) = (x as u32, y as u32);
+    let x1 = (x0 + 1).min(image.width() - 1) as usize;
+    let y1 = (y0 + 1).min(image.height() - 1);
+    let (fx, fy) = (x - x0 as f32, y - y0 as f32);
+    let (upper, lower) = (image.row(y0), image.row(y1));
+    let x0 = x0 as usize;
+    let top = f32::from(upper[x0]) * (1.0 - fx) + f32::from(upper[x1]) * fx;
+    let bottom = f32::from(lower[x0]) * (1.0 - fx) + f32::from(lower[x1]) * fx;
+    top * (1.0 - fy) + bottom * fy
+}
+
+/// Takes out brightness and contrast, so that a dim room is not an expression.
+fn normalize(face: &mut [f32]) {
+    let count = face.len() as f32;
+    let mean = face.iter().sum::<f32>() / count;
+    let variance = face.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / count;
+    let deviation = variance.sqrt().max(MIN_DEVIATION);
+    for v in face {
+        *v = ((*v - mean) / deviation).clamp(-CUT, CUT) / CUT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAMING: Framing = Framing {
+        side_per_eye_distance: 2.0,
+        side_per_eye_mouth: 2.0,
+        eye_mid: [0.5, 0.25],
+    };
+
+    fn upright(x: f32, y: f32, eyes: f32) -> Landmarks {
+        Landmarks {
+            right_eye: Point {
+                x: x - eyes / 2.0,
+                y,
+            },
+            left_eye: Point {
+                x: x + eyes / 2.0,
+                y,
+            },
+            mouth: Point { x, y: y + eyes },
+            ..Landmarks::default()
+        }
+    }
+
+    #[test]
+    fn the_middle_of_the_eyes_lands_where_the_framing_says() {
+        let square = FRAMING.square(&upright(100.0, 60.0, 40.0));
+        assert_eq!(square.side, 80.0);
+        assert_eq!((square.top_left.x, square.top_left.y), (60.0, 40.0));
+    }
+
+    #[test]
+    fn a_tilted_head_gives_the_same_crop_as_an_upright_one() {
+        // A picture and the same picture turned by a quarter.
+        let side = 96;
+        let grey = |x: usize, y: usize| ((x * 5 + y * y / 7) % 251) as u8;
+        let straight = (0..side * side).map(|i| grey(i % side, i / side)).collect();
+        let turned = (0..side * side)
+            .map(|i| grey(i / side, side - 1 - i % side))
+            .collect();
+        let straight = Luma::new(96, 96, straight).unwrap();
+        let turned = Luma::new(96, 96, turned).unwrap();
+        let at = upright(48.0, 36.0, 24.0);
+        let rotate = |p: Point| Point {
+            x: 96.0 - p.y,
+            y: p.x,
+        };
+        let tilted = Landmarks::from_points(at.to_points().map(rotate));
+        let a = FRAMING.crop(&straight, &at);
+        let b = FRAMING.crop(&turned, &tilted);
+        let worst = a
+            .iter()
+            .zip(&b)
+            .map(|(x, y)| (x - y).abs())
+            .fold(0.0, f32::max);
+        assert!(worst < 1e-3, "crops differ by {worst}");
+    }
+
+    #[test]
+    fn brightness_and_contrast_do_not_change_the_crop() {
+        let plain: Vec<u8> = (0..64 * 64).map(|i| 40 + (i * 7 % 97) as u8).collect();
+        let brighter = plain.iter().map(|v| v * 2 - 20).collect();
+        let at = upright(32.0, 24.0, 16.0);
+        let a = FRAMING.crop(&Luma::new(64, 64, plain).unwrap(), &at);
+        let b = FRAMING.crop(&Luma::new(64, 64, brighter).unwrap(), &at);
+        assert!(a.iter().zip(&b).all(|(x, y)| (x - y).abs() < 1e-4));
+    }
+
+    #[test]
+    fn a_face_at_the_edge_or_outside_is_filled_from_the_edge() {
+        let image = Luma::new(32, 32, vec![200; 32 * 32]).unwrap();
+        for (x, y) in [(0.0, 0.0), (-500.0, 10.0), (40.0, 1e6)] {
+            let face = FRAMING.crop(&image, &upright(x, y, 12.0));
+            assert!(face.iter().all(|v| v.abs() < 1e-3));
+        }
+    }
+
+    #[test]
+    fn landmarks_that_coincide_still_give_a_crop() {
+        let image = Luma::new(8, 8, vec![7; 64]).unwrap();
+        let face = FRAMING.crop(&image, &upright(4.0, 4.0, 0.0));
+        assert!(face.iter().all(|v| v.is_finite()));
+    }
+}

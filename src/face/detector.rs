@@ -1,0 +1,299 @@
+//! BlazeFace short-range: where the faces are.
+//!
+//! The picture is letterboxed to 128 × 128, so a face must fill about a tenth of the picture's longer side to be found:
+//! arm's length to two metres from a webcam, which is what "short-range" means. The graph gives raw scores and offsets
+//! for 896 anchors; the decoding here follows the published description of the model (Bazarevsky et al. 2019,
+//! arXiv 1907.05047): box = offset / 128 + anchor centre, sigmoid scores, and overlapping boxes blended by score
+//! instead of thrown away, which steadies the box from picture to picture.
+
+use crate::capture::Luma;
+use crate::model::{Bundle, GraphName, ModelError, Session};
+
+use super::geometry::{Face, Landmarks, Point, Rect};
+
+const SIDE: usize = 128;
+/// Boxes that overlap more than this are one face.
+const SAME_FACE_IOU: f32 = 0.3;
+/// Values per anchor: a box as centre x, centre y, width, height, then six points.
+const VALUES: usize = 16;
+
+/// One feature map of the graph.
+struct Scale {
+    cells: usize,
+    anchors_per_cell: usize,
+}
+
+const SCALES: [Scale; 2] = [
+    Scale {
+        cells: 16,
+        anchors_per_cell: 2,
+    },
+    Scale {
+        cells: 8,
+        anchors_per_cell: 6,
+    },
+];
+
+pub struct Detector {
+    session: Session,
+    min_score: f32,
+    canvas: Vec<f32>,
+}
+
+impl Detector {
+    /// `min_score`: faces below it (0..1) do not count.
+    pub fn load(bundle: &Bundle, min_score: f32) -> Result<Detector, ModelError> {
+        let session = Session::load(
+            bundle,
+            GraphName::FaceDetector,
+            &[("image", &[1, 1, SIDE, SIDE])],
+            &[
+                ("score_8", &[1, 2, 16, 16]),
+                ("box_8", &[1, 32, 16, 16]),
+                ("score_16", &[1, 6, 8, 8]),
+                ("box_16", &[1, 96, 8, 8]),
+            ],
+        )?;
+        Ok(Detector {
+            session,
+            min_score,
+            canvas: vec![0.0; SIDE * SIDE],
+        })
+    }
+
+    /// All faces in `image`, best score first, in its pixels.
+    pub fn detect(&mut self, image: &Luma) -> Result<Vec<Face>, ModelError> {
+        let letterbox = Letterbox::of(image);
+        letterbox.fill(image, &mut self.canvas);
+        let min_score = self.min_score;
+        let candidates = self.session.run(&[&self.canvas], |outputs| {
+            let mut found = Vec::new();
+            for (scale, maps) in SCALES.iter().zip(outputs.chunks(2)) {
+                scale.collect(maps[0], maps[1], min_score, &mut found);
+            }
+            found
+        })?;
+        Ok(blend_overlapping(candidates)
+            .into_iter()
+            .map(|face| letterbox.to_picture(face))
+            .collect())
+    }
+}
+
+impl Scale {
+    /// Appends the faces of this scale's anchors, in canvas pixels.
+    fn collect(&self, scores: &[f32], offsets: &[f32], min_score: f32, found: &mut Vec<Face>) {
+        let plane = self.cells * self.cells;
+        let stride = (SIDE / self.cells) as f32;
+        for (index, raw) in scores.iter().enumerate() {
+            let score = sigmoid(*raw);
+            if score < min_score {
+                continue;
+            }
+            let (anchor, cell) = (index / plane, index % plane);
+            debug_assert!(anchor < self.anchors_per_cell);
+            let centre = Point {
+                x: ((cell % self.cells) as f32 + 0.5) * stride,
+                y: ((cell / self.cells) as f32 + 0.5) * stride,
+            };
+            let value = |k: usize| offsets[(anchor * VALUES + k) * plane + cell];
+            let (w, h) = (value(2), value(3));
+            if !(w > 0.0 && h > 0.0) {
+                continue;
+            }
+            let middle = centre.moved(value(0), value(1));
+            let points = std::array::from_fn(|k| centre.moved(value(4 + 2 * k), value(5 + 2 * k)));
+            found.push(Face {
+                bounds: Rect {
+                    x: middle.x - w / 2.0,
+                    y: middle.y - h / 2.0,
+                    w,
+                    h,
+                },
+                score,
+                landmarks: Landmarks::from_points(points),
+            });
+        }
+    }
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// Non-maximum suppression that blends: each best box becomes the score-weighted mean of those that overlap it.
+fn blend_overlapping(mut candidates: Vec<Face>) -> Vec<Face> {
+    candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut faces = Vec::new();
+    while let Some(&best) = candidates.first() {
+        let (same, rest): (Vec<Face>, Vec<Face>) = candidates
+            .into_iter()
+            .partition(|c| c.bounds.iou(best.bounds) > SAME_FACE_IOU || *c == best);
+        candidates = rest;
+        faces.push(weighted_mean(&same, best.score));
+    }
+    faces
+}
+
+fn weighted_mean(faces: &[Face], score: f32) -> Face {
+    let total: f32 = faces.iter().map(|f| f.score).sum();
+    let mean = |value: &dyn Fn(&Face) -> f32| {
+        faces.iter().map(|f| f.score * value(f)).sum::<f32>() / total
+    };
+    let points = std::array::from_fn(|k| Point {
+        x: mean(&|f| f.landmarks.to_points()[k].x),
+        y: mean(&|f| f.landmarks.to_points()[k].y),
+    });
+    Face {
+        bounds: Rect {
+            x: mean(&|f| f.bounds.x),
+            y: mean(&|f| f.bounds.y),
+            w: mean(&|f| f.bounds.w),
+            h: mean(&|f| f.bounds.h),
+        },
+        score,
+        landmarks: Landmarks::from_points(points),
+    }
+}
+
+/// How a picture is placed on the square canvas: scaled to fit, centred, black around it.
+struct Letterbox {
+    /// Picture pixels per canvas pixel.
+    scale: f32,
+    left: usize,
+    top: usize,
+    width: usize,
+    height: usize,
+}
+
+impl Letterbox {
+    fn of(image: &Luma) -> Letterbox {
+        let (w, h) = (image.width() as f32, image.height() as f32);
+        let scale = w.max(h) / SIDE as f32;
+        let fit = |length: f32| ((length / scale).round() as usize).clamp(1, SIDE);
+        let (width, height) = (fit(w), fit(h));
+        Letterbox {
+            scale,
+            left: (SIDE - width) / 2,
+            top: (SIDE - height) / 2,
+            width,
+            height,
+        }
+    }
+
+    /// Area-averages the picture onto `canvas` as −1..1.
+    fn fill(&self, image: &Luma, canvas: &mut [f32]) {
+        canvas.fill(-1.0);
+        let columns = spans(self.width, image.width() as usize);
+        let rows = spans(self.height, image.height() as usize);
+        let mut sums = vec![0u32; self.width];
+        for (y, &(from_row, to_row)) in rows.iter().enumerate() {
+            sums.fill(0);
+            for source_y in from_row..to_row {
+                let row = image.row(source_y as u32);
+                for (sum, &(from, to)) in sums.iter_mut().zip(&columns) {
+                    *sum += row[from..to].iter().map(|&v| u32::from(v)).sum::<u32>();
+                }
+            }
+            let line = &mut canvas[(self.top + y) * SIDE + self.left..][..self.width];
+            for ((out, &sum), &(from, to)) in line.iter_mut().zip(&sums).zip(&columns) {
+                let count = ((to - from) * (to_row - from_row)) as f32;
+                *out = sum as f32 / count / 127.5 - 1.0;
+            }
+        }
+    }
+
+    fn to_picture(&self, face: Face) -> Face {
+        let (left, top, scale) = (self.left as f32, self.top as f32, self.scale);
+        let place = |p: Point| Point {
+            x: (p.x - left) * scale,
+            y: (p.y - top) * scale,
+        };
+        let corner = place(Point {
+            x: face.bounds.x,
+            y: face.bounds.y,
+        });
+        Face {
+            bounds: Rect {
+                x: corner.x,
+                y: corner.y,
+                w: face.bounds.w * scale,
+                h: face.bounds.h * scale,
+            },
+            landmarks: Landmarks::from_points(face.landmarks.to_points().map(place)),
+            ..face
+        }
+    }
+}
+
+/// Cuts `length` source pixels into `parts` runs, none empty; small pictures repeat pixels.
+fn spans(parts: usize, length: usize) -> Vec<(usize, usize)> {
+    (0..parts)
+        .map(|i| {
+            let from = i * length / parts;
+            let to = ((i + 1) * length / parts).clamp(from + 1, length.max(from + 1));
+            (from, to)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn face(x: f32, score: f32) -> Face {
+        Face {
+            bounds: Rect {
+                x,
+                y: 0.0,
+                w: 10.0,
+                h: 10.0,
+            },
+            score,
+            landmarks: Landmarks::default(),
+        }
+    }
+
+    #[test]
+    fn overlapping_boxes_become_one_weighted_by_score() {
+        let faces = blend_overlapping(vec![face(0.0, 0.6), face(2.0, 0.9), face(50.0, 0.7)]);
+        assert_eq!(faces.len(), 2);
+        assert_eq!(faces[0].score, 0.9);
+        assert!((faces[0].bounds.x - 1.2).abs() < 1e-5);
+        assert_eq!(faces[1].bounds.x, 50.0);
+    }
+
+    #[test]
+    fn a_wide_picture_is_centred_between_black_bars() {
+        let image = Luma::new(256, 128, vec![255; 256 * 128]).unwrap();
+        let letterbox = Letterbox::of(&image);
+        let mut canvas = vec![0.0; SIDE * SIDE];
+        letterbox.fill(&image, &mut canvas);
+        assert_eq!((letterbox.left, letterbox.top), (0, 32));
+        assert_eq!(canvas[31 * SIDE], -1.0);
+        assert_eq!(canvas[32 * SIDE], 1.0);
+        assert_eq!(canvas[96 * SIDE], -1.0);
+    }
+
+    #[test]
+    fn a_picture_smaller_than_the_canvas_is_enlarged() {
+        let image = Luma::new(2, 2, vec![0, 255, 255, 0]).unwrap();
+        let letterbox = Letterbox::of(&image);
+        let mut canvas = vec![0.0; SIDE * SIDE];
+        letterbox.fill(&image, &mut canvas);
+        assert_eq!(canvas[0], -1.0);
+        assert_eq!(canvas[SIDE - 1], 1.0);
+        assert_eq!(canvas[SIDE * SIDE - 1], -1.0);
+    }
+
+    #[test]
+    fn canvas_positions_map_back_to_the_picture() {
+        let image = Luma::new(640, 480, vec![0; 640 * 480]).unwrap();
+        let letterbox = Letterbox::of(&image);
+        let mut on_canvas = face(64.0, 1.0);
+        on_canvas.bounds.y = 16.0;
+        let placed = letterbox.to_picture(on_canvas);
+        assert_eq!((placed.bounds.x, placed.bounds.y), (320.0, 0.0));
+        assert_eq!((placed.bounds.w, placed.bounds.h), (50.0, 50.0));
+    }
+}

@@ -1,0 +1,14 @@
+//! From faces and voices to valence and arousal.
+//!
+//! The [`timeline`] lines observations of both up by their capture time, in eight steps; the [`estimator`] runs the joint
+//! cross-attention network over them; [`smoothing`] steadies what comes out.
+
+pub mod estimator;
+pub mod smoothing;
+pub mod stage;
+pub mod timeline;
+
+pub use estimator::{Affect, Estimator};
+pub use smoothing::Smoother;
+pub use stage::{FusionSettings, FusionStage};
+pub use timeline::{Timeline, Window};

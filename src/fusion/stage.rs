@@ -1,0 +1,91 @@
+//! The `fusion` thread's work: observations in, one [`Estimate`] a tick out.
+
+use std::time::Duration;
+
+use crate::capture::AudioChunk;
+use crate::face::FaceObservation;
+use crate::model::{Bundle, GraphName, ModelError};
+use crate::output::Estimate;
+use crate::voice::VoiceStage;
+
+use super::estimator::Estimator;
+use super::smoothing::Smoother;
+use super::timeline::Timeline;
+
+/// When to estimate, and how steadily.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FusionSettings {
+    /// From one estimate to the next; a whole fraction of the network's step.
+    pub period: Duration,
+    pub time_constant: Duration,
+}
+
+pub struct FusionStage {
+    voice: VoiceStage,
+    timeline: Timeline,
+    estimator: Estimator,
+    smoother: Smoother,
+    period: Duration,
+}
+
+impl FusionStage {
+    pub fn load(bundle: &Bundle, settings: FusionSettings) -> Result<FusionStage, ModelError> {
+        let estimator = Estimator::load(bundle)?;
+        let step = estimator.step();
+        let (step_us, period_us) = (step.as_micros(), settings.period.as_micros());
+        if period_us == 0 || step_us % period_us != 0 {
+            return Err(ModelError::Unfit {
+                graph: GraphName::Fusion,
+                reason: format!(
+                    "its step of {step:?} is not a whole number of ticks of {:?}",
+                    settings.period
+                ),
+            });
+        }
+        Ok(FusionStage {
+            voice: VoiceStage::load(bundle)?,
+            timeline: Timeline::new(step, (step_us / period_us) as u64),
+            estimator,
+            smoother: Smoother::new(settings.time_constant),
+            period: settings.period,
+        })
+    }
+
+    pub fn see(&mut self, face: FaceObservation) {
+        self.timeline.add_face(face);
+    }
+
+    pub fn hear(&mut self, chunk: &AudioChunk) {
+        self.voice.push(chunk);
+    }
+
+    /// The time of a tick. Ticks count from 1.
+    pub fn time_of(&self, tick: u64) -> Duration {
+        Duration::from_micros(self.period.as_micros() as u64 * tick)
+    }
+
+    /// What is to be said at `tick`, from what was captured up to then.
+    pub fn estimate(&mut self, tick: u64) -> Result<Estimate, ModelError> {
+        let at = self.time_of(tick);
+        let voice = self.voice.observe(at, self.period)?;
+        if let Some(embedding) = voice.as_ref().and_then(|v| v.embedding) {
+            self.timeline.add_voice(tick, embedding);
+        }
+        let window = self.timeline.window(tick, at);
+        let (from_face, from_voice) = (window.face_now, window.voice_now);
+        let fresh = if from_face || from_voice {
+            Some(self.estimator.estimate(&window)?)
+        } else {
+            None
+        };
+        Ok(Estimate {
+            seq: tick,
+            at,
+            affect: self.smoother.next(at, fresh),
+            from_face,
+            from_voice,
+            face: self.timeline.newest_face(at).copied(),
+            voice,
+        })
+    }
+}

@@ -1,0 +1,244 @@
+//! Face and voice observations, side by side in time.
+//!
+//! The network sees [`STEPS`] steps, the newest ending now. A step's face features come from all pictures captured within
+//! it, its voice embedding from the second of sound that ends with it. What is absent is zero and masked.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::face::{Expressions, FaceObservation};
+use crate::voice::{EMBEDDING, Embedding};
+
+/// Steps in the network's window.
+pub const STEPS: usize = 8;
+/// Face features per step: mean, maximum and log-mean of seven probabilities.
+pub const FACE_FEATURES: usize = 21;
+/// The network's seven expressions as places in [`crate::face::EXPRESSIONS`]: all but contempt, for which there was no
+/// synchronous training data.
+const FUSED: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
+
+/// The network's input: `[features][step]`, row-major, oldest step first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    pub face: Vec<f32>,
+    pub voice: Vec<f32>,
+    /// Two rows, face and voice: 1 where present.
+    pub mask: Vec<f32>,
+    /// Whether each is present in the newest step.
+    pub face_now: bool,
+    pub voice_now: bool,
+}
+
+/// Observations of the last few seconds.
+#[derive(Debug)]
+pub struct Timeline {
+    step: Duration,
+    ticks_per_step: u64,
+    /// Oldest first.
+    faces: VecDeque<FaceObservation>,
+    /// By tick, oldest first.
+    voices: VecDeque<(u64, Embedding)>,
+}
+
+impl Timeline {
+    /// `step` is `ticks_per_step` ticks long.
+    pub fn new(step: Duration, ticks_per_step: u64) -> Timeline {
+        Timeline {
+            step,
+            ticks_per_step,
+            faces: VecDeque::new(),
+            voices: VecDeque::new(),
+        }
+    }
+
+    pub fn add_face(&mut self, face: FaceObservation) {
+        self.faces.push_back(face);
+    }
+
+    /// Adds the voice heard in the window that ended with `tick`.
+    pub fn add_voice(&mut self, tick: u64, embedding: Embedding) {
+        self.voices.push_back((tick, embedding));
+    }
+
+    /// The newest face no later than `at` and within the step that ends there.
+    pub fn newest_face(&self, at: Duration) -> Option<&FaceObservation> {
+        self.faces_in_step(at).last()
+    }
+
+    /// The window at `tick`, which is at time `at`, forgetting what no later window can need.
+    pub fn window(&mut self, tick: u64, at: Duration) -> Window {
+        let span = self.step * STEPS as u32;
+        self.faces.retain(|f| f.at + span > at);
+        let oldest_tick = tick.saturating_sub(self.ticks_per_step * (STEPS as u64 - 1));
+        self.voices.retain(|(t, _)| *t >= oldest_tick);
+
+        let mut window = Window {
+            face: vec![0.0; FACE_FEATURES * STEPS],
+            voice: vec![0.0; EMBEDDING * STEPS],
+            mask: vec![0.0; 2 * STEPS],
+            face_now: false,
+            voice_now: false,
+        };
+        for back in 0..STEPS {
+            let column = STEPS - 1 - back;
+            if let Some(end) = at.checked_sub(self.step * back as u32)
+                && let Some(features) = face_features(self.faces_in_step(end))
+            {
+                put_column(&mut window.face, column, &features);
+                window.mask[column] = 1.0;
+                window.face_now |= back == 0;
+            }
+            if let Some(end) = tick.checked_sub(self.ticks_per_step * back as u64)
+                && let Some((_, embedding)) = self.voices.iter().find(|(t, _)| *t == end)
+            {
+                put_column(&mut window.voice, column, embedding);
+                window.mask[STEPS + column] = 1.0;
+                window.voice_now |= back == 0;
+            }
+        }
+        window
+    }
+
+    fn faces_in_step(&self, end: Duration) -> impl Iterator<Item = &FaceObservation> {
+        let step = self.step;
+        self.faces
+            .iter()
+            .filter(move |f| f.at <= end && f.at + step > end)
+    }
+}
+
+fn put_column(rows: &mut [f32], column: usize, values: &[f32]) {
+    for (row, value) in rows.chunks_exact_mut(STEPS).zip(values) {
+        row[column] = *value;
+    }
+}
+
+/// What the network reads of the pictures of one step; `None` without any.
+fn face_features<'a>(
+    faces: impl Iterator<Item = &'a FaceObservation>,
+) -> Option<[f32; FACE_FEATURES]> {
+    let (mut sum, mut max, mut count) = ([0.0f32; 7], [0.0f32; 7], 0);
+    for face in faces {
+        let p = fused_probabilities(&face.expressions);
+        for k in 0..7 {
+            sum[k] += p[k];
+            max[k] = max[k].max(p[k]);
+        }
+        count += 1;
+    }
+    if count == 0 {
+        return None;
+    }
+    let mut features = [0.0; FACE_FEATURES];
+    for k in 0..7 {
+        let mean = sum[k] / count as f32;
+        features[k] = mean;
+        features[7 + k] = max[k];
+        // The logarithm tells 0.01 from 0.001, which the mean does not; scaled to about −1..1.
+        features[14 + k] = ((mean + 1e-3).ln() + 3.0) / 4.0;
+    }
+    Some(features)
+}
+
+fn fused_probabilities(expressions: &Expressions) -> [f32; 7] {
+    let kept = FUSED.map(|k| expressions.0[k]);
+    // A face that is all contempt has nothing left to spread: leave it even.
+    let total = kept.iter().sum::<f32>().max(1e-6);
+    kept.map(|p| p / total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::face::geometry::Rect;
+    use std::time::Instant;
+
+    const TICK_MS: u64 = 200;
+
+    fn timeline() -> Timeline {
+        Timeline::new(Duration::from_millis(400), 2)
+    }
+
+    fn face(at_ms: u64, happiness: f32) -> FaceObservation {
+        FaceObservation {
+            at: Duration::from_millis(at_ms),
+            captured: Instant::now(),
+            id: 1,
+            bounds: Rect::default(),
+            score: 1.0,
+            expressions: Expressions([1.0 - happiness, happiness, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+        }
+    }
+
+    fn window(timeline: &mut Timeline, tick: u64) -> Window {
+        timeline.window(tick, Duration::from_millis(tick * TICK_MS))
+    }
+
+    #[test]
+    fn an_empty_timeline_is_all_masked() {
+        let w = window(&mut timeline(), 3);
+        assert!(
+            w.mask
+                .iter()
+                .chain(&w.face)
+                .chain(&w.voice)
+                .all(|v| *v == 0.0)
+        );
+        assert!(!w.face_now && !w.voice_now);
+    }
+
+    #[test]
+    fn a_picture_belongs_to_the_step_it_was_captured_in_edges_to_the_earlier() {
+        let mut t = timeline();
+        t.add_face(face(1600, 0.5));
+        t.add_face(face(1601, 0.5));
+        let w = window(&mut t, 10);
+        // At 2.0 s the newest step is (1.6, 2.0].
+        assert_eq!(w.mask[..STEPS], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
+        assert!(w.face_now);
+    }
+
+    #[test]
+    fn a_step_holds_mean_and_maximum_of_its_pictures() {
+        let mut t = timeline();
+        t.add_face(face(1700, 0.2));
+        t.add_face(face(1900, 0.8));
+        let w = window(&mut t, 10);
+        let feature = |k: usize| w.face[k * STEPS + STEPS - 1];
+        assert_eq!(feature(1), 0.5);
+        assert_eq!(feature(8), 0.8);
+        assert!((feature(15) - ((0.501f32).ln() + 3.0) / 4.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_picture_later_than_the_tick_waits() {
+        let mut t = timeline();
+        t.add_face(face(2100, 0.5));
+        assert!(!window(&mut t, 10).face_now);
+        assert!(window(&mut t, 11).face_now);
+    }
+
+    #[test]
+    fn voices_are_taken_a_step_apart_and_forgotten_after_the_window() {
+        let mut t = timeline();
+        for tick in 0..20 {
+            t.add_voice(tick, [tick as f32; EMBEDDING]);
+        }
+        let w = window(&mut t, 19);
+        assert_eq!(
+            w.voice[..STEPS],
+            [5.0, 7.0, 9.0, 11.0, 13.0, 15.0, 17.0, 19.0]
+        );
+        assert_eq!(t.voices.len(), 15);
+    }
+
+    #[test]
+    fn contempt_is_left_out_and_the_rest_sums_to_one() {
+        let mut e = [0.0; 8];
+        e[7] = 0.6;
+        e[4] = 0.4;
+        assert_eq!(fused_probabilities(&Expressions(e))[4], 1.0);
+        let all_contempt = fused_probabilities(&Expressions([0., 0., 0., 0., 0., 0., 0., 1.]));
+        assert!(all_contempt.iter().all(|p| *p == 0.0));
+    }
+}

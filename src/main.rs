@@ -1,0 +1,76 @@
+//! Parse, run, exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use affectd::cli::{self, Cli, Command, Common};
+use affectd::config::{Config, Overrides};
+use affectd::daemon;
+use affectd::failure::Failure;
+use affectd::model::Bundle;
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let log = env_logger::Env::new().filter_or("AFFECTD_LOG", "info,tract=warn");
+    env_logger::Builder::from_env(log).init();
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("affectd: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Run {
+            common,
+            input,
+            output,
+        } => {
+            let flags = Overrides {
+                outputs: output,
+                ..input.over(common.overrides())
+            };
+            let config = load(&common, &flags)?;
+            let stop = stop_on_signals()?;
+            daemon::run(&config, &stop)
+        }
+        Command::Check { common, input } => {
+            let config = load(&common, &input.over(common.overrides()))?;
+            cli::check::check(&config)
+        }
+        Command::Model { common } => {
+            let config = load(&common, &common.overrides())?;
+            let bundle = Bundle::open(config.models.as_deref())?;
+            // A reader that closes early, as `head` does, is no fault.
+            let _ = std::io::stdout().write_all(cli::model::card(&bundle)?.as_bytes());
+            Ok(())
+        }
+    }
+}
+
+fn load(common: &Common, flags: &Overrides) -> Result<Config, Failure> {
+    Ok(Config::load(
+        common.config.as_deref(),
+        std::env::vars(),
+        flags,
+    )?)
+}
+
+/// A flag that the first SIGINT or SIGTERM sets; a second one ends affectd at once.
+fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .map_err(|e| Failure::Internal(format!("signal {signal} cannot be caught ({e})")))?;
+    }
+    Ok(stop)
+}

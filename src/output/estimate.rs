@@ -1,0 +1,222 @@
+//! The estimate, as users and scripts read it. Schema 1: a change that could break a reader bumps the number.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::face::{EXPRESSIONS, FaceObservation};
+use crate::fusion::Affect;
+use crate::voice::VoiceObservation;
+
+pub const SCHEMA: u32 = 1;
+/// Expressions less likely than this are left out of the line.
+const MIN_SHOWN: f32 = 0.05;
+
+/// What was made of one tick.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// Counts from 1, without gaps at the source: a gap in what arrives is what got lost on the way.
+    pub seq: u64,
+    /// On the source's clock.
+    pub at: Duration,
+    /// `None` with neither face nor voice.
+    pub affect: Option<Affect>,
+    /// What the newest step of `affect` rests on.
+    pub from_face: bool,
+    pub from_voice: bool,
+    pub face: Option<FaceObservation>,
+    pub voice: Option<VoiceObservation>,
+}
+
+impl Estimate {
+    /// Appends the JSON object: `now` gives the latency, `wall` the time of day if it is known.
+    pub fn write_json(&self, line: &mut Vec<u8>, now: Instant, wall: Option<SystemTime>) {
+        let affect = |value: fn(&Affect) -> f32| self.affect.as_ref().map(|a| rounded(value(a), 3));
+        let newest = self
+            .face
+            .map(|f| f.captured)
+            .max(self.voice.as_ref().map(|v| v.captured));
+        let json = Json {
+            schema: SCHEMA,
+            seq: self.seq,
+            t: (self.at.as_secs_f64() * 1000.0).round() / 1000.0,
+            time: wall.map(|w| humantime::format_rfc3339_millis(w).to_string()),
+            valence: affect(|a| a.valence),
+            arousal: affect(|a| a.arousal),
+            confidence: affect(|a| a.confidence),
+            modalities: [(self.from_face, "face"), (self.from_voice, "voice")]
+                .into_iter()
+                .filter_map(|(present, name)| present.then_some(name))
+                .collect(),
+            face: self.face.as_ref().map(|f| FaceJson {
+                id: f.id,
+                bounds: [f.bounds.x, f.bounds.y, f.bounds.w, f.bounds.h].map(|v| rounded(v, 3)),
+                score: rounded(f.score, 2),
+            }),
+            voice: self.voice.as_ref().map(|v| VoiceJson {
+                active: v.active,
+                level_db: v.level_db.map(|db| rounded(db, 1)),
+            }),
+            expression: self
+                .face
+                .as_ref()
+                .map(|f| ExpressionJson::of(&f.expressions.0)),
+            latency_ms: newest.map(|then| now.saturating_duration_since(then).as_millis() as u64),
+        };
+        serde_json::to_writer(line, &json)
+            .expect("plain numbers and strings serialize into memory");
+    }
+}
+
+/// To `digits` decimals, so that a line carries what is known and no more; never −0, and null if not a number.
+fn rounded(value: f32, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (f64::from(value) * scale).round() / scale + 0.0
+}
+
+#[derive(serde::Serialize)]
+struct Json {
+    schema: u32,
+    seq: u64,
+    t: f64,
+    time: Option<String>,
+    valence: Option<f64>,
+    arousal: Option<f64>,
+    confidence: Option<f64>,
+    modalities: Vec<&'static str>,
+    face: Option<FaceJson>,
+    voice: Option<VoiceJson>,
+    expression: Option<ExpressionJson>,
+    latency_ms: Option<u64>,
+}
+
+#[derive(serde::Serialize)]
+struct FaceJson {
+    id: u32,
+    #[serde(rename = "box")]
+    bounds: [f64; 4],
+    score: f64,
+}
+
+#[derive(serde::Serialize)]
+struct VoiceJson {
+    active: bool,
+    level_db: Option<f64>,
+}
+
+/// The likely expressions, most likely first.
+struct ExpressionJson(Vec<(&'static str, f64)>);
+
+impl ExpressionJson {
+    fn of(probabilities: &[f32; 8]) -> ExpressionJson {
+        let mut likely: Vec<(&'static str, f32)> = EXPRESSIONS
+            .into_iter()
+            .zip(*probabilities)
+            .filter(|(_, p)| *p >= MIN_SHOWN)
+            .collect();
+        likely.sort_by(|a, b| b.1.total_cmp(&a.1));
+        ExpressionJson(
+            likely
+                .into_iter()
+                .map(|(name, p)| (name, rounded(p, 2)))
+                .collect(),
+        )
+    }
+}
+
+impl Serialize for ExpressionJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, p) in &self.0 {
+            map.serialize_entry(name, p)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::face::Expressions;
+    use crate::face::geometry::Rect;
+    use proptest::prelude::*;
+
+    fn line(estimate: &Estimate, now: Instant, wall: Option<SystemTime>) -> String {
+        let mut line = Vec::new();
+        estimate.write_json(&mut line, now, wall);
+        String::from_utf8(line).unwrap()
+    }
+
+    fn nothing(seq: u64) -> Estimate {
+        Estimate {
+            seq,
+            at: Duration::from_millis(200),
+            affect: None,
+            from_face: false,
+            from_voice: false,
+            face: None,
+            voice: None,
+        }
+    }
+
+    fn everything(captured: Instant, valence: f32) -> Estimate {
+        let mut expressions = [0.0; 8];
+        expressions[0] = 0.11;
+        expressions[1] = 0.83;
+        expressions[2] = 0.04;
+        Estimate {
+            seq: 1042,
+            at: Duration::from_millis(208_400),
+            affect: Some(Affect {
+                valence,
+                arousal: 0.1804,
+                confidence: 0.81,
+            }),
+            from_face: true,
+            from_voice: true,
+            face: Some(FaceObservation {
+                at: Duration::from_millis(208_390),
+                captured,
+                id: 3,
+                bounds: Rect {
+                    x: 0.31,
+                    y: 0.22,
+                    w: 0.18,
+                    h: 0.24,
+                },
+                score: 0.97,
+                expressions: Expressions(expressions),
+            }),
+            voice: Some(VoiceObservation {
+                captured,
+                active: true,
+                level_db: Some(-23.14),
+                embedding: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_full_line_reads_as_the_contract_says() {
+        let captured = Instant::now();
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_510_800_123);
+        let now = captured + Duration::from_millis(41);
+        insta::assert_snapshot!(line(&everything(captured, 0.42), now, Some(wall)), @r#"{"schema":1,"seq":1042,"t":208.4,"time":"2026-11-24T09:00:00.123Z","valence":0.42,"arousal":0.18,"confidence":0.81,"modalities":["face","voice"],"face":{"id":3,"box":[0.31,0.22,0.18,0.24],"score":0.97},"voice":{"active":true,"level_db":-23.1},"expression":{"happiness":0.83,"neutral":0.11},"latency_ms":41}"#);
+    }
+
+    #[test]
+    fn a_line_about_nothing_is_still_whole() {
+        insta::assert_snapshot!(line(&nothing(1), Instant::now(), None), @r#"{"schema":1,"seq":1,"t":0.2,"time":null,"valence":null,"arousal":null,"confidence":null,"modalities":[],"face":null,"voice":null,"expression":null,"latency_ms":null}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_numbers_a_line_is_json_without_nan_or_minus_zero(valence in proptest::num::f32::ANY) {
+            let captured = Instant::now();
+            let text = line(&everything(captured, valence), captured, None);
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(json["valence"].is_null(), !valence.is_finite());
+            prop_assert!(!text.contains("NaN") && !text.contains("-0.0,"));
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The log-mel spectrogram.
+//!
+//! `models/training/log_mel.py` is the same arithmetic in Python; a test holds the two together on the same samples.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use realfft::num_complex::Complex;
+use realfft::{RealFftPlanner, RealToComplex};
+use serde::Deserialize;
+
+use crate::capture::AUDIO_RATE_HZ;
+
+/// Mel bands, low to high.
+pub const BANDS: usize = 64;
+/// Frames in one window of the encoder.
+pub const FRAMES: usize = 96;
+/// Samples from one frame to the next, 10 ms.
+pub const HOP: usize = 160;
+/// Samples in one frame, 25 ms.
+const WINDOW: usize = 400;
+const FFT: usize = 512;
+/// Samples under one window, 0.975 s.
+pub const SPAN: u64 = ((FRAMES - 1) * HOP + WINDOW) as u64;
+
+const F_MIN_HZ: f64 = 60.0;
+const F_MAX_HZ: f64 = 7600.0;
+const LOG_FLOOR: f32 = 1e-7;
+/// A window is levelled by its loudest half.
+const LOUDEST: usize = FRAMES / 2;
+/// Levelled values are cut at ± this, then scaled to −1..1.
+const CUT: f32 = 8.0;
+/// Frames kept: more than a window, so that a tick may look back past the newest samples.
+const KEPT: usize = 2 * FRAMES;
+
+/// What a voice encoder's manifest entry says of its input; this module computes just one kind.
+#[derive(Debug, Deserialize)]
+pub struct Spec {
+    rate_hz: u32,
+    hop: usize,
+    window: usize,
+    fft: usize,
+    bands: usize,
+    f_min: f64,
+    f_max: f64,
+    log_floor: f64,
+    frames: usize,
+    loudest: usize,
+    clamp: f32,
+}
+
+impl Spec {
+    /// Whether this module computes what the encoder was trained on.
+    pub fn is_met(&self) -> bool {
+        self.rate_hz == AUDIO_RATE_HZ
+            && (self.hop, self.window, self.fft) == (HOP, WINDOW, FFT)
+            && (self.bands, self.frames, self.loudest) == (BANDS, FRAMES, LOUDEST)
+            && (self.f_min, self.f_max) == (F_MIN_HZ, F_MAX_HZ)
+            && self.log_floor as f32 == LOG_FLOOR
+            && self.clamp == CUT
+    }
+}
+
+/// A running log-mel spectrogram. Frame f covers samples 160 f to 160 f + 400, counted from zero.
+pub struct LogMel {
+    transform: Arc<dyn RealToComplex<f32>>,
+    hann: Vec<f32>,
+    filters: Vec<Filter>,
+    pending: VecDeque<f32>,
+    /// The newest frames, oldest first.
+    frames: VecDeque<[f32; BANDS]>,
+    count: u64,
+    input: Vec<f32>,
+    spectrum: Vec<Complex<f32>>,
+    scratch: Vec<Complex<f32>>,
+}
+
+/// One triangular band: weights of a run of FFT bins.
+struct Filter {
+    first_bin: usize,
+    weights: Vec<f32>,
+}
+
+impl Default for LogMel {
+    fn default() -> Self {
+        let transform = RealFftPlanner::new().plan_fft_forward(FFT);
+        let hann = (0..WINDOW)
+            .map(|n| {
+                let phase = std::f64::consts::TAU * n as f64 / WINDOW as f64;
+                (0.5 - 0.5 * phase.cos()) as f32
+            })
+            .collect();
+        LogMel {
+            hann,
+            filters: filters(),
+            pending: VecDeque::with_capacity(WINDOW + HOP),
+            frames: VecDeque::with_capacity(KEPT),
+            count: 0,
+            input: transform.make_input_vec(),
+            spectrum: transform.make_output_vec(),
+            scratch: transform.make_scratch_vec(),
+            transform,
+        }
+    }
+}
+
+impl LogMel {
+    pub fn push(&mut self, samples: &[f32]) {
+        for &sample in samples {
+            self.pending.push_back(sample);
+            if self.pending.len() == WINDOW {
+                let frame = self.frame();
+                if self.frames.len() == KEPT {
+                    self.frames.pop_front();
+                }
+                self.frames.push_back(frame);
+                self.count += 1;
+                self.pending.drain(..HOP);
+            }
+        }
+    }
+
+    /// Natural logarithms of the band powers under the Hann window, relative to a full-scale constant.
+    fn frame(&mut self) -> [f32; BANDS] {
+        self.input.fill(0.0);
+        for ((x, sample), w) in self.input.iter_mut().zip(&self.pending).zip(&self.hann) {
+            *x = sample * w;
+        }
+        self.transform
+            .process_with_scratch(&mut self.input, &mut self.spectrum, &mut self.scratch)
+            .expect("buffers were made by the transform itself");
+        let gain: f32 = self.hann.iter().sum();
+        let scale = 1.0 / (gain * gain);
+        std::array::from_fn(|band| {
+            let filter = &self.filters[band];
+            let bins = &self.spectrum[filter.first_bin..];
+            let power: f32 = bins
+                .iter()
+                .zip(&filter.weights)
+                .map(|(c, w)| c.norm_sqr() * w)
+                .sum();
+            (power * scale + LOG_FLOOR).ln()
+        })
+    }
+
+    /// The encoder's input for the window of frames that end by sample `end`: [`BANDS`] rows of [`FRAMES`] values in
+    /// −1..1. Frames from before the start count as silent.
+    pub fn window(&self, end: u64) -> Vec<f32> {
+        let last = match end.checked_sub(WINDOW as u64) {
+            Some(room) => (room / HOP as u64 + 1).min(self.count),
+            None => 0,
+        };
+        let oldest = self.count - self.frames.len() as u64;
+        let silent = [LOG_FLOOR.ln(); BANDS];
+        let frame = |column: usize| {
+            (last + column as u64)
+                .checked_sub(FRAMES as u64)
+                .and_then(|f| f.checked_sub(oldest))
+                .and_then(|f| self.frames.get(f as usize))
+                .unwrap_or(&silent)
+        };
+        let columns: Vec<&[f32; BANDS]> = (0..FRAMES).map(frame).collect();
+        let level = loudest_half(&columns);
+        let mut window = vec![0.0; BANDS * FRAMES];
+        for (x, frame) in columns.iter().enumerate() {
+            for (y, value) in frame.iter().enumerate() {
+                window[y * FRAMES + x] = (value - level).clamp(-CUT, CUT) / CUT;
+            }
+        }
+        window
+    }
+}
+
+/// The mean of the loudest half of the frames: what takes a microphone's gain out of a window.
+fn loudest_half(columns: &[&[f32; BANDS]]) -> f32 {
+    let mut levels: Vec<f32> = columns
+        .iter()
+        .map(|frame| frame.iter().sum::<f32>() / BANDS as f32)
+        .collect();
+    levels.sort_by(|a, b| b.total_cmp(a));
+    levels[..LOUDEST].iter().sum::<f32>() / LOUDEST as f32
+}
+
+/// Triangles of height one, equally spaced on the HTK mel scale, evaluated at the FFT's bins.
+fn filters() -> Vec<Filter> {
+    let mel = |hz: f64| 2595.0 * (1.0 + hz / 700.0).log10();
+    let hz = |mel: f64| 700.0 * (10f64.powf(mel / 2595.0) - 1.0);
+    let (low, high) = (mel(F_MIN_HZ), mel(F_MAX_HZ));
+    let corner = |i: usize| hz(low + (high - low) * i as f64 / (BANDS + 1) as f64);
+    (0..BANDS)
+        .map(|band| {
+            let (left, peak, right) = (corner(band), corner(band + 1), corner(band + 2));
+            let weight = |bin: usize| {
+                let f = bin as f64 * f64::from(AUDIO_RATE_HZ) / FFT as f64;
+                ((f - left) / (peak - left)).min((right - f) / (right - peak)) as f32
+            };
+            let bins: Vec<usize> = (0..=FFT / 2).filter(|&bin| weight(bin) > 0.0).collect();
+            Filter {
+                first_bin: bins.first().copied().unwrap_or(0),
+                weights: bins.iter().map(|&bin| weight(bin)).collect(),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tone(hz: f32, amplitude: f32, samples: usize) -> Vec<f32> {
+        (0..samples)
+            .map(|n| amplitude * (std::f32::consts::TAU * hz * n as f32 / 16_000.0).sin())
+            .collect()
+    }
+
+    #[test]
+    fn a_tone_lights_up_the_band_it_is_in() {
+        let mut mel = LogMel::default();
+        mel.push(&tone(1000.0, 0.5, 16_000));
+        let frame = mel.frames.back().unwrap();
+        let loudest = (0..BANDS)
+            .max_by(|a, b| frame[*a].total_cmp(&frame[*b]))
+            .unwrap();
+        // 1000 Hz is 1000 mel; the bands' peaks are 41.4 mel apart, the first at 134.
+        assert_eq!(loudest, 21);
+    }
+
+    #[test]
+    fn a_window_does_not_depend_on_the_gain_of_the_microphone() {
+        let (mut loud, mut soft) = (LogMel::default(), LogMel::default());
+        // Noise, so that no band is near the floor of the logarithm, which does not move with the gain.
+        let noise = |gain: f32| -> Vec<f32> {
+            let mut state = 1u32;
+            (0..16_000)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    gain * ((state >> 16) as f32 / 65_536.0 - 0.5)
+                })
+                .collect()
+        };
+        loud.push(&noise(1.0));
+        soft.push(&noise(0.25));
+        let worst = loud
+            .window(16_000)
+            .iter()
+            .zip(soft.window(16_000))
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(worst < 0.05, "differs by {worst}");
+    }
+
+    #[test]
+    fn a_window_ends_where_asked_whatever_came_later() {
+        let (mut all, mut part) = (LogMel::default(), LogMel::default());
+        let sound = tone(440.0, 0.3, 32_000);
+        all.push(&sound);
+        part.push(&sound[..17_600]);
+        assert_eq!(all.window(17_600), part.window(17_600));
+    }
+
+    #[test]
+    fn before_the_start_there_is_silence() {
+        let mel = LogMel::default();
+        assert!(mel.window(0).iter().all(|v| v.abs() < 1e-6));
+        let mut mel = LogMel::default();
+        mel.push(&tone(440.0, 0.3, 400));
+        let window = mel.window(400);
+        assert!(window[30 * FRAMES] < window[30 * FRAMES + FRAMES - 1] + 1.0);
+        assert_eq!(mel.count, 1);
+    }
+}
