@@ -44,6 +44,8 @@ NAME = "face_detector"
 PACKAGE = "mediapipe==0.10.14"
 MEMBER = "mediapipe/modules/face_detection/face_detection_short_range.tflite"
 MEMBER_SHA256 = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"
+HEADS = {2: "score_8", 32: "box_8", 6: "score_16", 96: "box_16"}  # by their channels
+OUTPUTS = {"score_8": [1, 2, 16, 16], "box_8": [1, 32, 16, 16], "score_16": [1, 6, 8, 8], "box_16": [1, 96, 8, 8]}
 SURROUNDINGS = 1.5  # calibration sees this many box widths around a face's middle
 SEED = 2026
 
@@ -84,7 +86,8 @@ class Source:
     def constant(self, index):
         tensor = self.graph.Tensors(index)
         kind = {tflite.TensorType.FLOAT16: np.float16, tflite.TensorType.INT32: np.int32}[tensor.Type()]
-        return np.frombuffer(self.model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes(), kind).reshape(self.shape(index))
+        content = self.model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes()
+        return np.frombuffer(content, kind).reshape(self.shape(index))
 
     @staticmethod
     def options(operator, kind):
@@ -107,6 +110,7 @@ class Converter:
     def __init__(self, source):
         self.source = source
         self.names = {int(source.graph.InputsAsNumpy()[0]): "image"}
+        self.heads = {inputs[0] for kind, _, inputs, _ in source.operators() if kind == "RESHAPE"}
         self.values, self.nodes, self.constants = {}, [], {}
 
     def convert(self):
@@ -115,13 +119,12 @@ class Converter:
             if step is None:
                 raise ValueError(f"unexpected operator {kind}")
             step(operator, inputs, output)
-        shapes = {"score_8": [1, 2, 16, 16], "box_8": [1, 32, 16, 16], "score_16": [1, 6, 8, 8], "box_16": [1, 96, 8, 8]}
         kind = onnx.TensorProto.FLOAT
         graph = helper.make_graph(
             self.nodes,
             NAME,
             [helper.make_tensor_value_info("image", kind, [1, 1, SIZE, SIZE])],
-            [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()],
+            [helper.make_tensor_value_info(name, kind, shape) for name, shape in OUTPUTS.items()],
             [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], producer_name="affectd")
@@ -143,21 +146,14 @@ class Converter:
         weight = self.values[inputs[1]].transpose(0, 3, 1, 2)
         if inputs[0] in self.source.graph.InputsAsNumpy():
             weight = weight.sum(1, keepdims=True)
-        _, height, _, channels = self.source.shape(output)
-        if channels in (2, 32) and height == 16:
-            self.names[output] = "score_8" if channels == 2 else "box_8"
-        elif channels == 6 or output in self.box_heads():
-            self.names[output] = "score_16" if channels == 6 else "box_16"
+        if output in self.heads:
+            self.names[output] = HEADS[self.source.shape(output)[3]]
         self.convolve(inputs, output, weight, options.StrideH(), 1)
 
     def depthwise_conv_2d(self, operator, inputs, output):
         options = self.source.options(operator, tflite.DepthwiseConv2DOptions)
         weight = self.values[inputs[1]].transpose(3, 0, 1, 2)
         self.convolve(inputs, output, weight, options.StrideH(), len(weight))
-
-    def box_heads(self):
-        """Tensors that the file reshapes: the outputs of the four heads."""
-        return {inputs[0] for kind, _, inputs, _ in self.source.operators() if kind == "RESHAPE"}
 
     def convolve(self, inputs, output, weight, stride, group):
         _, height, width, _ = self.source.shape(inputs[0])
@@ -215,7 +211,8 @@ def place(frame, random):
     matrix = np.array([[a * mirror, b], [-b * mirror, a]])
     offset = SIZE / 2 + shift - matrix @ np.array([SIZE / 2, SIZE / 2])
     coefficients = (*matrix[0], offset[0], *matrix[1], offset[1])
-    moved = Image.fromarray(canvas).transform((SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    picture = Image.fromarray(canvas)
+    moved = picture.transform(picture.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     lit = 255 * (np.asarray(moved) / 255) ** np.exp(random.uniform(-0.5, 0.5)) * random.uniform(0.5, 1.1)
     return np.clip(lit + random.normal(0, random.uniform(0, 6), lit.shape), 0, 255).astype(np.uint8)
 
@@ -241,7 +238,7 @@ def clip_canvases(paths, random, per_clip):
 
 def photo_canvases(data, split, random, count):
     """u8 [128, 128] canvases of FER+ faces, each person another one, 30 to 80 % as wide as the canvas, off centre."""
-    faces, _ = load_split(data, split)
+    faces, _, _ = load_split(data, split)
     found = []
     for face in faces[random.permutation(len(faces))[:count]]:
         side = int(random.uniform(0.3, 0.8) * SIZE)
@@ -362,7 +359,7 @@ def register(f32_path, difference, results):
         {
             "version": "0.1.0",
             "inputs": {"image": [1, 1, SIZE, SIZE]},
-            "outputs": {"score_8": [1, 2, 16, 16], "box_8": [1, 32, 16, 16], "score_16": [1, 6, 8, 8], "box_16": [1, 96, 8, 8]},
+            "outputs": OUTPUTS,
             "preprocessing": {
                 "size": SIZE,
                 "luma_offset": 127.5,
@@ -374,10 +371,11 @@ def register(f32_path, difference, results):
             },
             "macs": quantize.macs(f32_path),
             "licence": "Apache-2.0",
-            "source": "BlazeFace short-range (Google, MediaPipe 0.10.14), its RGB input summed to luma, quantized to s8; "
-            "keypoint errors are fractions of the eye distance, against its own f32 form",
+            "source": "BlazeFace short-range (Google, MediaPipe 0.10.14), its RGB input summed to luma, quantized to "
+            "s8; keypoint errors are fractions of the eye distance, against its own f32 form",
             "figures": [
-                {"name": name, "value": round(value, 6), "split": split, "command": command} for name, value, split in figures
+                {"name": name, "value": round(value, 6), "split": split, "command": command}
+                for name, value, split in figures
             ],
         },
     )

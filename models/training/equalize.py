@@ -58,7 +58,7 @@ def channel_ranges(graph, names, feeds, regions):
     """Largest |x| of each channel over the calibration inputs, {name: [channels]}."""
     engine = quantize.probe_session(graph, names)
     largest = dict.fromkeys(names, 0.0)
-    for feed, region in zip(feeds, regions):
+    for feed, region in zip(feeds, regions, strict=True):
         values = quantize.run(engine, feed)
         for name in names:
             largest[name] = np.maximum(largest[name], quantize.magnitudes(values[name], region).max(1, initial=0.0))
@@ -94,6 +94,6 @@ def equalize(path, feeds, regions=None):
         ratio = made / read.T if is_depthwise(node) else made / read
         weight = graph.constants[node.input[1]] * ratio[:, :, None, None]
         bias = graph.constants[node.input[2]] * made[:, 0]
-        for name, value in zip(node.input[1:], (weight, bias)):
+        for name, value in zip(node.input[1:], (weight, bias), strict=True):
             weights[name].CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
     onnx.save(graph.model, path)

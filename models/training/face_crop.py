@@ -14,7 +14,7 @@ MAX_SAMPLES = 8
 
 @dataclass
 class Framing:
-    """Where the training faces' eyes and mouth lie in their square; `framing.py` measures it, the manifest carries it."""
+    """Where eyes and mouth of the training faces lie in their square: from `framing.py`, carried by the manifest."""
 
     side_per_eye_distance: float
     side_per_eye_mouth: float
@@ -48,9 +48,9 @@ def square(right_eye, left_eye, mouth, framing=FER_PLUS):
 
 
 def crop(image, face, framing=FER_PLUS):
-    """Luma u8 [H, W] and a `Square` -> f32 [48, 48] in 0..255. Each output pixel is the mean of s x s bilinear samples."""
+    """Luma u8 [H, W] and a `Square` -> f32 [48, 48] in 0..255, each pixel the mean of s x s bilinear samples."""
     samples = int(np.clip(np.ceil(face.side / SIZE), 1, MAX_SAMPLES))
-    fractions = ((np.arange(SIZE * samples, dtype=np.float32) + np.float32(0.5)) / np.float32(SIZE * samples))
+    fractions = (np.arange(SIZE * samples, dtype=np.float32) + np.float32(0.5)) / np.float32(SIZE * samples)
     across = (fractions - np.float32(framing.eye_mid[0])) * np.float32(face.side)
     down = (fractions - np.float32(framing.eye_mid[1])) * np.float32(face.side)
     cos, sin = np.float32(np.cos(face.roll)), np.float32(np.sin(face.roll))

@@ -64,7 +64,8 @@ def decode(outputs, threshold=SCORE_THRESHOLD):
     points = raw[candidates].reshape(-1, 8, 2).astype(np.float64) / SIZE
     centre = points[:, 0] + ANCHORS[candidates]
     half = points[:, 1] / 2
-    geometry = np.concatenate([centre - half, centre + half, (points[:, 2:] + ANCHORS[candidates, None]).reshape(-1, 12)], 1)
+    keypoints = (points[:, 2:] + ANCHORS[candidates, None]).reshape(-1, 12)
+    geometry = np.concatenate([centre - half, centre + half, keypoints], 1)
     faces, left = [], list(range(len(candidates)))
     while left:
         best = left[0]

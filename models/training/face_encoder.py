@@ -120,7 +120,7 @@ def camera(faces):
     faces = faces + sometimes(count, 0.5) * uniform(count, -0.5, 1.0) * (blurred - faces)
 
     blocks = faces.view(count, SIZE // 8, 8, SIZE // 8, 8).transpose(2, 3) - 128.0
-    step = (QUANTIZATION * torch.exp(uniform(count, -1.5, 1.0)).view(count, 1, 1, 1, 1))
+    step = QUANTIZATION * torch.exp(uniform(count, -1.5, 1.0)).view(count, 1, 1, 1, 1)
     blocks = DCT.T @ (torch.round(DCT @ blocks @ DCT.T / step) * step) @ DCT
     compressed = (blocks + 128.0).transpose(2, 3).reshape(faces.shape)
     faces = torch.where(sometimes(count, 0.3) > 0, compressed, faces)
@@ -149,7 +149,7 @@ def augment(faces):
 
 class PlainConv(nn.Module):
     """3x3 convolution, batch norm, ReLU. Where shapes allow, the kernel is learnt as a difference from the identity:
-    that trains like a residual block and is one plain convolution afterwards, with no addition to run or to quantize."""
+    that trains like a residual block and is one plain convolution afterwards, no addition to run or quantize."""
 
     def __init__(self, inputs, outputs, stride):
         super().__init__()
@@ -177,7 +177,10 @@ class FaceEncoder(nn.Module):
         super().__init__()
         channels = [1] + [outputs for outputs, _ in LAYERS]
         self.body = nn.Sequential(
-            *(PlainConv(inputs, outputs, stride) for inputs, (outputs, stride) in zip(channels, LAYERS))
+            *(
+                PlainConv(inputs, outputs, stride)
+                for inputs, (outputs, stride) in zip(channels[:-1], LAYERS, strict=True)
+            )
         )
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(channels[-1], len(EXPRESSIONS))
@@ -251,7 +254,7 @@ def train(net, ema, faces, votes, holdout, checkpoint, epochs):
             losses += loss.item()
             with torch.no_grad():
                 decay = min(EMA_DECAY, (1 + epoch * steps + step) / (10 + epoch * steps + step))
-                for average, now in zip(ema.state_dict().values(), net.state_dict().values()):
+                for average, now in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
                     if average.is_floating_point():
                         average.lerp_(now, 1 - decay)
         partial = checkpoint.with_suffix(".part")
@@ -335,16 +338,15 @@ def graph_logits(path, faces):
     return np.concatenate([quantize.run(engine, feed)["logits"].reshape(1, -1) for feed in feeds])
 
 
-def score(logits, votes, circumplex):
-    """Figures of logits [N, 8] against vote distributions [N, 8]."""
+def score(logits, votes, majority, circumplex):
+    """Figures of logits [N, 8] against vote distributions [N, 8]; `majority` bool [N] as `load_split` gives it."""
     posteriors = np.exp(logits - logits.max(1, keepdims=True))
     posteriors /= posteriors.sum(1, keepdims=True)
     right = logits.argmax(1) == votes.argmax(1)
-    strict = votes.max(1) > 0.5
     estimates, targets = posteriors @ circumplex, votes @ circumplex
     figures = {
         "accuracy_top_vote": right.mean(),
-        "accuracy_strict_majority": right[strict].mean(),
+        "accuracy_strict_majority": right[majority].mean(),
         "ccc_valence": concordance(estimates[:, 0], targets[:, 0]),
         "ccc_arousal": concordance(estimates[:, 1], targets[:, 1]),
         "cross_entropy": -(votes * np.log(np.maximum(posteriors, 1e-12))).sum(1).mean(),
@@ -372,7 +374,7 @@ def register(figures):
             },
             "macs": quantize.macs(bundle.MODELS / f"{NAME}.f32.onnx"),
             "licence": "weights MIT; trained on FER+ (labels MIT) over FER2013 images, which are for research only",
-            "source": "trained by affectd on the vote distributions of FER+; valence and arousal figures are category-derived",
+            "source": "trained by affectd on the vote distributions of FER+; valence and arousal are category-derived",
             "figures": figures,
         },
     )
@@ -386,10 +388,10 @@ def finish(net, faces, holdout, args):
     export(net, temperature, f32_path)
     quantize.quantize(f32_path, int8_path, calibration_feeds(faces))
     circumplex = load_circumplex(args.data)
-    valid_faces, valid_votes = load_split(args.data, "valid")
+    valid_faces, valid_votes, majority = load_split(args.data, "valid")
     results = {}
     for form, path in (("f32", f32_path), ("int8", int8_path)):
-        results[form] = score(graph_logits(path, valid_faces), valid_votes, circumplex)
+        results[form] = score(graph_logits(path, valid_faces), valid_votes, majority, circumplex)
         print(form, results[form], flush=True)
     command = f"python models/training/face_encoder.py --data DIR --work DIR --epochs {args.epochs}"
     split = f"FER+ valid, {len(valid_faces)} faces"
@@ -415,7 +417,7 @@ def main():
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
-    faces, votes = load_split(args.data, "train")
+    faces, votes, _ = load_split(args.data, "train")
     held = np.arange(len(faces)) % HOLDOUT_EVERY == 0
     holdout = faces[held], votes[held]
     net, ema = FaceEncoder(), FaceEncoder()

@@ -87,10 +87,13 @@ def main():
     a[:, -1] = 0  # the other network does not know contempt
     a /= a.sum(1, keepdims=True)
     distance = np.abs(a - b).sum(1).mean() / 2
-    print(f"\n{len(same)} performances: mean total variation distance {distance:.3f} (contempt dropped), same top expression"
-          f" {(a.argmax(1) == b.argmax(1)).mean():.2f}")
+    print(
+        f"\n{len(same)} performances: mean total variation distance {distance:.3f} (contempt dropped),"
+        f" same top expression {(a.argmax(1) == b.argmax(1)).mean():.2f}"
+    )
     for axis, name in enumerate(("valence", "arousal")):
-        print(f"correlation of clip {name} between the two {np.corrcoef(a @ circumplex[:, axis], b @ circumplex[:, axis])[0, 1]:.3f}")
+        correlation = np.corrcoef(a @ circumplex[:, axis], b @ circumplex[:, axis])[0, 1]
+        print(f"correlation of the clips' {name} between the two {correlation:.3f}")
 
 
 if __name__ == "__main__":

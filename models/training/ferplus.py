@@ -11,7 +11,8 @@ SIZE = 48
 
 
 def load_split(data, split):
-    """FER+ `split`: faces u8 [N, 48, 48] and votes f32 [N, 8], each row a distribution.
+    """FER+ `split`: faces u8 [N, 48, 48]; votes f32 [N, 8], each row a distribution; and bool [N], whether more than half
+    of all ten people chose the same expression.
 
     Votes for "unknown" and "not a face" are removed; a face on which those two won is dropped.
     """
@@ -25,9 +26,10 @@ def load_split(data, split):
     votes = np.array([[float(row[name]) for name in EXPRESSIONS] for row in rows], np.float32)
     rejected = np.array([[float(row["unknown"]), float(row["NF"])] for row in rows])
     keep = (votes.max(1) > 0) & (votes.max(1) >= rejected.max(1))
+    majority = votes.max(1) > (votes.sum(1) + rejected.sum(1)) / 2
     index = np.array([int(row["index"]) for row in rows])[keep]
     votes = votes[keep]
-    return np.ascontiguousarray(cells[index]), votes / votes.sum(1, keepdims=True)
+    return np.ascontiguousarray(cells[index]), votes / votes.sum(1, keepdims=True), majority[keep]
 
 
 def load_circumplex(data):

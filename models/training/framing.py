@@ -43,8 +43,8 @@ def canvas_of(face, share, border):
 
 
 def measure(engine, faces, share, border):
-    """[found, 6]: eye middle x, y, eye distance, eye-to-mouth distance (fractions of the face's square), roll (degrees),
-    nose offset from the eye middle along the eye line (eye distances)."""
+    """[found, 6]: eye middle x, y, eye distance, eye-to-mouth distance (fractions of the square), roll (degrees), nose
+    offset from the eye middle along the eye line (eye distances)."""
     rows = []
     for face in faces:
         canvas, edge, side = canvas_of(face, share, border)
@@ -81,16 +81,18 @@ def main():
     parser.add_argument("--faces", type=int, default=1500, help="how many training faces, drawn at random")
     parser.add_argument("--json", type=Path, help="also write the constants here")
     args = parser.parse_args()
-    faces, _ = load_split(args.data, "train")
+    faces, _, _ = load_split(args.data, "train")
     faces = faces[np.random.default_rng(SEED).permutation(len(faces))[: args.faces]]
     engine = quantize.session(DETECTOR)
     everything = []
-    print("canvas            found   eye mid x      eye mid y      eye distance   eye to mouth   roll deg     -> a, b, u, v")
+    columns = ("eye mid x", "eye mid y", "eye distance", "eye to mouth", "roll deg")
+    print(f"{'canvas':15} {'found':>9}  " + " ".join(f"{name:14}" for name in columns) + "-> a, b, (u, v)")
     for border in BORDERS:
         for share in SHARES:
             rows = measure(engine, faces, share, border)
             low, median, high = np.percentile(rows[:, :5], (25, 50, 75), axis=0)
-            spread = " ".join(f"{m:6.3f} ±{(h - l) / 2:5.3f} " for l, m, h in zip(low, median, high))
+            reach = (high - low) / 2
+            spread = " ".join(f"{m:6.3f} ±{r:5.3f} " for m, r in zip(median, reach, strict=True))
             found = constants(rows)
             print(f"{border:10} {share:.2f} {len(rows):5}/{len(faces)} {spread} {list(found.values())}", flush=True)
             everything.append(rows)

@@ -10,6 +10,7 @@ differ by their random seed, keeps the one that is best on the validation actors
 
 import argparse
 import math
+import pickle
 import time
 from pathlib import Path
 
@@ -199,6 +200,26 @@ def register(f32, prior_variance, results):
     bundle.register("fusion", entry)
 
 
+def learned_performances(corpora, options):
+    """The training performances with their embeddings; kept in --work for as long as the voice encoder is the same."""
+    version = bundle.sha256(bundle.MODELS / "voice_encoder.f32.onnx")[:12]
+    folder = options.work / f"heard_by_{version}"
+    kept = folder / ("interim.pickle" if options.interim else "performances.pickle")
+    if kept.exists():
+        return pickle.loads(kept.read_bytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher, _ = voice_encoder.load(options.work / "voice_encoder")
+    ravdess, nemo = corpora.select("ravdess", "train"), corpora.select("nemo", "train")
+    encoders = [teacher] * out_of_fold.FOLDS
+    if not options.interim:
+        encoders = out_of_fold.students(teacher, corpora, ravdess + nemo, folder, options.student_epochs)
+    items = fusion_windows.performances(
+        corpora, options.data, ravdess + nemo[::NEMO_EVERY], lambda u: encoders[out_of_fold.fold_of(u)], PASSES
+    )
+    kept.write_bytes(pickle.dumps(items))
+    return items
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the data folder")
@@ -213,16 +234,7 @@ def main():
     options = parser.parse_args()
 
     corpora = Corpora(options.data, options.work)
-    teacher, _ = voice_encoder.load(options.work / "voice_encoder")
-    heard = corpora.select("ravdess", "train") + corpora.select("nemo", "train")
-    if options.interim:
-        encoders = [teacher] * out_of_fold.FOLDS
-    else:
-        encoders = out_of_fold.students(teacher, corpora, heard, options.work / "voice_encoder", options.student_epochs)
-    learned = corpora.select("ravdess", "train") + corpora.select("nemo", "train")[::NEMO_EVERY]
-    items = fusion_windows.performances(
-        corpora, options.data, learned, lambda u: encoders[out_of_fold.fold_of(u)], PASSES
-    )
+    items = learned_performances(corpora, options)
     faces = recorded_clips.read_all(options.data)
     translation = recorded_clips.translation(options.data, faces)
     shipped = voice_encoder.int8_encoder(bundle.MODELS / "voice_encoder.int8.onnx")

@@ -5,8 +5,8 @@ output channel, biases s32 at (input scale x weight scale). What differs from on
 
 - no pair stands between Conv or Add and the ReLU after it, so that an engine fuses both and rounds once;
 - operators that only move values (Concat, MaxPool, Reshape, ...) have one scale on all sides and need no arithmetic;
-- graph outputs stay f32, straight from the last accumulator: a detector's box coordinates would lose a pixel to an s8 grid;
-- ranges are those of least squared error on the calibration data, not the extremes: one outlier would cost everyone a bit.
+- graph outputs stay f32, straight from the last accumulator: an s8 grid would cost a detector's boxes a pixel;
+- ranges are those of least squared error on the calibration data, not the extremes: one outlier costs all others a bit.
 
 The graph must be static, opset 13, with constant-weight linear layers written as Conv and batch norms folded.
 """
@@ -41,7 +41,8 @@ def session(path_or_model):
 
 def run(engine, inputs):
     """One inference, {output name: array}."""
-    return dict(zip([output.name for output in engine.get_outputs()], engine.run(None, inputs)))
+    names = [output.name for output in engine.get_outputs()]
+    return dict(zip(names, engine.run(names, inputs), strict=True))
 
 
 def compare(f32_path, int8_path, inputs):
@@ -54,7 +55,7 @@ def compare(f32_path, int8_path, inputs):
             pairs.setdefault(name, []).append((value.ravel().astype(np.float64), ours[name].ravel().astype(np.float64)))
     report = {}
     for name, values in pairs.items():
-        a, b = (np.concatenate(side) for side in zip(*values))
+        a, b = (np.concatenate(side) for side in zip(*values, strict=True))
         cosine = a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30)
         report[name] = {"cosine": float(cosine), "max_difference": float(np.abs(a - b).max())}
     return report
@@ -115,7 +116,7 @@ class Graph:
 
 
 def best_range(histogram, limit):
-    """The clipping range of least squared error for |x| histogrammed in 0..limit, rounding and clipping errors added."""
+    """The clipping range of least squared error, rounding and clipping together, for |x| histogrammed in 0..limit."""
     centres = (np.arange(BINS) + 0.5) * limit / BINS
     best, least = limit, np.inf
     for bins in range(BINS // 16, BINS + 1, 8):
@@ -145,16 +146,16 @@ def magnitudes(value, region):
 
 
 def calibrate(graph, names, feeds, regions, clip):
-    """Range of |x| of each tensor over the calibration inputs: {name: range}. Exact zeros do not count: they cost nothing."""
+    """Range of |x| of each tensor over the calibration inputs, {name: range}. Exact zeros cost nothing: not counted."""
     engine = probe_session(graph, names)
     limits = dict.fromkeys(names, 0.0)
-    for feed, region in zip(feeds, regions):
+    for feed, region in zip(feeds, regions, strict=True):
         values = {**run(engine, feed), **feed}
         for name in names:
             limits[name] = max(limits[name], float(magnitudes(values[name], region).max(initial=0.0)))
     clipped = [name for name in names if clip and name not in graph.inputs and limits[name] > 0]
     histograms = {name: np.zeros(BINS) for name in clipped}
-    for feed, region in zip(feeds, regions) if clipped else ():
+    for feed, region in zip(feeds, regions, strict=True) if clipped else ():
         values = run(engine, feed)
         for name in clipped:
             seen = magnitudes(values[name], region)

@@ -1,7 +1,7 @@
 //! Matroska and WebM, read front to back: the tracks we can use, then their blocks.
 //!
-//! The crates for this seek to the index at the end of the file while opening it, so that a recording cut off by a
-//! power cut does not open at all, and none reads from a pipe.
+//! Our own, because matroska-demuxer 0.8 follows the file's index while opening it, so that a recording whose end is
+//! missing does not open at all, and because it cannot read from a pipe.
 
 use std::collections::VecDeque;
 use std::io::Read;

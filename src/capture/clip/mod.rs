@@ -120,10 +120,7 @@ fn head(path: &Path, name: &str) -> Result<Vec<u8>, CaptureError> {
         .read_to_end(&mut head)
         .map_err(|err| cannot_open(name, &err))?;
     if head.is_empty() {
-        return Err(unusable(
-            name,
-            "is empty: its recording or copy never got started",
-        ));
+        return Err(unusable(name, "is empty: record or copy the clip again"));
     }
     Ok(head)
 }

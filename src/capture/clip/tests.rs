@@ -239,6 +239,50 @@ fn a_bare_mjpeg_stream_plays_at_25_pictures_a_second() {
 }
 
 #[test]
+fn what_needs_ffmpeg_plays_at_its_own_times_too() {
+    let folder = Folder::new();
+    let source = folder.file("source.mkv", &two_seconds());
+    let clip = folder.0.path().join("clip.avi");
+    let mut ffmpeg = std::process::Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i"]).arg(source);
+    // Every second picture of the first second only: what is left has no constant rate.
+    ffmpeg
+        .args([
+            "-vf",
+            "select='gte(t,1)+not(mod(n,2))'",
+            "-c:v",
+            "mpeg4",
+            "-c:a",
+            "pcm_s16le",
+            "-f",
+            "nut",
+        ])
+        .arg(&clip);
+    match ffmpeg.status() {
+        Ok(status) => assert!(status.success()),
+        Err(_) => return eprintln!("skipped: ffmpeg is not installed"),
+    }
+    let clip = Clip::open(&clip).unwrap();
+    assert!(
+        clip.description.starts_with("clip.avi: through ffmpeg, "),
+        "{}",
+        clip.description
+    );
+    let (frames, errors) = frames(&mut *clip.video.unwrap());
+    let times: Vec<u128> = frames.iter().map(|frame| frame.at.as_millis()).collect();
+    let wanted = [
+        0, 200, 400, 600, 800, 1000, 1100, 1200, 1300, 1400, 1500, 1600, 1700, 1800, 1900,
+    ];
+    assert_eq!((&times[..], errors.len()), (&wanted[..], 0));
+    let (chunks, errors) = chunks(&mut *clip.audio.unwrap());
+    let samples: usize = chunks.iter().map(|chunk| chunk.samples.len()).sum();
+    assert!(
+        errors.is_empty() && samples.abs_diff(32_000) < 1600,
+        "{samples} samples"
+    );
+}
+
+#[test]
 fn what_cannot_be_played_is_refused_in_one_line_with_the_mend() {
     let folder = Folder::new();
     let refusal = |path: &Path| {
@@ -259,7 +303,7 @@ fn what_cannot_be_played_is_refused_in_one_line_with_the_mend() {
     );
     assert_eq!(
         refusal(&folder.file("a", b"")),
-        ": is empty: its recording or copy never got started"
+        ": is empty: record or copy the clip again"
     );
     assert!(refusal(Path::new("/dev/null")).starts_with(": is not a regular file"));
     assert!(refusal(&folder.file("b.mkv", b"Dear diary")).ends_with("sudo apt-get install ffmpeg"));

@@ -1,0 +1,219 @@
+//! Clips of every kind a user may have.
+
+use std::f32::consts::TAU;
+
+use super::jpeg::grey_jpeg;
+use super::matroska::{Pictures, Samples, make_clip};
+use super::{Replay, affectd, demo, file};
+
+fn tone(rate_hz: u32, channels: u16, seconds: f32) -> Samples {
+    let count = (rate_hz as f32 * seconds) as usize;
+    let sample = |n: usize| (8000.0 * (TAU * 440.0 * n as f32 / rate_hz as f32).sin()) as i16;
+    Samples {
+        rate_hz,
+        channels,
+        samples: (0..count)
+            .flat_map(|n| std::iter::repeat_n(sample(n), channels.into()))
+            .collect(),
+    }
+}
+
+fn pictures<'a>(count: usize, picture: &'a dyn Fn(usize) -> Vec<u8>) -> Pictures<'a> {
+    Pictures {
+        width: 64,
+        height: 48,
+        fps: 25.0,
+        count,
+        picture,
+    }
+}
+
+fn wall(_: usize) -> Vec<u8> {
+    grey_jpeg(64, 48, |x, y| (x * 2 + y) as u8)
+}
+
+#[test]
+fn sound_of_any_rate_and_channels_has_the_same_level_and_length() {
+    let folder = tempfile::tempdir().unwrap();
+    for (rate_hz, channels) in [
+        (8_000, 1),
+        (16_000, 1),
+        (44_100, 2),
+        (48_000, 2),
+        (96_000, 6),
+    ] {
+        let clip = make_clip(None, Some(&tone(rate_hz, channels, 2.0)));
+        let replay = Replay::of(&file(&folder, "tone.mkv", &clip));
+        assert_eq!(replay.code, Some(0), "{}", replay.log);
+        assert_eq!(replay.lines.len(), 10, "{rate_hz} Hz, {channels} channels");
+        for line in &replay.lines[1..9] {
+            // A sine of amplitude 8000: 20 lg(8000 / 32768 / √2).
+            let level = line["voice"]["level_db"].as_f64().unwrap();
+            assert!(
+                (level + 15.3).abs() < 0.3,
+                "{rate_hz} Hz, {channels} channels: {level} dB"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_clip_without_sound_is_faces_only_and_one_without_pictures_voice_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = make_clip(Some(&pictures(25, &wall)), None);
+    let replay = Replay::of(&file(&folder, "silent.mkv", &silent));
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    assert_eq!(replay.lines.len(), 4);
+    assert!(replay.lines.iter().all(|line| line["voice"].is_null()));
+
+    let blind = make_clip(None, Some(&tone(16_000, 1, 1.0)));
+    let replay = Replay::of(&file(&folder, "blind.mkv", &blind));
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    assert_eq!(replay.lines.len(), 5);
+    assert!(replay.lines.iter().all(|line| line["face"].is_null()));
+}
+
+#[test]
+fn a_wall_in_a_quiet_room_is_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let quiet = Samples {
+        rate_hz: 16_000,
+        channels: 1,
+        samples: (0..19_200i32).map(|n| (n * 7919 % 13 - 6) as i16).collect(),
+    };
+    let clip = make_clip(Some(&pictures(30, &wall)), Some(&quiet));
+    let replay = Replay::of(&file(&folder, "wall.mkv", &clip));
+    assert_eq!(replay.count(&[]), 6, "{:?}", replay.lines);
+}
+
+#[test]
+fn a_bare_stream_of_pictures_is_a_clip() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream: Vec<u8> = (0..25).flat_map(wall).collect();
+    let replay = Replay::of(&file(&folder, "stream.mjpeg", &stream));
+    assert_eq!(
+        (replay.code, replay.lines.len()),
+        (Some(0), 4),
+        "{}",
+        replay.log
+    );
+}
+
+#[test]
+fn a_corrupt_picture_is_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = |i: usize| match i {
+        5 => vec![0xFF, 0xD8, 0x12, 0x34],
+        _ => wall(i),
+    };
+    let clip = make_clip(Some(&pictures(25, &picture)), None);
+    let replay = Replay::of(&file(&folder, "bad.mkv", &clip));
+    assert_eq!(
+        (replay.code, replay.lines.len()),
+        (Some(0), 4),
+        "{}",
+        replay.log
+    );
+    assert!(
+        replay
+            .log
+            .contains("picture at 0.200 s skipped: broken picture: "),
+        "{}",
+        replay.log
+    );
+    assert!(
+        replay.log.contains("; 1 pictures broken;"),
+        "{}",
+        replay.log
+    );
+}
+
+#[test]
+fn pictures_of_8k_are_read_and_larger_ones_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_size = |width: u16, height: u16| {
+        let picture = move |_: usize| grey_jpeg(width, height, |x, y| (x / 64 + y / 64) as u8);
+        let one = Pictures {
+            width,
+            height,
+            fps: 1.0,
+            count: 1,
+            picture: &picture,
+        };
+        make_clip(Some(&one), Some(&tone(16_000, 1, 0.5)))
+    };
+    let replay = Replay::of(&file(&folder, "8k.mkv", &of_size(7680, 4320)));
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    assert!(replay.log.contains("1 looked at"), "{}", replay.log);
+    let replay = Replay::of(&file(&folder, "9k.mkv", &of_size(8704, 4320)));
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    assert!(
+        replay.log.contains("8704×4320 is larger than 7680×4320"),
+        "{}",
+        replay.log
+    );
+}
+
+#[test]
+fn a_clip_cut_off_in_the_middle_gives_what_is_there_and_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(demo()).unwrap();
+    let replay = Replay::of(&file(&folder, "cut.mkv", &whole[..whole.len() / 2]));
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    assert!(
+        replay.lines.len() > 10 && replay.lines.len() < 45,
+        "{}",
+        replay.lines.len()
+    );
+    assert!(
+        replay.log.contains("WARN") && replay.log.contains("cut.mkv"),
+        "{}",
+        replay.log
+    );
+}
+
+#[test]
+fn by_the_clock_a_clip_gives_as_many_lines_as_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = make_clip(Some(&pictures(30, &wall)), Some(&tone(16_000, 1, 1.2)));
+    let clip = file(&folder, "short.mkv", &clip);
+    let realtime = affectd()
+        .args(["run", "--realtime", "--input"])
+        .arg(&clip)
+        .output()
+        .unwrap();
+    assert_eq!(
+        Replay::from(realtime).lines.len(),
+        Replay::of(&clip).lines.len()
+    );
+}
+
+#[test]
+fn a_clip_of_another_kind_goes_through_ffmpeg_or_says_to_install_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mp4 = folder.path().join("clip.mp4");
+    let made = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(demo())
+        .args(["-t", "2", "-c:v", "mpeg4", "-c:a", "aac"])
+        .arg(&mp4)
+        .status();
+    match made {
+        Ok(status) => {
+            assert!(status.success());
+            let replay = Replay::of(&mp4);
+            assert_eq!(replay.code, Some(0), "{}", replay.log);
+            assert!(replay.count(&["face"]) + replay.count(&["face", "voice"]) >= 8);
+        }
+        Err(_) => {
+            std::fs::write(&mp4, b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41").unwrap();
+            let replay = Replay::of(&mp4);
+            assert_eq!(replay.code, Some(3));
+            assert!(
+                replay.log.contains("apt-get install ffmpeg"),
+                "{}",
+                replay.log
+            );
+        }
+    }
+}

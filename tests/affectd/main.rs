@@ -1,0 +1,86 @@
+//! What a user can rely on, tested through the binary; and what holds Rust and Python together, through the library.
+
+mod bad_input;
+mod clips;
+mod models;
+mod preprocessing;
+mod run;
+mod settings;
+
+#[path = "../support/jpeg.rs"]
+mod jpeg;
+#[path = "../support/matroska.rs"]
+mod matroska;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The binary under test, with no configuration from outside.
+fn affectd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_affectd"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AFFECTD_")) {
+        command.env_remove(name);
+    }
+    command.env("AFFECTD_CONFIG", "/dev/null");
+    command
+}
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
+}
+
+fn demo() -> PathBuf {
+    models().join("demo.mkv")
+}
+
+/// Replays `clip` and gives exit code, estimates and log.
+struct Replay {
+    code: Option<i32>,
+    lines: Vec<Value>,
+    log: String,
+}
+
+impl Replay {
+    fn of(clip: &Path) -> Replay {
+        Replay::from(
+            affectd()
+                .args(["run", "--input"])
+                .arg(clip)
+                .output()
+                .unwrap(),
+        )
+    }
+
+    fn from(output: Output) -> Replay {
+        let text = String::from_utf8(output.stdout).unwrap();
+        Replay {
+            code: output.status.code(),
+            lines: text
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
+                .collect(),
+            log: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The error a failed run ended with, `folder` left out of it.
+    fn error(&self, folder: &Path) -> String {
+        let line = self.log.lines().last().unwrap_or_default();
+        line.replace(&format!("{}/", folder.display()), "")
+    }
+
+    /// How many estimates had just these modalities.
+    fn count(&self, modalities: &[&str]) -> usize {
+        let same = |line: &&Value| line["modalities"] == serde_json::json!(modalities);
+        self.lines.iter().filter(same).count()
+    }
+}
+
+/// A file in a folder that goes with the test.
+fn file(folder: &tempfile::TempDir, name: &str, content: &[u8]) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}

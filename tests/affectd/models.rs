@@ -1,0 +1,136 @@
+//! The models: found, whole, of the right version, or a clear word why not.
+
+use std::path::Path;
+
+use super::{Replay, affectd, demo, models};
+
+/// A copy of the shipped models that a test may spoil.
+fn copy() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(models()).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name.ends_with(".int8.onnx") || name == "manifest.json" {
+            std::fs::copy(entry.path(), folder.path().join(name)).unwrap();
+        }
+    }
+    folder
+}
+
+fn run_with(folder: &Path) -> Replay {
+    let run = affectd()
+        .args(["run", "--models"])
+        .arg(folder)
+        .arg("--input")
+        .arg(demo())
+        .output()
+        .unwrap();
+    Replay::from(run)
+}
+
+#[test]
+fn a_copy_of_the_models_works_anywhere() {
+    let folder = copy();
+    let replay = run_with(folder.path());
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+}
+
+#[test]
+fn a_missing_graph_is_named() {
+    let folder = copy();
+    std::fs::remove_file(folder.path().join("fusion.int8.onnx")).unwrap();
+    let replay = run_with(folder.path());
+    assert_eq!(replay.code, Some(4));
+    insta::assert_snapshot!(replay.error(folder.path()), @"affectd: fusion.int8.onnx: cannot be read (No such file or directory (os error 2)): restore the file from the release or check its permissions");
+}
+
+#[test]
+fn an_altered_graph_is_refused() {
+    let folder = copy();
+    let path = folder.path().join("voice_encoder.int8.onnx");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let replay = run_with(folder.path());
+    assert_eq!(replay.code, Some(4));
+    let error = replay.error(folder.path());
+    assert!(
+        error
+            .starts_with("affectd: voice_encoder.int8.onnx: does not match the manifest (SHA-256 "),
+        "{error}"
+    );
+    assert!(
+        error.ends_with(
+            "restore the file from the release, or register the new graph in manifest.json"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_manifest_from_a_newer_version_says_to_update() {
+    let folder = copy();
+    let newer = r#"{"format": 2, "graphs": "in a shape not thought of yet"}"#;
+    std::fs::write(folder.path().join("manifest.json"), newer).unwrap();
+    let replay = run_with(folder.path());
+    assert_eq!(replay.code, Some(4));
+    insta::assert_snapshot!(replay.error(folder.path()), @"affectd: manifest.json: written in manifest format 2, this affectd reads up to 1: update affectd, or use the models of its release");
+}
+
+#[test]
+fn a_manifest_that_is_not_json_and_a_folder_without_one_are_named() {
+    let folder = copy();
+    std::fs::write(folder.path().join("manifest.json"), "{\"format\": 1").unwrap();
+    let replay = run_with(folder.path());
+    assert_eq!(replay.code, Some(4));
+    insta::assert_snapshot!(replay.error(folder.path()), @"affectd: manifest.json: not a model manifest (EOF while parsing an object at line 1 column 12): restore the file from the release");
+
+    std::fs::remove_file(folder.path().join("manifest.json")).unwrap();
+    let replay = run_with(folder.path());
+    assert_eq!(replay.code, Some(4));
+    let error = replay
+        .error(folder.path())
+        .replace(&folder.path().display().to_string(), "DIR");
+    insta::assert_snapshot!(error, @"affectd: models: no manifest.json in any of DIR: give the folder with --models DIR or AFFECTD_MODELS");
+}
+
+#[test]
+fn check_names_every_part_and_ends_with_the_code_of_the_first_bad_one() {
+    let folder = copy();
+    std::fs::remove_file(folder.path().join("face_encoder.int8.onnx")).unwrap();
+    let check = affectd()
+        .args(["check", "--input", "nowhere.mkv", "--models"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(check.status.code(), Some(4));
+    let report = String::from_utf8(check.stdout).unwrap();
+    insta::assert_snapshot!(report.replace(&format!("{}/", folder.path().display()), ""), @r#"
+    ok   configuration
+    bad  models: face_encoder.int8.onnx: cannot be read (No such file or directory (os error 2)): restore the file from the release or check its permissions
+    bad  input: nowhere.mkv: no such file: check the path of the clip
+    ok   output: stdout
+    "#);
+
+    let well = affectd()
+        .args(["check", "--input"])
+        .arg(demo())
+        .output()
+        .unwrap();
+    assert!(well.status.success());
+}
+
+#[test]
+fn the_card_names_licence_source_and_figures_of_every_graph() {
+    let card = affectd().arg("model").output().unwrap();
+    assert!(card.status.success());
+    let card = String::from_utf8(card.stdout).unwrap();
+    for graph in ["face_detector", "face_encoder", "voice_encoder", "fusion"] {
+        assert!(card.contains(&format!("\n{graph} ")), "{card}");
+    }
+    for word in ["  licence  ", "  source   ", "  figure   "] {
+        assert!(card.matches(word).count() >= 4, "{card}");
+    }
+    assert!(card.contains("What it cannot tell: how somebody feels."));
+}
