@@ -29,11 +29,7 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Run {
-            common,
-            input,
-            output,
-        } => {
+        Command::Run { common, input, output } => {
             let flags = Overrides {
                 outputs: output,
                 ..input.over(common.overrides())
@@ -46,6 +42,23 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             let config = load(&common, &input.over(common.overrides()))?;
             cli::check::check(&config)
         }
+        Command::Bench {
+            common,
+            model,
+            iterations,
+            json,
+        } => {
+            let runs = iterations.map(|n| n as usize);
+            let report = match model {
+                Some(path) => cli::bench::file(&path, runs)?,
+                None => {
+                    let config = load(&common, &common.overrides())?;
+                    cli::bench::bundle(&Bundle::open(config.models.as_deref())?, runs)?
+                }
+            };
+            report.print(json);
+            Ok(())
+        }
         Command::Model { common } => {
             let config = load(&common, &common.overrides())?;
             let bundle = Bundle::open(config.models.as_deref())?;
@@ -57,11 +70,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
 }
 
 fn load(common: &Common, flags: &Overrides) -> Result<Config, Failure> {
-    Ok(Config::load(
-        common.config.as_deref(),
-        std::env::vars(),
-        flags,
-    )?)
+    Ok(Config::load(common.config.as_deref(), std::env::vars(), flags)?)
 }
 
 /// A flag that the first SIGINT or SIGTERM sets; a second one ends affectd at once.

@@ -201,23 +201,23 @@ def register(f32, prior_variance, results):
 
 
 def learned_performances(corpora, options):
-    """The training performances with their embeddings; kept in --work for as long as the voice encoder is the same."""
-    version = bundle.sha256(bundle.MODELS / "voice_encoder.f32.onnx")[:12]
-    folder = options.work / f"heard_by_{version}"
-    kept = folder / ("interim.pickle" if options.interim else "performances.pickle")
-    if kept.exists():
-        return pickle.loads(kept.read_bytes())
+    """The training performances with blended embeddings; what went into them is kept in --work for the same encoder."""
+    folder = options.work / f"heard_by_{bundle.sha256(bundle.MODELS / 'voice_encoder.f32.onnx')[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     teacher, _ = voice_encoder.load(options.work / "voice_encoder")
     ravdess, nemo = corpora.select("ravdess", "train"), corpora.select("nemo", "train")
-    encoders = [teacher] * out_of_fold.FOLDS
-    if not options.interim:
-        encoders = out_of_fold.students(teacher, corpora, ravdess + nemo, folder, options.student_epochs)
-    items = fusion_windows.performances(
-        corpora, options.data, ravdess + nemo[::NEMO_EVERY], lambda u: encoders[out_of_fold.fold_of(u)], PASSES
-    )
-    kept.write_bytes(pickle.dumps(items))
-    return items
+
+    def heard(by, encode_of):
+        kept = folder / f"{by}.pickle"
+        if not kept.exists():
+            utterances = ravdess + nemo[::NEMO_EVERY]
+            items = fusion_windows.performances(corpora, options.data, utterances, encode_of, PASSES)
+            kept.write_bytes(pickle.dumps(items))
+        return pickle.loads(kept.read_bytes())
+
+    students = out_of_fold.students(teacher, corpora, ravdess + nemo, folder, options.student_epochs)
+    by_students = heard("students", lambda u: students[out_of_fold.fold_of(u)])
+    return out_of_fold.blend(heard("teacher", lambda u: teacher), by_students)
 
 
 def main():
@@ -230,7 +230,6 @@ def main():
     parser.add_argument("--windows", type=int, default=40_000, help="how many different training windows")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--interim", action="store_true", help="in-fold embeddings, and no look at the test split")
     options = parser.parse_args()
 
     corpora = Corpora(options.data, options.work)
@@ -260,8 +259,7 @@ def main():
     torch.save(state, options.work / "fusion.pt")
     f32, int8 = export(network.eval(), windows)
     splits = dict(validation)
-    if not options.interim:
-        splits |= ticks("test", TEST)
+    splits |= ticks("test", TEST)
     clips = recorded_clips.performances(corpora, options.data, faces, shipped)
     splits[ACTOR_01] = fusion_windows.ticks(clips, rate_hz=None)
     results = {split: measure(int8_network(int8), data) for split, data in splits.items()}

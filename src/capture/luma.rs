@@ -28,11 +28,7 @@ impl Luma {
     /// `None` unless `data` holds exactly `width` × `height` bytes and at least one.
     pub fn new(width: u32, height: u32, data: Vec<u8>) -> Option<Luma> {
         let pixels = u64::from(width) * u64::from(height);
-        (pixels > 0 && data.len() as u64 == pixels).then_some(Luma {
-            width,
-            height,
-            data,
-        })
+        (pixels > 0 && data.len() as u64 == pixels).then_some(Luma { width, height, data })
     }
 
     pub fn width(&self) -> u32 {
@@ -113,9 +109,7 @@ fn decode(bytes: &[u8], strict: bool) -> Result<(Luma, u32), BrokenPicture> {
         .dimensions()
         .ok_or_else(|| BrokenPicture("it does not say how large it is".into()))?;
     if width * height > MOST_PIXELS {
-        return Err(BrokenPicture(format!(
-            "{width}×{height} is larger than 7680×4320"
-        )));
+        return Err(BrokenPicture(format!("{width}×{height} is larger than 7680×4320")));
     }
     let planes = colours.num_components();
     let mut data = vec![128; width * height * planes];
@@ -124,11 +118,7 @@ fn decode(bytes: &[u8], strict: bool) -> Result<(Luma, u32), BrokenPicture> {
         data = data.into_iter().step_by(planes).collect();
     }
     let grey = |row: &&[u8]| row.iter().all(|&pixel| pixel == 128);
-    let missing = data
-        .chunks_exact(width.max(1))
-        .rev()
-        .take_while(grey)
-        .count();
+    let missing = data.chunks_exact(width.max(1)).rev().take_while(grey).count();
     let luma = Luma::new(width as u32, height as u32, data)
         .ok_or_else(|| BrokenPicture(format!("it is {width}×{height} pixels large")))?;
     Ok((luma, missing as u32))
@@ -163,8 +153,7 @@ fn segments(jpeg: &[u8]) -> impl Iterator<Item = (u8, &[u8], usize)> {
 /// zune-jpeg 0.5.15 gets luma wrong if it is asked for nothing else of a progressive picture whose chroma is halved
 /// vertically only. No camera sends these; clips may hold them.
 fn luma_alone_fails(jpeg: &[u8]) -> bool {
-    segments(jpeg)
-        .any(|(marker, content, _)| marker == SOF_PROGRESSIVE && content.get(7) == Some(&0x12))
+    segments(jpeg).any(|(marker, content, _)| marker == SOF_PROGRESSIVE && content.get(7) == Some(&0x12))
 }
 
 /// Many cameras leave the Huffman tables out of every picture and mean the standard ones. Puts those in front of the
@@ -258,8 +247,7 @@ mod tests {
 
     /// The largest difference to `pixel` anywhere.
     fn off(luma: &Luma, pixel: impl Fn(u32, u32) -> u8) -> u8 {
-        let rows = (0..luma.height())
-            .flat_map(|y| luma.row(y).iter().zip(0..).map(move |(p, x)| (*p, x, y)));
+        let rows = (0..luma.height()).flat_map(|y| luma.row(y).iter().zip(0..).map(move |(p, x)| (*p, x, y)));
         rows.map(|(p, x, y)| p.abs_diff(pixel(x, y))).max().unwrap()
     }
 
@@ -277,9 +265,7 @@ mod tests {
         for sampling in [F_1_1, F_2_1, F_1_2, F_2_2, F_4_1] {
             for (width, height) in [(48, 32), (37, 21), (8, 9), (1, 1)] {
                 for progressive in [false, true] {
-                    let jpeg = colour_jpeg(width, height, sampling, progressive, |x, y| {
-                        [slope(x % 48, y % 48); 3]
-                    });
+                    let jpeg = colour_jpeg(width, height, sampling, progressive, |x, y| [slope(x % 48, y % 48); 3]);
                     let luma = decode(&jpeg).unwrap();
                     assert_eq!((luma.width(), luma.height()), (width.into(), height.into()));
                     let worst = off(&luma, |x, y| slope(x % 48, y % 48));
@@ -314,9 +300,7 @@ mod tests {
 
     #[test]
     fn webcam_pictures_without_huffman_tables_decode_with_the_standard_ones() {
-        let jpeg = colour_jpeg(64, 48, SamplingFactor::F_2_1, false, |x, y| {
-            [slope(x, y), 90, 120]
-        });
+        let jpeg = colour_jpeg(64, 48, SamplingFactor::F_2_1, false, |x, y| [slope(x, y), 90, 120]);
         let bare = without_tables(&jpeg);
         assert!(bare.len() + 400 < jpeg.len());
         assert_eq!(decode(&bare).unwrap(), decode(&jpeg).unwrap());

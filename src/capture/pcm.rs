@@ -48,24 +48,16 @@ impl SampleFormat {
         let value = match (self, sample) {
             (SampleFormat::U8, &[a]) => (f32::from(a) - 128.0) / 128.0,
             (SampleFormat::S16, &[a, b]) => f32::from(i16::from_le_bytes([a, b])) / 32768.0,
-            (SampleFormat::S24, &[a, b, c]) => {
-                (i32::from_le_bytes([0, a, b, c]) >> 8) as f32 / 8_388_608.0
-            }
+            (SampleFormat::S24, &[a, b, c]) => (i32::from_le_bytes([0, a, b, c]) >> 8) as f32 / 8_388_608.0,
             (SampleFormat::S32, &[a, b, c, d]) => {
                 (f64::from(i32::from_le_bytes([a, b, c, d])) / 2_147_483_648.0) as f32
             }
             (SampleFormat::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (SampleFormat::F64, &[a, b, c, d, e, f, g, h]) => {
-                f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32
-            }
+            (SampleFormat::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
             _ => 0.0,
         };
         // Float files may hold anything; one NaN would poison every estimate after it.
-        if value.is_nan() {
-            0.0
-        } else {
-            value.clamp(-1.0, 1.0)
-        }
+        if value.is_nan() { 0.0 } else { value.clamp(-1.0, 1.0) }
     }
 }
 
@@ -122,11 +114,7 @@ impl PcmLayout {
 impl std::fmt::Display for PcmLayout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let plural = if self.channels == 1 { "" } else { "s" };
-        write!(
-            f,
-            "PCM {} Hz {} channel{plural}",
-            self.rate_hz, self.channels
-        )
+        write!(f, "PCM {} Hz {} channel{plural}", self.rate_hz, self.channels)
     }
 }
 
@@ -145,31 +133,19 @@ mod tests {
     #[test]
     fn every_format_reaches_full_scale_and_silence() {
         assert_eq!(mono(SampleFormat::U8, 1, &[0, 128, 192]), [-1.0, 0.0, 0.5]);
-        assert_eq!(
-            mono(SampleFormat::S16, 1, &[0, 0x80, 0, 0, 0, 0x40]),
-            [-1.0, 0.0, 0.5]
-        );
+        assert_eq!(mono(SampleFormat::S16, 1, &[0, 0x80, 0, 0, 0, 0x40]), [-1.0, 0.0, 0.5]);
         assert_eq!(
             mono(SampleFormat::S24, 1, &[0, 0, 0x80, 0, 0, 0, 0, 0, 0x40]),
             [-1.0, 0.0, 0.5]
         );
-        assert_eq!(
-            mono(SampleFormat::S32, 1, &[0, 0, 0, 0x80, 0, 0, 0, 0x40]),
-            [-1.0, 0.5]
-        );
+        assert_eq!(mono(SampleFormat::S32, 1, &[0, 0, 0, 0x80, 0, 0, 0, 0x40]), [-1.0, 0.5]);
         assert_eq!(mono(SampleFormat::F32, 1, &0.25f32.to_le_bytes()), [0.25]);
-        assert_eq!(
-            mono(SampleFormat::F64, 1, &(-0.25f64).to_le_bytes()),
-            [-0.25]
-        );
+        assert_eq!(mono(SampleFormat::F64, 1, &(-0.25f64).to_le_bytes()), [-0.25]);
     }
 
     #[test]
     fn channels_are_averaged() {
-        let left_only: Vec<u8> = [16384i16, 0, -16384, 0]
-            .iter()
-            .flat_map(|s| s.to_le_bytes())
-            .collect();
+        let left_only: Vec<u8> = [16384i16, 0, -16384, 0].iter().flat_map(|s| s.to_le_bytes()).collect();
         assert_eq!(mono(SampleFormat::S16, 2, &left_only), [0.25, -0.25]);
         assert_eq!(mono(SampleFormat::U8, 8, &[255; 8]), [127.0 / 128.0]);
     }
@@ -187,18 +163,9 @@ mod tests {
     #[test]
     fn absurd_layouts_are_refused_with_the_reason() {
         let layout = |channels, rate| PcmLayout::new(SampleFormat::S16, channels, rate);
-        assert_eq!(
-            layout(1, 0.0).unwrap_err(),
-            "a sample rate of 0 Hz, not 8000 to 192000"
-        );
-        assert_eq!(
-            layout(0, 16_000.0).unwrap_err(),
-            "0 channels of sound, not 1 to 64"
-        );
+        assert_eq!(layout(1, 0.0).unwrap_err(), "a sample rate of 0 Hz, not 8000 to 192000");
+        assert_eq!(layout(0, 16_000.0).unwrap_err(), "0 channels of sound, not 1 to 64");
         assert!(layout(1, f64::NAN).is_err());
-        assert_eq!(
-            layout(2, 44_100.0).unwrap().to_string(),
-            "PCM 44100 Hz 2 channels"
-        );
+        assert_eq!(layout(2, 44_100.0).unwrap().to_string(), "PCM 44100 Hz 2 channels");
     }
 }

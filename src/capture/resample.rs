@@ -68,8 +68,7 @@ impl Resampler {
         for frames in self.pending[..whole].chunks_exact(size) {
             let made = self.block.len();
             let source = InterleavedSlice::new(frames, 1, size).expect("one channel");
-            let mut target =
-                InterleavedSlice::new_mut(&mut self.block[..], 1, made).expect("one channel");
+            let mut target = InterleavedSlice::new_mut(&mut self.block[..], 1, made).expect("one channel");
             let (_, made) = fft
                 .process_into_buffer(&source, &mut target, None)
                 .expect("buffers fit");
@@ -85,9 +84,8 @@ impl Resampler {
     /// Appends the rest, so that the output is as long as the input, and starts afresh.
     pub fn finish(&mut self, output: &mut Vec<f32>) {
         if let Some(size) = self.fft.as_ref().map(|fft| fft.input_frames_next()) {
-            let length = |samples: u64, from: u32, to: u32| {
-                (samples * u64::from(to) + u64::from(from) / 2) / u64::from(from)
-            };
+            let length =
+                |samples: u64, from: u32, to: u32| (samples * u64::from(to) + u64::from(from) / 2) / u64::from(from);
             let due = length(self.taken, self.rate_hz, AUDIO_RATE_HZ);
             while self.given < due {
                 self.push(&vec![0.0; size - self.pending.len()], output);
@@ -131,9 +129,7 @@ mod tests {
 
     #[test]
     fn a_tone_keeps_its_phase_length_and_level_at_every_rate() {
-        for rate_hz in [
-            8_000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000, 44_056,
-        ] {
+        for rate_hz in [8_000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000, 44_056] {
             let output = resample(rate_hz, &tone(rate_hz, 440.0, 1.0), 333);
             let wanted = tone(16_000, 440.0, 1.0);
             assert_eq!(output.len(), wanted.len(), "{rate_hz} Hz");
@@ -152,9 +148,7 @@ mod tests {
     #[test]
     fn what_sixteen_kilohertz_cannot_hold_is_removed() {
         let output = resample(48_000, &tone(48_000, 11_000.0, 0.5), 480);
-        let peak = output[800..7200]
-            .iter()
-            .fold(0.0f32, |peak, s| peak.max(s.abs()));
+        let peak = output[800..7200].iter().fold(0.0f32, |peak, s| peak.max(s.abs()));
         assert!(peak < 1e-3, "an 11 kHz tone came through as {peak}");
     }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod bench;
 pub mod check;
 pub mod model;
 
@@ -19,7 +20,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-const AFTER_HELP: &str = "Environment: AFFECTD_LOG sets the log level (error, warn, info, debug); every configuration key has a
+const AFTER_HELP: &str =
+    "Environment: AFFECTD_LOG sets the log level (error, warn, info, debug); every configuration key has a
 variable, face.rate_hz for instance AFFECTD_FACE_RATE_HZ.
 Exit codes: 0 done, 2 usage or configuration, 3 camera, microphone or clip, 4 models, 5 output, 70 a bug.";
 
@@ -41,6 +43,22 @@ pub enum Command {
         common: Common,
         #[command(flatten)]
         input: Input,
+    },
+    /// Measure how fast the graphs run on this machine, one thread
+    ///
+    /// AFFECTD_KERNEL forces the kernels: tract for none of ours, or a name that this command shows.
+    Bench {
+        #[command(flatten)]
+        common: Common,
+        /// Measure this ONNX file instead of the models
+        #[arg(long, value_name = "FILE")]
+        model: Option<PathBuf>,
+        /// Run each graph this often instead of for a second
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        iterations: Option<u32>,
+        /// One JSON object instead of a table
+        #[arg(long)]
+        json: bool,
     },
     /// Show the model card: what the models are, what they were trained on, how good they are, their licence
     Model {

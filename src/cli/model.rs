@@ -43,11 +43,7 @@ pub fn card(bundle: &Bundle) -> Result<String, Failure> {
         let _ = writeln!(card, "  source   {}", graph.source);
         let _ = writeln!(card, "  licence  {}", graph.licence);
         for figure in &graph.figures {
-            let _ = writeln!(
-                card,
-                "  figure   {}: {} ({})",
-                figure.name, figure.value, figure.split
-            );
+            let _ = writeln!(card, "  figure   {}: {} ({})", figure.name, figure.value, figure.split);
         }
     }
     let _ = writeln!(card, "\n{LIMITS}");

@@ -16,7 +16,7 @@ use crate::output::OutputSpec;
 /// Read where no `--config` is given, if it exists.
 pub const USUAL_FILE: &str = "/etc/affectd/affectd.toml";
 /// Variables that begin like configuration but are not.
-const NOT_KEYS: [&str; 2] = ["AFFECTD_CONFIG", "AFFECTD_LOG"];
+const NOT_KEYS: [&str; 3] = ["AFFECTD_CONFIG", "AFFECTD_KERNEL", "AFFECTD_LOG"];
 
 /// Everything affectd can be told, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,13 +122,10 @@ impl Config {
             }
         }
         merge(&mut table, flags.to_table());
-        let raw: RawConfig =
-            table
-                .try_into()
-                .map_err(|e: toml::de::Error| ConfigError::Invalid {
-                    origin: "configuration".into(),
-                    reason: one_line(e.message()),
-                })?;
+        let raw: RawConfig = table.try_into().map_err(|e: toml::de::Error| ConfigError::Invalid {
+            origin: "configuration".into(),
+            reason: one_line(e.message()),
+        })?;
         raw.validate()
     }
 }
@@ -139,9 +136,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
         reason: e.to_string(),
     })?;
     let invalid = |e: toml::de::Error| {
-        let line = e
-            .span()
-            .map(|span| text[..span.start].matches('\n').count() + 1);
+        let line = e.span().map(|span| text[..span.start].matches('\n').count() + 1);
         ConfigError::Invalid {
             origin: match line {
                 Some(line) => format!("{} line {line}", path.display()),
@@ -159,12 +154,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
 fn read_variable(name: &str, value: &str) -> Result<Table, ConfigError> {
     let key = name.trim_start_matches("AFFECTD_").to_lowercase();
     let parsed = match key.as_str() {
-        "output" => Value::Array(
-            value
-                .split(',')
-                .map(|s| Value::String(s.trim().into()))
-                .collect(),
-        ),
+        "output" => Value::Array(value.split(',').map(|s| Value::String(s.trim().into())).collect()),
         "models" | "input_clip" => Value::String(value.into()),
         _ => toml::from_str::<Table>(&format!("v = {value}"))
             .ok()
@@ -232,20 +222,14 @@ impl RawConfig {
         let source = match (self.input.clip, self.input.realtime.unwrap_or(false)) {
             (Some(path), realtime) => Source::Clip {
                 path,
-                pace: if realtime {
-                    Pace::Realtime
-                } else {
-                    Pace::Replay
-                },
+                pace: if realtime { Pace::Realtime } else { Pace::Replay },
             },
             (None, false) => Source::Devices,
             (None, true) => {
                 return Err(ConfigError::OutOfRange {
                     key: "input.realtime",
                     value: "true".into(),
-                    reason:
-                        "is about clips, and no clip is given: add --input CLIP or leave it out"
-                            .into(),
+                    reason: "is about clips, and no clip is given: add --input CLIP or leave it out".into(),
                 });
             }
         };
@@ -258,21 +242,11 @@ impl RawConfig {
             face: FaceSettings {
                 rate_hz: in_range("face.rate_hz", self.face.rate_hz.unwrap_or(10.0), 1.0, 60.0)?,
                 detect_every: seconds("face.detect_every_s", self.face.detect_every_s, 0.4, 5.0)?,
-                min_score: in_range(
-                    "face.min_score",
-                    self.face.min_score.unwrap_or(0.5),
-                    0.1,
-                    1.0,
-                )?,
+                min_score: in_range("face.min_score", self.face.min_score.unwrap_or(0.5), 0.1, 1.0)?,
             },
             fusion: FusionSettings {
                 period: tick_period(self.estimate.rate_hz.unwrap_or(5.0))?,
-                time_constant: seconds(
-                    "estimate.smoothing_s",
-                    self.estimate.smoothing_s,
-                    0.5,
-                    10.0,
-                )?,
+                time_constant: seconds("estimate.smoothing_s", self.estimate.smoothing_s, 0.5, 10.0)?,
             },
             outputs: outputs(self.output)?,
         })
@@ -312,21 +286,13 @@ fn outputs(specs: Option<Vec<String>>) -> Result<Vec<OutputSpec>, ConfigError> {
         reason,
     };
     if specs.is_empty() {
-        return Err(refused(
-            "[]".into(),
-            "needs at least one output, \"stdout\" say".into(),
-        ));
+        return Err(refused("[]".into(), "needs at least one output, \"stdout\" say".into()));
     }
     let mut outputs = Vec::new();
     for spec in specs {
-        let output = spec
-            .parse()
-            .map_err(|reason| refused(format!("\"{spec}\""), reason))?;
+        let output = spec.parse().map_err(|reason| refused(format!("\"{spec}\""), reason))?;
         if outputs.contains(&output) {
-            return Err(refused(
-                format!("\"{spec}\""),
-                "is given twice: keep one".into(),
-            ));
+            return Err(refused(format!("\"{spec}\""), "is given twice: keep one".into()));
         }
         outputs.push(output);
     }

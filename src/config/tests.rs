@@ -14,8 +14,7 @@ fn load(file: &str, vars: &[(&str, &str)], flags: Overrides) -> Result<Config, S
 
 #[test]
 fn flags_go_over_the_environment_which_goes_over_the_file() {
-    let file =
-        "models = \"/file\"\n[input]\nclip = \"file.mkv\"\n[face]\nrate_hz = 3\nmin_score = 0.7\n";
+    let file = "models = \"/file\"\n[input]\nclip = \"file.mkv\"\n[face]\nrate_hz = 3\nmin_score = 0.7\n";
     let vars = [
         ("AFFECTD_MODELS", "/env"),
         ("AFFECTD_FACE_RATE_HZ", "4"),

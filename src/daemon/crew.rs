@@ -34,31 +34,21 @@ impl<'a> Crew<'a> {
         let guarded = move || {
             let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
                 let reason = panic_text(panic.as_ref());
-                Err(Failure::Internal(format!(
-                    "the {label} thread stopped ({reason})"
-                )))
+                Err(Failure::Internal(format!("the {label} thread stopped ({reason})")))
             });
             if let Err(failure) = result {
                 self.note(failure);
             }
         };
-        if let Err(e) = Builder::new()
-            .name(name.to_string())
-            .spawn_scoped(scope, guarded)
-        {
-            self.note(Failure::Internal(format!(
-                "the {name} thread cannot start ({e})"
-            )));
+        if let Err(e) = Builder::new().name(name.to_string()).spawn_scoped(scope, guarded) {
+            self.note(Failure::Internal(format!("the {name} thread cannot start ({e})")));
         }
     }
 
     /// The first failure is the cause, what follows its consequence.
     fn note(&self, failure: Failure) {
         self.stop.store(true, Ordering::Relaxed);
-        let mut first = self
-            .failure
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut first = self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         first.get_or_insert(failure);
     }
 
@@ -98,8 +88,6 @@ mod tests {
             });
         });
         let failure = crew.outcome().unwrap_err();
-        assert!(
-            matches!(&failure, Failure::Internal(why) if why == "the face thread stopped (out of range)")
-        );
+        assert!(matches!(&failure, Failure::Internal(why) if why == "the face thread stopped (out of range)"));
     }
 }

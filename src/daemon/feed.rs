@@ -130,18 +130,11 @@ mod tests {
     fn feed() -> (QueueWriter<Seen>, QueueWriter<AudioChunk>, Feed) {
         let (seen, seen_reader) = queue(16, WhenFull::Wait, &Default::default());
         let (heard, heard_reader) = queue(16, WhenFull::Wait, &Default::default());
-        (
-            seen,
-            heard,
-            Feed::new(Some(seen_reader), Some(heard_reader)),
-        )
+        (seen, heard, Feed::new(Some(seen_reader), Some(heard_reader)))
     }
 
     fn picture(at: u64) -> Seen {
-        Seen {
-            at: ms(at),
-            face: None,
-        }
+        Seen { at: ms(at), face: None }
     }
 
     fn sound(at: u64) -> AudioChunk {

@@ -77,20 +77,12 @@ pub fn run(config: &Config, stop: &AtomicBool) -> Result<(), Failure> {
 }
 
 /// Loads the stages side by side: they are what a start waits for.
-fn load(
-    config: &Config,
-    bundle: &Bundle,
-    with_face: bool,
-) -> Result<(Option<FaceStage>, FusionStage), ModelError> {
+fn load(config: &Config, bundle: &Bundle, with_face: bool) -> Result<(Option<FaceStage>, FusionStage), ModelError> {
     thread::scope(|scope| {
         let face = with_face.then(|| scope.spawn(|| FaceStage::load(bundle, config.face)));
         let fusion = FusionStage::load(bundle, config.fusion)?;
         let face = face
-            .map(|loading| {
-                loading
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
+            .map(|loading| loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .transpose()?;
         Ok((face, fusion))
     })
@@ -106,13 +98,7 @@ struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    fn run(
-        &self,
-        config: &Config,
-        clip: Clip,
-        face: Option<FaceStage>,
-        fusion: FusionStage,
-    ) -> Result<(), Failure> {
+    fn run(&self, config: &Config, clip: Clip, face: Option<FaceStage>, fusion: FusionStage) -> Result<(), Failure> {
         let crew = Crew::new(self.stop);
         let health = self.health;
         thread::scope(|scope| {
@@ -137,11 +123,8 @@ impl Pipeline<'_> {
             }
             let mut outputs = Vec::new();
             for spec in config.outputs.iter().copied() {
-                let (estimates, from_fusion) =
-                    queue(ESTIMATES_AHEAD, self.when_full(), &health.estimates_dropped);
-                crew.start(scope, &format!("output-{spec}"), move || {
-                    write(spec, from_fusion)
-                });
+                let (estimates, from_fusion) = queue(ESTIMATES_AHEAD, self.when_full(), &health.estimates_dropped);
+                crew.start(scope, &format!("output-{spec}"), move || write(spec, from_fusion));
                 outputs.push(estimates);
             }
             let feed = Feed::new(feed.0, feed.1);
@@ -171,11 +154,7 @@ impl Pipeline<'_> {
         }
     }
 
-    fn camera(
-        &self,
-        mut source: Box<dyn VideoSource>,
-        frames: QueueWriter<VideoFrame>,
-    ) -> Result<(), Failure> {
+    fn camera(&self, mut source: Box<dyn VideoSource>, frames: QueueWriter<VideoFrame>) -> Result<(), Failure> {
         while let Some(frame) = self.next(source.next_frame())? {
             count(&self.health.pictures);
             if frames.put(frame) == Err(Gone) {
@@ -185,11 +164,7 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    fn microphone(
-        &self,
-        mut source: Box<dyn AudioSource>,
-        chunks: QueueWriter<AudioChunk>,
-    ) -> Result<(), Failure> {
+    fn microphone(&self, mut source: Box<dyn AudioSource>, chunks: QueueWriter<AudioChunk>) -> Result<(), Failure> {
         while let Some(chunk) = self.next(source.next_chunk())? {
             count(&self.health.chunks);
             if chunks.put(chunk) == Err(Gone) {
@@ -235,9 +210,7 @@ impl Pipeline<'_> {
                     count(&self.health.faces);
                 }
             }
-            self.health
-                .detections
-                .store(stage.detections(), Ordering::Relaxed);
+            self.health.detections.store(stage.detections(), Ordering::Relaxed);
             let face = match look {
                 Look::Face(observation) => Some(observation),
                 _ => None,

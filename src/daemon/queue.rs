@@ -32,11 +32,7 @@ pub struct QueueWriter<T> {
 pub type QueueReader<T> = Arc<Receiver<T>>;
 
 /// A queue of at most `capacity` items. What it drops is added to `dropped`.
-pub fn queue<T>(
-    capacity: usize,
-    when_full: WhenFull,
-    dropped: &Arc<AtomicU64>,
-) -> (QueueWriter<T>, QueueReader<T>) {
+pub fn queue<T>(capacity: usize, when_full: WhenFull, dropped: &Arc<AtomicU64>) -> (QueueWriter<T>, QueueReader<T>) {
     let (sender, receiver) = bounded(capacity);
     let reader = Arc::new(receiver);
     let writer = QueueWriter {

@@ -77,9 +77,7 @@ impl Framing {
 impl Square {
     /// Grey values 0..255, each the mean of s × s bilinear samples, s growing with the face so that nothing aliases.
     fn sample(&self, image: &Luma) -> Vec<f32> {
-        let per_side = (self.side / SIDE as f32)
-            .ceil()
-            .clamp(1.0, MAX_SAMPLES as f32) as usize;
+        let per_side = (self.side / SIDE as f32).ceil().clamp(1.0, MAX_SAMPLES as f32) as usize;
         let step = self.side / (SIDE * per_side) as f32;
         let mut face = Vec::with_capacity(SIDE * SIDE);
         for i in 0..SIDE {
@@ -141,14 +139,8 @@ mod tests {
 
     fn upright(x: f32, y: f32, eyes: f32) -> Landmarks {
         Landmarks {
-            right_eye: Point {
-                x: x - eyes / 2.0,
-                y,
-            },
-            left_eye: Point {
-                x: x + eyes / 2.0,
-                y,
-            },
+            right_eye: Point { x: x - eyes / 2.0, y },
+            left_eye: Point { x: x + eyes / 2.0, y },
             mouth: Point { x, y: y + eyes },
             ..Landmarks::default()
         }
@@ -167,24 +159,15 @@ mod tests {
         let side = 96;
         let grey = |x: usize, y: usize| ((x * 5 + y * y / 7) % 251) as u8;
         let straight = (0..side * side).map(|i| grey(i % side, i / side)).collect();
-        let turned = (0..side * side)
-            .map(|i| grey(i / side, side - 1 - i % side))
-            .collect();
+        let turned = (0..side * side).map(|i| grey(i / side, side - 1 - i % side)).collect();
         let straight = Luma::new(96, 96, straight).unwrap();
         let turned = Luma::new(96, 96, turned).unwrap();
         let at = upright(48.0, 36.0, 24.0);
-        let rotate = |p: Point| Point {
-            x: 96.0 - p.y,
-            y: p.x,
-        };
+        let rotate = |p: Point| Point { x: 96.0 - p.y, y: p.x };
         let tilted = Landmarks::from_points(at.to_points().map(rotate));
         let a = FRAMING.crop(&straight, &at);
         let b = FRAMING.crop(&turned, &tilted);
-        let worst = a
-            .iter()
-            .zip(&b)
-            .map(|(x, y)| (x - y).abs())
-            .fold(0.0, f32::max);
+        let worst = a.iter().zip(&b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-3, "crops differ by {worst}");
     }
 

@@ -137,9 +137,7 @@ fn blend_overlapping(mut candidates: Vec<Face>) -> Vec<Face> {
 
 fn weighted_mean(faces: &[Face], score: f32) -> Face {
     let total: f32 = faces.iter().map(|f| f.score).sum();
-    let mean = |value: &dyn Fn(&Face) -> f32| {
-        faces.iter().map(|f| f.score * value(f)).sum::<f32>() / total
-    };
+    let mean = |value: &dyn Fn(&Face) -> f32| faces.iter().map(|f| f.score * value(f)).sum::<f32>() / total;
     let points = std::array::from_fn(|k| Point {
         x: mean(&|f| f.landmarks.to_points()[k].x),
         y: mean(&|f| f.landmarks.to_points()[k].y),

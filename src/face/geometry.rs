@@ -97,9 +97,7 @@ pub struct Landmarks {
 }
 
 impl Landmarks {
-    pub fn from_points(
-        [right_eye, left_eye, nose, mouth, right_ear, left_ear]: [Point; 6],
-    ) -> Self {
+    pub fn from_points([right_eye, left_eye, nose, mouth, right_ear, left_ear]: [Point; 6]) -> Self {
         Landmarks {
             right_eye,
             left_eye,

@@ -86,11 +86,7 @@ impl FaceStage {
 
     /// Looks at the next picture, if it is time to.
     pub fn look(&mut self, frame: VideoFrame) -> Result<Look, ModelError> {
-        let VideoFrame {
-            at,
-            captured,
-            picture,
-        } = frame;
+        let VideoFrame { at, captured, picture } = frame;
         if !self.is_due(at) {
             return Ok(Look::PassedOver);
         }
@@ -140,8 +136,7 @@ impl FaceStage {
         }
         match hold.template.find(image, subject.face.bounds.centre()) {
             Some((dx, dy)) => {
-                self.tracker
-                    .follow(at, subject.id, subject.face.moved(dx, dy));
+                self.tracker.follow(at, subject.id, subject.face.moved(dx, dy));
                 true
             }
             None => false,

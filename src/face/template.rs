@@ -76,11 +76,7 @@ impl Template {
             }
         }
         let spread = squares - sum * sum / (SIDE * SIDE) as f32;
-        if spread > 1.0 {
-            product / spread.sqrt()
-        } else {
-            0.0
-        }
+        if spread > 1.0 { product / spread.sqrt() } else { 0.0 }
     }
 }
 
@@ -158,21 +154,13 @@ mod tests {
     #[test]
     fn a_change_of_light_does_not_lose_it() {
         let template = Template::of(&scene(0.0, 0.0, 1.0), FACE).unwrap();
-        assert!(
-            template
-                .find(&scene(3.0, 3.0, 0.5), FACE.centre())
-                .is_some()
-        );
+        assert!(template.find(&scene(3.0, 3.0, 0.5), FACE.centre()).is_some());
     }
 
     #[test]
     fn a_face_that_left_is_lost() {
         let template = Template::of(&scene(0.0, 0.0, 1.0), FACE).unwrap();
-        assert!(
-            template
-                .find(&scene(70.0, 0.0, 1.0), FACE.centre())
-                .is_none()
-        );
+        assert!(template.find(&scene(70.0, 0.0, 1.0), FACE.centre()).is_none());
         let wall = Luma::new(160, 120, vec![128; 160 * 120]).unwrap();
         assert!(template.find(&wall, FACE.centre()).is_none());
     }

@@ -21,9 +21,8 @@ pub struct Spec {
 impl Spec {
     pub fn of(bundle: &Bundle) -> Result<Spec, ModelError> {
         let spec: Spec = bundle.preprocessing(GraphName::Fusion)?;
-        let sound = spec.steps == STEPS
-            && (0.05..=5.0).contains(&spec.step_s)
-            && spec.prior_variance.iter().all(|v| *v > 0.0);
+        let sound =
+            spec.steps == STEPS && (0.05..=5.0).contains(&spec.step_s) && spec.prior_variance.iter().all(|v| *v > 0.0);
         if !sound {
             return Err(ModelError::Unfit {
                 graph: GraphName::Fusion,
@@ -82,10 +81,7 @@ impl Estimator {
         let inputs = [&window.face[..], &window.voice, &window.mask];
         self.session.run(&inputs, |outputs| {
             let (affect, log_variance) = (outputs[0], outputs[1]);
-            let unexplained = (0..2)
-                .map(|k| log_variance[k].exp() / prior[k])
-                .sum::<f32>()
-                / 2.0;
+            let unexplained = (0..2).map(|k| log_variance[k].exp() / prior[k]).sum::<f32>() / 2.0;
             Affect {
                 valence: affect[0].clamp(-1.0, 1.0),
                 arousal: affect[1].clamp(-1.0, 1.0),

@@ -101,9 +101,7 @@ impl Timeline {
 
     fn faces_in_step(&self, end: Duration) -> impl Iterator<Item = &FaceObservation> {
         let step = self.step;
-        self.faces
-            .iter()
-            .filter(move |f| f.at <= end && f.at + step > end)
+        self.faces.iter().filter(move |f| f.at <= end && f.at + step > end)
     }
 }
 
@@ -114,9 +112,7 @@ fn put_column(rows: &mut [f32], column: usize, values: &[f32]) {
 }
 
 /// What the network reads of the pictures of one step; `None` without any.
-fn face_features<'a>(
-    faces: impl Iterator<Item = &'a FaceObservation>,
-) -> Option<[f32; FACE_FEATURES]> {
+fn face_features<'a>(faces: impl Iterator<Item = &'a FaceObservation>) -> Option<[f32; FACE_FEATURES]> {
     let (mut sum, mut max, mut count) = ([0.0f32; 7], [0.0f32; 7], 0);
     for face in faces {
         let p = fused_probabilities(&face.expressions);
@@ -177,13 +173,7 @@ mod tests {
     #[test]
     fn an_empty_timeline_is_all_masked() {
         let w = window(&mut timeline(), 3);
-        assert!(
-            w.mask
-                .iter()
-                .chain(&w.face)
-                .chain(&w.voice)
-                .all(|v| *v == 0.0)
-        );
+        assert!(w.mask.iter().chain(&w.face).chain(&w.voice).all(|v| *v == 0.0));
         assert!(!w.face_now && !w.voice_now);
     }
 
@@ -225,10 +215,7 @@ mod tests {
             t.add_voice(tick, [tick as f32; EMBEDDING]);
         }
         let w = window(&mut t, 19);
-        assert_eq!(
-            w.voice[..STEPS],
-            [5.0, 7.0, 9.0, 11.0, 13.0, 15.0, 17.0, 19.0]
-        );
+        assert_eq!(w.voice[..STEPS], [5.0, 7.0, 9.0, 11.0, 13.0, 15.0, 17.0, 19.0]);
         assert_eq!(t.voices.len(), 15);
     }
 

@@ -36,6 +36,9 @@ pub enum ModelError {
     },
     #[error("{}: has no {graph}: use the models of this affectd's release", .path.display())]
     Lacks { path: PathBuf, graph: GraphName },
+    /// A graph that is no part of a bundle.
+    #[error("{}: {reason}", .path.display())]
+    Foreign { path: PathBuf, reason: String },
     #[error("{graph}: {reason}: use the models of this affectd's release")]
     Unfit { graph: GraphName, reason: String },
 }
@@ -175,10 +178,7 @@ impl Bundle {
         }
         let Format { format } = serde_json::from_str(&text).map_err(malformed)?;
         if format > FORMAT {
-            return Err(ModelError::Newer {
-                path,
-                found: format,
-            });
+            return Err(ModelError::Newer { path, found: format });
         }
         let manifest = serde_json::from_str(&text).map_err(malformed)?;
         Ok(Bundle {
@@ -197,13 +197,10 @@ impl Bundle {
 
     /// The entry of one graph.
     pub fn graph(&self, name: GraphName) -> Result<&Graph, ModelError> {
-        self.manifest
-            .graphs
-            .get(name.key())
-            .ok_or_else(|| ModelError::Lacks {
-                path: self.folder.join("manifest.json"),
-                graph: name,
-            })
+        self.manifest.graphs.get(name.key()).ok_or_else(|| ModelError::Lacks {
+            path: self.folder.join("manifest.json"),
+            graph: name,
+        })
     }
 
     /// The bytes of one graph, equal to those that were registered.
@@ -229,15 +226,10 @@ impl Bundle {
     }
 
     /// The preprocessing constants of one graph, as the stage that needs them spells them.
-    pub fn preprocessing<T: serde::de::DeserializeOwned>(
-        &self,
-        name: GraphName,
-    ) -> Result<T, ModelError> {
-        serde_json::from_value(self.graph(name)?.preprocessing.clone()).map_err(|e| {
-            ModelError::Unfit {
-                graph: name,
-                reason: format!("preprocessing in the manifest: {e}"),
-            }
+    pub fn preprocessing<T: serde::de::DeserializeOwned>(&self, name: GraphName) -> Result<T, ModelError> {
+        serde_json::from_value(self.graph(name)?.preprocessing.clone()).map_err(|e| ModelError::Unfit {
+            graph: name,
+            reason: format!("preprocessing in the manifest: {e}"),
         })
     }
 }

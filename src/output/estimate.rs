@@ -57,14 +57,10 @@ impl Estimate {
                 active: v.active,
                 level_db: v.level_db.map(|db| rounded(db, 1)),
             }),
-            expression: self
-                .face
-                .as_ref()
-                .map(|f| ExpressionJson::of(&f.expressions.0)),
+            expression: self.face.as_ref().map(|f| ExpressionJson::of(&f.expressions.0)),
             latency_ms: newest.map(|then| now.saturating_duration_since(then).as_millis() as u64),
         };
-        serde_json::to_writer(line, &json)
-            .expect("plain numbers and strings serialize into memory");
+        serde_json::to_writer(line, &json).expect("plain numbers and strings serialize into memory");
     }
 }
 
@@ -115,12 +111,7 @@ impl ExpressionJson {
             .filter(|(_, p)| *p >= MIN_SHOWN)
             .collect();
         likely.sort_by(|a, b| b.1.total_cmp(&a.1));
-        ExpressionJson(
-            likely
-                .into_iter()
-                .map(|(name, p)| (name, rounded(p, 2)))
-                .collect(),
-        )
+        ExpressionJson(likely.into_iter().map(|(name, p)| (name, rounded(p, 2))).collect())
     }
 }
 

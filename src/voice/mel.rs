@@ -134,11 +134,7 @@ impl LogMel {
         std::array::from_fn(|band| {
             let filter = &self.filters[band];
             let bins = &self.spectrum[filter.first_bin..];
-            let power: f32 = bins
-                .iter()
-                .zip(&filter.weights)
-                .map(|(c, w)| c.norm_sqr() * w)
-                .sum();
+            let power: f32 = bins.iter().zip(&filter.weights).map(|(c, w)| c.norm_sqr() * w).sum();
             (power * scale + LOG_FLOOR).ln()
         })
     }
@@ -218,9 +214,7 @@ mod tests {
         let mut mel = LogMel::default();
         mel.push(&tone(1000.0, 0.5, 16_000));
         let frame = mel.frames.back().unwrap();
-        let loudest = (0..BANDS)
-            .max_by(|a, b| frame[*a].total_cmp(&frame[*b]))
-            .unwrap();
+        let loudest = (0..BANDS).max_by(|a, b| frame[*a].total_cmp(&frame[*b])).unwrap();
         // 1000 Hz is 1000 mel; the bands' peaks are 41.4 mel apart, the first at 134.
         assert_eq!(loudest, 21);
     }

@@ -59,10 +59,7 @@ impl VoiceStage {
 
     /// Takes in the next samples.
     pub fn push(&mut self, chunk: &AudioChunk) {
-        let continues = self
-            .sound
-            .as_ref()
-            .is_some_and(|s| chunk.at < s.end() + LONGEST_FILL);
+        let continues = self.sound.as_ref().is_some_and(|s| chunk.at < s.end() + LONGEST_FILL);
         if !continues {
             self.sound = Some(Sound::starting(chunk.at, chunk.captured));
         }
@@ -73,11 +70,7 @@ impl VoiceStage {
 
     /// What is heard at time `at`, given the sound up to then; `None` if none has come since the tick before, `period`
     /// ago. Sound that has come already but is later than `at` is left for later ticks.
-    pub fn observe(
-        &mut self,
-        at: Duration,
-        period: Duration,
-    ) -> Result<Option<VoiceObservation>, ModelError> {
+    pub fn observe(&mut self, at: Duration, period: Duration) -> Result<Option<VoiceObservation>, ModelError> {
         let Some(sound) = &self.sound else {
             return Ok(None);
         };

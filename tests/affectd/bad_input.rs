@@ -56,16 +56,9 @@ fn a_clip_with_neither_pictures_nor_sound_is_refused() {
 
 #[test]
 fn a_mistyped_flag_is_a_usage_error() {
-    let output = affectd()
-        .args(["run", "--inptu", "x.mkv"])
-        .output()
-        .unwrap();
+    let output = affectd().args(["run", "--inptu", "x.mkv"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains("'--inptu'")
-    );
+    assert!(String::from_utf8(output.stderr).unwrap().contains("'--inptu'"));
 }
 
 #[test]
@@ -90,10 +83,7 @@ fn an_output_that_does_not_exist_is_named() {
 
 #[test]
 fn a_full_disk_is_an_output_failure() {
-    let full = std::fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let run = affectd()
         .args(["run", "--input"])
         .arg(demo())

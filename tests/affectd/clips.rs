@@ -35,13 +35,7 @@ fn wall(_: usize) -> Vec<u8> {
 #[test]
 fn sound_of_any_rate_and_channels_has_the_same_level_and_length() {
     let folder = tempfile::tempdir().unwrap();
-    for (rate_hz, channels) in [
-        (8_000, 1),
-        (16_000, 1),
-        (44_100, 2),
-        (48_000, 2),
-        (96_000, 6),
-    ] {
+    for (rate_hz, channels) in [(8_000, 1), (16_000, 1), (44_100, 2), (48_000, 2), (96_000, 6)] {
         let clip = make_clip(None, Some(&tone(rate_hz, channels, 2.0)));
         let replay = Replay::of(&file(&folder, "tone.mkv", &clip));
         assert_eq!(replay.code, Some(0), "{}", replay.log);
@@ -91,12 +85,7 @@ fn a_bare_stream_of_pictures_is_a_clip() {
     let folder = tempfile::tempdir().unwrap();
     let stream: Vec<u8> = (0..25).flat_map(wall).collect();
     let replay = Replay::of(&file(&folder, "stream.mjpeg", &stream));
-    assert_eq!(
-        (replay.code, replay.lines.len()),
-        (Some(0), 4),
-        "{}",
-        replay.log
-    );
+    assert_eq!((replay.code, replay.lines.len()), (Some(0), 4), "{}", replay.log);
 }
 
 #[test]
@@ -108,24 +97,13 @@ fn a_corrupt_picture_is_skipped_and_counted() {
     };
     let clip = make_clip(Some(&pictures(25, &picture)), None);
     let replay = Replay::of(&file(&folder, "bad.mkv", &clip));
-    assert_eq!(
-        (replay.code, replay.lines.len()),
-        (Some(0), 4),
-        "{}",
-        replay.log
-    );
+    assert_eq!((replay.code, replay.lines.len()), (Some(0), 4), "{}", replay.log);
     assert!(
-        replay
-            .log
-            .contains("picture at 0.200 s skipped: broken picture: "),
+        replay.log.contains("picture at 0.200 s skipped: broken picture: "),
         "{}",
         replay.log
     );
-    assert!(
-        replay.log.contains("; 1 pictures broken;"),
-        "{}",
-        replay.log
-    );
+    assert!(replay.log.contains("; 1 pictures broken;"), "{}", replay.log);
 }
 
 #[test]
@@ -182,10 +160,7 @@ fn by_the_clock_a_clip_gives_as_many_lines_as_replayed() {
         .arg(&clip)
         .output()
         .unwrap();
-    assert_eq!(
-        Replay::from(realtime).lines.len(),
-        Replay::of(&clip).lines.len()
-    );
+    assert_eq!(Replay::from(realtime).lines.len(), Replay::of(&clip).lines.len());
 }
 
 #[test]
@@ -209,11 +184,7 @@ fn a_clip_of_another_kind_goes_through_ffmpeg_or_says_to_install_it() {
             std::fs::write(&mp4, b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41").unwrap();
             let replay = Replay::of(&mp4);
             assert_eq!(replay.code, Some(3));
-            assert!(
-                replay.log.contains("apt-get install ffmpeg"),
-                "{}",
-                replay.log
-            );
+            assert!(replay.log.contains("apt-get install ffmpeg"), "{}", replay.log);
         }
     }
 }

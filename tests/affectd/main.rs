@@ -44,13 +44,7 @@ struct Replay {
 
 impl Replay {
     fn of(clip: &Path) -> Replay {
-        Replay::from(
-            affectd()
-                .args(["run", "--input"])
-                .arg(clip)
-                .output()
-                .unwrap(),
-        )
+        Replay::from(affectd().args(["run", "--input"]).arg(clip).output().unwrap())
     }
 
     fn from(output: Output) -> Replay {

@@ -56,14 +56,11 @@ fn an_altered_graph_is_refused() {
     assert_eq!(replay.code, Some(4));
     let error = replay.error(folder.path());
     assert!(
-        error
-            .starts_with("affectd: voice_encoder.int8.onnx: does not match the manifest (SHA-256 "),
+        error.starts_with("affectd: voice_encoder.int8.onnx: does not match the manifest (SHA-256 "),
         "{error}"
     );
     assert!(
-        error.ends_with(
-            "restore the file from the release, or register the new graph in manifest.json"
-        ),
+        error.ends_with("restore the file from the release, or register the new graph in manifest.json"),
         "{error}"
     );
 }
@@ -113,11 +110,7 @@ fn check_names_every_part_and_ends_with_the_code_of_the_first_bad_one() {
     ok   output: stdout
     "#);
 
-    let well = affectd()
-        .args(["check", "--input"])
-        .arg(demo())
-        .output()
-        .unwrap();
+    let well = affectd().args(["check", "--input"]).arg(demo()).output().unwrap();
     assert!(well.status.success());
 }
 

@@ -30,10 +30,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 fn worst(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter()
-        .zip(b)
-        .map(|(x, y)| (x - y).abs())
-        .fold(0.0, f32::max)
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
 }
 
 #[test]
@@ -45,12 +42,7 @@ fn face_crops_are_those_of_the_training_scripts() {
         faces,
         ..
     } = fixtures();
-    let picture = Luma::new(
-        width,
-        height,
-        include_bytes!("fixtures/picture.u8").to_vec(),
-    )
-    .unwrap();
+    let picture = Luma::new(width, height, include_bytes!("fixtures/picture.u8").to_vec()).unwrap();
     let wanted = floats(include_bytes!("fixtures/crops.f32"));
     for (face, wanted) in faces.iter().zip(wanted.chunks(48 * 48)) {
         let [right_eye, left_eye, mouth] = face.map(|[x, y]| Point { x, y });
@@ -75,16 +67,9 @@ fn log_mel_windows_are_those_of_the_training_scripts() {
     let mut mel = LogMel::default();
     mel.push(&samples);
     let wanted = floats(include_bytes!("fixtures/windows.f32"));
-    for (end, wanted) in fixtures()
-        .ends
-        .into_iter()
-        .zip(wanted.chunks(BANDS * FRAMES))
-    {
+    for (end, wanted) in fixtures().ends.into_iter().zip(wanted.chunks(BANDS * FRAMES)) {
         let difference = worst(&mel.window(end), wanted);
-        assert!(
-            difference < 1e-3,
-            "window to {end}: differs by {difference}"
-        );
+        assert!(difference < 1e-3, "window to {end}: differs by {difference}");
     }
 }
 

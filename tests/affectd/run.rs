@@ -40,9 +40,8 @@ fn estimates_come_five_times_a_second_numbered_without_gaps() {
 #[test]
 fn every_value_is_in_its_range() {
     for line in Replay::of(&demo()).lines {
-        let within = |value: &Value, low: f64, high: f64| {
-            value.is_null() || (low..=high).contains(&value.as_f64().unwrap())
-        };
+        let within =
+            |value: &Value, low: f64, high: f64| value.is_null() || (low..=high).contains(&value.as_f64().unwrap());
         assert!(within(&line["valence"], -1.0, 1.0), "{line}");
         assert!(within(&line["arousal"], -1.0, 1.0), "{line}");
         assert!(within(&line["confidence"], 0.0, 1.0), "{line}");
@@ -86,18 +85,10 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
         .read_line(&mut first)
         .unwrap();
     let mut log = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut log)
-        .unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(child.wait().unwrap().success(), "{log}");
     assert!(first.ends_with('\n'));
-    assert!(
-        !log.contains("ERROR") && !log.contains("affectd: "),
-        "{log}"
-    );
+    assert!(!log.contains("ERROR") && !log.contains("affectd: "), "{log}");
 }
 
 #[test]

@@ -7,11 +7,7 @@ fn a_file_sets_what_flags_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let config = format!("[input]\nclip = {:?}\n[estimate]\nrate_hz = 2.5\n", demo());
     let config = file(&folder, "affectd.toml", config.as_bytes());
-    let run = affectd()
-        .args(["run", "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
+    let run = affectd().args(["run", "--config"]).arg(config).output().unwrap();
     assert!(run.status.success());
     let lines = String::from_utf8(run.stdout).unwrap().lines().count();
     assert!((20..=26).contains(&lines), "{lines} lines at 2.5 a second");
@@ -21,17 +17,10 @@ fn a_file_sets_what_flags_do_not() {
 fn a_mistyped_key_ends_it_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let config = file(&folder, "affectd.toml", b"[face]\nrte_hz = 5\n");
-    let run = affectd()
-        .args(["run", "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
+    let run = affectd().args(["run", "--config"]).arg(config).output().unwrap();
     assert_eq!(run.status.code(), Some(2));
     let error = String::from_utf8(run.stderr).unwrap();
-    assert!(
-        error.contains("affectd.toml line 2: unknown field `rte_hz`"),
-        "{error}"
-    );
+    assert!(error.contains("affectd.toml line 2: unknown field `rte_hz`"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
 }
 
@@ -44,8 +33,5 @@ fn a_mistyped_variable_ends_it_too() {
         .unwrap();
     assert_eq!(run.status.code(), Some(2));
     let error = String::from_utf8(run.stderr).unwrap();
-    assert!(
-        error.contains("environment variable AFFECTD_FACE_RTE_HZ"),
-        "{error}"
-    );
+    assert!(error.contains("environment variable AFFECTD_FACE_RTE_HZ"), "{error}");
 }

@@ -29,22 +29,14 @@ pub fn make_clip(pictures: Option<&Pictures>, samples: Option<&Samples>) -> Vec<
         blocks.extend((0..p.count).map(|i| (i as f64 / p.fps * 1000.0, 1, (p.picture)(i))));
     }
     if let Some(s) = samples {
-        tracks.extend(audio_track(
-            2,
-            "A_PCM/INT/LIT",
-            s.rate_hz.into(),
-            s.channels.into(),
-            16,
-        ));
+        tracks.extend(audio_track(2, "A_PCM/INT/LIT", s.rate_hz.into(), s.channels.into(), 16));
         // 25 blocks a second.
         let block = (s.rate_hz / 25).max(1) as usize * usize::from(s.channels.max(1));
         blocks.extend(s.samples.chunks(block).enumerate().map(|(i, part)| {
             (
                 i as f64 * 40.0,
                 2,
-                part.iter()
-                    .flat_map(|sample| sample.to_le_bytes())
-                    .collect(),
+                part.iter().flat_map(|sample| sample.to_le_bytes()).collect(),
             )
         }));
     }
@@ -76,21 +68,14 @@ pub fn ebml_header() -> Vec<u8> {
         (0x4287, 4),
         (0x4285, 2),
     ];
-    let mut content: Vec<u8> = versions
-        .iter()
-        .flat_map(|&(id, value)| uint(id, value))
-        .collect();
+    let mut content: Vec<u8> = versions.iter().flat_map(|&(id, value)| uint(id, value)).collect();
     content.extend(element(0x4282, b"matroska"));
     element(0x1A45_DFA3, &content)
 }
 
 /// Segment information: timestamps in milliseconds.
 pub fn info() -> Vec<u8> {
-    let apps = [
-        element(0x4D80, b"affectd tests"),
-        element(0x5741, b"affectd tests"),
-    ]
-    .concat();
+    let apps = [element(0x4D80, b"affectd tests"), element(0x5741, b"affectd tests")].concat();
     element(0x1549_A966, &[uint(0x2A_D7B1, 1_000_000), apps].concat())
 }
 
@@ -107,11 +92,7 @@ pub fn audio_track(number: u8, codec: &str, rate_hz: f64, channels: u64, bits: u
 
 /// A track entry: `kind` 1 is video, 2 audio, 17 subtitles.
 pub fn track_entry(number: u8, kind: u64, codec: &str, settings: Vec<u8>) -> Vec<u8> {
-    let ids = [
-        uint(0xD7, number.into()),
-        uint(0x73C5, number.into()),
-        uint(0x83, kind),
-    ];
+    let ids = [uint(0xD7, number.into()), uint(0x73C5, number.into()), uint(0x83, kind)];
     element(
         0xAE,
         &[ids.concat(), element(0x86, codec.as_bytes()), settings].concat(),
@@ -135,11 +116,7 @@ pub fn element(id: u32, content: &[u8]) -> Vec<u8> {
 
 /// An element whose size field says `size`, whatever the content.
 pub fn sized(id: u32, size: u64, content: &[u8]) -> Vec<u8> {
-    let mut bytes: Vec<u8> = id
-        .to_be_bytes()
-        .into_iter()
-        .skip_while(|&byte| byte == 0)
-        .collect();
+    let mut bytes: Vec<u8> = id.to_be_bytes().into_iter().skip_while(|&byte| byte == 0).collect();
     bytes.extend((size | 1 << 56).to_be_bytes());
     bytes.extend_from_slice(content);
     bytes

@@ -110,12 +110,7 @@ impl<R: Read> Elements<R> {
     }
 
     /// Reads the content of an element into `content`, replacing what was there.
-    pub fn read(
-        &mut self,
-        header: Header,
-        most: u64,
-        content: &mut Vec<u8>,
-    ) -> Result<(), Trouble> {
+    pub fn read(&mut self, header: Header, most: u64, content: &mut Vec<u8>) -> Result<(), Trouble> {
         content.clear();
         let size = header
             .size
@@ -125,11 +120,7 @@ impl<R: Read> Elements<R> {
         }
         let read = self.input.by_ref().take(size).read_to_end(content)? as u64;
         self.position += read;
-        if read < size {
-            Err(Trouble::CutOff)
-        } else {
-            Ok(())
-        }
+        if read < size { Err(Trouble::CutOff) } else { Ok(()) }
     }
 
     /// Passes over the content of an element.
@@ -169,9 +160,7 @@ pub fn unsigned(content: &[u8]) -> u64 {
     if content.len() > 8 {
         return u64::MAX;
     }
-    content
-        .iter()
-        .fold(0, |value, &byte| value << 8 | u64::from(byte))
+    content.iter().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
 /// The content of a float element; 0 where it has no valid length.
@@ -187,9 +176,7 @@ pub fn float(content: &[u8]) -> f64 {
 
 /// The content of a string element, less the zeros that may pad it.
 pub fn string(content: &[u8]) -> String {
-    String::from_utf8_lossy(content)
-        .trim_end_matches('\0')
-        .to_owned()
+    String::from_utf8_lossy(content).trim_end_matches('\0').to_owned()
 }
 
 /// A number of variable length at the front of `content`, as in block headers, and how many bytes it takes.
@@ -209,10 +196,7 @@ mod tests {
     fn headers_tell_known_from_unknown_sizes() {
         let header = |bytes: &[u8]| Elements::new(bytes).next().unwrap().unwrap();
         assert_eq!(header(&[0xA3, 0x84]).size, Some(4));
-        assert_eq!(
-            header(&[0x1F, 0x43, 0xB6, 0x75, 0x40, 0x02]).id,
-            0x1F43_B675
-        );
+        assert_eq!(header(&[0x1F, 0x43, 0xB6, 0x75, 0x40, 0x02]).id, 0x1F43_B675);
         assert_eq!(header(&[0x1F, 0x43, 0xB6, 0x75, 0xFF]).size, None);
         assert_eq!(
             header(&[0xA3, 0x01, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]).size,
@@ -238,9 +222,7 @@ mod tests {
     #[test]
     fn children_end_where_they_leave_their_parent() {
         let content = [0xD7, 0x81, 5, 0x83, 0x81, 2, 0x86, 0x88, 1];
-        let found: Vec<_> = children(&content)
-            .map(|(id, value)| (id, unsigned(value)))
-            .collect();
+        let found: Vec<_> = children(&content).map(|(id, value)| (id, unsigned(value))).collect();
         assert_eq!(found, [(0xD7, 5), (0x83, 2)]);
     }
 

@@ -35,7 +35,15 @@ pub struct Probe {
 /// Asks ffprobe what the file holds. `name` is how the messages call it.
 pub fn probe(tools: &Tools, path: &Path, name: &str) -> Result<Probe, CaptureError> {
     let output = Command::new(tools.ffprobe)
-        .args(["-v", "error", "-protocol_whitelist", "file", "-of", "compact=p=0", "-show_entries"])
+        .args([
+            "-v",
+            "error",
+            "-protocol_whitelist",
+            "file",
+            "-of",
+            "compact=p=0",
+            "-show_entries",
+        ])
         .arg("stream=codec_type,codec_name,width,height,sample_rate,channels:stream_disposition=attached_pic")
         .arg(url(path))
         .stdin(Stdio::null())
@@ -62,12 +70,7 @@ fn parse_probe(text: &str) -> Probe {
         match value("codec_type") {
             // Cover art is a picture, but nobody's face in front of a camera.
             "video" if value("disposition:attached_pic") != "1" => {
-                let described = format!(
-                    "{} {}x{}",
-                    value("codec_name"),
-                    value("width"),
-                    value("height")
-                );
+                let described = format!("{} {}x{}", value("codec_name"), value("width"), value("height"));
                 probe.video.get_or_insert(described);
             }
             "audio" => {
@@ -88,9 +91,7 @@ fn parse_probe(text: &str) -> Probe {
 /// Starts on the first video track.
 pub fn video(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn VideoSource>, CaptureError> {
     // Pixels need not be square; faces must be. The time base keeps a variable frame rate as it is.
-    let scale = format!(
-        "scale=w='min({WIDEST},max(1,trunc(iw*sar)))':h='max(1,trunc(ow/dar))',format=gray"
-    );
+    let scale = format!("scale=w='min({WIDEST},max(1,trunc(iw*sar)))':h='max(1,trunc(ow/dar))',format=gray");
     let args = [
         "-map",
         "0:V:0",
@@ -104,9 +105,7 @@ pub fn video(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn VideoSour
     let matroska = start(tools, path, name, &args)?;
     let (number, content) = only_track(&matroska);
     match content {
-        Some(Content::Video(codec)) => {
-            Ok(Box::new(MatroskaVideo::new(name, matroska, number, codec)))
-        }
+        Some(Content::Video(codec)) => Ok(Box::new(MatroskaVideo::new(name, matroska, number, codec))),
         other => Err(unexpected(name, other)),
     }
 }
@@ -116,36 +115,21 @@ pub fn audio(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn AudioSour
     let matroska = start(tools, path, name, &["-map", "0:a:0", "-c:a", "pcm_s16le"])?;
     let (number, content) = only_track(&matroska);
     match content {
-        Some(Content::Audio(layout)) => {
-            Ok(Box::new(MatroskaAudio::new(name, matroska, number, layout)))
-        }
+        Some(Content::Audio(layout)) => Ok(Box::new(MatroskaAudio::new(name, matroska, number, layout))),
         other => Err(unexpected(name, other)),
     }
 }
 
-fn start(
-    tools: &Tools,
-    path: &Path,
-    name: &str,
-    args: &[&str],
-) -> Result<Matroska<Pipe>, CaptureError> {
+fn start(tools: &Tools, path: &Path, name: &str, args: &[&str]) -> Result<Matroska<Pipe>, CaptureError> {
     let mut command = Command::new(tools.ffmpeg);
     command
-        .args([
-            "-nostdin",
-            "-v",
-            "error",
-            "-protocol_whitelist",
-            "file,pipe",
-            "-i",
-        ])
+        .args(["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"])
         .arg(url(path))
         .args(args)
         .args(["-f", "matroska", "pipe:1"]);
     let pipe = Pipe::spawn(command, path, name).map_err(|err| cannot_start(name, &err))?;
-    Matroska::open(pipe, Start::Zero).map_err(|trouble| {
-        CaptureError::Unusable(format!("{name}: ffmpeg cannot convert it: {trouble}"))
-    })
+    Matroska::open(pipe, Start::Zero)
+        .map_err(|trouble| CaptureError::Unusable(format!("{name}: ffmpeg cannot convert it: {trouble}")))
 }
 
 fn only_track(matroska: &Matroska<Pipe>) -> (u64, Option<Content>) {
@@ -157,9 +141,7 @@ fn only_track(matroska: &Matroska<Pipe>) -> (u64, Option<Content>) {
 }
 
 fn unexpected(name: &str, content: Option<Content>) -> CaptureError {
-    CaptureError::Unusable(format!(
-        "{name}: ffmpeg made something unexpected of it: {content:?}"
-    ))
+    CaptureError::Unusable(format!("{name}: ffmpeg made something unexpected of it: {content:?}"))
 }
 
 /// Names the file such that no file name is taken for an option, a protocol or a pattern.
@@ -244,16 +226,10 @@ impl Pipe {
         let status = self.child.wait()?;
         if !status.success() {
             let reason = last_line(&complaint, &self.path);
-            return Err(std::io::Error::other(format!(
-                "ffmpeg ended with {status}: {reason}"
-            )));
+            return Err(std::io::Error::other(format!("ffmpeg ended with {status}: {reason}")));
         }
         if !complaint.is_empty() {
-            log::warn!(
-                "{}: ffmpeg: {}",
-                self.name,
-                last_line(&complaint, &self.path)
-            );
+            log::warn!("{}: ffmpeg: {}", self.name, last_line(&complaint, &self.path));
         }
         Ok(())
     }
@@ -328,10 +304,7 @@ mod tests {
         let err = probe(&Tools { ffmpeg, ffprobe }, Path::new("a.mp4"), "a.mp4")
             .unwrap_err()
             .to_string();
-        assert!(
-            err.starts_with("a.mp4: damaged, or neither video nor sound"),
-            "{err}"
-        );
+        assert!(err.starts_with("a.mp4: damaged, or neither video nor sound"), "{err}");
     }
 
     #[test]

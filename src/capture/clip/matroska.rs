@@ -102,17 +102,12 @@ impl<R: Read> Matroska<R> {
                     matroska.end = header.size.and_then(|size| from.checked_add(size));
                 }
                 INFO => {
-                    matroska
-                        .elements
-                        .read(header, LARGEST_HEADER, &mut content)?;
+                    matroska.elements.read(header, LARGEST_HEADER, &mut content)?;
                     let scale = children(&content).find(|(id, _)| *id == TIMESTAMP_SCALE);
-                    matroska.timestamp_scale =
-                        scale.map_or(1_000_000, |(_, value)| unsigned(value));
+                    matroska.timestamp_scale = scale.map_or(1_000_000, |(_, value)| unsigned(value));
                 }
                 TRACKS => {
-                    matroska
-                        .elements
-                        .read(header, LARGEST_HEADER, &mut content)?;
+                    matroska.elements.read(header, LARGEST_HEADER, &mut content)?;
                     matroska.tracks = tracks::read(&content);
                     described = true;
                 }
@@ -121,11 +116,7 @@ impl<R: Read> Matroska<R> {
             }
         }
         // Tracks and nothing after them: a clip of no length is a clip.
-        if described {
-            Ok(matroska)
-        } else {
-            Err(Trouble::CutOff)
-        }
+        if described { Ok(matroska) } else { Err(Trouble::CutOff) }
     }
 
     pub fn tracks(&self) -> &[Track] {
@@ -174,15 +165,9 @@ impl<R: Read> Matroska<R> {
     }
 
     /// Reads a block. `None` if it is another track's.
-    fn block(
-        &mut self,
-        header: Header,
-        number: u64,
-        data: &mut Vec<u8>,
-    ) -> Result<Option<Block>, Trouble> {
+    fn block(&mut self, header: Header, number: u64, data: &mut Vec<u8>) -> Result<Option<Block>, Trouble> {
         self.elements.read(header, LARGEST_BLOCK, data)?;
-        let (track, length) =
-            variable(data).ok_or_else(|| self.elements.damaged("a block names no track"))?;
+        let (track, length) = variable(data).ok_or_else(|| self.elements.damaged("a block names no track"))?;
         let Some(&[high, low, flags]) = data.get(length..length + 3) else {
             return Err(self.elements.damaged("a block is too short"));
         };
@@ -194,8 +179,7 @@ impl<R: Read> Matroska<R> {
         if track != number {
             return Ok(None);
         }
-        let frames = laced(data, length + 3, flags)
-            .ok_or_else(|| self.elements.damaged("a block is torn"))?;
+        let frames = laced(data, length + 3, flags).ok_or_else(|| self.elements.damaged("a block is torn"))?;
         let frame_duration = self
             .tracks
             .iter()
@@ -210,11 +194,8 @@ impl<R: Read> Matroska<R> {
     }
 
     fn time(&self, relative: i16) -> Duration {
-        let ticks =
-            i128::from(self.cluster) + i128::from(relative) - i128::from(self.origin.unwrap_or(0));
-        let nanos = ticks
-            .max(0)
-            .saturating_mul(i128::from(self.timestamp_scale));
+        let ticks = i128::from(self.cluster) + i128::from(relative) - i128::from(self.origin.unwrap_or(0));
+        let nanos = ticks.max(0).saturating_mul(i128::from(self.timestamp_scale));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
@@ -231,11 +212,7 @@ fn laced(data: &[u8], mut from: usize, flags: u8) -> Option<Vec<Range<usize>>> {
     match lacing {
         0x02 => {
             for _ in 1..count {
-                let run = data
-                    .get(from..)?
-                    .iter()
-                    .take_while(|&&byte| byte == 255)
-                    .count();
+                let run = data.get(from..)?.iter().take_while(|&&byte| byte == 255).count();
                 sizes.push_back(run * 255 + usize::from(*data.get(from + run)?));
                 from += run + 1;
             }
@@ -248,11 +225,7 @@ fn laced(data: &[u8], mut from: usize, flags: u8) -> Option<Vec<Range<usize>>> {
             let mut size = 0i64;
             for i in 1..count {
                 let (value, length) = variable(data.get(from..)?)?;
-                let bias = if i == 1 {
-                    0
-                } else {
-                    (1i64 << (7 * length - 1)) - 1
-                };
+                let bias = if i == 1 { 0 } else { (1i64 << (7 * length - 1)) - 1 };
                 size = size.checked_add(i64::try_from(value).ok()? - bias)?;
                 sizes.push_back(usize::try_from(size).ok()?);
                 from += length;
@@ -278,14 +251,8 @@ mod tests {
 
     /// A clip of one PCM track, number 1, with these clusters' content.
     fn clip(clusters: &[Vec<u8>]) -> Vec<u8> {
-        let tracks = element(
-            0x1654_AE6B,
-            &audio_track(1, "A_PCM/INT/LIT", 16_000.0, 1, 8),
-        );
-        let clusters: Vec<u8> = clusters
-            .iter()
-            .flat_map(|content| endless(CLUSTER, content))
-            .collect();
+        let tracks = element(0x1654_AE6B, &audio_track(1, "A_PCM/INT/LIT", 16_000.0, 1, 8));
+        let clusters: Vec<u8> = clusters.iter().flat_map(|content| endless(CLUSTER, content)).collect();
         [
             ebml_header(),
             endless(0x1853_8067, &[info(), tracks, clusters].concat()),
@@ -296,8 +263,7 @@ mod tests {
     type Laced = Vec<Vec<u8>>;
 
     fn blocks(clip: &[u8]) -> Result<Vec<(u128, Laced)>, String> {
-        let mut matroska =
-            Matroska::open(clip, Start::FirstCluster).map_err(|err| err.to_string())?;
+        let mut matroska = Matroska::open(clip, Start::FirstCluster).map_err(|err| err.to_string())?;
         let mut found = Vec::new();
         while let Some(block) = matroska.next_block(1).map_err(|err| err.to_string())? {
             let frames = block.frames().map(|(_, frame)| frame.to_vec()).collect();
@@ -314,19 +280,9 @@ mod tests {
     fn clusters_of_unknown_size_void_and_groups_are_read_through() {
         let group = element(
             0xA0,
-            &[
-                element(0xA1, &block_content(1, 20, 0, b"b")),
-                uint(0x9B, 20),
-            ]
-            .concat(),
+            &[element(0xA1, &block_content(1, 20, 0, b"b")), uint(0x9B, 20)].concat(),
         );
-        let first = [
-            uint(0xE7, 0),
-            simple_block(1, 0, b"a"),
-            element(0xEC, &[0; 9]),
-            group,
-        ]
-        .concat();
+        let first = [uint(0xE7, 0), simple_block(1, 0, b"a"), element(0xEC, &[0; 9]), group].concat();
         let second = [
             uint(0xE7, 1000),
             simple_block(2, 0, b"other"),
@@ -369,21 +325,11 @@ mod tests {
                 .unwrap_err()
                 .ends_with("an element says it is absurdly large")
         );
-        let torn = timed(element(
-            0xA3,
-            &block_content(1, 0, 2, b"\x02\xFF\xFF\x00aa"),
-        ));
+        let torn = timed(element(0xA3, &block_content(1, 0, 2, b"\x02\xFF\xFF\x00aa")));
         assert!(blocks(&torn).unwrap_err().ends_with("a block is torn"));
         let short = timed(element(0xA3, b"\x81\0"));
-        assert!(
-            blocks(&short)
-                .unwrap_err()
-                .ends_with("a block is too short")
-        );
-        let late = clip(&[
-            uint(0xE7, 0),
-            [uint(0xE7, u64::MAX), simple_block(1, 9, b"a")].concat(),
-        ]);
+        assert!(blocks(&short).unwrap_err().ends_with("a block is too short"));
+        let late = clip(&[uint(0xE7, 0), [uint(0xE7, u64::MAX), simple_block(1, 9, b"a")].concat()]);
         assert!(
             blocks(&late)
                 .unwrap_err()
@@ -393,10 +339,7 @@ mod tests {
 
     #[test]
     fn what_follows_the_segment_is_ignored() {
-        let tracks = element(
-            0x1654_AE6B,
-            &audio_track(1, "A_PCM/INT/LIT", 16_000.0, 1, 8),
-        );
+        let tracks = element(0x1654_AE6B, &audio_track(1, "A_PCM/INT/LIT", 16_000.0, 1, 8));
         let cluster = element(CLUSTER, &[uint(0xE7, 0), simple_block(1, 0, b"a")].concat());
         let segment = element(0x1853_8067, &[info(), tracks, cluster].concat());
         let clip = [ebml_header(), segment, b"\0\0 junk".to_vec()].concat();

@@ -174,9 +174,7 @@ impl<R: Read> Pictures<R> {
                 };
             }
             match self.byte()? {
-                byte @ (0x00 | 0xD0..=0xD7) if picture.len() <= LARGEST_PICTURE => {
-                    picture.push(byte)
-                }
+                byte @ (0x00 | 0xD0..=0xD7) if picture.len() <= LARGEST_PICTURE => picture.push(byte),
                 // Fill before a marker: look at the last 0xFF of the run only.
                 0xFF => {
                     let mut marker = self.byte()?;
@@ -226,15 +224,10 @@ mod tests {
     #[test]
     fn pictures_come_out_as_they_went_in() {
         let grey = grey_jpeg(64, 48, |x, y| ((x * 5) ^ (y * 3)) as u8);
-        let progressive = colour_jpeg(32, 32, SamplingFactor::F_2_2, true, |x, y| {
-            [x as u8, y as u8, 200]
-        });
+        let progressive = colour_jpeg(32, 32, SamplingFactor::F_2_2, true, |x, y| [x as u8, y as u8, 200]);
         let thumbnailed = with_thumbnail(&grey);
         let stream = [&grey[..], &progressive, &[0; 13], &thumbnailed, &grey].concat();
-        assert_eq!(
-            split(&stream),
-            [grey.clone(), progressive, thumbnailed, grey]
-        );
+        assert_eq!(split(&stream), [grey.clone(), progressive, thumbnailed, grey]);
     }
 
     #[test]

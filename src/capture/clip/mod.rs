@@ -73,9 +73,7 @@ fn open_with(tools: &ffmpeg::Tools, path: &Path) -> Result<Clip, CaptureError> {
                 })
             }
             wav::Opened::Foreign => open_ffmpeg(tools, path, &name, &short),
-            wav::Opened::Absurd(reason) => {
-                Err(damaged(&name, &format!("not a usable WAV file: {reason}")))
-            }
+            wav::Opened::Absurd(reason) => Err(damaged(&name, &format!("not a usable WAV file: {reason}"))),
         }
     } else if mjpeg::is_mjpeg(&head) {
         let video = mjpeg::Mjpeg::new(&name, file(path, &name)?);
@@ -109,10 +107,7 @@ fn head(path: &Path, name: &str) -> Result<Vec<u8>, CaptureError> {
         return Err(unusable(name, "is a directory: name a clip in it"));
     }
     if !metadata.is_file() {
-        return Err(unusable(
-            name,
-            "is not a regular file: copy the clip to a file first",
-        ));
+        return Err(unusable(name, "is not a regular file: copy the clip to a file first"));
     }
     let mut head = Vec::new();
     file(path, name)?
@@ -140,30 +135,15 @@ fn cannot_open(name: &str, err: &std::io::Error) -> CaptureError {
     }
 }
 
-fn open_matroska(
-    tools: &ffmpeg::Tools,
-    path: &Path,
-    name: &str,
-    short: &str,
-) -> Result<Clip, CaptureError> {
+fn open_matroska(tools: &ffmpeg::Tools, path: &Path, name: &str, short: &str) -> Result<Clip, CaptureError> {
     let open = || {
         Matroska::open(file(path, name)?, Start::FirstCluster)
             .map_err(|trouble| damaged(name, &format!("not a usable Matroska file: {trouble}")))
     };
     let matroska = open()?;
     let tracks = matroska.tracks();
-    let is_video = |track: &&Track| {
-        matches!(
-            track.content,
-            Content::Video(_) | Content::Foreign { video: true, .. }
-        )
-    };
-    let is_audio = |track: &&Track| {
-        matches!(
-            track.content,
-            Content::Audio(_) | Content::Foreign { video: false, .. }
-        )
-    };
+    let is_video = |track: &&Track| matches!(track.content, Content::Video(_) | Content::Foreign { video: true, .. });
+    let is_audio = |track: &&Track| matches!(track.content, Content::Audio(_) | Content::Foreign { video: false, .. });
     let (video, audio) = (
         tracks.iter().find(is_video).cloned(),
         tracks.iter().find(is_audio).cloned(),
@@ -210,12 +190,7 @@ fn open_matroska(
     not_nothing(clip, name)
 }
 
-fn open_ffmpeg(
-    tools: &ffmpeg::Tools,
-    path: &Path,
-    name: &str,
-    short: &str,
-) -> Result<Clip, CaptureError> {
+fn open_ffmpeg(tools: &ffmpeg::Tools, path: &Path, name: &str, short: &str) -> Result<Clip, CaptureError> {
     let probe = ffmpeg::probe(tools, path, name)?;
     let mut clip = Clip {
         video: None,
@@ -235,10 +210,7 @@ fn open_ffmpeg(
 
 fn not_nothing(clip: Clip, name: &str) -> Result<Clip, CaptureError> {
     if clip.video.is_none() && clip.audio.is_none() {
-        return Err(unusable(
-            name,
-            "has neither pictures nor sound: try another clip",
-        ));
+        return Err(unusable(name, "has neither pictures nor sound: try another clip"));
     }
     Ok(clip)
 }

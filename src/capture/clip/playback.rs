@@ -34,12 +34,7 @@ pub struct MatroskaVideo<R> {
 }
 
 impl<R: Read> MatroskaVideo<R> {
-    pub fn new(
-        name: &str,
-        matroska: Matroska<R>,
-        track: u64,
-        codec: VideoCodec,
-    ) -> MatroskaVideo<R> {
+    pub fn new(name: &str, matroska: Matroska<R>, track: u64, codec: VideoCodec) -> MatroskaVideo<R> {
         MatroskaVideo {
             name: name.to_owned(),
             matroska,
@@ -90,12 +85,7 @@ pub struct MatroskaAudio<R> {
 }
 
 impl<R: Read> MatroskaAudio<R> {
-    pub fn new(
-        name: &str,
-        matroska: Matroska<R>,
-        track: u64,
-        layout: PcmLayout,
-    ) -> MatroskaAudio<R> {
+    pub fn new(name: &str, matroska: Matroska<R>, track: u64, layout: PcmLayout) -> MatroskaAudio<R> {
         MatroskaAudio {
             name: name.to_owned(),
             matroska,

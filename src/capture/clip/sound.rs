@@ -141,10 +141,7 @@ mod tests {
         let mut sound = sound(16_000);
         sound.push(Duration::from_millis(500), &[0; 1600]);
         sound.push(Duration::from_millis(650), &[0; 320]);
-        assert_eq!(
-            drain(&mut sound),
-            [(500_000, 512), (532_000, 288), (650_000, 160)]
-        );
+        assert_eq!(drain(&mut sound), [(500_000, 512), (532_000, 288), (650_000, 160)]);
     }
 
     #[test]
@@ -162,10 +159,7 @@ mod tests {
         sound.push(Duration::from_millis(1050), &[0; 3200]);
         sound.push(Duration::ZERO, &[0; 3200]);
         let chunks = drain(&mut sound);
-        assert_eq!(
-            chunks.iter().map(|(_, samples)| samples).sum::<usize>(),
-            1600 + 800
-        );
+        assert_eq!(chunks.iter().map(|(_, samples)| samples).sum::<usize>(), 1600 + 800);
         assert!(chunks.is_sorted());
     }
 }

@@ -65,9 +65,7 @@ fn picture(i: usize) -> Vec<u8> {
 
 /// Two seconds: ten pictures a second, a tone at 16 kHz.
 fn two_seconds() -> Vec<u8> {
-    let samples = (0..32_000)
-        .map(|i| (8000.0 * (i as f32 * 0.1).sin()) as i16)
-        .collect();
+    let samples = (0..32_000).map(|i| (8000.0 * (i as f32 * 0.1).sin()) as i16).collect();
     let pictures = Pictures {
         width: 64,
         height: 48,
@@ -110,14 +108,7 @@ fn a_matroska_clip_plays_at_its_own_times_bit_by_bit() {
     assert_eq!((frames.len(), errors.len()), (20, 0));
     assert_eq!(frames[3].at, Duration::from_millis(300));
     let (chunks, errors) = chunks(&mut *clip.audio.unwrap());
-    assert!(
-        errors.is_empty()
-            && chunks
-                .iter()
-                .rev()
-                .skip(1)
-                .all(|chunk| chunk.samples.len() == 512)
-    );
+    assert!(errors.is_empty() && chunks.iter().rev().skip(1).all(|chunk| chunk.samples.len() == 512));
     assert_eq!(chunks[2].at, Duration::from_millis(64));
     let samples: Vec<f32> = chunks.into_iter().flat_map(|chunk| chunk.samples).collect();
     let wanted: Vec<f32> = (0..32_000)
@@ -149,13 +140,7 @@ fn a_missing_track_is_simply_missing() {
     let clip = open_bare(&folder.file("b", &make_clip(None, Some(&samples)))).unwrap();
     assert!(clip.video.is_none());
     let (chunks, _) = chunks(&mut *clip.audio.unwrap());
-    assert_eq!(
-        chunks
-            .iter()
-            .map(|chunk| chunk.samples.len())
-            .sum::<usize>(),
-        1600
-    );
+    assert_eq!(chunks.iter().map(|chunk| chunk.samples.len()).sum::<usize>(), 1600);
 }
 
 #[test]
@@ -164,11 +149,7 @@ fn a_clip_cut_off_gives_what_is_there_then_says_so_once() {
     let whole = two_seconds();
     let clip = open_bare(&folder.file("cut.mkv", &whole[..whole.len() / 2])).unwrap();
     let (frames, errors) = frames(&mut *clip.video.unwrap());
-    assert!(
-        (8..=12).contains(&frames.len()),
-        "{} pictures",
-        frames.len()
-    );
+    assert!((8..=12).contains(&frames.len()), "{} pictures", frames.len());
     assert_eq!(errors.len(), 1);
     assert!(
         errors[0].contains("cut.mkv: cut off after 0.9 s, what came before was used"),
@@ -176,13 +157,7 @@ fn a_clip_cut_off_gives_what_is_there_then_says_so_once() {
         errors[0]
     );
     let (chunks, errors) = chunks(&mut *clip.audio.unwrap());
-    assert!(
-        chunks
-            .iter()
-            .map(|chunk| chunk.samples.len())
-            .sum::<usize>()
-            > 14_000
-    );
+    assert!(chunks.iter().map(|chunk| chunk.samples.len()).sum::<usize>() > 14_000);
     assert_eq!(errors.len(), 1);
 }
 
@@ -190,11 +165,7 @@ fn a_clip_cut_off_gives_what_is_there_then_says_so_once() {
 fn one_broken_picture_costs_only_itself() {
     let folder = Folder::new();
     let broken = |i| {
-        if i == 1 {
-            picture(i)[..300].to_vec()
-        } else {
-            picture(i)
-        }
+        if i == 1 { picture(i)[..300].to_vec() } else { picture(i) }
     };
     let pictures = Pictures {
         width: 64,
@@ -297,10 +268,7 @@ fn what_cannot_be_played_is_refused_in_one_line_with_the_mend() {
         refusal(Path::new("/nonexistent.mkv")),
         ": no such file: check the path of the clip"
     );
-    assert_eq!(
-        refusal(folder.0.path()),
-        ": is a directory: name a clip in it"
-    );
+    assert_eq!(refusal(folder.0.path()), ": is a directory: name a clip in it");
     assert_eq!(
         refusal(&folder.file("a", b"")),
         ": is empty: record or copy the clip again"
@@ -310,10 +278,7 @@ fn what_cannot_be_played_is_refused_in_one_line_with_the_mend() {
 
     let tracks = |entries: &[u8]| {
         let segment = [info(), element(0x1654_AE6B, entries)].concat();
-        folder.file(
-            "c.mkv",
-            &[ebml_header(), element(0x1853_8067, &segment)].concat(),
-        )
+        folder.file("c.mkv", &[ebml_header(), element(0x1853_8067, &segment)].concat())
     };
     let subtitles = track_entry(1, 17, "S_TEXT/UTF8", Vec::new());
     assert_eq!(
@@ -324,10 +289,7 @@ fn what_cannot_be_played_is_refused_in_one_line_with_the_mend() {
     assert!(foreign.ends_with("sudo apt-get install ffmpeg"));
     let damaged = ": the clip is damaged; record or export it again";
     for (entry, reason) in [
-        (
-            video_track(1, "V_MJPEG", 0, 480),
-            ": its picture is 0x480 pixels large",
-        ),
+        (video_track(1, "V_MJPEG", 0, 480), ": its picture is 0x480 pixels large"),
         (
             audio_track(1, "A_PCM/INT/LIT", 0.0, 1, 16),
             ": it has a sample rate of 0 Hz, not 8000 to 192000",
@@ -368,20 +330,12 @@ fn play_anything(bytes: &[u8]) {
         let (chunks, errors) = chunks(&mut *audio);
         assert!(errors.len() <= 1 && chunks.is_sorted_by_key(|chunk| chunk.at));
         let samples = chunks.iter().flat_map(|chunk| &chunk.samples);
-        assert!(
-            samples
-                .into_iter()
-                .all(|sample| (-1.0..=1.0).contains(sample))
-        );
+        assert!(samples.into_iter().all(|sample| (-1.0..=1.0).contains(sample)));
     }
 }
 
 /// `bytes` with a few of them changed, and cut off.
-fn mutate(
-    mut bytes: Vec<u8>,
-    edits: Vec<(prop::sample::Index, u8)>,
-    keep: Option<prop::sample::Index>,
-) -> Vec<u8> {
+fn mutate(mut bytes: Vec<u8>, edits: Vec<(prop::sample::Index, u8)>, keep: Option<prop::sample::Index>) -> Vec<u8> {
     for (index, byte) in edits {
         let at = index.index(bytes.len());
         bytes[at] = byte;

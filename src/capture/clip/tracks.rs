@@ -46,11 +46,7 @@ impl VideoCodec {
     pub fn picture(self, bytes: Vec<u8>) -> Picture {
         match self {
             VideoCodec::Mjpeg { .. } => Picture::Jpeg(bytes),
-            VideoCodec::Raw {
-                width,
-                height,
-                step,
-            } => {
+            VideoCodec::Raw { width, height, step } => {
                 let pixels = width as usize * height as usize;
                 let data = if step == 1 {
                     let mut bytes = bytes;
@@ -159,17 +155,11 @@ fn video_content(codec: &str, private: &[u8], settings: &[u8], encoded: bool) ->
     } else if codec == "V_UNCOMPRESSED" {
         let step = match &fourcc {
             // Planes, of which luma comes first.
-            b"Y800" | b"Y8  " | b"GREY" | b"I420" | b"IYUV" | b"YV12" | b"NV12" | b"NV21" => {
-                Some(1)
-            }
+            b"Y800" | b"Y8  " | b"GREY" | b"I420" | b"IYUV" | b"YV12" | b"NV12" | b"NV21" => Some(1),
             b"YUY2" | b"YUYV" => Some(2),
             _ => None,
         };
-        step.map(|step| VideoCodec::Raw {
-            width,
-            height,
-            step,
-        })
+        step.map(|step| VideoCodec::Raw { width, height, step })
     } else {
         None
     };
@@ -223,10 +213,7 @@ mod tests {
             width: 640,
             height: 480,
         });
-        assert_eq!(
-            content(video_track(1, "V_MJPEG", 640, 480)),
-            Some(mjpeg.clone())
-        );
+        assert_eq!(content(video_track(1, "V_MJPEG", 640, 480)), Some(mjpeg.clone()));
         let bitmap = [
             &[40, 0, 0, 0, 128, 2, 0, 0, 224, 1, 0, 0, 1, 0, 24, 0],
             &b"MJPG"[..],

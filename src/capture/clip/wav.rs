@@ -107,11 +107,7 @@ fn pass_over(input: &mut impl Read, bytes: u32) -> std::io::Result<()> {
 }
 
 fn parse_format(format: &[u8]) -> Layout {
-    let half = |at: usize| {
-        format
-            .get(at..at + 2)
-            .map(|b| u16::from_le_bytes([b[0], b[1]]))
-    };
+    let half = |at: usize| format.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
     let (Some(mut tag), Some(channels), Some(low), Some(high), Some(block), Some(bits)) =
         (half(0), half(2), half(4), half(6), half(12), half(14))
     else {
@@ -132,8 +128,7 @@ fn parse_format(format: &[u8]) -> Layout {
     };
     let rate_hz = f64::from(u32::from(high) << 16 | u32::from(low));
     let format = format.ok_or_else(|| Some(format!("it has samples of {container} bits")))?;
-    PcmLayout::new(format, channels.into(), rate_hz)
-        .map_err(|reason| Some(format!("it has {reason}")))
+    PcmLayout::new(format, channels.into(), rate_hz).map_err(|reason| Some(format!("it has {reason}")))
 }
 
 impl AudioSource for Wav {
@@ -149,9 +144,7 @@ impl AudioSource for Wav {
             let size = 2048 * self.layout.frame_bytes() as u64;
             let trouble = match self.data.by_ref().take(size).read_to_end(&mut block) {
                 Ok(_) if block.len() as u64 == size => None,
-                Ok(_) if self.promised.is_some() && self.data.limit() > 0 => {
-                    Some(Some(Trouble::CutOff))
-                }
+                Ok(_) if self.promised.is_some() && self.data.limit() > 0 => Some(Some(Trouble::CutOff)),
                 Ok(_) => Some(None),
                 Err(err) => Some(Some(Trouble::Io(err))),
             };
@@ -159,8 +152,7 @@ impl AudioSource for Wav {
             self.taken += (block.len() / self.layout.frame_bytes()) as u64;
             if let Some(trouble) = trouble {
                 self.sound.flush();
-                let at =
-                    Duration::from_secs_f64(self.taken as f64 / f64::from(self.layout.rate_hz()));
+                let at = Duration::from_secs_f64(self.taken as f64 / f64::from(self.layout.rate_hz()));
                 self.end = Some(trouble.map(|trouble| cut_short(&self.name, &trouble, at)));
             }
         }
@@ -208,10 +200,7 @@ mod tests {
             reason(&format(PCM, 0, 16_000, 2, 16)),
             "it has 0 channels of sound, not 1 to 64"
         );
-        assert_eq!(
-            reason(&format(PCM, 1, 16_000, 7, 56)),
-            "it has samples of 56 bits"
-        );
+        assert_eq!(reason(&format(PCM, 1, 16_000, 7, 56)), "it has samples of 56 bits");
         assert_eq!(reason(&[1, 0]), "its format is cut off");
     }
 }

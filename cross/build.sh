@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Builds affectd for a board on an x86-64 Debian or Ubuntu machine:
+#
+#     cross/build.sh [aarch64|armv7] [--install] [-- CARGO ARGUMENTS]
+#
+# aarch64 (the default) is for 64-bit systems: Raspberry Pi 3 and later, Jetson, RK3588. armv7 is for 32-bit ones. The
+# binary is target/<triple>/release/affectd. Says which packages are missing, and installs them only with --install.
+set -euo pipefail
+
+usage() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+}
+
+board=aarch64
+install=no
+while [ $# -gt 0 ]; do
+    case $1 in
+    aarch64 | armv7) board=$1 ;;
+    --install) install=yes ;;
+    --) shift && break ;;
+    *) usage ;;
+    esac
+    shift
+done
+
+case $board in
+aarch64) triple=aarch64-unknown-linux-gnu debian=arm64 gnu=aarch64-linux-gnu ;;
+armv7) triple=armv7-unknown-linux-gnueabihf debian=armhf gnu=arm-linux-gnueabihf ;;
+esac
+
+# A C compiler and the board's C library: tract's kernels are assembly, and rustc links through gcc.
+packages=("gcc-$gnu" "libc6-dev-$debian-cross")
+
+# rustup brings the standard library for any target. Without it, Debian's own rustc does: the rustc-web packages follow
+# Rust's releases (for browsers), where plain rustc stays at the version its Debian release began with.
+if rustup target list --installed 2>/dev/null | grep -qx "$triple"; then
+    cargo=(cargo)
+else
+    cargo=(env RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc /usr/bin/cargo)
+    packages+=(rustc-web cargo-web "libstd-rust-web-dev:$debian")
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+    state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+    [ "$state" = "install ok installed" ] || missing+=("$package")
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    if [ $install = no ]; then
+        echo "missing: ${missing[*]}" >&2
+        [ "${cargo[0]}" = cargo ] || echo "rustc-web is Debian's; with rustup, run instead: rustup target add $triple" >&2
+        echo "run this again with --install, or:" >&2
+        echo "    ${as_root[*]} dpkg --add-architecture $debian" >&2
+        echo "    ${as_root[*]} apt-get update && ${as_root[*]} apt-get install --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    fi
+    "${as_root[@]}" dpkg --add-architecture "$debian"
+    "${as_root[@]}" apt-get update
+    "${as_root[@]}" apt-get install -y --no-install-recommends "${missing[@]}"
+fi
+
+# Cargo wants the triple in two spellings: upper case for itself, as it is for the cc crate.
+shell_triple=${triple//-/_}
+export "CARGO_TARGET_${shell_triple^^}_LINKER=$gnu-gcc"
+export "CC_$shell_triple=$gnu-gcc"
+export "AR_$shell_triple=$gnu-ar"
+
+cd "$(dirname "$0")/.."
+"${cargo[@]}" build --release --locked --target "$triple" "$@"

@@ -1,0 +1,251 @@
+//! Convolutions over channels-last pictures, depthwise ones and all others.
+
+use std::ops::Range;
+
+use super::arithmetic::Bounds;
+use super::gemm::{Results, Rows, Scratch, Weights, multiply, widen};
+use super::kernels::{DepthwiseRow, Family, MAX_NR};
+
+/// The geometry of a window that slides over a picture. Batch is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Height and width of input and output.
+    pub input: [usize; 2],
+    pub output: [usize; 2],
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub dilation: [usize; 2],
+    /// Rows above, columns to the left; what is missing below and to the right follows from the output's size.
+    pub pad: [usize; 2],
+}
+
+impl Window {
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// The output columns that have all their taps inside the picture.
+    pub fn inside(&self) -> Range<usize> {
+        let reach = (self.kernel[1] - 1) * self.dilation[1];
+        let start = self.pad[1].div_ceil(self.stride[1]).min(self.output[1]);
+        let end = (self.input[1] + self.pad[1])
+            .checked_sub(reach + 1)
+            .map_or(0, |last| last / self.stride[1] + 1)
+            .min(self.output[1]);
+        start..end.max(start)
+    }
+
+    /// Input row (axis 0) or column (axis 1) under tap `k` of output `o`; `None` in the padding.
+    #[inline(always)]
+    pub fn under(&self, axis: usize, o: usize, k: usize) -> Option<usize> {
+        (o * self.stride[axis] + k * self.dilation[axis])
+            .checked_sub(self.pad[axis])
+            .filter(|i| *i < self.input[axis])
+    }
+}
+
+/// A convolution in which every output sees every input channel.
+#[derive(Debug, Clone)]
+pub struct Convolution {
+    pub window: Window,
+    pub channels: usize,
+    pub weights: Weights,
+    /// Stands for zero in the input, and so in the padding.
+    pub zero_point: i8,
+}
+
+impl Convolution {
+    /// Weights come `[output][input channel][ky][kx]` as in ONNX and are packed in the order pictures lie in memory.
+    pub fn new<F: Family>(
+        window: Window,
+        channels: usize,
+        zero_point: i8,
+        weights: &[i8],
+        bias: &[i32],
+        factor: &[f32],
+    ) -> Convolution {
+        let per_output = channels * window.taps();
+        let channels_last: Vec<i8> = weights
+            .chunks_exact(per_output)
+            .flat_map(|w| {
+                let at = move |i: usize| w[i % channels * (per_output / channels) + i / channels];
+                (0..per_output).map(at)
+            })
+            .collect();
+        Convolution {
+            window,
+            channels,
+            weights: Weights::pack::<F>(&channels_last, &without_zero_point(weights, bias, zero_point), factor),
+            zero_point,
+        }
+    }
+
+    /// Multiply-accumulates of one run, padding included.
+    pub fn macs(&self) -> usize {
+        let [height, width] = self.window.output;
+        height * width * self.weights.columns() * self.weights.input_depth()
+    }
+
+    pub fn run<F: Family>(&self, input: &[i8], scratch: &mut Scratch<F::Lane>, results: Results) {
+        let under = UnderWindow {
+            convolution: self,
+            input,
+        };
+        multiply::<F>(&under, &self.weights, scratch, results);
+    }
+}
+
+/// A row for each output pixel: everything under its window, zero point where that reaches into the padding.
+struct UnderWindow<'a> {
+    convolution: &'a Convolution,
+    input: &'a [i8],
+}
+
+impl Rows for UnderWindow<'_> {
+    fn count(&self) -> usize {
+        let [height, width] = self.convolution.window.output;
+        height * width
+    }
+
+    fn consecutive(&self) -> Option<&[i8]> {
+        let window = &self.convolution.window;
+        let pointwise = window.taps() == 1 && window.input == window.output && window.pad == [0, 0];
+        pointwise.then_some(self.input)
+    }
+
+    #[inline(always)]
+    fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]) {
+        let Convolution {
+            window,
+            channels,
+            zero_point,
+            ..
+        } = self.convolution;
+        let (channels, zero) = (*channels, L::from(*zero_point));
+        let (y, x) = (i / window.output[1], i % window.output[1]);
+        let [height, width] = window.kernel;
+        let (run, padding) = row.split_at_mut(width * height * channels);
+        padding.fill(L::from(0));
+        for (ky, line) in run.chunks_exact_mut(width * channels).enumerate() {
+            let Some(source_y) = window.under(0, y, ky) else {
+                line.fill(zero);
+                continue;
+            };
+            let source = &self.input[source_y * window.input[1] * channels..][..window.input[1] * channels];
+            let left = (x * window.stride[1]).wrapping_sub(window.pad[1]);
+            let inside = left < window.input[1] && left + width <= window.input[1];
+            if inside && window.dilation[1] == 1 {
+                widen(&source[left * channels..][..width * channels], line);
+                continue;
+            }
+            for (kx, pixel) in line.chunks_exact_mut(channels).enumerate() {
+                match window.under(1, x, kx) {
+                    Some(source_x) => widen(&source[source_x * channels..][..channels], pixel),
+                    None => pixel.fill(zero),
+                }
+            }
+        }
+    }
+}
+
+/// Σ w (x − z) + b = Σ w x + (b − z Σ w): the zero point goes into the bias.
+fn without_zero_point(weights: &[i8], bias: &[i32], zero_point: i8) -> Vec<i32> {
+    let per_output = weights.len() / bias.len().max(1);
+    bias.iter()
+        .zip(weights.chunks_exact(per_output.max(1)))
+        .map(|(b, w)| b - i32::from(zero_point) * w.iter().map(|w| i32::from(*w)).sum::<i32>())
+        .collect()
+}
+
+/// A convolution of every channel with a kernel of its own.
+#[derive(Debug, Clone)]
+pub struct Depthwise {
+    pub window: Window,
+    channels: usize,
+    weights: Vec<i8>,
+    /// Padded so that every run of channels a family takes at once is there.
+    bias: Vec<i32>,
+    factor: Vec<f32>,
+    /// A row of padding.
+    nothing: Vec<i8>,
+}
+
+impl Depthwise {
+    /// Weights come `[channel][ky][kx]`.
+    pub fn new<F: Family>(window: Window, zero_point: i8, weights: &[i8], bias: &[i32], factor: &[f32]) -> Depthwise {
+        let (channels, taps) = (bias.len(), window.taps());
+        let padded = channels.next_multiple_of(MAX_NR);
+        let mut bias = without_zero_point(weights, bias, zero_point);
+        bias.resize(padded, 0);
+        let mut factor = factor.to_vec();
+        factor.resize(padded, 0.0);
+        let by_tap: Vec<i8> = (0..taps * channels)
+            .map(|i| weights[i % channels * taps + i / channels])
+            .collect();
+        Depthwise {
+            window,
+            channels,
+            weights: F::pack_depthwise(&by_tap, channels),
+            bias,
+            factor,
+            // As long as a row of the picture, for kernels that go along it.
+            nothing: vec![zero_point; channels * (window.input[1] + window.kernel[1])],
+        }
+    }
+
+    /// Multiply-accumulates of one run, padding included.
+    pub fn macs(&self) -> usize {
+        let [height, width] = self.window.output;
+        height * width * self.window.taps() * self.channels
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.weights.len() + 4 * (self.bias.len() + self.factor.len())
+    }
+
+    pub fn run<F: Family>(&self, input: &[i8], bounds: Bounds, out: &mut [i8]) {
+        let (window, channels) = (&self.window, self.channels);
+        let inside = window.inside();
+        for (y, line) in out.chunks_exact_mut(window.output[1] * channels).enumerate() {
+            let (left, rest) = line.split_at_mut(inside.start * channels);
+            let (middle, right) = rest.split_at_mut(inside.len() * channels);
+            // Pixels at the sides lack taps and are done one by one, those between all at once.
+            let alone = left.chunks_exact_mut(channels).zip(0..);
+            for (pixel, x) in alone.chain(right.chunks_exact_mut(channels).zip(inside.end..)) {
+                self.run_from::<F>(input, bounds, y, x, pixel);
+            }
+            if !middle.is_empty() {
+                self.run_from::<F>(input, bounds, y, inside.start, middle);
+            }
+        }
+    }
+
+    /// Pixels from (`y`, `x`) on, as many as `out` has room for.
+    fn run_from<F: Family>(&self, input: &[i8], bounds: Bounds, y: usize, x: usize, out: &mut [i8]) {
+        let (window, channels) = (&self.window, self.channels);
+        let mut taps: [&[i8]; MAX_TAPS] = [&[]; MAX_TAPS];
+        let taps = &mut taps[..window.taps()];
+        for (ky, taps) in taps.chunks_exact_mut(window.kernel[1]).enumerate() {
+            let row = window.under(0, y, ky);
+            for (kx, tap) in taps.iter_mut().enumerate() {
+                *tap = match (row, window.under(1, x, kx)) {
+                    (Some(y), Some(x)) => &input[(y * window.input[1] + x) * channels..],
+                    _ => &self.nothing,
+                };
+            }
+        }
+        let row = DepthwiseRow {
+            taps,
+            step: window.stride[1] * channels,
+            channels,
+            weights: &self.weights,
+            bias: &self.bias,
+            factor: &self.factor,
+            bounds,
+        };
+        F::depthwise(&row, out);
+    }
+}
+
+/// The largest depthwise kernel: 7 × 7.
+pub const MAX_TAPS: usize = 49;

@@ -1,0 +1,255 @@
+//! Matrix products: convolutions, linear layers, and products of two activations.
+//!
+//! Rows (the pixels under a convolution's window, or a matrix's own rows) are packed a block at a time, small enough for
+//! the first-level cache, and multiplied with one panel of weights after the other.
+
+use super::arithmetic::Bounds;
+use super::kernels::{Family, MAX_NR, MAX_TILE, Work};
+
+/// Bytes of packed rows that stay in the first-level cache beside a panel of weights.
+const BLOCK_BYTES: usize = 16 * 1024;
+
+/// Weights of `columns` outputs, packed for a family, and what belongs to each output.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    panels: Vec<i8>,
+    /// Padded with zeros to whole panels.
+    bias: Vec<i32>,
+    factor: Vec<f32>,
+    columns: usize,
+    /// As given, and padded to the family's unit.
+    input_depth: usize,
+    depth: usize,
+}
+
+impl Weights {
+    /// `weights` are `columns` rows of equal length (the transposed matrix, as ONNX stores convolutions).
+    pub fn pack<F: Family>(weights: &[i8], bias: &[i32], factor: &[f32]) -> Weights {
+        let columns = bias.len();
+        let depth = weights.len() / columns.max(1);
+        let panels = columns.div_ceil(F::NR);
+        let padded = |n: usize| n.div_ceil(F::KU) * F::KU;
+        let mut packed = Weights {
+            panels: vec![0; panels * F::NR * padded(depth)],
+            bias: vec![0; panels * F::NR],
+            factor: vec![0.0; panels * F::NR],
+            columns,
+            input_depth: depth,
+            depth: padded(depth),
+        };
+        packed.bias[..columns].copy_from_slice(bias);
+        packed.factor[..columns].copy_from_slice(factor);
+        for (column, row) in weights.chunks_exact(depth.max(1)).enumerate() {
+            packed.put_column::<F>(column, row.iter().copied());
+        }
+        packed
+    }
+
+    /// Puts in one output's weights. `[panel][depth / KU][NR][KU]`: what a tile reads is consecutive.
+    fn put_column<F: Family>(&mut self, column: usize, weights: impl Iterator<Item = i8>) {
+        let panel = column / F::NR * F::NR * self.depth;
+        let within = column % F::NR * F::KU;
+        for (k, w) in weights.enumerate() {
+            self.panels[panel + k / F::KU * F::KU * F::NR + within + k % F::KU] = w;
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.panels.len() + 4 * (self.bias.len() + self.factor.len())
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Lanes in a packed row.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Values in a row before it is packed.
+    pub fn input_depth(&self) -> usize {
+        self.input_depth
+    }
+}
+
+/// Room for a block of packed rows; grows once to what the largest layer needs.
+#[derive(Debug, Default)]
+pub struct Scratch<L> {
+    rows: Vec<L>,
+}
+
+impl<L: Copy + Default> Scratch<L> {
+    /// Makes room for layers of up to `depth`.
+    pub fn reserve<F: Family<Lane = L>>(&mut self, depth: usize) {
+        let rows = block_rows::<F>(depth);
+        if self.rows.len() < rows * depth {
+            self.rows.resize(rows * depth, L::default());
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.rows.len() * size_of::<L>()
+    }
+}
+
+fn block_rows<F: Family>(depth: usize) -> usize {
+    let tiles = BLOCK_BYTES / (F::MR * depth.max(1) * size_of::<F::Lane>());
+    tiles.max(1) * F::MR
+}
+
+/// Where the products go.
+pub enum Results<'a> {
+    /// Row-major, a row of `columns` for each row of the product: channels last.
+    Quantized { bounds: Bounds, out: &'a mut [i8] },
+    /// As real numbers between two limits, a plane for each column: channels first.
+    Real { limits: [f32; 2], out: &'a mut [f32] },
+}
+
+/// The left-hand side of a product.
+pub trait Rows {
+    fn count(&self) -> usize;
+
+    /// All rows one after the other, if they lie so in memory.
+    fn consecutive(&self) -> Option<&[i8]> {
+        None
+    }
+
+    /// Writes row `i`, all [`Weights::depth`] lanes of it. To be `#[inline(always)]`, see [`Work`].
+    fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]);
+}
+
+/// The rows of a matrix as they are.
+pub struct Matrix<'a> {
+    pub values: &'a [i8],
+    pub depth: usize,
+}
+
+impl Rows for Matrix<'_> {
+    fn count(&self) -> usize {
+        self.values.len() / self.depth
+    }
+
+    fn consecutive(&self) -> Option<&[i8]> {
+        Some(self.values)
+    }
+
+    #[inline(always)]
+    fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]) {
+        let (front, rest) = row.split_at_mut(self.depth);
+        widen(&self.values[i * self.depth..][..self.depth], front);
+        rest.fill(L::from(0));
+    }
+}
+
+/// Packs a block of rows.
+struct Pack<'a, R, L> {
+    rows: &'a R,
+    first: usize,
+    depth: usize,
+    out: &'a mut [L],
+}
+
+impl<R: Rows, L: Copy + From<i8>> Work for Pack<'_, R, L> {
+    #[inline(always)]
+    fn run(self) {
+        if let Some(values) = self.rows.consecutive()
+            && values.len() == self.rows.count() * self.depth
+        {
+            return widen(&values[self.first * self.depth..], self.out);
+        }
+        for (i, row) in self.out.chunks_exact_mut(self.depth).enumerate() {
+            self.rows.pack(self.first + i, row);
+        }
+    }
+}
+
+/// Multiplies `left` with `weights`.
+pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratch: &mut Scratch<F::Lane>, mut results: Results) {
+    let (rows, depth) = (left.count(), weights.depth);
+    let block = block_rows::<F>(depth);
+    let mut acc = [0i32; MAX_TILE];
+    for first in (0..rows).step_by(block) {
+        let count = block.min(rows - first);
+        F::compiled(Pack {
+            rows: left,
+            first,
+            depth,
+            out: &mut scratch.rows[..count * depth],
+        });
+        for (panel, columns) in weights.panels.chunks_exact(F::NR * depth).zip((0..).step_by(F::NR)) {
+            // The last tile of a block may reach past its rows: what lies there is multiplied and left.
+            for (tile, row) in scratch.rows.chunks_exact(F::MR * depth).zip((0..count).step_by(F::MR)) {
+                F::tile(depth, tile, panel, &mut acc);
+                for (i, acc) in acc.chunks_exact(F::NR).take(F::MR.min(count - row)).enumerate() {
+                    results.put::<F>(first + row + i, rows, columns, weights, acc);
+                }
+            }
+        }
+    }
+}
+
+impl Results<'_> {
+    #[inline(always)]
+    fn put<F: Family>(&mut self, row: usize, rows: usize, column: usize, weights: &Weights, acc: &[i32]) {
+        let columns = F::NR.min(weights.columns - column);
+        let bias = &weights.bias[column..][..F::NR];
+        let factor = &weights.factor[column..][..F::NR];
+        match self {
+            Results::Quantized { bounds, out } => {
+                let out = &mut out[row * weights.columns + column..][..columns];
+                F::requantize(acc, bias, factor, *bounds, out);
+            }
+            Results::Real {
+                limits: [low, high],
+                out,
+            } => {
+                for c in 0..columns {
+                    let real = acc[c].wrapping_add(bias[c]) as f32 * factor[c];
+                    out[(column + c) * rows + row] = real.max(*low).min(*high);
+                }
+            }
+        }
+    }
+}
+
+/// The right-hand side of a product of two activations, packed anew every time.
+#[derive(Debug, Clone)]
+pub struct Product {
+    weights: Weights,
+}
+
+impl Product {
+    /// For a right-hand side of `depth` rows and `columns` columns; `factor` brings products to the output's scale.
+    pub fn new<F: Family>(depth: usize, columns: usize, factor: f32) -> Product {
+        let zeros = vec![0; depth * columns];
+        Product {
+            weights: Weights::pack::<F>(&zeros, &vec![0; columns], &vec![factor; columns]),
+        }
+    }
+
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// out = left × right, all row-major, zero points 0.
+    pub fn run<F: Family>(&mut self, left: &[i8], right: &[i8], scratch: &mut Scratch<F::Lane>, results: Results) {
+        let columns = self.weights.columns;
+        let depth = right.len() / columns;
+        for column in 0..columns {
+            let down = right.iter().skip(column).step_by(columns).copied();
+            self.weights.put_column::<F>(column, down);
+        }
+        multiply::<F>(&Matrix { values: left, depth }, &self.weights, scratch, results);
+    }
+}
+
+/// Copies values into lanes.
+#[inline(always)]
+pub fn widen<L: Copy + From<i8>>(values: &[i8], lanes: &mut [L]) {
+    for (lane, value) in lanes.iter_mut().zip(values) {
+        *lane = L::from(*value);
+    }
+}
+
+const _: () = assert!(MAX_NR <= MAX_TILE);

@@ -1,0 +1,207 @@
+//! x86-64 with AVX2: Haswell, Zen and later.
+//!
+//! Products go through VPMADDWD on values widened to 16 bits: two exact products a lane, summed into 32 bits. VPMADDUBSW
+//! would take twice as many bytes at once, but saturates its 16-bit sums and needs a second multiplication to widen them,
+//! so that both come to 32 products a cycle on two multipliers, and only one of them is exact.
+
+use std::arch::x86_64::*;
+
+use super::super::arithmetic::Bounds;
+use super::{DepthwiseRow, Family, Work};
+
+pub struct Avx2;
+
+const MR: usize = 6;
+const NR: usize = 16;
+
+impl Family for Avx2 {
+    type Lane = i16;
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const KU: usize = 2;
+
+    fn tile(depth: usize, rows: &[i16], panel: &[i8], acc: &mut [i32]) {
+        assert!(depth.is_multiple_of(2));
+        assert!(rows.len() >= MR * depth && panel.len() >= depth * NR && acc.len() >= MR * NR);
+        // SAFETY: AVX2 was detected before this family could be chosen; the slices are as long as asserted.
+        unsafe { tile(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()) }
+    }
+
+    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        assert!(acc.len() >= NR && bias.len() >= NR && factor.len() >= NR && out.len() <= NR);
+        let mut all = [0i8; NR];
+        // SAFETY: AVX2 was detected before this family could be chosen; all pointers are to NR values.
+        unsafe {
+            let (acc, bias, factor) = (acc.as_ptr(), bias.as_ptr(), factor.as_ptr());
+            requantize(acc, bias, factor, bounds, all.as_mut_ptr());
+        }
+        match <&mut [i8; NR]>::try_from(&mut *out) {
+            Ok(out) => *out = all,
+            Err(_) => out.copy_from_slice(&all[..out.len()]),
+        }
+    }
+
+    /// `[block][pair of taps][channel of 16][tap of the pair]`. The last block may overlap the one before it; fewer than 16
+    /// channels stay as they are.
+    fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
+        if channels < BLOCK {
+            return weights.to_vec();
+        }
+        let taps = weights.len() / channels;
+        let weight = |tap: usize, c: usize| if tap < taps { weights[tap * channels + c] } else { 0 };
+        blocks(channels)
+            .flat_map(|first| (0..taps.div_ceil(2)).map(move |pair| (first, pair)))
+            .flat_map(|(first, pair)| (0..2 * BLOCK).map(move |i| (first + i / 2, 2 * pair + i % 2)))
+            .map(|(c, tap)| weight(tap, c))
+            .collect()
+    }
+
+    fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
+        row.check(out);
+        let (channels, taps) = (row.channels, row.taps.len());
+        if channels < BLOCK {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = row.one(row.weights, i / channels, i % channels);
+            }
+            return;
+        }
+        let per_block = taps.div_ceil(2) * 2 * BLOCK;
+        assert!(row.weights.len() >= channels.div_ceil(BLOCK) * per_block);
+        for (block, first) in blocks(channels).enumerate() {
+            let weights = row.weights[block * per_block..].as_ptr();
+            for pixel in 0..out.len() / channels {
+                // SAFETY: AVX2 was detected before this family could be chosen; the checks above make BLOCK channels
+                // from `first` on lie within every tap of every pixel, bias, factor and out, and a block of weights
+                // within `weights`.
+                unsafe {
+                    let out = out.as_mut_ptr().add(pixel * channels + first);
+                    depthwise(row, pixel * row.step + first, first, weights, out);
+                }
+            }
+        }
+    }
+
+    fn compiled<W: Work>(work: W) {
+        #[target_feature(enable = "avx2")]
+        fn call<W: Work>(work: W) {
+            work.run();
+        }
+        // SAFETY: AVX2 was detected before this family could be chosen.
+        unsafe { call(work) }
+    }
+}
+
+/// # Safety
+/// AVX2; `rows` points to MR × depth values, `panel` to depth × NR, `acc` to MR × NR; `depth` is even.
+#[target_feature(enable = "avx2")]
+unsafe fn tile(depth: usize, rows: *const i16, panel: *const i8, acc: *mut i32) {
+    let mut sums = [[_mm256_setzero_si256(); 2]; MR];
+    let mut k = 0;
+    while k < depth {
+        // SAFETY: k + 1 < depth, so all reads stay within what the caller promised.
+        unsafe {
+            let weights = panel.add(k * NR).cast::<__m128i>();
+            let low = _mm256_cvtepi8_epi16(_mm_loadu_si128(weights));
+            let high = _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.add(1)));
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let pair = rows.add(r * depth + k).cast::<i32>().read_unaligned();
+                let pair = _mm256_set1_epi32(pair);
+                sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(pair, low));
+                sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(pair, high));
+            }
+        }
+        k += 2;
+    }
+    for (r, sum) in sums.iter().enumerate() {
+        // SAFETY: row r of MR × NR accumulators.
+        unsafe {
+            let row = acc.add(r * NR).cast::<__m256i>();
+            _mm256_storeu_si256(row, sum[0]);
+            _mm256_storeu_si256(row.add(1), sum[1]);
+        }
+    }
+}
+
+/// # Safety
+/// AVX2; all pointers are to NR values.
+#[target_feature(enable = "avx2")]
+unsafe fn requantize(acc: *const i32, bias: *const i32, factor: *const f32, bounds: Bounds, out: *mut i8) {
+    // SAFETY: sixteen values, as the caller promised.
+    unsafe {
+        let sums = [_mm256_loadu_si256(acc.cast()), _mm256_loadu_si256(acc.add(8).cast())];
+        round(sums, bias, factor, bounds, out);
+    }
+}
+
+/// Brings sixteen sums back to eight bits.
+///
+/// # Safety
+/// AVX2; all pointers are to sixteen values.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn round(sums: [__m256i; 2], bias: *const i32, factor: *const f32, bounds: Bounds, out: *mut i8) {
+    let low = _mm256_set1_ps((bounds.low - bounds.zero_point) as f32);
+    let high = _mm256_set1_ps((bounds.high - bounds.zero_point) as f32);
+    let zero_point = _mm256_set1_epi32(bounds.zero_point);
+    let eight = |half: usize| {
+        // SAFETY: half is 0 or 1, of two halves of eight.
+        let (bias, factor) = unsafe {
+            let bias = _mm256_loadu_si256(bias.add(8 * half).cast());
+            (bias, _mm256_loadu_ps(factor.add(8 * half)))
+        };
+        let sum = _mm256_add_epi32(sums[half], bias);
+        let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor);
+        // The operand order makes not-a-number the lower limit, as the reference does.
+        let limited = _mm256_min_ps(_mm256_max_ps(scaled, low), high);
+        _mm256_add_epi32(_mm256_cvtps_epi32(limited), zero_point)
+    };
+    // Packing works within 128-bit halves; the permutation puts the four quarters back in order.
+    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(eight(0), eight(1)));
+    let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+    // SAFETY: sixteen bytes.
+    unsafe { _mm_storeu_si128(out.cast(), bytes) }
+}
+
+/// Channels a depthwise block holds.
+const BLOCK: usize = 16;
+
+/// Where the blocks of `channels`, at least [`BLOCK`], begin. The last may overlap the one before it: what they share comes
+/// out the same twice.
+fn blocks(channels: usize) -> impl Iterator<Item = usize> {
+    (0..channels.div_ceil(BLOCK)).map(move |block| (block * BLOCK).min(channels - BLOCK))
+}
+
+/// Sixteen channels of one pixel.
+///
+/// # Safety
+/// AVX2; sixteen values from `at` in every tap, from `first` in bias and factor, and at `out`; 32 weights at `weights` for
+/// every pair of taps.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn depthwise(row: &DepthwiseRow, at: usize, first: usize, mut weights: *const i8, out: *mut i8) {
+    let mut sums = [_mm256_setzero_si256(); 2];
+    // SAFETY: as the caller promised; weights move on by 32 for each pair.
+    unsafe {
+        let load = |from: *const i8| _mm_loadu_si128(from.cast());
+        for pair in row.taps.chunks(2) {
+            let a = load(pair[0].as_ptr().add(at));
+            let b = match pair.get(1) {
+                Some(tap) => load(tap.as_ptr().add(at)),
+                None => _mm_setzero_si128(),
+            };
+            let low = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(a, b));
+            let high = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b));
+            let (w_low, w_high) = (load(weights), load(weights.add(16)));
+            sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(low, _mm256_cvtepi8_epi16(w_low)));
+            sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(high, _mm256_cvtepi8_epi16(w_high)));
+            weights = weights.add(2 * BLOCK);
+        }
+        round(
+            sums,
+            row.bias.as_ptr().add(first),
+            row.factor.as_ptr().add(first),
+            row.bounds,
+            out,
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! The inner loops, one family of them for each kind of processor.
+//!
+//! A [`Family`] computes tiles of matrix products, depthwise taps and requantization; everything around them (packing,
+//! borders, threads of the loop) is written once, for all families, in the modules above.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+pub mod reference;
+
+use super::arithmetic::Bounds;
+
+/// The largest tile of any family, in accumulators.
+pub const MAX_TILE: usize = 128;
+/// The most channels any family requantizes at once.
+pub const MAX_NR: usize = 16;
+
+/// Kernels for one kind of processor. Implementations are only reachable through [`Kind::best`] and [`Kind::named`], which
+/// know what the processor has.
+pub trait Family {
+    /// How activations lie in a packed row: as s8, or widened to s16 once instead of at every use.
+    type Lane: Copy + Default + From<i8> + Send;
+    /// Rows (pixels) and columns (output channels) of a tile.
+    const MR: usize;
+    const NR: usize;
+    /// Consecutive depths that one column keeps together in packed weights. Depths are padded to it.
+    const KU: usize;
+
+    /// Products of `MR` packed rows with one panel of weights: `acc[r * NR + c] = Σ row r × column c`.
+    ///
+    /// `rows` holds `MR` rows of `depth` lanes; `panel` holds `depth * NR` weights as [`Family::KU`] says; `depth` is a
+    /// multiple of `KU`; `acc` holds `MR * NR`.
+    fn tile(depth: usize, rows: &[Self::Lane], panel: &[i8], acc: &mut [i32]);
+
+    /// `out[c] = bounds.round((acc[c] + bias[c]) as f32 * factor[c])` for up to `NR` channels; the slices of `acc`, `bias`
+    /// and `factor` hold `NR` each, `out` as many as are wanted.
+    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]);
+
+    /// Packs depthwise weights, `[tap][channel]`, as [`Family::depthwise`] wants them.
+    fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8>;
+
+    /// Pixels of a depthwise convolution, side by side in one row. `out` holds all their channels.
+    fn depthwise(row: &DepthwiseRow, out: &mut [i8]);
+
+    /// Runs `work` compiled for this family's processor, so that plain loops in it are vectorized as far as it can.
+    fn compiled<W: Work>(work: W);
+}
+
+/// Neighbouring pixels of a depthwise convolution that have all their taps.
+#[derive(Debug, Clone, Copy)]
+pub struct DepthwiseRow<'a> {
+    /// What lies under each tap of the first pixel and, after it, of the others.
+    pub taps: &'a [&'a [i8]],
+    /// From what is under a tap of one pixel to what is under it of the next.
+    pub step: usize,
+    pub channels: usize,
+    /// As packed by the family.
+    pub weights: &'a [i8],
+    /// For each channel, and padded to a multiple of [`MAX_NR`].
+    pub bias: &'a [i32],
+    pub factor: &'a [f32],
+    pub bounds: Bounds,
+}
+
+impl DepthwiseRow<'_> {
+    /// Panics unless all of it is as long as kernels take for granted when they write `out`.
+    fn check(&self, out: &[i8]) {
+        let pixels = out.len() / self.channels;
+        assert!(pixels > 0 && out.len() == pixels * self.channels);
+        let reach = (pixels - 1) * self.step + self.channels;
+        assert!(self.taps.iter().all(|tap| tap.len() >= reach));
+        assert!(self.bias.len() >= self.channels.next_multiple_of(MAX_NR));
+        assert!(self.factor.len() >= self.channels.next_multiple_of(MAX_NR));
+    }
+
+    /// Channel `c` of pixel `pixel`, by the definition; `weights` are `[tap][channel]`.
+    fn one(&self, weights: &[i8], pixel: usize, c: usize) -> i8 {
+        let taps = self.taps.iter().enumerate();
+        let products =
+            taps.map(|(t, tap)| i32::from(tap[pixel * self.step + c]) * i32::from(weights[t * self.channels + c]));
+        let sum = products.sum::<i32>().wrapping_add(self.bias[c]);
+        self.bounds.round(sum as f32 * self.factor[c])
+    }
+}
+
+/// Loops that the compiler vectorizes. `run` must be `#[inline(always)]`: only what is inlined into a function for a
+/// processor is compiled for it, which a closure need not be.
+pub trait Work {
+    fn run(self);
+}
+
+/// Which family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Plain Rust: the definition the others are held to. Slow.
+    Reference,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+}
+
+impl Kind {
+    /// All families this processor can run, best first.
+    pub fn available() -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            kinds.push(Kind::Avx2);
+        }
+        kinds.push(Kind::Reference);
+        kinds
+    }
+
+    pub fn best() -> Kind {
+        Kind::available()[0]
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Reference => "reference",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+        }
+    }
+
+    /// The family of that name, if this processor can run it.
+    pub fn named(name: &str) -> Option<Kind> {
+        Kind::available().into_iter().find(|kind| kind.name() == name)
+    }
+}

@@ -1,0 +1,44 @@
+//! Plain Rust, a multiplication at a time: what every other family must equal, bit for bit.
+
+use super::super::arithmetic::Bounds;
+use super::{DepthwiseRow, Family, Work};
+
+pub struct Reference;
+
+impl Family for Reference {
+    type Lane = i8;
+    const MR: usize = 4;
+    const NR: usize = 4;
+    const KU: usize = 1;
+
+    fn tile(depth: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
+        for (row, acc) in rows.chunks_exact(depth).zip(acc.chunks_exact_mut(Self::NR)) {
+            acc.fill(0);
+            for (a, weights) in row.iter().zip(panel.chunks_exact(Self::NR)) {
+                for (sum, w) in acc.iter_mut().zip(weights) {
+                    *sum += i32::from(*a) * i32::from(*w);
+                }
+            }
+        }
+    }
+
+    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        for (((out, acc), bias), factor) in out.iter_mut().zip(acc).zip(bias).zip(factor) {
+            *out = bounds.round(acc.wrapping_add(*bias) as f32 * factor);
+        }
+    }
+
+    fn pack_depthwise(weights: &[i8], _channels: usize) -> Vec<i8> {
+        weights.to_vec()
+    }
+
+    fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = row.one(row.weights, i / row.channels, i % row.channels);
+        }
+    }
+
+    fn compiled<W: Work>(work: W) {
+        work.run();
+    }
+}

@@ -1,0 +1,64 @@
+//! Quantized networks in integers.
+//!
+//! [`compile`] takes an ONNX graph in QDQ form, the one every toolchain writes: f32 operators with a QuantizeLinear and a
+//! DequantizeLinear between any two. What stands between them is computed in eight bits, fused with bias, activation and
+//! requantization, on activations that lie channels last from the first quantize to the last dequantize; weights are packed
+//! once. [`arithmetic`] defines the results, [`kernels`] compute them, all to the same bits.
+//!
+//! Taken: Conv (grouped only as depthwise), MatMul and Gemm with constant weights, MatMul of two activations, Add, Mul,
+//! MaxPool, AveragePool, GlobalAveragePool, Concat, Transpose, Reshape and its kin, and, fused or as tables, Relu, Clip,
+//! LeakyRelu, Sigmoid, Tanh, HardSigmoid and HardSwish. Activations u8 or s8, one scale a tensor; weights s8 or u8, a scale a
+//! tensor or a channel, zero point 0 (128 for u8). Static shapes, batch 1.
+//!
+//! This module knows nothing of affectd and could be a crate of its own.
+
+pub mod arithmetic;
+pub mod convolution;
+pub mod gemm;
+mod import;
+pub mod kernels;
+mod onnx;
+pub mod pointwise;
+pub mod pool;
+pub mod program;
+pub mod rearrange;
+
+#[cfg(test)]
+mod tests;
+
+use tract_onnx::pb::ModelProto;
+
+pub use kernels::Kind;
+pub use program::Program;
+
+/// A graph's inputs (name and dimensions; initializers are none) and the names of its outputs; `None` if an input has no
+/// static shape.
+pub fn signature(model: &ModelProto) -> Option<(Vec<(String, Vec<usize>)>, Vec<String>)> {
+    let graph = model.graph.as_ref()?;
+    let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+    let inputs = graph
+        .input
+        .iter()
+        .filter(|input| !constant(&input.name))
+        .map(|input| Some((input.name.clone(), onnx::static_dims(input)?)))
+        .collect::<Option<_>>()?;
+    Some((inputs, graph.output.iter().map(|output| output.name.clone()).collect()))
+}
+
+/// Why a graph cannot be computed in integers: the node, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{node}: {reason}")]
+pub struct Untaken {
+    pub node: String,
+    pub reason: String,
+}
+
+/// Compiles `model` for the kernels `kind`. Inputs and outputs are in the order of `inputs` and `outputs`, by name.
+pub fn compile(model: &ModelProto, inputs: &[&str], outputs: &[&str], kind: Kind) -> Result<Program, Untaken> {
+    match kind {
+        Kind::Reference => import::compile::<kernels::reference::Reference>(model, inputs, outputs),
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => import::compile::<kernels::avx2::Avx2>(model, inputs, outputs),
+    }
+    .map(|draft| Program::new(kind, draft))
+}

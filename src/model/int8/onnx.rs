@@ -1,0 +1,113 @@
+//! Reading an ONNX file's parts: attributes, constants, shapes.
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::dimension;
+use tract_onnx::pb::{NodeProto, TensorProto, ValueInfoProto, type_proto};
+
+/// A constant tensor's values.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    F32(Vec<f32>),
+    I64(Vec<i64>),
+    I32(Vec<i32>),
+    I8(Vec<i8>),
+    U8(Vec<u8>),
+}
+
+/// A constant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Constant {
+    pub dims: Vec<usize>,
+    pub values: Values,
+}
+
+impl Constant {
+    pub fn of(tensor: &TensorProto) -> Option<Constant> {
+        let raw = &tensor.raw_data[..];
+        let values = match DataType::try_from(tensor.data_type).ok()? {
+            DataType::Float if raw.is_empty() => Values::F32(tensor.float_data.clone()),
+            DataType::Float => Values::F32(words(raw)?.map(f32::from_le_bytes).collect()),
+            DataType::Int32 if raw.is_empty() => Values::I32(tensor.int32_data.clone()),
+            DataType::Int32 => Values::I32(words(raw)?.map(i32::from_le_bytes).collect()),
+            DataType::Int64 if raw.is_empty() => Values::I64(tensor.int64_data.clone()),
+            DataType::Int64 => Values::I64(words(raw)?.map(i64::from_le_bytes).collect()),
+            DataType::Int8 if raw.is_empty() => Values::I8(tensor.int32_data.iter().map(|v| *v as i8).collect()),
+            DataType::Int8 => Values::I8(raw.iter().map(|v| *v as i8).collect()),
+            DataType::Uint8 if raw.is_empty() => Values::U8(tensor.int32_data.iter().map(|v| *v as u8).collect()),
+            DataType::Uint8 => Values::U8(raw.to_vec()),
+            _ => return None,
+        };
+        let dims: Vec<usize> = tensor
+            .dims
+            .iter()
+            .map(|d| usize::try_from(*d).ok())
+            .collect::<Option<_>>()?;
+        let constant = Constant { dims, values };
+        (constant.len() == constant.dims.iter().product::<usize>()).then_some(constant)
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.values {
+            Values::F32(v) => v.len(),
+            Values::I64(v) => v.len(),
+            Values::I32(v) => v.len(),
+            Values::I8(v) => v.len(),
+            Values::U8(v) => v.len(),
+        }
+    }
+
+    pub fn floats(&self) -> Option<&[f32]> {
+        match &self.values {
+            Values::F32(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    pub fn integers(&self) -> Option<&[i64]> {
+        match &self.values {
+            Values::I64(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+
+fn words<const N: usize>(raw: &[u8]) -> Option<impl Iterator<Item = [u8; N]> + '_> {
+    let (words, rest) = raw.as_chunks::<N>();
+    rest.is_empty().then(|| words.iter().copied())
+}
+
+/// Attributes by name.
+pub trait Attributes {
+    fn integer(&self, name: &str, default: i64) -> i64;
+    fn integers(&self, name: &str) -> Option<&[i64]>;
+    fn float(&self, name: &str, default: f32) -> f32;
+    fn text(&self, name: &str) -> Option<&[u8]>;
+}
+
+impl Attributes for NodeProto {
+    fn integer(&self, name: &str, default: i64) -> i64 {
+        self.attribute.iter().find(|a| a.name == name).map_or(default, |a| a.i)
+    }
+
+    fn integers(&self, name: &str) -> Option<&[i64]> {
+        self.attribute.iter().find(|a| a.name == name).map(|a| &a.ints[..])
+    }
+
+    fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute.iter().find(|a| a.name == name).map_or(default, |a| a.f)
+    }
+
+    fn text(&self, name: &str) -> Option<&[u8]> {
+        self.attribute.iter().find(|a| a.name == name).map(|a| &a.s[..])
+    }
+}
+
+/// The static shape of a graph's input or output.
+pub fn static_dims(value: &ValueInfoProto) -> Option<Vec<usize>> {
+    let type_proto::Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
+    let fixed = |d: &tract_onnx::pb::tensor_shape_proto::Dimension| match d.value.as_ref()? {
+        dimension::Value::DimValue(n) => usize::try_from(*n).ok().filter(|n| *n > 0),
+        dimension::Value::DimParam(_) => None,
+    };
+    tensor.shape.as_ref()?.dim.iter().map(fixed).collect()
+}
