@@ -12,8 +12,8 @@
 # matrix products and SVE among them, which no such board has. Instructions are not time: they say how much work there
 # is, not how long each takes.
 #
-# Wants qemu-user with plugins, as in Debian 12 and Ubuntu 24.04: later packages are static and have none. QEMU=PATH names
-# another qemu-aarch64; QEMU_LD_PREFIX the folder with the program's libraries, by default Debian's cross libc.
+# Wants qemu-user with plugins, as Debian 12 has it: later packages are static and have none. QEMU=PATH names another
+# qemu-aarch64, QEMU_LD_PREFIX the root folder of the program's libraries.
 set -euo pipefail
 
 usage() {
@@ -34,7 +34,13 @@ done
 [ ${#cpus[@]} -gt 0 ] || cpus=(cortex-a72 cortex-a76 max)
 
 qemu=${QEMU:-qemu-aarch64}
-export QEMU_LD_PREFIX=${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}
+if [ -z "${QEMU_LD_PREFIX:-}" ]; then
+    # The board's own libc where it is installed, else the cross compiler's. With both, the latter's loader would find the
+    # former's libc, of another build, and threads would never start.
+    QEMU_LD_PREFIX=/usr/aarch64-linux-gnu
+    [ ! -e /lib/ld-linux-aarch64.so.1 ] || QEMU_LD_PREFIX=/
+fi
+export QEMU_LD_PREFIX
 # Not with grep -q, which would leave QEMU with a broken pipe and the pipe with its failure.
 if ! "$qemu" --help | grep -e '^-plugin ' >/dev/null; then
     echo "$qemu: not installed, or built without plugins (see the head of $0)" >&2

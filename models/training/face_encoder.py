@@ -406,7 +406,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the data folder")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export-now", action="store_true", help="export the newest checkpoint, do not train on")
     return parser.parse_args()

@@ -11,7 +11,7 @@ SIZE = 48
 
 
 def load_split(data, split):
-    """FER+ `split`: faces u8 [N, 48, 48]; votes f32 [N, 8], each row a distribution; and bool [N], whether more than half
+    """FER+ `split`: faces u8 [N, 48, 48]; votes f32 [N, 8], each row a distribution; bool [N], whether more than half
     of all ten people chose the same expression.
 
     Votes for "unknown" and "not a face" are removed; a face on which those two won is dropped.

@@ -101,7 +101,7 @@ def report(label, result):
     print(label, "; ".join(parts), flush=True)
 
 
-def train(items, windows, validation, steps, batch, rate, seed, every=250):
+def train(items, windows, validation, steps, batch, rate, seed, every=500):
     """Train one network; returns (score, state) of the averaged weights at their best moment.
 
     `validation` is {name: ticks}; the best moment is that of the highest mean score over them.
@@ -130,7 +130,7 @@ def train(items, windows, validation, steps, batch, rate, seed, every=250):
         if (step + 1) % every == 0:
             results = {name: measure(average.module.eval(), ticks) for name, ticks in validation.items()}
             mean = sum(score(result) for result in results.values()) / len(results)
-            print(f"seed {seed} step {step + 1} loss {loss.item():.3f} {time.time() - start:.0f} s score {mean:.4f}")
+            print(f"seed {seed} step {step + 1} loss {loss.item():.3f} {time.time() - start:.0f} s score {mean:.4f}", flush=True)
             for name, result in results.items():
                 report(f"    {name}:", result)
             if mean > best:
@@ -201,7 +201,7 @@ def register(f32, prior_variance, results):
 
 
 def learned_performances(corpora, options):
-    """The training performances with blended embeddings; what went into them is kept in --work for the same encoder."""
+    """The training performances with out-of-fold embeddings; what went into them is kept in --work for the same encoder."""
     folder = options.work / f"heard_by_{bundle.sha256(bundle.MODELS / 'voice_encoder.f32.onnx')[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     teacher, _ = voice_encoder.load(options.work / "voice_encoder")
@@ -217,7 +217,7 @@ def learned_performances(corpora, options):
 
     students = out_of_fold.students(teacher, corpora, ravdess + nemo, folder, options.student_epochs)
     by_students = heard("students", lambda u: students[out_of_fold.fold_of(u)])
-    return out_of_fold.blend(heard("teacher", lambda u: teacher), by_students)
+    return out_of_fold.matched(by_students, heard("teacher", lambda u: teacher))
 
 
 def main():
@@ -227,9 +227,9 @@ def main():
     parser.add_argument("--student-epochs", type=int, default=12)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--windows", type=int, default=40_000, help="how many different training windows")
+    parser.add_argument("--windows", type=int, default=20_000, help="how many different training windows")
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
 
     corpora = Corpora(options.data, options.work)

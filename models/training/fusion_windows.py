@@ -27,12 +27,12 @@ SOURCE_NAMES = ["Neutral", "Happy", "Surprised", "Sad", "Angry", "Disgust", "Fea
 
 @dataclasses.dataclass
 class Performance:
-    """Grid point g is the time g * 0.1 s. voice [passes, grid, 64], voiced [grid] bool, frames {video frame: row of face}."""
+    """One recording, its voice at the grid points g * 0.1 s and its faces at video frames."""
 
     utterance: object
     target: np.ndarray  # [2]
-    voice: np.ndarray
-    voiced: np.ndarray
+    voice: np.ndarray  # [passes, grid, 64], 0 where not voiced
+    voiced: np.ndarray  # [grid] bool
     face: np.ndarray  # [rows, 7] posteriors
     row_of_frame: np.ndarray  # [frames of the video], -1 where no face
 

@@ -89,7 +89,7 @@ impl Engine {
     /// Loads a whole file, and says what its inputs and outputs are.
     pub fn load_file(bytes: &[u8], kernel: Kernel) -> TractResult<(Engine, Vec<Vec<usize>>)> {
         let proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..])?;
-        let (inputs, outputs) = int8::signature(&proto)
+        let int8::Signature { inputs, outputs } = int8::Signature::of(&proto)
             .ok_or_else(|| anyhow::anyhow!("it has inputs without a static shape: export it with fixed dimensions"))?;
         let named: Vec<Named> = inputs.iter().map(|(name, dims)| (name.as_str(), &dims[..])).collect();
         let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();

@@ -108,3 +108,62 @@ fn a_signal_ends_it_in_order() {
     assert!(child.wait().unwrap().success());
     assert!(rest < 30, "{rest} lines came after the signal");
 }
+
+#[test]
+fn the_integer_kernels_and_tract_see_the_same() {
+    let with = |kernel: &str| {
+        let run = affectd()
+            .env("AFFECTD_KERNEL", kernel)
+            .args(["run", "--input"])
+            .arg(demo())
+            .output()
+            .unwrap();
+        Replay::from(run).lines
+    };
+    let near = |a: &Value, b: &Value, tolerance: f64| match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => (a - b).abs() <= tolerance,
+        (a, b) => a == b,
+    };
+    let tract = with("tract");
+    for kernel in ["reference", ""] {
+        let ours = with(kernel);
+        assert_eq!(ours.len(), tract.len());
+        for (a, b) in ours.iter().zip(&tract) {
+            assert_eq!(a["modalities"], b["modalities"]);
+            assert_eq!(a["face"]["id"], b["face"]["id"]);
+            assert!(near(&a["valence"], &b["valence"], 0.03), "{a}\n{b}");
+            assert!(near(&a["arousal"], &b["arousal"], 0.03), "{a}\n{b}");
+            for k in 0..4 {
+                assert!(near(&a["face"]["box"][k], &b["face"]["box"][k], 0.01), "{a}\n{b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn kernels_this_processor_lacks_are_named() {
+    let run = affectd().env("AFFECTD_KERNEL", "abacus").arg("bench").output().unwrap();
+    assert_eq!(run.status.code(), Some(4));
+    let error = String::from_utf8(run.stderr).unwrap();
+    assert!(error.contains("AFFECTD_KERNEL=abacus: this processor runs "), "{error}");
+    assert!(error.contains("reference or tract"), "{error}");
+}
+
+#[test]
+fn bench_tells_the_speed_of_every_graph() {
+    let run = affectd()
+        .args(["bench", "--json", "--iterations", "3"])
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let graphs = report["graphs"].as_array().unwrap();
+    assert_eq!(graphs.len(), 4);
+    for graph in graphs {
+        assert_eq!(graph["int8_share"], 1.0, "{graph}");
+        assert!(graph["macs"].as_u64().unwrap() > 100_000, "{graph}");
+        assert!(
+            graph["median_ms"].as_f64().unwrap() <= graph["p99_ms"].as_f64().unwrap(),
+            "{graph}"
+        );
+    }
+}

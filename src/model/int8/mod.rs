@@ -31,18 +31,28 @@ use tract_onnx::pb::ModelProto;
 pub use kernels::Kind;
 pub use program::Program;
 
-/// A graph's inputs (name and dimensions; initializers are none) and the names of its outputs; `None` if an input has no
-/// static shape.
-pub fn signature(model: &ModelProto) -> Option<(Vec<(String, Vec<usize>)>, Vec<String>)> {
-    let graph = model.graph.as_ref()?;
-    let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
-    let inputs = graph
-        .input
-        .iter()
-        .filter(|input| !constant(&input.name))
-        .map(|input| Some((input.name.clone(), onnx::static_dims(input)?)))
-        .collect::<Option<_>>()?;
-    Some((inputs, graph.output.iter().map(|output| output.name.clone()).collect()))
+/// What a graph takes and gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// Name and dimensions; initializers are no inputs.
+    pub inputs: Vec<(String, Vec<usize>)>,
+    pub outputs: Vec<String>,
+}
+
+impl Signature {
+    /// `None` if an input has no static shape.
+    pub fn of(model: &ModelProto) -> Option<Signature> {
+        let graph = model.graph.as_ref()?;
+        let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+        let inputs = graph
+            .input
+            .iter()
+            .filter(|input| !constant(&input.name))
+            .map(|input| Some((input.name.clone(), onnx::static_dims(input)?)))
+            .collect::<Option<_>>()?;
+        let outputs = graph.output.iter().map(|output| output.name.clone()).collect();
+        Some(Signature { inputs, outputs })
+    }
 }
 
 /// Why a graph cannot be computed in integers: the node, and what is wrong with it.

@@ -11,6 +11,14 @@ use super::super::rearrange::{Concat, Gather};
 use super::operators::{Input, Operator, Pending, row_major_strides};
 use super::{Importer, QuantizedConstant, Reason, per_entry};
 
+/// What sums of products are made with, for each output.
+struct Sums {
+    weights: Vec<i8>,
+    /// In units of input scale × weight scale.
+    biases: Vec<i32>,
+    factors: Vec<f32>,
+}
+
 impl<F: Family> Importer<F> {
     /// Adds the step that leaves `pending` as s8 values quantized as `to` says.
     pub(super) fn finish(&mut self, pending: Pending, to: Quantization) -> Result<Slot, Reason> {
@@ -128,25 +136,26 @@ impl<F: Family> Importer<F> {
                 bias,
                 depthwise,
             } => {
-                let (w, bias, factors) = self.sums(input, &weights, bias.as_ref(), scale)?;
+                let sums = self.sums(input, &weights, bias.as_ref(), scale)?;
                 let zero_point = self.activation(input).quantization.zero_point as i8;
                 if depthwise {
-                    let op = Depthwise::new::<F>(window, zero_point, &w, &bias, &factors);
+                    let op = Depthwise::new::<F>(window, zero_point, &sums.weights, &sums.biases, &sums.factors);
                     return match out {
                         Target::Slot(out, bounds) => Ok(Step::Depthwise { op, input, bounds, out }),
                         Target::Output(..) => Err("is depthwise and not quantized".into()),
                     };
                 }
                 let channels = weights.dims[1];
-                let op = Convolution::new::<F>(window, channels, zero_point, &w, &bias, &factors);
+                let op =
+                    Convolution::new::<F>(window, channels, zero_point, &sums.weights, &sums.biases, &sums.factors);
                 Ok(Step::Convolution { op, input, out })
             }
             Operator::Linear { input, weights, bias } => {
                 if self.activation(input).quantization.zero_point != 0 {
                     return Err("multiplies a matrix whose zero point is not 0".into());
                 }
-                let (w, bias, factors) = self.sums(input, &weights, bias.as_ref(), scale)?;
-                let weights = Weights::pack::<F>(&w, &bias, &factors);
+                let sums = self.sums(input, &weights, bias.as_ref(), scale)?;
+                let weights = Weights::pack::<F>(&sums.weights, &sums.biases, &sums.factors);
                 Ok(Step::Linear { weights, input, out })
             }
             Operator::Product { left, right } => {
@@ -165,14 +174,13 @@ impl<F: Family> Importer<F> {
         }
     }
 
-    /// Weights, biases in units of input × weight scale, and factors, for each output.
     fn sums(
         &self,
         input: Slot,
         weights: &QuantizedConstant,
         bias: Option<&QuantizedConstant>,
         scale: f32,
-    ) -> Result<(Vec<i8>, Vec<i32>, Vec<f32>), Reason> {
+    ) -> Result<Sums, Reason> {
         let outputs = weights.dims[0];
         let scale_of = per_entry(&[outputs], 0, weights.scales.len())
             .filter(|_| weights.scales.len() == 1 || weights.axis == 0)
@@ -200,7 +208,11 @@ impl<F: Family> Importer<F> {
             }
         };
         let factors = (0..outputs).map(|o| factor(from, weight_scale(o), scale)).collect();
-        Ok((integers, biases, factors))
+        Ok(Sums {
+            weights: integers,
+            biases,
+            factors,
+        })
     }
 
     fn pairwise(

@@ -30,7 +30,7 @@ enum Value {
     Constant(Constant),
     /// What DequantizeLinear makes of constants.
     Quantized(QuantizedConstant),
-    Pending(Pending),
+    Pending(Box<Pending>),
 }
 
 /// Constant integers and their scales.
@@ -125,7 +125,7 @@ impl<F: Family> Importer<F> {
                     .ok_or("a constant of a type that is not read")?;
                 Value::Constant(constant)
             }
-            _ => Value::Pending(self.operator(node)?),
+            _ => Value::Pending(Box::new(self.operator(node)?)),
         };
         self.values.insert(output.clone(), value);
         Ok(())
@@ -211,7 +211,7 @@ impl<F: Family> Importer<F> {
                 self.draft.steps.push(Step::Quantize { input, out });
                 out
             }
-            Value::Pending(pending) => self.finish(pending, to)?,
+            Value::Pending(pending) => self.finish(*pending, to)?,
             Value::Real(slot) => {
                 let same = operators::Pending::unary(slot, self.activation(slot).dims.clone(), |x| x);
                 self.finish(same, to)?
@@ -275,7 +275,7 @@ impl<F: Family> Importer<F> {
             }
             Some(Value::Pending(pending)) => {
                 self.draft.outputs.push(pending.dims.clone());
-                self.finish_real(pending, output)
+                self.finish_real(*pending, output)
             }
             Some(_) => Err("is not computed".into()),
             None => Err("is not in the graph".into()),

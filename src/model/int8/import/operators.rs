@@ -176,14 +176,17 @@ impl<F: Family> Importer<F> {
 
     /// A ReLU or Clip: fused into the operator before it, unless something else reads that one's result too.
     fn clip(&self, node: &NodeProto, low: f32, high: f32) -> Result<Pending, Reason> {
-        if !(low <= high) {
+        if low > high || low.is_nan() || high.is_nan() {
             return Err("has its lower limit above the upper one".into());
         }
         match self.value(node, 0)? {
             Value::Pending(before) if self.readers.get(&node.input[0]) == Some(&1) => {
                 let (a, b) = before.clip.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
                 let clip = Some((low.max(a).min(b), high.min(b).max(a)));
-                Ok(Pending { clip, ..before.clone() })
+                Ok(Pending {
+                    clip,
+                    ..(**before).clone()
+                })
             }
             _ => self.unary(node, move |x| x.max(low).min(high)),
         }
