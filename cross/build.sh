@@ -48,19 +48,17 @@ for package in "${packages[@]}"; do
 done
 
 if [ ${#missing[@]} -gt 0 ]; then
-    as_root=()
-    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    sudo=sudo
+    [ "$(id -u)" != 0 ] || sudo=
     if [ $install = no ]; then
         echo "missing: ${missing[*]}" >&2
         [ "${cargo[0]}" = cargo ] || echo "rustc-web is Debian's; with rustup, run instead: rustup target add $triple" >&2
-        echo "run this again with --install, or:" >&2
-        echo "    ${as_root[*]} dpkg --add-architecture $debian" >&2
-        echo "    ${as_root[*]} apt-get update && ${as_root[*]} apt-get install --no-install-recommends ${missing[*]}" >&2
+        echo "to install the rest: $0 $board --install" >&2
         exit 1
     fi
-    "${as_root[@]}" dpkg --add-architecture "$debian"
-    "${as_root[@]}" apt-get update
-    "${as_root[@]}" apt-get install -y --no-install-recommends "${missing[@]}"
+    $sudo dpkg --add-architecture "$debian"
+    $sudo apt-get update
+    $sudo apt-get install -y --no-install-recommends "${missing[@]}"
 fi
 
 # Cargo wants the triple in two spellings: upper case for itself, as it is for the cc crate.

@@ -26,6 +26,8 @@ from quantize import macs
 
 FORMS = {"f32": "f32", "s8": "int8", "u8": "u8"}
 WARM_UP_RUNS = 3
+# affectd takes a number of runs, not a time: so many tell how long one takes.
+PROBE_RUNS = 20
 
 
 class Onnxruntime:
@@ -69,15 +71,19 @@ class Affectd:
     def __init__(self, binary, path, kernel=None):
         self.command = [str(binary), "bench", "--json", "--model", str(path)]
         self.environment = os.environ | ({"AFFECTD_KERNEL": kernel} if kernel else {})
+        self.expected_ms = self.bench(PROBE_RUNS)["median_ms"]
 
-    def time(self, seconds):
+    def bench(self, iterations):
         """The graph's entry in what `affectd bench --json` prints."""
-        command = [*self.command, "--seconds", f"{seconds:g}"]
+        command = [*self.command, "--iterations", str(iterations)]
         done = subprocess.run(command, check=False, env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
         (graph,) = json.loads(done.stdout)["graphs"]
         return graph
+
+    def time(self, seconds):
+        return self.bench(max(1, round(seconds * 1e3 / self.expected_ms)))
 
 
 def find(name, form, folders):

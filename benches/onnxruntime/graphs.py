@@ -23,7 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "models" / "training"))
-from quantize import macs, quantize  # noqa: E402
+from quantize import macs, quantize
 
 SEED = 3
 CALIBRATION_INPUTS = 8

@@ -2,12 +2,14 @@
 
     python models/training/evaluate.py clips --dir DIR [--affectd target/release/affectd]
 
-Every clip is replayed. One line a clip shows in how many estimates there was a face and the mean valence and arousal;
-names in RAVDESS style (modality-channel-emotion-…) are also summed up by emotion. The last line is one JSON object.
+Every clip is replayed, every picture looked at. One line a clip shows in which share of the pictures and of the estimates
+there was a face, and the mean valence and arousal; names in RAVDESS style (modality-channel-emotion-…) are also summed up by emotion. The last line is one JSON object.
 """
 
 import argparse
 import json
+import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -25,11 +27,14 @@ def mean(values):
     return sum(values) / len(values) if values else None
 
 
-def estimates(affectd, clip):
-    done = subprocess.run([affectd, "run", "--input", clip], capture_output=True, text=True)
+def replay(affectd, clip):
+    """The estimates, and the share of pictures with a face (None without pictures)."""
+    every_picture = {**os.environ, "AFFECTD_FACE_RATE_HZ": "60"}
+    done = subprocess.run([affectd, "run", "--input", clip], capture_output=True, text=True, env=every_picture)
     if done.returncode != 0:
         sys.exit(f"{clip}: affectd ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    looked, faces = map(int, re.search(r"(\d+) looked at, (\d+) with a face", done.stderr).groups())
+    return [json.loads(line) for line in done.stdout.splitlines()], faces / looked if looked else None
 
 
 def emotion_of(clip):
@@ -41,9 +46,10 @@ def clips(affectd, folder):
     by_emotion = defaultdict(list)
     rows = []
     for clip in sorted(p for p in Path(folder).iterdir() if p.suffix in CLIPS):
-        lines = estimates(affectd, clip)
+        lines, pictures = replay(affectd, clip)
         row = {
             "clip": clip.name,
+            "pictures_with_face": pictures,
             "faces": mean([line["face"] is not None for line in lines]),
             "valence": mean([line["valence"] for line in lines]),
             "arousal": mean([line["arousal"] for line in lines]),
@@ -63,6 +69,7 @@ def clips(affectd, folder):
 
     summary = {
         "clips": len(rows),
+        "pictures_with_face_least": min((row["pictures_with_face"] for row in rows if row["pictures_with_face"] is not None), default=None),
         "faces_mean": mean([row["faces"] for row in rows]),
         "faces_least": min(row["faces"] or 0.0 for row in rows),
         "absolute_valence": mean([row["absolute_valence"] for row in rows]),

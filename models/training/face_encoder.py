@@ -373,7 +373,7 @@ def register(figures):
                 "clamp_deviations": 3.0,
             },
             "macs": quantize.macs(bundle.MODELS / f"{NAME}.f32.onnx"),
-            "licence": "weights MIT; trained on FER+ (labels MIT) over FER2013 images, which are for research only",
+            "licence": "research only: trained on FER+ (labels MIT) over FER2013 images, which are for research only",
             "source": "trained by affectd on the vote distributions of FER+; valence and arousal are category-derived",
             "figures": figures,
         },

@@ -178,7 +178,7 @@ def register(f32, prior_variance, results):
         for condition, kinds in result.items():
             for kind in ("tick", "clip"):
                 for dimension, value in zip(DIMENSIONS, kinds[kind]):
-                    name = f"CCC {dimension}, {condition}, per {kind}, category-derived targets"
+                    name = f"CCC {dimension}, {condition}, per {kind}"
                     entries.append({"name": name, "value": round(value, 3), "split": split, "command": command})
     inputs, outputs = static_export.shapes(f32)
     entry = {

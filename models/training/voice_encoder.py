@@ -267,7 +267,7 @@ def export_and_register(corpora, utterances, encoder, heads, epochs_done, final)
         windows = Windows(corpora, corpora.select(corpus, part))
         for kind, values in measure(encode, heads, windows).items():
             for dimension, value in zip(("valence", "arousal"), values):
-                name = f"CCC {dimension}, per {kind}, category-derived targets, linear readout"
+                name = f"CCC {dimension}, per {kind}, linear readout"
                 figures.append({"name": name, "value": round(value, 3), "split": split, "command": command})
         exact = measure(encoder, heads, windows)
         print(split, "int8", [f["value"] for f in figures[-4:]], "f32", exact, flush=True)

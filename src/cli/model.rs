@@ -42,8 +42,11 @@ pub fn card(bundle: &Bundle) -> Result<String, Failure> {
         );
         let _ = writeln!(card, "  source   {}", graph.source);
         let _ = writeln!(card, "  licence  {}", graph.licence);
-        for figure in &graph.figures {
-            let _ = writeln!(card, "  figure   {}: {} ({})", figure.name, figure.value, figure.split);
+        for on_split in graph.figures.chunk_by(|a, b| a.split == b.split) {
+            let _ = writeln!(card, "  figures  on {}, by {}", on_split[0].split, on_split[0].command);
+            for figure in on_split {
+                let _ = writeln!(card, "           {:>8}  {}", figure.value.to_string(), figure.name);
+            }
         }
     }
     let _ = writeln!(card, "\n{LIMITS}");

@@ -122,7 +122,7 @@ fn the_card_names_licence_source_and_figures_of_every_graph() {
     for graph in ["face_detector", "face_encoder", "voice_encoder", "fusion"] {
         assert!(card.contains(&format!("\n{graph} ")), "{card}");
     }
-    for word in ["  licence  ", "  source   ", "  figure   "] {
+    for word in ["  licence  ", "  source   ", "  figures  "] {
         assert!(card.matches(word).count() >= 4, "{card}");
     }
     assert!(card.contains("What it cannot tell: how somebody feels."));
