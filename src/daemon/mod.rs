@@ -26,9 +26,9 @@ use crate::capture::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSou
 use crate::config::{Config, Pace, Source};
 use crate::face::{FaceStage, Look};
 use crate::failure::Failure;
-use crate::fusion::FusionStage;
+use crate::fusion::{Estimate, FusionStage};
 use crate::model::{Bundle, ModelError};
-use crate::output::{Estimate, OutputError, OutputSpec};
+use crate::output::{OutputError, OutputSpec};
 
 use crew::Crew;
 use feed::{Event, Feed, Seen};

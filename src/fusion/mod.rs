@@ -10,5 +10,5 @@ pub mod timeline;
 
 pub use estimator::{Affect, Estimator};
 pub use smoothing::Smoother;
-pub use stage::{FusionSettings, FusionStage};
+pub use stage::{Estimate, FusionSettings, FusionStage};
 pub use timeline::{Timeline, Window};

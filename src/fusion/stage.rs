@@ -5,10 +5,9 @@ use std::time::Duration;
 use crate::capture::AudioChunk;
 use crate::face::FaceObservation;
 use crate::model::{Bundle, GraphName, ModelError};
-use crate::output::Estimate;
-use crate::voice::VoiceStage;
+use crate::voice::{VoiceObservation, VoiceStage};
 
-use super::estimator::Estimator;
+use super::estimator::{Affect, Estimator};
 use super::smoothing::Smoother;
 use super::timeline::Timeline;
 
@@ -18,6 +17,22 @@ pub struct FusionSettings {
     /// From one estimate to the next; a whole fraction of the network's step.
     pub period: Duration,
     pub time_constant: Duration,
+}
+
+/// What was made of one tick.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// Counts from 1, without gaps at the source: a gap in what arrives is what got lost on the way.
+    pub seq: u64,
+    /// On the source's clock.
+    pub at: Duration,
+    /// `None` with neither face nor voice.
+    pub affect: Option<Affect>,
+    /// What the newest step of `affect` rests on.
+    pub from_face: bool,
+    pub from_voice: bool,
+    pub face: Option<FaceObservation>,
+    pub voice: Option<VoiceObservation>,
 }
 
 pub struct FusionStage {

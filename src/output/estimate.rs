@@ -1,67 +1,48 @@
 //! The estimate, as users and scripts read it. Schema 1: a change that could break a reader bumps the number.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::face::{EXPRESSIONS, FaceObservation};
-use crate::fusion::Affect;
-use crate::voice::VoiceObservation;
+use crate::face::EXPRESSIONS;
+use crate::fusion::{Affect, Estimate};
 
 pub const SCHEMA: u32 = 1;
 /// Expressions less likely than this are left out of the line.
 const MIN_SHOWN: f32 = 0.05;
 
-/// What was made of one tick.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Estimate {
-    /// Counts from 1, without gaps at the source: a gap in what arrives is what got lost on the way.
-    pub seq: u64,
-    /// On the source's clock.
-    pub at: Duration,
-    /// `None` with neither face nor voice.
-    pub affect: Option<Affect>,
-    /// What the newest step of `affect` rests on.
-    pub from_face: bool,
-    pub from_voice: bool,
-    pub face: Option<FaceObservation>,
-    pub voice: Option<VoiceObservation>,
-}
-
-impl Estimate {
-    /// Appends the JSON object: `now` gives the latency, `wall` the time of day if it is known.
-    pub fn write_json(&self, line: &mut Vec<u8>, now: Instant, wall: Option<SystemTime>) {
-        let affect = |value: fn(&Affect) -> f32| self.affect.as_ref().map(|a| rounded(value(a), 3));
-        let newest = self
-            .face
-            .map(|f| f.captured)
-            .max(self.voice.as_ref().map(|v| v.captured));
-        let json = Json {
-            schema: SCHEMA,
-            seq: self.seq,
-            t: (self.at.as_secs_f64() * 1000.0).round() / 1000.0,
-            time: wall.map(|w| humantime::format_rfc3339_millis(w).to_string()),
-            valence: affect(|a| a.valence),
-            arousal: affect(|a| a.arousal),
-            confidence: affect(|a| a.confidence),
-            modalities: [(self.from_face, "face"), (self.from_voice, "voice")]
-                .into_iter()
-                .filter_map(|(present, name)| present.then_some(name))
-                .collect(),
-            face: self.face.as_ref().map(|f| FaceJson {
-                id: f.id,
-                bounds: [f.bounds.x, f.bounds.y, f.bounds.w, f.bounds.h].map(|v| rounded(v, 3)),
-                score: rounded(f.score, 2),
-            }),
-            voice: self.voice.as_ref().map(|v| VoiceJson {
-                active: v.active,
-                level_db: v.level_db.map(|db| rounded(db, 1)),
-            }),
-            expression: self.face.as_ref().map(|f| ExpressionJson::of(&f.expressions.0)),
-            latency_ms: newest.map(|then| now.saturating_duration_since(then).as_millis() as u64),
-        };
-        serde_json::to_writer(line, &json).expect("plain numbers and strings serialize into memory");
-    }
+/// Appends `estimate` as a JSON object: `now` gives the latency, `wall` the time of day if it is known.
+pub fn write_json(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: Option<SystemTime>) {
+    let affect = |value: fn(&Affect) -> f32| estimate.affect.as_ref().map(|a| rounded(value(a), 3));
+    let newest = estimate
+        .face
+        .map(|f| f.captured)
+        .max(estimate.voice.as_ref().map(|v| v.captured));
+    let json = Json {
+        schema: SCHEMA,
+        seq: estimate.seq,
+        t: (estimate.at.as_secs_f64() * 1000.0).round() / 1000.0,
+        time: wall.map(|w| humantime::format_rfc3339_millis(w).to_string()),
+        valence: affect(|a| a.valence),
+        arousal: affect(|a| a.arousal),
+        confidence: affect(|a| a.confidence),
+        modalities: [(estimate.from_face, "face"), (estimate.from_voice, "voice")]
+            .into_iter()
+            .filter_map(|(present, name)| present.then_some(name))
+            .collect(),
+        face: estimate.face.as_ref().map(|f| FaceJson {
+            id: f.id,
+            bounds: [f.bounds.x, f.bounds.y, f.bounds.w, f.bounds.h].map(|v| rounded(v, 3)),
+            score: rounded(f.score, 2),
+        }),
+        voice: estimate.voice.as_ref().map(|v| VoiceJson {
+            active: v.active,
+            level_db: v.level_db.map(|db| rounded(db, 1)),
+        }),
+        expression: estimate.face.as_ref().map(|f| ExpressionJson::of(&f.expressions.0)),
+        latency_ms: newest.map(|then| now.saturating_duration_since(then).as_millis() as u64),
+    };
+    serde_json::to_writer(line, &json).expect("plain numbers and strings serialize into memory");
 }
 
 /// To `digits` decimals, so that a line carries what is known and no more; never −0, and null if not a number.
@@ -128,13 +109,15 @@ impl Serialize for ExpressionJson {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::face::Expressions;
     use crate::face::geometry::Rect;
+    use crate::face::{Expressions, FaceObservation};
+    use crate::voice::VoiceObservation;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn line(estimate: &Estimate, now: Instant, wall: Option<SystemTime>) -> String {
         let mut line = Vec::new();
-        estimate.write_json(&mut line, now, wall);
+        write_json(estimate, &mut line, now, wall);
         String::from_utf8(line).unwrap()
     }
 

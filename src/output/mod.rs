@@ -10,7 +10,7 @@ pub mod wall_clock;
 use std::fmt;
 use std::str::FromStr;
 
-pub use estimate::Estimate;
+use crate::fusion::Estimate;
 
 /// A place estimates are written to.
 pub trait Output: Send {

@@ -3,8 +3,10 @@
 use std::io::{ErrorKind, Write};
 use std::time::Instant;
 
+use super::estimate::write_json;
 use super::wall_clock::WallClock;
-use super::{Estimate, Output, OutputError};
+use super::{Output, OutputError};
+use crate::fusion::Estimate;
 
 #[derive(Debug, Default)]
 pub struct Stdout {
@@ -15,7 +17,7 @@ pub struct Stdout {
 impl Output for Stdout {
     fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError> {
         self.line.clear();
-        estimate.write_json(&mut self.line, Instant::now(), self.clock.now());
+        write_json(estimate, &mut self.line, Instant::now(), self.clock.now());
         self.line.push(b'\n');
         // One write a line: a reader never sees half of one.
         let mut out = std::io::stdout().lock();

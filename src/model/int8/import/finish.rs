@@ -8,7 +8,8 @@ use super::super::pointwise::{Operation, Pairwise, Table};
 use super::super::pool::{AveragePool, MaxPool};
 use super::super::program::{Activation, Operand, Slot, Step, Target};
 use super::super::rearrange::{Concat, Gather};
-use super::operators::{Input, Operator, Pending, row_major_strides};
+use super::operators::{Input, Operator, Pending};
+use super::shapes::row_major_strides;
 use super::{Importer, QuantizedConstant, Reason, per_entry};
 
 /// What sums of products are made with, for each output.

@@ -5,6 +5,7 @@
 
 mod finish;
 mod operators;
+mod shapes;
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
