@@ -53,7 +53,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
                 Some(path) => cli::bench::file(&path, runs)?,
                 None => {
                     let config = load(&common, &common.overrides())?;
-                    cli::bench::bundle(&Bundle::open(config.models.as_deref())?, runs)?
+                    cli::bench::models(&config, runs)?
                 }
             };
             report.print(json);

@@ -54,6 +54,13 @@ pub struct AudioChunk {
     pub samples: Vec<f32>,
 }
 
+impl AudioChunk {
+    /// Capture time of the sample after the last.
+    pub fn end(&self) -> Duration {
+        self.at + Duration::from_secs_f64(self.samples.len() as f64 / f64::from(AUDIO_RATE_HZ))
+    }
+}
+
 /// A source of pictures, pulled by the `camera` thread.
 pub trait VideoSource: Send {
     /// Waits for the next picture; `None` once the source has ended. Times never go back.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AUDIO_RATE_HZ, AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSource};
+use super::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSource};
 
 /// A source whose zero is at `epoch` on this machine's clock.
 pub struct Paced<S> {
@@ -36,12 +36,9 @@ impl VideoSource for Paced<Box<dyn VideoSource>> {
 impl AudioSource for Paced<Box<dyn AudioSource>> {
     fn next_chunk(&mut self) -> Result<Option<AudioChunk>, CaptureError> {
         let chunk = self.source.next_chunk()?;
-        Ok(chunk.map(|chunk| {
-            let length = chunk.samples.len() as f64 / f64::from(AUDIO_RATE_HZ);
-            AudioChunk {
-                captured: self.reach(chunk.at + Duration::from_secs_f64(length)),
-                ..chunk
-            }
+        Ok(chunk.map(|chunk| AudioChunk {
+            captured: self.reach(chunk.end()),
+            ..chunk
         }))
     }
 }

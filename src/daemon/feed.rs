@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, at, never, select};
 
-use crate::capture::{AUDIO_RATE_HZ, AudioChunk};
+use crate::capture::AudioChunk;
 use crate::face::FaceObservation;
 
 use super::queue::QueueReader;
@@ -61,10 +61,6 @@ fn open<T>(queue: &Option<QueueReader<T>>) -> Receiver<T> {
     queue.as_ref().map_or_else(never, |q| (**q).clone())
 }
 
-fn end_of_chunk(chunk: &AudioChunk) -> Duration {
-    chunk.at + Duration::from_secs_f64(chunk.samples.len() as f64 / f64::from(AUDIO_RATE_HZ))
-}
-
 impl Feed {
     pub fn new(seen: Option<QueueReader<Seen>>, heard: Option<QueueReader<AudioChunk>>) -> Feed {
         Feed {
@@ -84,7 +80,7 @@ impl Feed {
         }
         while self.heard.is_behind(time) {
             let item = self.heard.queue.as_ref().and_then(|q| q.recv().ok());
-            if let Some(chunk) = self.heard.take(item, end_of_chunk) {
+            if let Some(chunk) = self.heard.take(item, AudioChunk::end) {
                 return Some(Event::Heard(chunk));
             }
         }
@@ -102,7 +98,7 @@ impl Feed {
                     }
                 }
                 recv(heard) -> item => {
-                    if let Some(chunk) = self.heard.take(item.ok(), end_of_chunk) {
+                    if let Some(chunk) = self.heard.take(item.ok(), AudioChunk::end) {
                         return Some(Event::Heard(chunk));
                     }
                 }

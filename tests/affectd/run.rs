@@ -156,6 +156,7 @@ fn bench_tells_the_speed_of_every_graph() {
         .output()
         .unwrap();
     let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert!(report["pipeline"]["cpu_s_per_s"].as_f64().unwrap() > 0.0, "{report}");
     let graphs = report["graphs"].as_array().unwrap();
     assert_eq!(graphs.len(), 4);
     for graph in graphs {

@@ -1,11 +1,10 @@
-//! `affectd bench`: how fast the graphs are on this machine, one thread.
+//! The graphs, one by one, on one thread.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::failure::Failure;
 use crate::model::engine::{Engine, Kernel};
 use crate::model::{Bundle, GraphName, ModelError};
 
@@ -13,11 +12,6 @@ use crate::model::{Bundle, GraphName, ModelError};
 const SPAN: Duration = Duration::from_secs(1);
 /// Runs before the clock counts: caches fill, buffers grow.
 const WARM_UP: usize = 3;
-
-#[derive(Debug, Serialize)]
-pub struct Report {
-    pub graphs: Vec<GraphReport>,
-}
 
 #[derive(Debug, Serialize)]
 pub struct GraphReport {
@@ -35,22 +29,17 @@ pub struct GraphReport {
     pub untaken: Option<String>,
 }
 
-/// Measures the graphs of `bundle`.
-pub fn bundle(bundle: &Bundle, runs: Option<usize>) -> Result<Report, Failure> {
-    let graphs = GraphName::ALL
-        .into_iter()
-        .map(|name| {
-            measure(name.key(), &bundle.read(name)?, runs, |reason| ModelError::Unfit {
-                graph: name,
-                reason,
-            })
+pub fn of_bundle(bundle: &Bundle, runs: Option<usize>) -> Result<Vec<GraphReport>, ModelError> {
+    let graphs = GraphName::ALL.into_iter();
+    graphs
+        .map(|graph| {
+            let unfit = |reason| ModelError::Unfit { graph, reason };
+            measure(graph.key(), &bundle.read(graph)?, runs, unfit)
         })
-        .collect::<Result<_, ModelError>>()?;
-    Ok(Report { graphs })
+        .collect()
 }
 
-/// Measures the graph in one file.
-pub fn file(path: &Path, runs: Option<usize>) -> Result<Report, Failure> {
+pub fn of_file(path: &Path, runs: Option<usize>) -> Result<GraphReport, ModelError> {
     let bytes = std::fs::read(path).map_err(|e| ModelError::Unreadable {
         path: path.to_path_buf(),
         reason: e.to_string(),
@@ -60,9 +49,7 @@ pub fn file(path: &Path, runs: Option<usize>) -> Result<Report, Failure> {
         path: path.to_path_buf(),
         reason,
     };
-    Ok(Report {
-        graphs: vec![measure(&name, &bytes, runs, unfit)?],
-    })
+    measure(&name, &bytes, runs, unfit)
 }
 
 fn measure(
@@ -122,34 +109,25 @@ fn noise(count: usize) -> Vec<f32> {
         .collect()
 }
 
-impl Report {
-    pub fn print(&self, json: bool) {
-        if json {
-            println!(
-                "{}",
-                serde_json::to_string(self).expect("numbers and strings serialize")
-            );
-            return;
-        }
+pub fn print(graphs: &[GraphReport]) {
+    println!(
+        "{:<28} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7}  kernels",
+        "graph", "median", "p99", "M MAC", "GMAC/s", "KiB", "load"
+    );
+    for g in graphs {
         println!(
-            "{:<28} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7}  kernels",
-            "graph", "median", "p99", "M MAC", "GMAC/s", "KiB", "load"
+            "{:<28} {:>6.3} ms {:>6.3} ms {:>8.1} {:>8.1} {:>8} {:>4.0} ms  {}",
+            g.name,
+            g.median_ms,
+            g.p99_ms,
+            g.macs as f64 / 1e6,
+            g.macs as f64 / 1e6 / g.median_ms,
+            g.bytes.map_or("-".to_string(), |b| b.div_ceil(1024).to_string()),
+            g.load_ms,
+            g.kernel,
         );
-        for g in &self.graphs {
-            println!(
-                "{:<28} {:>6.3} ms {:>6.3} ms {:>8.1} {:>8.1} {:>8} {:>4.0} ms  {}",
-                g.name,
-                g.median_ms,
-                g.p99_ms,
-                g.macs as f64 / 1e6,
-                g.macs as f64 / 1e6 / g.median_ms,
-                g.bytes.map_or("-".to_string(), |b| b.div_ceil(1024).to_string()),
-                g.load_ms,
-                g.kernel,
-            );
-            if let Some(why) = &g.untaken {
-                println!("  not in integers: {why}");
-            }
+        if let Some(why) = &g.untaken {
+            println!("  not in integers: {why}");
         }
     }
 }

@@ -1,0 +1,131 @@
+//! The whole way of the data over the demo clip, on one thread, stage by stage.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::capture::clip::Clip;
+use crate::config::Config;
+use crate::face::{FaceStage, Look};
+use crate::failure::Failure;
+use crate::fusion::FusionStage;
+use crate::model::Bundle;
+
+#[derive(Debug, Serialize)]
+pub struct PipelineReport {
+    media_s: f64,
+    /// Time on the processor for each second of media.
+    cpu_s_per_s: f64,
+    /// For each picture that is looked at: decoding, detecting or following, encoding.
+    face_ms: f64,
+    /// For each second of sound: voice activity and log-mel.
+    sound_ms_per_s: f64,
+    /// For each tick: voice embedding, fusion, smoothing.
+    estimate_ms: f64,
+    /// The most memory this process has held, benchmarks of the graphs included.
+    peak_rss_mib: Option<f64>,
+}
+
+pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineReport, Failure> {
+    let mut face = FaceStage::load(bundle, config.face)?;
+    let mut fusion = FusionStage::load(bundle, config.fusion)?;
+    let source = |e: crate::capture::CaptureError| Failure::Source(e.to_string());
+    let cpu_before = cpu_time();
+    let (mut looked, mut looking, mut listening, mut estimating) = (0, Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let mut end = Duration::ZERO;
+
+    let mut observations = Vec::new();
+    if let Some(mut video) = clip.video {
+        while let Some(frame) = video.next_frame().map_err(source)? {
+            end = end.max(frame.at);
+            let (look, took) = timed(|| face.look(frame));
+            match look? {
+                Look::PassedOver => {}
+                look => {
+                    looked += 1;
+                    looking += took;
+                    observations.extend(match look {
+                        Look::Face(observation) => Some(observation),
+                        _ => None,
+                    });
+                }
+            }
+        }
+    }
+    let mut observations = observations.into_iter().peekable();
+    let (mut samples, mut tick) = (0, 1);
+    let mut audio = clip.audio;
+    loop {
+        let chunk = match &mut audio {
+            Some(audio) => audio.next_chunk().map_err(source)?,
+            None => None,
+        };
+        if let Some(chunk) = &chunk {
+            end = end.max(chunk.end());
+            samples += chunk.samples.len();
+            listening += timed(|| fusion.hear(chunk)).1;
+        }
+        let heard = chunk.as_ref().map_or(end, |chunk| chunk.end());
+        while fusion.time_of(tick) <= heard {
+            let time = fusion.time_of(tick);
+            while let Some(seen) = observations.next_if(|o| o.at <= time) {
+                fusion.see(seen);
+            }
+            let (estimate, took) = timed(|| fusion.estimate(tick));
+            estimate?;
+            estimating += took;
+            tick += 1;
+        }
+        if chunk.is_none() {
+            break;
+        }
+    }
+
+    let each = |total: Duration, count: f64| total.as_secs_f64() * 1e3 / count.max(1e-9);
+    Ok(PipelineReport {
+        media_s: end.as_secs_f64(),
+        cpu_s_per_s: cpu_time().saturating_sub(cpu_before).as_secs_f64() / end.as_secs_f64(),
+        face_ms: each(looking, f64::from(looked)),
+        sound_ms_per_s: each(listening, samples as f64 / f64::from(crate::capture::AUDIO_RATE_HZ)),
+        estimate_ms: each(estimating, (tick - 1) as f64),
+        peak_rss_mib: peak_rss_mib(),
+    })
+}
+
+fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
+    let started = Instant::now();
+    (work(), started.elapsed())
+}
+
+/// Time this process has spent on the processor, all threads.
+fn cpu_time() -> Duration {
+    // SAFETY: `timespec` is plain data for which zeroes are valid, and the pointer is to a live local.
+    let spent = unsafe {
+        let mut spent: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut spent);
+        spent
+    };
+    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
+}
+
+fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+impl fmt::Display for PipelineReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the demo clip, {:.1} s, one thread:", self.media_s)?;
+        writeln!(f, "  {:>7.3} ms a picture looked at", self.face_ms)?;
+        writeln!(f, "  {:>7.3} ms a second of sound", self.sound_ms_per_s)?;
+        writeln!(f, "  {:>7.3} ms an estimate", self.estimate_ms)?;
+        write!(f, "  {:>7.2} % of one processor in real time", self.cpu_s_per_s * 100.0)?;
+        if let Some(peak) = self.peak_rss_mib {
+            write!(f, "\n  {peak:>7.1} MiB at most")?;
+        }
+        Ok(())
+    }
+}
