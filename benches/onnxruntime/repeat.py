@@ -13,7 +13,11 @@ It needs onnxruntime and numpy only, so that an arm64 Python unpacked into a fol
         root/usr/bin/python3.11 benches/onnxruntime/repeat.py GRAPH {}
 """
 
+import os
 import sys
+
+# Else numpy starts threads that do nothing but wait, and their waiting is counted.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import onnxruntime
