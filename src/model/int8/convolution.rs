@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::arithmetic::Bounds;
-use super::gemm::{Results, Rows, Scratch, Weights, multiply, widen};
+use super::gemm::{Results, Rows, Scratches, Weights, multiply, widen};
 use super::kernels::{DepthwiseRow, Family, MAX_NR};
 
 /// The geometry of a window that slides over a picture. Batch is one.
@@ -22,6 +22,14 @@ pub struct Window {
 impl Window {
     pub fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
+    }
+
+    /// Whether every output pixel has a tap inside the picture.
+    pub fn always_sees(&self) -> bool {
+        (0..2).all(|axis| {
+            let sees = |o: usize| (0..self.kernel[axis]).any(|k| self.under(axis, o, k).is_some());
+            (0..self.output[axis]).all(sees)
+        })
     }
 
     /// The output columns that have all their taps inside the picture.
@@ -52,19 +60,22 @@ pub struct Convolution {
     pub weights: Weights,
     /// Stands for zero in the input, and so in the padding.
     pub zero_point: i8,
+    /// Neither input nor zero point is ever negative, and the weights are packed for that.
+    pub non_negative: bool,
 }
 
 impl Convolution {
-    /// Weights come `[output][input channel][ky][kx]` as in ONNX and are packed in the order pictures lie in memory.
+    /// Weights come `[output][input channel][ky][kx]` as in ONNX and are packed in the order pictures lie in memory. `least`
+    /// is what no input is below.
     pub fn new<F: Family>(
         window: Window,
-        channels: usize,
-        zero_point: i8,
+        [zero_point, least]: [i8; 2],
         weights: &[i8],
         bias: &[i32],
         factor: &[f32],
     ) -> Convolution {
-        let per_output = channels * window.taps();
+        let per_output = weights.len() / bias.len();
+        let channels = per_output / window.taps();
         let channels_last: Vec<i8> = weights
             .chunks_exact(per_output)
             .flat_map(|w| {
@@ -72,11 +83,17 @@ impl Convolution {
                 (0..per_output).map(at)
             })
             .collect();
+        let bias = without_zero_point(weights, bias, zero_point);
+        let non_negative = least >= 0 && zero_point >= 0;
         Convolution {
             window,
             channels,
-            weights: Weights::pack::<F>(&channels_last, &without_zero_point(weights, bias, zero_point), factor),
+            weights: match non_negative {
+                true => Weights::pack::<F::NonNegative>(&channels_last, &bias, factor),
+                false => Weights::pack::<F>(&channels_last, &bias, factor),
+            },
             zero_point,
+            non_negative,
         }
     }
 
@@ -86,12 +103,13 @@ impl Convolution {
         height * width * self.weights.columns() * self.weights.input_depth()
     }
 
-    pub fn run<F: Family>(&self, input: &[i8], scratch: &mut Scratch<F::Lane>, results: Results) {
+    /// `input` must be without negative values where `F` is for such.
+    pub fn run<F: Family>(&self, input: &[i8], scratches: &mut Scratches, results: Results) {
         let under = UnderWindow {
             convolution: self,
             input,
         };
-        multiply::<F>(&under, &self.weights, scratch, results);
+        multiply::<F>(&under, &self.weights, scratches, results);
     }
 }
 

@@ -62,11 +62,6 @@ impl Weights {
         self.columns
     }
 
-    /// Lanes in a packed row.
-    pub fn depth(&self) -> usize {
-        self.depth
-    }
-
     /// Values in a row before it is packed.
     pub fn input_depth(&self) -> usize {
         self.input_depth
@@ -79,17 +74,23 @@ pub struct Scratch<L> {
     rows: Vec<L>,
 }
 
-impl<L: Copy + Default> Scratch<L> {
-    /// Makes room for layers of up to `depth`.
-    pub fn reserve<F: Family<Lane = L>>(&mut self, depth: usize) {
-        let rows = block_rows::<F>(depth);
-        if self.rows.len() < rows * depth {
-            self.rows.resize(rows * depth, L::default());
-        }
+/// Room for either kind of lane.
+#[derive(Debug, Default)]
+pub struct Scratches {
+    pub narrow: Scratch<i8>,
+    pub wide: Scratch<i16>,
+}
+
+impl Scratches {
+    /// Makes room for products of `weights`, which were packed for `F`.
+    pub fn reserve<F: Family>(&mut self, weights: &Weights) {
+        let needed = block_rows::<F>(weights.depth) * weights.depth;
+        let rows = &mut F::scratch(self).rows;
+        rows.resize(rows.len().max(needed), F::Lane::default());
     }
 
     pub fn bytes(&self) -> usize {
-        self.rows.len() * size_of::<L>()
+        self.narrow.rows.len() + size_of::<i16>() * self.wide.rows.len()
     }
 }
 
@@ -165,8 +166,9 @@ impl<R: Rows, L: Copy + From<i8>> Work for Pack<'_, R, L> {
 }
 
 /// Multiplies `left` with `weights`.
-pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratch: &mut Scratch<F::Lane>, mut results: Results) {
+pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut Scratches, mut results: Results) {
     let (rows, depth) = (left.count(), weights.depth);
+    let scratch = F::scratch(scratches);
     let block = block_rows::<F>(depth);
     let mut acc = [0i32; MAX_TILE];
     for first in (0..rows).step_by(block) {
@@ -233,14 +235,14 @@ impl Product {
     }
 
     /// out = left × right, all row-major, zero points 0.
-    pub fn run<F: Family>(&mut self, left: &[i8], right: &[i8], scratch: &mut Scratch<F::Lane>, results: Results) {
+    pub fn run<F: Family>(&mut self, left: &[i8], right: &[i8], scratches: &mut Scratches, results: Results) {
         let columns = self.weights.columns;
         let depth = right.len() / columns;
         for column in 0..columns {
             let down = right.iter().skip(column).step_by(columns).copied();
             self.weights.put_column::<F>(column, down);
         }
-        multiply::<F>(&Matrix { values: left, depth }, &self.weights, scratch, results);
+        multiply::<F>(&Matrix { values: left, depth }, &self.weights, scratches, results);
     }
 }
 

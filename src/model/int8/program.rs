@@ -2,7 +2,7 @@
 
 use super::arithmetic::{Bounds, Quantization};
 use super::convolution::{Convolution, Depthwise};
-use super::gemm::{Matrix, Product, Results, Scratch, Weights, multiply};
+use super::gemm::{Matrix, Product, Results, Scratches, Weights, multiply};
 use super::kernels::{Family, Kind};
 use super::pointwise::{Pairwise, Table, dequantize, quantize};
 use super::pool::{AveragePool, MaxPool};
@@ -13,6 +13,8 @@ use super::rearrange::{Concat, Gather};
 pub struct Activation {
     pub dims: Vec<usize>,
     pub quantization: Quantization,
+    /// Values are never below this, as after a ReLU.
+    pub least: i8,
 }
 
 /// An [`Activation`] by its place in [`Draft::activations`].
@@ -149,12 +151,14 @@ impl Step {
         }
     }
 
-    fn depth(&self) -> usize {
+    /// Makes the room this step needs.
+    fn reserve<F: Family>(&self, scratches: &mut Scratches) {
         match self {
-            Step::Convolution { op, .. } => op.weights.depth(),
-            Step::Linear { weights, .. } => weights.depth(),
-            Step::Product { op, .. } => op.weights().depth(),
-            _ => 0,
+            Step::Convolution { op, .. } if op.non_negative => scratches.reserve::<F::NonNegative>(&op.weights),
+            Step::Convolution { op, .. } => scratches.reserve::<F>(&op.weights),
+            Step::Linear { weights, .. } => scratches.reserve::<F>(weights),
+            Step::Product { op, .. } => scratches.reserve::<F>(op.weights()),
+            _ => {}
         }
     }
 
@@ -188,8 +192,7 @@ pub struct Program {
     /// The buffer of each activation.
     placed: Vec<usize>,
     buffers: Vec<Vec<i8>>,
-    narrow: Scratch<i8>,
-    wide: Scratch<i16>,
+    scratches: Scratches,
     inputs: Vec<usize>,
     outputs: Vec<Vec<f32>>,
 }
@@ -208,18 +211,17 @@ impl Program {
             kind,
             placed,
             buffers: sizes.into_iter().map(|size| vec![0; size]).collect(),
-            narrow: Scratch::default(),
-            wide: Scratch::default(),
+            scratches: Scratches::default(),
             inputs: inputs.iter().map(|dims| dims.iter().product()).collect(),
             outputs: outputs.iter().map(|dims| vec![0.0; dims.iter().product()]).collect(),
             activations,
             steps,
         };
-        for depth in program.steps.iter().map(Step::depth).collect::<Vec<_>>() {
+        for step in &program.steps {
             match kind {
-                Kind::Reference => program.narrow.reserve::<super::kernels::reference::Reference>(depth),
+                Kind::Reference => step.reserve::<super::kernels::reference::Reference>(&mut program.scratches),
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx2 => program.wide.reserve::<super::kernels::avx2::Avx2>(depth),
+                Kind::Avx2 => step.reserve::<super::kernels::avx2::Avx2>(&mut program.scratches),
             }
         }
         program
@@ -257,7 +259,7 @@ impl Program {
         let weights: usize = self.steps.iter().map(Step::weight_bytes).sum();
         let buffers: usize = self.buffers.iter().map(Vec::len).sum();
         let outputs: usize = self.outputs.iter().map(|out| 4 * out.len()).sum();
-        weights + buffers + outputs + self.narrow.bytes() + self.wide.bytes()
+        weights + buffers + outputs + self.scratches.bytes()
     }
 
     /// Runs the network. `inputs` are f32 in the graph's order and layout; the outputs likewise.
@@ -281,10 +283,10 @@ impl Program {
         };
         match self.kind {
             Kind::Reference => {
-                memory.run::<super::kernels::reference::Reference>(steps, inputs, &mut self.narrow);
+                memory.run::<super::kernels::reference::Reference>(steps, inputs, &mut self.scratches);
             }
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => memory.run::<super::kernels::avx2::Avx2>(steps, inputs, &mut self.wide),
+            Kind::Avx2 => memory.run::<super::kernels::avx2::Avx2>(steps, inputs, &mut self.scratches),
         }
         &self.outputs
     }
@@ -383,20 +385,23 @@ impl Memory<'_> {
         }
     }
 
-    fn run<F: Family>(mut self, steps: &mut [Step], inputs: &[&[f32]], scratch: &mut Scratch<F::Lane>) {
+    fn run<F: Family>(mut self, steps: &mut [Step], inputs: &[&[f32]], scratches: &mut Scratches) {
         for step in steps {
-            self.step::<F>(step, inputs, scratch);
+            self.step::<F>(step, inputs, scratches);
         }
     }
 
-    fn step<F: Family>(&mut self, step: &mut Step, inputs: &[&[f32]], scratch: &mut Scratch<F::Lane>) {
+    fn step<F: Family>(&mut self, step: &mut Step, inputs: &[&[f32]], scratches: &mut Scratches) {
         match step {
             Step::Quantize { input, out } => {
                 let (channels, to) = (self.channels(*out), self.activations[*out].quantization);
                 self.write(*out, |_, out| quantize::<F>(inputs[*input], channels, to, out));
             }
             Step::Convolution { op, input, out } => {
-                self.write_results(*out, |m, results| op.run::<F>(m.read(*input), scratch, results));
+                self.write_results(*out, |m, results| match op.non_negative {
+                    true => op.run::<F::NonNegative>(m.read(*input), scratches, results),
+                    false => op.run::<F>(m.read(*input), scratches, results),
+                });
             }
             Step::Depthwise { op, input, bounds, out } => {
                 self.write(*out, |m, out| op.run::<F>(m.read(*input), *bounds, out));
@@ -406,10 +411,10 @@ impl Memory<'_> {
                     values: m.read(*input),
                     depth: weights.input_depth(),
                 };
-                multiply::<F>(&rows, weights, scratch, results);
+                multiply::<F>(&rows, weights, scratches, results);
             }),
             Step::Product { op, left, right, out } => self.write_results(*out, |m, results| {
-                op.run::<F>(m.read(*left), m.read(*right), scratch, results);
+                op.run::<F>(m.read(*left), m.read(*right), scratches, results);
             }),
             Step::Pairwise { op, left, right, out } => {
                 self.write(*out, |m, out| op.run::<F>(m.read(*left), m.operand(right), out));

@@ -109,8 +109,11 @@ impl<F: Family> Importer<F> {
                 }
             }
         };
+        let least = step.least(&self.draft.activations);
         self.draft.steps.push(step);
-        Ok(self.add_activation(dims, to))
+        let slot = self.add_activation(dims, to);
+        self.draft.activations[slot].least = least;
+        Ok(slot)
     }
 
     /// Adds the step that leaves `pending` as real numbers in a graph output: only sums of products can.
@@ -138,7 +141,10 @@ impl<F: Family> Importer<F> {
                 depthwise,
             } => {
                 let sums = self.sums(input, &weights, bias.as_ref(), scale)?;
-                let zero_point = self.activation(input).quantization.zero_point as i8;
+                let Activation {
+                    quantization, least, ..
+                } = *self.activation(input);
+                let zero_point = quantization.zero_point as i8;
                 if depthwise {
                     let op = Depthwise::new::<F>(window, zero_point, &sums.weights, &sums.biases, &sums.factors);
                     return match out {
@@ -146,9 +152,7 @@ impl<F: Family> Importer<F> {
                         Target::Output(..) => Err("is depthwise and not quantized".into()),
                     };
                 }
-                let channels = weights.dims[1];
-                let op =
-                    Convolution::new::<F>(window, channels, zero_point, &sums.weights, &sums.biases, &sums.factors);
+                let op = Convolution::new::<F>(window, [zero_point, least], &sums.weights, &sums.biases, &sums.factors);
                 Ok(Step::Convolution { op, input, out })
             }
             Operator::Linear { input, weights, bias } => {
@@ -248,7 +252,7 @@ impl<F: Family> Importer<F> {
     fn operand(&self, operand: Input) -> Result<(Vec<usize>, Quantization, Operand), Reason> {
         match operand {
             Input::Slot(slot) => {
-                let Activation { dims, quantization } = self.activation(slot).clone();
+                let Activation { dims, quantization, .. } = self.activation(slot).clone();
                 Ok((dims, quantization, Operand::Slot(slot)))
             }
             Input::Constant(constant) => {

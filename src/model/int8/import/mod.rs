@@ -5,6 +5,7 @@
 
 mod finish;
 mod operators;
+mod range;
 mod shapes;
 
 use std::collections::HashMap;
@@ -261,7 +262,12 @@ impl<F: Family> Importer<F> {
     }
 
     fn add_activation(&mut self, dims: Vec<usize>, quantization: Quantization) -> Slot {
-        self.draft.activations.push(Activation { dims, quantization });
+        let least = i8::MIN;
+        self.draft.activations.push(Activation {
+            dims,
+            quantization,
+            least,
+        });
         self.draft.activations.len() - 1
     }
 

@@ -1,12 +1,14 @@
 //! x86-64 with AVX2: Haswell, Zen and later.
 //!
-//! Products go through VPMADDWD on values widened to 16 bits: two exact products a lane, summed into 32 bits. VPMADDUBSW
-//! would take twice as many bytes at once, but saturates its 16-bit sums and needs a second multiplication to widen them,
-//! so that both come to 32 products a cycle on two multipliers, and only one of them is exact.
+//! Any values go through VPMADDWD, widened to 16 bits: two exact products a lane, summed into 32 bits. Rows without negative
+//! values, which is what a ReLU leaves, go through VPMADDUBSW, twice as many at once: its 16-bit sums saturate, but not for
+//! 0..=127 × −128..=127 twice, which is at most 2 × 127 × 128 = 32512. Both come to 32 products a cycle on two multipliers; the
+//! second takes two thirds of the instructions and half the cache for its rows.
 
 use std::arch::x86_64::*;
 
 use super::super::arithmetic::Bounds;
+use super::super::gemm::{Scratch, Scratches};
 use super::{DepthwiseRow, Family, Work};
 
 pub struct Avx2;
@@ -16,6 +18,7 @@ const NR: usize = 16;
 
 impl Family for Avx2 {
     type Lane = i16;
+    type NonNegative = Avx2NonNegative;
     const MR: usize = MR;
     const NR: usize = NR;
     const KU: usize = 2;
@@ -39,6 +42,10 @@ impl Family for Avx2 {
             Ok(out) => *out = all,
             Err(_) => out.copy_from_slice(&all[..out.len()]),
         }
+    }
+
+    fn scratch(scratches: &mut Scratches) -> &mut Scratch<i16> {
+        &mut scratches.wide
     }
 
     /// `[block][pair of taps][channel of 16][tap of the pair]`. The last block may overlap the one before it; fewer than 16
@@ -91,6 +98,46 @@ impl Family for Avx2 {
     }
 }
 
+/// For rows of 0..=127.
+pub struct Avx2NonNegative;
+
+impl Family for Avx2NonNegative {
+    type Lane = i8;
+    type NonNegative = Avx2NonNegative;
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const KU: usize = 4;
+
+    fn tile(depth: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
+        assert!(depth.is_multiple_of(4));
+        assert!(rows.len() >= MR * depth && panel.len() >= depth * NR && acc.len() >= MR * NR);
+        // SAFETY: AVX2 was detected before this family could be chosen; the slices are as long as asserted.
+        unsafe { tile_non_negative(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()) }
+    }
+
+    fn scratch(scratches: &mut Scratches) -> &mut Scratch<i8> {
+        &mut scratches.narrow
+    }
+
+    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        Avx2::requantize(acc, bias, factor, bounds, out);
+    }
+
+    fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
+        Avx2::pack_depthwise(weights, channels)
+    }
+
+    fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
+        Avx2::depthwise(row, out);
+    }
+
+    fn compiled<W: Work>(work: W) {
+        Avx2::compiled(work);
+    }
+}
+
+/// A tile of any values.
+///
 /// # Safety
 /// AVX2; `rows` points to MR × depth values, `panel` to depth × NR, `acc` to MR × NR; `depth` is even.
 #[target_feature(enable = "avx2")]
@@ -103,8 +150,10 @@ unsafe fn tile(depth: usize, rows: *const i16, panel: *const i8, acc: *mut i32) 
             let weights = panel.add(k * NR).cast::<__m128i>();
             let low = _mm256_cvtepi8_epi16(_mm_loadu_si128(weights));
             let high = _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.add(1)));
+            // Two pointers and one stride reach six rows without an addition for each.
+            let halves = [rows.add(k), rows.add(3 * depth + k)];
             for (r, sum) in sums.iter_mut().enumerate() {
-                let pair = rows.add(r * depth + k).cast::<i32>().read_unaligned();
+                let pair = halves[r / 3].add(r % 3 * depth).cast::<i32>().read_unaligned();
                 let pair = _mm256_set1_epi32(pair);
                 sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(pair, low));
                 sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(pair, high));
@@ -112,6 +161,44 @@ unsafe fn tile(depth: usize, rows: *const i16, panel: *const i8, acc: *mut i32) 
         }
         k += 2;
     }
+    // SAFETY: the caller promised MR × NR accumulators.
+    unsafe { store(&sums, acc) }
+}
+
+/// The same for rows without negative values.
+///
+/// # Safety
+/// AVX2; `rows` points to MR × depth values of 0..=127, `panel` to depth × NR, `acc` to MR × NR; `depth` is a multiple of 4.
+#[target_feature(enable = "avx2")]
+unsafe fn tile_non_negative(depth: usize, rows: *const i8, panel: *const i8, acc: *mut i32) {
+    let mut sums = [[_mm256_setzero_si256(); 2]; MR];
+    let ones = _mm256_set1_epi16(1);
+    let mut k = 0;
+    while k < depth {
+        // SAFETY: k + 3 < depth, so all reads stay within what the caller promised.
+        unsafe {
+            let weights = panel.add(k * NR).cast::<__m256i>();
+            let halves = [rows.add(k), rows.add(3 * depth + k)];
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let four = halves[r / 3].add(r % 3 * depth).cast::<i32>().read_unaligned();
+                let four = _mm256_set1_epi32(four);
+                for (half, sum) in sum.iter_mut().enumerate() {
+                    let pairs = _mm256_maddubs_epi16(four, _mm256_loadu_si256(weights.add(half)));
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+                }
+            }
+        }
+        k += 4;
+    }
+    // SAFETY: the caller promised MR × NR accumulators.
+    unsafe { store(&sums, acc) }
+}
+
+/// # Safety
+/// AVX2; `acc` points to MR × NR values.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn store(sums: &[[__m256i; 2]; MR], acc: *mut i32) {
     for (r, sum) in sums.iter().enumerate() {
         // SAFETY: row r of MR × NR accumulators.
         unsafe {

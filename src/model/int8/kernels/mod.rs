@@ -8,6 +8,7 @@ pub mod avx2;
 pub mod reference;
 
 use super::arithmetic::Bounds;
+use super::gemm::{Scratch, Scratches};
 
 /// The largest tile of any family, in accumulators.
 pub const MAX_TILE: usize = 128;
@@ -19,6 +20,8 @@ pub const MAX_NR: usize = 16;
 pub trait Family {
     /// How activations lie in a packed row: as s8, or widened to s16 once instead of at every use.
     type Lane: Copy + Default + From<i8> + Send;
+    /// The family for rows without negative values, such as a ReLU leaves: [`Family`] itself, or one that gains by knowing.
+    type NonNegative: Family;
     /// Rows (pixels) and columns (output channels) of a tile.
     const MR: usize;
     const NR: usize;
@@ -34,6 +37,9 @@ pub trait Family {
     /// `out[c] = bounds.round((acc[c] + bias[c]) as f32 * factor[c])` for up to `NR` channels; the slices of `acc`, `bias`
     /// and `factor` hold `NR` each, `out` as many as are wanted.
     fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]);
+
+    /// The room for this family's packed rows.
+    fn scratch(scratches: &mut Scratches) -> &mut Scratch<Self::Lane>;
 
     /// Packs depthwise weights, `[tap][channel]`, as [`Family::depthwise`] wants them.
     fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8>;

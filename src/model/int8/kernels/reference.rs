@@ -1,12 +1,14 @@
 //! Plain Rust, a multiplication at a time: what every other family must equal, bit for bit.
 
 use super::super::arithmetic::Bounds;
+use super::super::gemm::{Scratch, Scratches};
 use super::{DepthwiseRow, Family, Work};
 
 pub struct Reference;
 
 impl Family for Reference {
     type Lane = i8;
+    type NonNegative = Reference;
     const MR: usize = 4;
     const NR: usize = 4;
     const KU: usize = 1;
@@ -26,6 +28,10 @@ impl Family for Reference {
         for (((out, acc), bias), factor) in out.iter_mut().zip(acc).zip(bias).zip(factor) {
             *out = bounds.round(acc.wrapping_add(*bias) as f32 * factor);
         }
+    }
+
+    fn scratch(scratches: &mut Scratches) -> &mut Scratch<i8> {
+        &mut scratches.narrow
     }
 
     fn pack_depthwise(weights: &[i8], _channels: usize) -> Vec<i8> {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::arithmetic::Bounds;
 use super::convolution::{Convolution, Depthwise, Window};
-use super::gemm::{Matrix, Product, Results, Scratch, Weights, multiply};
+use super::gemm::{Matrix, Product, Results, Scratches, Weights, multiply};
 use super::kernels::reference::Reference;
 use super::kernels::{Family, Kind};
 use super::pointwise::{Operation, Pairwise, Table};
@@ -136,34 +136,43 @@ impl Layer {
 fn check_convolution<F: Family>(layer: &Layer) -> Checked {
     let Layer {
         window,
-        channels,
         zero_point,
         weights,
         bias,
         factor,
         ..
     } = layer;
-    let op = Convolution::new::<F>(*window, *channels, *zero_point, weights, bias, factor);
-    let mut scratch = Scratch::default();
-    scratch.reserve::<F>(op.weights.depth());
+    let least = layer.input.iter().copied().min().unwrap_or(0);
+    let op = Convolution::new::<F>(*window, [*zero_point, least], weights, bias, factor);
+    match op.non_negative {
+        true => check_run::<F::NonNegative>(layer, &op),
+        false => check_run::<F>(layer, &op),
+    }
+}
+
+fn check_run<F: Family>(layer: &Layer, op: &Convolution) -> Checked {
+    let factor = &layer.factor;
+    let mut scratches = Scratches::default();
+    scratches.reserve::<F>(&op.weights);
     let wanted: Vec<i32> = layer
         .each_output()
-        .map(|(y, x, o)| layer.sum(y, x, o, 0..*channels))
+        .map(|(y, x, o)| layer.sum(y, x, o, 0..layer.channels))
         .collect();
 
     let mut out = vec![0; wanted.len()];
-    let results = Results::Quantized {
-        bounds: layer.bounds,
-        out: &mut out,
-    };
-    op.run::<F>(&layer.input, &mut scratch, results);
+    let bounds = layer.bounds;
+    op.run::<F>(
+        &layer.input,
+        &mut scratches,
+        Results::Quantized { bounds, out: &mut out },
+    );
     for (i, (sum, out)) in wanted.iter().zip(out).enumerate() {
-        prop_assert_eq!(layer.bounds.round(*sum as f32 * factor[i % layer.outputs]), out);
+        prop_assert_eq!(bounds.round(*sum as f32 * factor[i % layer.outputs]), out);
     }
 
     let mut real = vec![0.0; wanted.len()];
     let limits = [f32::NEG_INFINITY, 1e6];
-    op.run::<F>(&layer.input, &mut scratch, Results::Real { limits, out: &mut real });
+    op.run::<F>(&layer.input, &mut scratches, Results::Real { limits, out: &mut real });
     let plane = wanted.len() / layer.outputs;
     for (i, sum) in wanted.iter().enumerate() {
         let (pixel, o) = (i / layer.outputs, i % layer.outputs);
@@ -206,10 +215,15 @@ fn check_matrices<F: Family>(left: &[i8], right: &[i8], columns: usize, bounds: 
         .collect();
 
     let mut product = Product::new::<F>(depth, columns, 0.01);
-    let mut scratch = Scratch::default();
-    scratch.reserve::<F>(product.weights().depth());
+    let mut scratches = Scratches::default();
+    scratches.reserve::<F>(product.weights());
     let mut out = vec![0; wanted.len()];
-    product.run::<F>(left, right, &mut scratch, Results::Quantized { bounds, out: &mut out });
+    product.run::<F>(
+        left,
+        right,
+        &mut scratches,
+        Results::Quantized { bounds, out: &mut out },
+    );
     prop_assert_eq!(&wanted, &out);
 
     let transposed: Vec<i8> = (0..right.len())
@@ -218,7 +232,7 @@ fn check_matrices<F: Family>(left: &[i8], right: &[i8], columns: usize, bounds: 
     let weights = Weights::pack::<F>(&transposed, &vec![0; columns], &vec![0.01; columns]);
     out.fill(0);
     let results = Results::Quantized { bounds, out: &mut out };
-    multiply::<F>(&Matrix { values: left, depth }, &weights, &mut scratch, results);
+    multiply::<F>(&Matrix { values: left, depth }, &weights, &mut scratches, results);
     prop_assert_eq!(&wanted, &out);
     Ok(())
 }
@@ -305,6 +319,13 @@ proptest! {
     }
 
     #[test]
+    fn convolutions_after_a_relu_equal_the_definition(mut layer in layers(false)) {
+        layer.input.iter_mut().for_each(|q| *q &= 127);
+        layer.zero_point &= 127;
+        for_each_family!(check_convolution(&layer));
+    }
+
+    #[test]
     fn depthwise_convolutions_equal_the_definition(layer in layers(true)) {
         for_each_family!(check_depthwise(&layer));
     }
@@ -355,10 +376,15 @@ fn sums_of_extremes_do_not_overflow() {
         };
         fn product<F: Family>(left: &[i8], right: &[i8], bounds: Bounds) -> Result<Vec<i8>, ()> {
             let mut product = Product::new::<F>(right.len(), 1, 1.0);
-            let mut scratch = Scratch::default();
-            scratch.reserve::<F>(product.weights().depth());
+            let mut scratches = Scratches::default();
+            scratches.reserve::<F>(product.weights());
             let mut out = vec![0];
-            product.run::<F>(left, right, &mut scratch, Results::Quantized { bounds, out: &mut out });
+            product.run::<F>(
+                left,
+                right,
+                &mut scratches,
+                Results::Quantized { bounds, out: &mut out },
+            );
             Ok(out)
         }
         check(&product::<Reference>(&left, &right, bounds).unwrap());
