@@ -4,7 +4,7 @@
 //! the first-level cache, and multiplied with one panel of weights after the other.
 
 use super::arithmetic::Bounds;
-use super::kernels::{Family, MAX_NR, MAX_TILE, Work};
+use super::kernels::{Family, MAX_NR, MAX_TILE, Wanted, Work};
 
 /// Bytes of packed rows that stay in the first-level cache beside a panel of weights.
 const BLOCK_BYTES: usize = 16 * 1024;
@@ -179,36 +179,42 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
             depth,
             out: &mut scratch.rows[..count * depth],
         });
-        for (panel, columns) in weights.panels.chunks_exact(F::NR * depth).zip((0..).step_by(F::NR)) {
+        for (panel, column) in weights.panels.chunks_exact(F::NR * depth).zip((0..).step_by(F::NR)) {
             // The last tile of a block may reach past its rows: what lies there is multiplied and left.
             for (tile, row) in scratch.rows.chunks_exact(F::MR * depth).zip((0..count).step_by(F::MR)) {
-                F::tile(depth, tile, panel, &mut acc);
-                for (i, acc) in acc.chunks_exact(F::NR).take(F::MR.min(count - row)).enumerate() {
-                    results.put::<F>(first + row + i, rows, columns, weights, acc);
-                }
+                let wanted = Wanted {
+                    rows: F::MR.min(count - row),
+                    columns: F::NR.min(weights.columns - column),
+                    stride: weights.columns,
+                };
+                F::tile(depth, wanted.columns, tile, panel, &mut acc);
+                results.put::<F>(first + row, column, wanted, weights, &acc);
             }
         }
     }
 }
 
 impl Results<'_> {
+    /// Takes in what is wanted of the tile whose first row and column these are.
     #[inline(always)]
-    fn put<F: Family>(&mut self, row: usize, rows: usize, column: usize, weights: &Weights, acc: &[i32]) {
-        let columns = F::NR.min(weights.columns - column);
+    fn put<F: Family>(&mut self, row: usize, column: usize, wanted: Wanted, weights: &Weights, acc: &[i32]) {
         let bias = &weights.bias[column..][..F::NR];
         let factor = &weights.factor[column..][..F::NR];
         match self {
             Results::Quantized { bounds, out } => {
-                let out = &mut out[row * weights.columns + column..][..columns];
-                F::requantize(acc, bias, factor, *bounds, out);
+                let out = &mut out[row * weights.columns + column..];
+                F::requantize_tile(acc, wanted, bias, factor, *bounds, out);
             }
             Results::Real {
                 limits: [low, high],
                 out,
             } => {
-                for c in 0..columns {
-                    let real = acc[c].wrapping_add(bias[c]) as f32 * factor[c];
-                    out[(column + c) * rows + row] = real.max(*low).min(*high);
+                let plane = out.len() / weights.columns;
+                for (i, acc) in acc.chunks_exact(F::NR).take(wanted.rows).enumerate() {
+                    for c in 0..wanted.columns {
+                        let real = acc[c].wrapping_add(bias[c]) as f32 * factor[c];
+                        out[(column + c) * plane + row + i] = real.max(*low).min(*high);
+                    }
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use super::super::arithmetic::Bounds;
 use super::super::gemm::{Scratch, Scratches};
-use super::{DepthwiseRow, Family, Work};
+use super::{DepthwiseRow, Family, Wanted, Work};
 
 pub struct Avx2;
 
@@ -23,11 +23,16 @@ impl Family for Avx2 {
     const NR: usize = NR;
     const KU: usize = 2;
 
-    fn tile(depth: usize, rows: &[i16], panel: &[i8], acc: &mut [i32]) {
+    fn tile(depth: usize, columns: usize, rows: &[i16], panel: &[i8], acc: &mut [i32]) {
         assert!(depth.is_multiple_of(2));
         assert!(rows.len() >= MR * depth && panel.len() >= depth * NR && acc.len() >= MR * NR);
         // SAFETY: AVX2 was detected before this family could be chosen; the slices are as long as asserted.
-        unsafe { tile(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()) }
+        unsafe {
+            match columns <= NR / 2 {
+                true => tile::<1>(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()),
+                false => tile::<2>(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()),
+            }
+        }
     }
 
     fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
@@ -41,6 +46,23 @@ impl Family for Avx2 {
         match <&mut [i8; NR]>::try_from(&mut *out) {
             Ok(out) => *out = all,
             Err(_) => out.copy_from_slice(&all[..out.len()]),
+        }
+    }
+
+    fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        let Wanted { rows, columns, stride } = wanted;
+        if columns < NR {
+            for (acc, out) in acc.chunks_exact(NR).take(rows).zip(out.chunks_mut(stride)) {
+                Self::requantize(acc, bias, factor, bounds, &mut out[..columns]);
+            }
+            return;
+        }
+        assert!(acc.len() >= rows * NR && bias.len() >= NR && factor.len() >= NR);
+        assert!(rows > 0 && out.len() >= (rows - 1) * stride + NR);
+        // SAFETY: AVX2 was detected before this family could be chosen; the slices are as long as asserted.
+        unsafe {
+            let (bias, factor) = (bias.as_ptr(), factor.as_ptr());
+            requantize_rows(acc.as_ptr(), rows, stride, bias, factor, bounds, out.as_mut_ptr());
         }
     }
 
@@ -108,11 +130,16 @@ impl Family for Avx2NonNegative {
     const NR: usize = NR;
     const KU: usize = 4;
 
-    fn tile(depth: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
+    fn tile(depth: usize, columns: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
         assert!(depth.is_multiple_of(4));
         assert!(rows.len() >= MR * depth && panel.len() >= depth * NR && acc.len() >= MR * NR);
         // SAFETY: AVX2 was detected before this family could be chosen; the slices are as long as asserted.
-        unsafe { tile_non_negative(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()) }
+        unsafe {
+            match columns <= NR / 2 {
+                true => tile_non_negative::<1>(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()),
+                false => tile_non_negative::<2>(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()),
+            }
+        }
     }
 
     fn scratch(scratches: &mut Scratches) -> &mut Scratch<i8> {
@@ -121,6 +148,10 @@ impl Family for Avx2NonNegative {
 
     fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
         Avx2::requantize(acc, bias, factor, bounds, out);
+    }
+
+    fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        Avx2::requantize_tile(acc, wanted, bias, factor, bounds, out);
     }
 
     fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
@@ -141,22 +172,23 @@ impl Family for Avx2NonNegative {
 /// # Safety
 /// AVX2; `rows` points to MR × depth values, `panel` to depth × NR, `acc` to MR × NR; `depth` is even.
 #[target_feature(enable = "avx2")]
-unsafe fn tile(depth: usize, rows: *const i16, panel: *const i8, acc: *mut i32) {
-    let mut sums = [[_mm256_setzero_si256(); 2]; MR];
+unsafe fn tile<const HALVES: usize>(depth: usize, rows: *const i16, panel: *const i8, acc: *mut i32) {
+    let mut sums = [[_mm256_setzero_si256(); HALVES]; MR];
     let mut k = 0;
     while k < depth {
         // SAFETY: k + 1 < depth, so all reads stay within what the caller promised.
         unsafe {
             let weights = panel.add(k * NR).cast::<__m128i>();
-            let low = _mm256_cvtepi8_epi16(_mm_loadu_si128(weights));
-            let high = _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.add(1)));
+            let weights: [__m256i; HALVES] =
+                std::array::from_fn(|half| _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.add(half))));
             // Two pointers and one stride reach six rows without an addition for each.
             let halves = [rows.add(k), rows.add(3 * depth + k)];
             for (r, sum) in sums.iter_mut().enumerate() {
                 let pair = halves[r / 3].add(r % 3 * depth).cast::<i32>().read_unaligned();
                 let pair = _mm256_set1_epi32(pair);
-                sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(pair, low));
-                sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(pair, high));
+                for (sum, weights) in sum.iter_mut().zip(weights) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, weights));
+                }
             }
         }
         k += 2;
@@ -170,8 +202,8 @@ unsafe fn tile(depth: usize, rows: *const i16, panel: *const i8, acc: *mut i32) 
 /// # Safety
 /// AVX2; `rows` points to MR × depth values of 0..=127, `panel` to depth × NR, `acc` to MR × NR; `depth` is a multiple of 4.
 #[target_feature(enable = "avx2")]
-unsafe fn tile_non_negative(depth: usize, rows: *const i8, panel: *const i8, acc: *mut i32) {
-    let mut sums = [[_mm256_setzero_si256(); 2]; MR];
+unsafe fn tile_non_negative<const HALVES: usize>(depth: usize, rows: *const i8, panel: *const i8, acc: *mut i32) {
+    let mut sums = [[_mm256_setzero_si256(); HALVES]; MR];
     let ones = _mm256_set1_epi16(1);
     let mut k = 0;
     while k < depth {
@@ -198,13 +230,11 @@ unsafe fn tile_non_negative(depth: usize, rows: *const i8, panel: *const i8, acc
 /// AVX2; `acc` points to MR × NR values.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn store(sums: &[[__m256i; 2]; MR], acc: *mut i32) {
-    for (r, sum) in sums.iter().enumerate() {
-        // SAFETY: row r of MR × NR accumulators.
-        unsafe {
-            let row = acc.add(r * NR).cast::<__m256i>();
-            _mm256_storeu_si256(row, sum[0]);
-            _mm256_storeu_si256(row.add(1), sum[1]);
+unsafe fn store<const HALVES: usize>(sums: &[[__m256i; HALVES]; MR], acc: *mut i32) {
+    for (r, row) in sums.iter().enumerate() {
+        for (half, sum) in row.iter().enumerate() {
+            // SAFETY: eight of the NR accumulators of row r, of MR.
+            unsafe { _mm256_storeu_si256(acc.add(r * NR + 8 * half).cast(), *sum) }
         }
     }
 }
@@ -217,6 +247,29 @@ unsafe fn requantize(acc: *const i32, bias: *const i32, factor: *const f32, boun
     unsafe {
         let sums = [_mm256_loadu_si256(acc.cast()), _mm256_loadu_si256(acc.add(8).cast())];
         round(sums, bias, factor, bounds, out);
+    }
+}
+
+/// # Safety
+/// AVX2; `acc` points to `rows` rows of NR sums, bias and factor to NR values; every `stride` from `out` there is room for NR.
+#[target_feature(enable = "avx2")]
+unsafe fn requantize_rows(
+    acc: *const i32,
+    rows: usize,
+    stride: usize,
+    bias: *const i32,
+    factor: *const f32,
+    bounds: Bounds,
+    out: *mut i8,
+) {
+    for row in 0..rows {
+        // SAFETY: row < rows, and the rest is as the caller promised. Inlined, so that what is the same for all rows stays
+        // in registers.
+        unsafe {
+            let acc = acc.add(row * NR);
+            let sums = [_mm256_loadu_si256(acc.cast()), _mm256_loadu_si256(acc.add(8).cast())];
+            round(sums, bias, factor, bounds, out.add(row * stride));
+        }
     }
 }
 

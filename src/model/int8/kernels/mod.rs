@@ -28,15 +28,25 @@ pub trait Family {
     /// Consecutive depths that one column keeps together in packed weights. Depths are padded to it.
     const KU: usize;
 
-    /// Products of `MR` packed rows with one panel of weights: `acc[r * NR + c] = Σ row r × column c`.
+    /// Products of `MR` packed rows with the first `columns` of one panel of weights: `acc[r * NR + c] = Σ row r × column c`.
+    /// What the other columns of `acc` hold afterwards does not matter.
     ///
     /// `rows` holds `MR` rows of `depth` lanes; `panel` holds `depth * NR` weights as [`Family::KU`] says; `depth` is a
     /// multiple of `KU`; `acc` holds `MR * NR`.
-    fn tile(depth: usize, rows: &[Self::Lane], panel: &[i8], acc: &mut [i32]);
+    fn tile(depth: usize, columns: usize, rows: &[Self::Lane], panel: &[i8], acc: &mut [i32]);
 
     /// `out[c] = bounds.round((acc[c] + bias[c]) as f32 * factor[c])` for up to `NR` channels; the slices of `acc`, `bias`
     /// and `factor` hold `NR` each, `out` as many as are wanted.
     fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]);
+
+    /// [`Family::requantize`] for the first `rows` rows of a tile, all of one panel's channels. `out` begins with the first
+    /// row's, of which `columns` are wanted, and goes on with the next row's after `stride`.
+    fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        let Wanted { rows, columns, stride } = wanted;
+        for (acc, out) in acc.chunks_exact(Self::NR).take(rows).zip(out.chunks_mut(stride)) {
+            Self::requantize(acc, bias, factor, bounds, &mut out[..columns]);
+        }
+    }
 
     /// The room for this family's packed rows.
     fn scratch(scratches: &mut Scratches) -> &mut Scratch<Self::Lane>;
@@ -49,6 +59,14 @@ pub trait Family {
 
     /// Runs `work` compiled for this family's processor, so that plain loops in it are vectorized as far as it can.
     fn compiled<W: Work>(work: W);
+}
+
+/// What is wanted of a tile, and how far apart its rows lie in the output.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub rows: usize,
+    pub columns: usize,
+    pub stride: usize,
 }
 
 /// Neighbouring pixels of a depthwise convolution that have all their taps.

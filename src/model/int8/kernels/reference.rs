@@ -13,7 +13,7 @@ impl Family for Reference {
     const NR: usize = 4;
     const KU: usize = 1;
 
-    fn tile(depth: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
+    fn tile(depth: usize, _columns: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
         for (row, acc) in rows.chunks_exact(depth).zip(acc.chunks_exact_mut(Self::NR)) {
             acc.fill(0);
             for (a, weights) in row.iter().zip(panel.chunks_exact(Self::NR)) {
