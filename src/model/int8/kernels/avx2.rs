@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::super::arithmetic::Bounds;
+use super::super::convolution::MAX_TAPS;
 use super::super::gemm::{Scratch, Scratches};
 use super::{DepthwiseRow, Family, Wanted, Work};
 
@@ -95,7 +96,13 @@ impl Family for Avx2 {
             return;
         }
         let per_block = taps.div_ceil(2) * 2 * BLOCK;
-        assert!(row.weights.len() >= channels.div_ceil(BLOCK) * per_block);
+        assert!(taps <= MAX_TAPS && row.weights.len() >= channels.div_ceil(BLOCK) * per_block);
+        // Without a second tap, the last pair takes the first one twice: its second weight is zero.
+        let mut pairs = [[std::ptr::null(); 2]; MAX_TAPS.div_ceil(2)];
+        for (pair, taps) in pairs.iter_mut().zip(row.taps.chunks(2)) {
+            *pair = [taps[0].as_ptr(), taps[taps.len() - 1].as_ptr()];
+        }
+        let pairs = &pairs[..taps.div_ceil(2)];
         for (block, first) in blocks(channels).enumerate() {
             let weights = row.weights[block * per_block..].as_ptr();
             for pixel in 0..out.len() / channels {
@@ -104,7 +111,7 @@ impl Family for Avx2 {
                 // within `weights`.
                 unsafe {
                     let out = out.as_mut_ptr().add(pixel * channels + first);
-                    depthwise(row, pixel * row.step + first, first, weights, out);
+                    depthwise(row, pairs, pixel * row.step + first, first, weights, out);
                 }
             }
         }
@@ -314,21 +321,24 @@ fn blocks(channels: usize) -> impl Iterator<Item = usize> {
 /// Sixteen channels of one pixel.
 ///
 /// # Safety
-/// AVX2; sixteen values from `at` in every tap, from `first` in bias and factor, and at `out`; 32 weights at `weights` for
-/// every pair of taps.
+/// AVX2; sixteen values from `at` in every tap of `pairs`, from `first` in bias and factor, and at `out`; 32 weights at
+/// `weights` for every pair of taps.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn depthwise(row: &DepthwiseRow, at: usize, first: usize, mut weights: *const i8, out: *mut i8) {
+unsafe fn depthwise(
+    row: &DepthwiseRow,
+    pairs: &[[*const i8; 2]],
+    at: usize,
+    first: usize,
+    mut weights: *const i8,
+    out: *mut i8,
+) {
     let mut sums = [_mm256_setzero_si256(); 2];
     // SAFETY: as the caller promised; weights move on by 32 for each pair.
     unsafe {
         let load = |from: *const i8| _mm_loadu_si128(from.cast());
-        for pair in row.taps.chunks(2) {
-            let a = load(pair[0].as_ptr().add(at));
-            let b = match pair.get(1) {
-                Some(tap) => load(tap.as_ptr().add(at)),
-                None => _mm_setzero_si128(),
-            };
+        for [a, b] in pairs {
+            let (a, b) = (load(a.add(at)), load(b.add(at)));
             let low = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(a, b));
             let high = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b));
             let (w_low, w_high) = (load(weights), load(weights.add(16)));
