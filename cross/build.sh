@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds affectd for a board on an x86-64 Debian or Ubuntu machine:
 #
-#     cross/build.sh [aarch64|armv7] [--install] [-- CARGO ARGUMENTS]
+#     cross/build.sh [--install] [-- CARGO ARGUMENTS]
 #
-# aarch64 (the default) is for 64-bit systems: Raspberry Pi 3 and later, Jetson, RK3588. armv7 is for 32-bit ones. The
-# binary is target/<triple>/release/affectd. Says which packages are missing, and installs them only with --install.
+# For 64-bit systems: Raspberry Pi 3 and later, Jetson, RK3588. The binary is
+# target/aarch64-unknown-linux-gnu/release/affectd. Says which packages are missing, and installs them only with --install.
 set -euo pipefail
 
 usage() {
@@ -12,11 +12,9 @@ usage() {
     exit 2
 }
 
-board=aarch64
 install=no
 while [ $# -gt 0 ]; do
     case $1 in
-    aarch64 | armv7) board=$1 ;;
     --install) install=yes ;;
     --) shift && break ;;
     *) usage ;;
@@ -24,10 +22,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-case $board in
-aarch64) triple=aarch64-unknown-linux-gnu debian=arm64 gnu=aarch64-linux-gnu ;;
-armv7) triple=armv7-unknown-linux-gnueabihf debian=armhf gnu=arm-linux-gnueabihf ;;
-esac
+triple=aarch64-unknown-linux-gnu
+debian=arm64
+gnu=aarch64-linux-gnu
 
 # A C compiler and the board's C library: tract's kernels are assembly, and rustc links through gcc.
 packages=("gcc-$gnu" "libc6-dev-$debian-cross")
@@ -53,7 +50,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     if [ $install = no ]; then
         echo "missing: ${missing[*]}" >&2
         [ "${cargo[0]}" = cargo ] || echo "rustc-web is Debian's; with rustup, run instead: rustup target add $triple" >&2
-        echo "to install the rest: $0 $board --install" >&2
+        echo "to install the rest: $0 --install" >&2
         exit 1
     fi
     $sudo dpkg --add-architecture "$debian"
