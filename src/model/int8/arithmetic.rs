@@ -54,15 +54,16 @@ impl Bounds {
     }
 
     /// `x` in units of the output's scale → s8. The limits come before the rounding: they are integers, so the result is
-    /// the same, and no f32 is too large for the conversion. Not a number becomes the lower limit.
+    /// the same. Not a number becomes the lower limit.
     #[inline(always)]
     pub fn round(self, x: f32) -> i8 {
         let low = (self.low - self.zero_point) as f32;
         let high = (self.high - self.zero_point) as f32;
         let limited = x.max(low).min(high);
-        // SAFETY: max() has made a number of it and both limits are within ±255, so it fits an i32.
-        let rounded: i32 = unsafe { limited.round_ties_even().to_int_unchecked() };
-        (rounded + self.zero_point) as i8
+        // From 2²³ to 2²⁴ an f32 has no bits for fractions. The sum lies there, both limits being within ±255; it is
+        // rounded as every sum is, ties to even, and its lowest eight bits are those of the rounded integer.
+        let rounded = (limited + 1.5 * 8_388_608.0).to_bits();
+        (rounded as u8).wrapping_add(self.zero_point as u8) as i8
     }
 }
 

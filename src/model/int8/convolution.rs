@@ -127,7 +127,9 @@ impl Rows for UnderWindow<'_> {
 
     fn consecutive(&self) -> Option<&[i8]> {
         let window = &self.convolution.window;
-        let pointwise = window.taps() == 1 && window.input == window.output && window.pad == [0, 0];
+        // With another stride, the padding behind the picture could make up for it.
+        let plain = window.stride == [1, 1] && window.pad == [0, 0];
+        let pointwise = plain && window.taps() == 1 && window.input == window.output;
         pointwise.then_some(self.input)
     }
 
@@ -140,27 +142,56 @@ impl Rows for UnderWindow<'_> {
             ..
         } = self.convolution;
         let (channels, zero) = (*channels, L::from(*zero_point));
+        let (input, pitch) = (self.input, window.input[1] * channels);
         let (y, x) = (i / window.output[1], i % window.output[1]);
-        let [height, width] = window.kernel;
-        let (run, padding) = row.split_at_mut(width * height * channels);
-        padding.fill(L::from(0));
-        for (ky, line) in run.chunks_exact_mut(width * channels).enumerate() {
-            let Some(source_y) = window.under(0, y, ky) else {
+        let line = window.kernel[1] * channels;
+        let lines = row.chunks_exact_mut(line).take(window.kernel[0]);
+        if window.dilation != [1, 1] {
+            for (ky, line) in lines.enumerate() {
+                for (kx, pixel) in line.chunks_exact_mut(channels).enumerate() {
+                    match (window.under(0, y, ky), window.under(1, x, kx)) {
+                        (Some(y), Some(x)) => {
+                            widen(&input[(y * window.input[1] + x) * channels..][..channels], pixel);
+                        }
+                        _ => pixel.fill(zero),
+                    }
+                }
+            }
+            return;
+        }
+        let [top, left] = [(0, y), (1, x)].map(|(axis, o)| (o * window.stride[axis]).wrapping_sub(window.pad[axis]));
+        let whole =
+            |axis: usize, first: usize| first < window.input[axis] && first + window.kernel[axis] <= window.input[axis];
+        if whole(0, top) && whole(1, left) {
+            let mut from = (top * window.input[1] + left) * channels;
+            for line in lines {
+                widen(&input[from..][..line.len()], line);
+                from += pitch;
+            }
+            return;
+        }
+        // Which taps lie in the picture is the same for every line, and which lines do for every tap.
+        let [(start_y, taps_y), (start_x, taps_x)] = [(0, y), (1, x)].map(|(axis, o)| {
+            let (start, pad, taps) = (o * window.stride[axis], window.pad[axis], window.kernel[axis]);
+            let first = pad.saturating_sub(start).min(taps);
+            let end = (window.input[axis] + pad).saturating_sub(start).clamp(first, taps);
+            (start, first..end)
+        });
+        let (from, to) = (taps_x.start * channels, taps_x.end * channels);
+        for (ky, line) in lines.enumerate() {
+            if from == to || !taps_y.contains(&ky) {
                 line.fill(zero);
                 continue;
-            };
-            let source = &self.input[source_y * window.input[1] * channels..][..window.input[1] * channels];
-            let left = (x * window.stride[1]).wrapping_sub(window.pad[1]);
-            let inside = left < window.input[1] && left + width <= window.input[1];
-            if inside && window.dilation[1] == 1 {
-                widen(&source[left * channels..][..width * channels], line);
-                continue;
             }
-            for (kx, pixel) in line.chunks_exact_mut(channels).enumerate() {
-                match window.under(1, x, kx) {
-                    Some(source_x) => widen(&source[source_x * channels..][..channels], pixel),
-                    None => pixel.fill(zero),
-                }
+            let source_y = start_y + ky - window.pad[0];
+            let source_x = start_x + taps_x.start - window.pad[1];
+            let source = &input[(source_y * window.input[1] + source_x) * channels..];
+            if from > 0 {
+                line[..from].fill(zero);
+            }
+            widen(&source[..to - from], &mut line[from..to]);
+            if to < line.len() {
+                line[to..].fill(zero);
             }
         }
     }

@@ -20,6 +20,8 @@ pub struct Weights {
     /// As given, and padded to the family's unit.
     input_depth: usize,
     depth: usize,
+    /// Bytes in a panel, with what the family notes behind its weights.
+    panel: usize,
 }
 
 impl Weights {
@@ -29,28 +31,38 @@ impl Weights {
         let depth = weights.len() / columns.max(1);
         let panels = columns.div_ceil(F::NR);
         let padded = |n: usize| n.div_ceil(F::KU) * F::KU;
+        let panel = F::NR * padded(depth) + F::notes(padded(depth));
         let mut packed = Weights {
-            panels: vec![0; panels * F::NR * padded(depth)],
+            panels: vec![0; panels * panel],
             bias: vec![0; panels * F::NR],
             factor: vec![0.0; panels * F::NR],
             columns,
             input_depth: depth,
             depth: padded(depth),
+            panel,
         };
         packed.bias[..columns].copy_from_slice(bias);
         packed.factor[..columns].copy_from_slice(factor);
         for (column, row) in weights.chunks_exact(depth.max(1)).enumerate() {
             packed.put_column::<F>(column, row.iter().copied());
         }
+        packed.note::<F>();
         packed
     }
 
     /// Puts in one output's weights. `[panel][depth / KU][NR][KU]`: what a tile reads is consecutive.
     fn put_column<F: Family>(&mut self, column: usize, weights: impl Iterator<Item = i8>) {
-        let panel = column / F::NR * F::NR * self.depth;
+        let panel = column / F::NR * self.panel;
         let within = column % F::NR * F::KU;
         for (k, w) in weights.enumerate() {
             self.panels[panel + k / F::KU * F::KU * F::NR + within + k % F::KU] = w;
+        }
+    }
+
+    /// To be called when all columns are in.
+    fn note<F: Family>(&mut self) {
+        for panel in self.panels.chunks_exact_mut(self.panel.max(1)) {
+            F::note(self.depth, panel);
         }
     }
 
@@ -116,7 +128,7 @@ pub trait Rows {
         None
     }
 
-    /// Writes row `i`, all [`Weights::depth`] lanes of it. To be `#[inline(always)]`, see [`Work`].
+    /// Writes row `i`. Lanes that only pad `row` may stay as they are, since the weights there are zero. To be `#[inline(always)]`, see [`Work`].
     fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]);
 }
 
@@ -137,9 +149,7 @@ impl Rows for Matrix<'_> {
 
     #[inline(always)]
     fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]) {
-        let (front, rest) = row.split_at_mut(self.depth);
-        widen(&self.values[i * self.depth..][..self.depth], front);
-        rest.fill(L::from(0));
+        widen(&self.values[i * self.depth..][..self.depth], row);
     }
 }
 
@@ -179,7 +189,7 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
             depth,
             out: &mut scratch.rows[..count * depth],
         });
-        for (panel, column) in weights.panels.chunks_exact(F::NR * depth).zip((0..).step_by(F::NR)) {
+        for (panel, column) in weights.panels.chunks_exact(weights.panel).zip((0..).step_by(F::NR)) {
             // The last tile of a block may reach past its rows: what lies there is multiplied and left.
             for (tile, row) in scratch.rows.chunks_exact(F::MR * depth).zip((0..count).step_by(F::MR)) {
                 let wanted = Wanted {
@@ -248,15 +258,34 @@ impl Product {
             let down = right.iter().skip(column).step_by(columns).copied();
             self.weights.put_column::<F>(column, down);
         }
+        self.weights.note::<F>();
         multiply::<F>(&Matrix { values: left, depth }, &self.weights, scratches, results);
     }
 }
 
-/// Copies values into lanes.
+/// Copies values into lanes: sixteen at a time, or fewer if there are not as many, and what is left over together with some
+/// of those before it once more.
 #[inline(always)]
 pub fn widen<L: Copy + From<i8>>(values: &[i8], lanes: &mut [L]) {
-    for (lane, value) in lanes.iter_mut().zip(values) {
-        *lane = L::from(*value);
+    let count = values.len().min(lanes.len());
+    let (values, lanes) = (&values[..count], &mut lanes[..count]);
+    match count {
+        0 => {}
+        1 => widen_by::<L, 1>(values, lanes),
+        2..4 => widen_by::<L, 2>(values, lanes),
+        4..8 => widen_by::<L, 4>(values, lanes),
+        8..16 => widen_by::<L, 8>(values, lanes),
+        _ => widen_by::<L, 16>(values, lanes),
+    }
+}
+
+#[inline(always)]
+fn widen_by<L: Copy + From<i8>, const N: usize>(values: &[i8], lanes: &mut [L]) {
+    let all = |values: &[i8; N], lanes: &mut [L; N]| *lanes = values.map(L::from);
+    let (from, to) = (values.as_chunks().0, lanes.as_chunks_mut().0);
+    from.iter().zip(to).for_each(|(from, to)| all(from, to));
+    if let (Some(from), Some(to)) = (values.last_chunk(), lanes.last_chunk_mut()) {
+        all(from, to);
     }
 }
 

@@ -28,6 +28,8 @@ mod tests;
 
 use tract_onnx::pb::ModelProto;
 
+use kernels::with_family;
+
 pub use kernels::Kind;
 pub use program::Program;
 
@@ -65,10 +67,5 @@ pub struct Untaken {
 
 /// Compiles `model` for the kernels `kind`. Inputs and outputs are in the order of `inputs` and `outputs`, by name.
 pub fn compile(model: &ModelProto, inputs: &[&str], outputs: &[&str], kind: Kind) -> Result<Program, Untaken> {
-    match kind {
-        Kind::Reference => import::compile::<kernels::reference::Reference>(model, inputs, outputs),
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => import::compile::<kernels::avx2::Avx2>(model, inputs, outputs),
-    }
-    .map(|draft| Program::new(kind, draft))
+    with_family!(kind, F => import::compile::<F>(model, inputs, outputs)).map(|draft| Program::new(kind, draft))
 }

@@ -31,10 +31,8 @@ impl Table {
         self.0[value as u8 as usize]
     }
 
-    pub fn run(&self, input: &[i8], out: &mut [i8]) {
-        for (out, value) in out.iter_mut().zip(input) {
-            *out = self.at(*value);
-        }
+    pub fn run<F: Family>(&self, input: &[i8], out: &mut [i8]) {
+        F::look_up(&self.0, input, out);
     }
 }
 
@@ -83,18 +81,18 @@ impl Work for Pairs<'_> {
             zero_points: [left_zero, right_zero],
             bounds,
         } = self.pairwise;
+        // In 16 bits, twice as many at once.
+        let centred = |q: i8, zero: i32| f32::from(i16::from(q) - zero as i16);
         match operation {
             Operation::Add { factors: [a, b] } => {
                 for ((out, l), r) in self.out.iter_mut().zip(self.left).zip(self.right) {
-                    let l = (i32::from(*l) - left_zero) as f32;
-                    let r = (i32::from(*r) - right_zero) as f32;
+                    let (l, r) = (centred(*l, left_zero), centred(*r, right_zero));
                     *out = bounds.round(l * a + r * b);
                 }
             }
             Operation::Multiply { factor } => {
                 for ((out, l), r) in self.out.iter_mut().zip(self.left).zip(self.right) {
-                    let l = (i32::from(*l) - left_zero) as f32;
-                    let r = (i32::from(*r) - right_zero) as f32;
+                    let (l, r) = (centred(*l, left_zero), centred(*r, right_zero));
                     *out = bounds.round(l * r * factor);
                 }
             }

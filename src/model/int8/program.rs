@@ -3,7 +3,7 @@
 use super::arithmetic::{Bounds, Quantization};
 use super::convolution::{Convolution, Depthwise};
 use super::gemm::{Matrix, Product, Results, Scratches, Weights, multiply};
-use super::kernels::{Family, Kind};
+use super::kernels::{Family, Kind, with_family};
 use super::pointwise::{Pairwise, Table, dequantize, quantize};
 use super::pool::{AveragePool, MaxPool};
 use super::rearrange::{Concat, Gather};
@@ -218,11 +218,7 @@ impl Program {
             steps,
         };
         for step in &program.steps {
-            match kind {
-                Kind::Reference => step.reserve::<super::kernels::reference::Reference>(&mut program.scratches),
-                #[cfg(target_arch = "x86_64")]
-                Kind::Avx2 => step.reserve::<super::kernels::avx2::Avx2>(&mut program.scratches),
-            }
+            with_family!(kind, F => step.reserve::<F>(&mut program.scratches));
         }
         program
     }
@@ -281,13 +277,7 @@ impl Program {
             buffers,
             outputs,
         };
-        match self.kind {
-            Kind::Reference => {
-                memory.run::<super::kernels::reference::Reference>(steps, inputs, &mut self.scratches);
-            }
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => memory.run::<super::kernels::avx2::Avx2>(steps, inputs, &mut self.scratches),
-        }
+        with_family!(self.kind, F => memory.run::<F>(steps, inputs, &mut self.scratches));
         &self.outputs
     }
 }
@@ -419,7 +409,7 @@ impl Memory<'_> {
             Step::Pairwise { op, left, right, out } => {
                 self.write(*out, |m, out| op.run::<F>(m.read(*left), m.operand(right), out));
             }
-            Step::Table { op, input, out } => self.write(*out, |m, out| op.run(m.read(*input), out)),
+            Step::Table { op, input, out } => self.write(*out, |m, out| op.run::<F>(m.read(*input), out)),
             Step::MaxPool { op, input, out } => {
                 self.write(*out, |m, out| op.run::<F>(m.read(*input), out));
             }
@@ -429,7 +419,7 @@ impl Memory<'_> {
             Step::Gather { op, input, out } => self.write(*out, |m, out| op.run(m.read(*input), out)),
             Step::Concat { op, inputs, out } => self.write(*out, |m, out| {
                 for (index, input) in inputs.iter().enumerate() {
-                    op.run_part(index, m.operand(input), out);
+                    op.run_part::<F>(index, m.operand(input), out);
                 }
             }),
             Step::Dequantize { input, output } => {

@@ -1,5 +1,6 @@
 //! Moving values without computing: transposition, reshaping, concatenation.
 
+use super::kernels::Family;
 use super::pointwise::Table;
 
 /// Any rearrangement of one tensor: where each output value comes from, and `table` for a change of scale.
@@ -33,7 +34,7 @@ pub struct Concat {
 
 impl Concat {
     /// Writes part `index`.
-    pub fn run_part(&self, index: usize, input: &[i8], out: &mut [i8]) {
+    pub fn run_part<F: Family>(&self, index: usize, input: &[i8], out: &mut [i8]) {
         let stride: usize = self.parts.iter().map(|(run, _)| run).sum();
         let before: usize = self.parts[..index].iter().map(|(run, _)| run).sum();
         let (run, table) = &self.parts[index];
@@ -41,7 +42,7 @@ impl Concat {
             let out = &mut out[before..][..*run];
             match table {
                 None => out.copy_from_slice(input),
-                Some(table) => table.run(input, out),
+                Some(table) => table.run::<F>(input, out),
             }
         }
     }

@@ -5,6 +5,10 @@
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dot;
 pub mod reference;
 
 use super::arithmetic::Bounds;
@@ -28,11 +32,19 @@ pub trait Family {
     /// Consecutive depths that one column keeps together in packed weights. Depths are padded to it.
     const KU: usize;
 
+    /// Bytes the family keeps behind the weights of a panel.
+    fn notes(_depth: usize) -> usize {
+        0
+    }
+
+    /// Takes note of what there is to know about a panel's weights, once they are all in.
+    fn note(_depth: usize, _panel: &mut [i8]) {}
+
     /// Products of `MR` packed rows with the first `columns` of one panel of weights: `acc[r * NR + c] = Σ row r × column c`.
     /// What the other columns of `acc` hold afterwards does not matter.
     ///
-    /// `rows` holds `MR` rows of `depth` lanes; `panel` holds `depth * NR` weights as [`Family::KU`] says; `depth` is a
-    /// multiple of `KU`; `acc` holds `MR * NR`.
+    /// `rows` holds `MR` rows of `depth` lanes; `panel` holds `depth * NR` weights as [`Family::KU`] says, and what was
+    /// noted about them; `depth` is a multiple of `KU`; `acc` holds `MR * NR`.
     fn tile(depth: usize, columns: usize, rows: &[Self::Lane], panel: &[i8], acc: &mut [i32]);
 
     /// `out[c] = bounds.round((acc[c] + bias[c]) as f32 * factor[c])` for up to `NR` channels; the slices of `acc`, `bias`
@@ -56,6 +68,13 @@ pub trait Family {
 
     /// Pixels of a depthwise convolution, side by side in one row. `out` holds all their channels.
     fn depthwise(row: &DepthwiseRow, out: &mut [i8]);
+
+    /// `out[i] = table[values[i] as u8]`.
+    fn look_up(table: &[i8; 256], values: &[i8], out: &mut [i8]) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = table[usize::from(*value as u8)];
+        }
+    }
 
     /// Runs `work` compiled for this family's processor, so that plain loops in it are vectorized as far as it can.
     fn compiled<W: Work>(work: W);
@@ -119,7 +138,40 @@ pub enum Kind {
     Reference,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
+
+/// `with_family!(kind, F => expression)`: the expression with `F` the family of that kind.
+macro_rules! with_family {
+    ($kind:expr, $family:ident => $value:expr) => {{
+        use $crate::model::int8::kernels;
+        match $kind {
+            kernels::Kind::Reference => {
+                type $family = kernels::reference::Reference;
+                $value
+            }
+            #[cfg(target_arch = "x86_64")]
+            kernels::Kind::Avx2 => {
+                type $family = kernels::avx2::Avx2;
+                $value
+            }
+            #[cfg(target_arch = "aarch64")]
+            kernels::Kind::Neon => {
+                type $family = kernels::neon::Neon;
+                $value
+            }
+            #[cfg(target_arch = "aarch64")]
+            kernels::Kind::NeonDot => {
+                type $family = kernels::neon_dot::NeonDot;
+                $value
+            }
+        }
+    }};
+}
+pub(super) use with_family;
 
 impl Kind {
     /// All families this processor can run, best first.
@@ -128,6 +180,13 @@ impl Kind {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             kinds.push(Kind::Avx2);
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                kinds.push(Kind::NeonDot);
+            }
+            kinds.push(Kind::Neon);
         }
         kinds.push(Kind::Reference);
         kinds
@@ -142,6 +201,10 @@ impl Kind {
             Kind::Reference => "reference",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => "neon-dot",
         }
     }
 

@@ -7,8 +7,7 @@ use proptest::prelude::*;
 use super::arithmetic::Bounds;
 use super::convolution::{Convolution, Depthwise, Window};
 use super::gemm::{Matrix, Product, Results, Scratches, Weights, multiply};
-use super::kernels::reference::Reference;
-use super::kernels::{Family, Kind};
+use super::kernels::{Family, Kind, MAX_NR, MAX_TILE, Wanted, with_family};
 use super::pointwise::{Operation, Pairwise, Table};
 use super::pool::{AveragePool, MaxPool};
 
@@ -16,37 +15,41 @@ use super::pool::{AveragePool, MaxPool};
 macro_rules! for_each_family {
     ($check:ident($($argument:expr),*)) => {
         for kind in Kind::available() {
-            match kind {
-                Kind::Reference => $check::<Reference>($($argument),*)?,
-                #[cfg(target_arch = "x86_64")]
-                Kind::Avx2 => $check::<super::kernels::avx2::Avx2>($($argument),*)?,
-            }
+            with_family!(kind, F => $check::<F>($($argument),*))?;
         }
     };
 }
 
 type Checked = Result<(), TestCaseError>;
 
-fn windows() -> impl Strategy<Value = Window> {
+fn windows(kernels: std::ops::Range<usize>) -> impl Strategy<Value = Window> {
     let pair = |range: std::ops::Range<usize>| [range.clone(), range];
-    (pair(1..9), pair(1..5), pair(1..4), pair(1..3), pair(0..4), pair(0..4)).prop_filter_map(
-        "the window must fit",
-        |(input, kernel, stride, dilation, pad, after)| {
-            let mut output = [0; 2];
-            for axis in 0..2 {
-                let extent = (kernel[axis] - 1) * dilation[axis] + 1;
-                output[axis] = (input[axis] + pad[axis] + after[axis]).checked_sub(extent)? / stride[axis] + 1;
-            }
-            Some(Window {
-                input,
-                output,
-                kernel,
-                stride,
-                dilation,
-                pad,
-            })
-        },
+    (
+        pair(1..9),
+        pair(kernels),
+        pair(1..4),
+        pair(1..3),
+        pair(0..4),
+        pair(0..4),
     )
+        .prop_filter_map(
+            "the window must fit",
+            |(input, kernel, stride, dilation, pad, after)| {
+                let mut output = [0; 2];
+                for axis in 0..2 {
+                    let extent = (kernel[axis] - 1) * dilation[axis] + 1;
+                    output[axis] = (input[axis] + pad[axis] + after[axis]).checked_sub(extent)? / stride[axis] + 1;
+                }
+                Some(Window {
+                    input,
+                    output,
+                    kernel,
+                    stride,
+                    dilation,
+                    pad,
+                })
+            },
+        )
 }
 
 fn bounds() -> impl Strategy<Value = Bounds> {
@@ -81,8 +84,8 @@ struct Layer {
     bounds: Bounds,
 }
 
-fn layers(depthwise: bool) -> impl Strategy<Value = Layer> {
-    (windows(), 1..37usize, 1..37usize, any::<i8>(), bounds()).prop_flat_map(
+fn layers(depthwise: bool, kernels: std::ops::Range<usize>) -> impl Strategy<Value = Layer> {
+    (windows(kernels), 1..37usize, 1..37usize, any::<i8>(), bounds()).prop_flat_map(
         move |(window, channels, outputs, zero_point, bounds)| {
             let (outputs, per_output) = match depthwise {
                 true => (channels, window.taps()),
@@ -90,17 +93,18 @@ fn layers(depthwise: bool) -> impl Strategy<Value = Layer> {
             };
             (
                 bytes(window.input[0] * window.input[1] * channels),
-                bytes(outputs * per_output),
+                // Kernels may take other ways with weights of which more fit 16 bits.
+                (bytes(outputs * per_output), 0..4u32),
                 prop::collection::vec(-1_000_000..1_000_000i32, outputs),
                 factors(outputs),
             )
-                .prop_map(move |(input, weights, bias, factor)| Layer {
+                .prop_map(move |(input, (weights, small), bias, factor)| Layer {
                     window,
                     channels,
                     outputs,
                     zero_point,
                     input,
-                    weights,
+                    weights: weights.into_iter().map(|w| w >> small).collect(),
                     bias,
                     factor,
                     bounds,
@@ -237,6 +241,38 @@ fn check_matrices<F: Family>(left: &[i8], right: &[i8], columns: usize, bounds: 
     Ok(())
 }
 
+fn check_requantization<F: Family>(
+    acc: &[i32],
+    bias: &[i32],
+    factor: &[f32],
+    bounds: Bounds,
+    wanted: Wanted,
+) -> Checked {
+    let Wanted { rows, columns, stride } = wanted;
+    // As many as the family can take at most, or few.
+    for columns in [columns.min(F::NR), F::NR, F::NR - 1] {
+        let wanted = Wanted {
+            rows,
+            columns,
+            stride: stride.max(columns),
+        };
+        let untouched = 77;
+        let mut out = vec![untouched; (rows - 1) * wanted.stride + columns];
+        F::requantize_tile(acc, wanted, bias, factor, bounds, &mut out);
+        for (i, out) in out.into_iter().enumerate() {
+            let (r, c) = (i / wanted.stride, i % wanted.stride);
+            let sum = || acc[r * F::NR + c].wrapping_add(bias[c]) as f32;
+            let right = if c < columns {
+                bounds.round(sum() * factor[c])
+            } else {
+                untouched
+            };
+            prop_assert_eq!(right, out);
+        }
+    }
+    Ok(())
+}
+
 fn check_pairs<F: Family>(pairwise: Pairwise, left: &[i8], right: &[i8]) -> Checked {
     let mut out = vec![0; left.len()];
     pairwise.run::<F>(left, right, &mut out);
@@ -314,20 +350,37 @@ fn check_pools<F: Family>(layer: &Layer, counts_padding: bool) -> Checked {
 
 proptest! {
     #[test]
-    fn convolutions_equal_the_definition(layer in layers(false)) {
+    fn convolutions_equal_the_definition(layer in layers(false, 1..5)) {
         for_each_family!(check_convolution(&layer));
     }
 
     #[test]
-    fn convolutions_after_a_relu_equal_the_definition(mut layer in layers(false)) {
+    fn convolutions_after_a_relu_equal_the_definition(mut layer in layers(false, 1..5)) {
         layer.input.iter_mut().for_each(|q| *q &= 127);
         layer.zero_point &= 127;
         for_each_family!(check_convolution(&layer));
     }
 
     #[test]
-    fn depthwise_convolutions_equal_the_definition(layer in layers(true)) {
+    fn depthwise_convolutions_equal_the_definition(layer in layers(true, 1..5)) {
         for_each_family!(check_depthwise(&layer));
+    }
+
+    #[test]
+    fn depthwise_convolutions_of_nine_taps_equal_the_definition(layer in layers(true, 3..4)) {
+        for_each_family!(check_depthwise(&layer));
+    }
+
+    #[test]
+    fn requantization_equals_the_definition_whatever_the_factors(
+        (acc, bias) in (prop::collection::vec(any::<i32>(), MAX_TILE), prop::collection::vec(any::<i32>(), MAX_NR)),
+        factor in prop::collection::vec(prop::num::f32::ANY, MAX_NR),
+        bounds in bounds(),
+        rows in 1..5usize,
+        (columns, apart) in (1..5usize, 0..9usize),
+    ) {
+        let wanted = Wanted { rows, columns, stride: columns + apart };
+        for_each_family!(check_requantization(&acc, &bias, &factor, bounds, wanted));
     }
 
     #[test]
@@ -357,8 +410,66 @@ proptest! {
     }
 
     #[test]
-    fn pools_equal_the_definition(layer in layers(true), counts_padding in any::<bool>()) {
+    fn pools_equal_the_definition(layer in layers(true, 1..5), counts_padding in any::<bool>()) {
         for_each_family!(check_pools(&layer, counts_padding));
+    }
+}
+
+/// Equal extremes under weights of which two or four just fit 16 bits together, or just do not.
+#[test]
+fn sums_of_products_at_the_edge_of_sixteen_bits_do_not_overflow() {
+    fn check<F: Family>(a: i8, four: [i8; 4]) {
+        let bounds = Bounds {
+            zero_point: 0,
+            low: -128,
+            high: 127,
+        };
+        // Weights that lie 1, 2, 4 and so on from each other are those that meet.
+        for apart in [1, 2, 4, 8] {
+            let weight = |k: usize| four[k / apart % 4];
+            let (left, right): (Vec<i8>, Vec<i8>) = (vec![a; 64], (0..64).map(weight).collect());
+            let wanted: i32 = right.iter().map(|w| i32::from(a) * i32::from(*w)).sum();
+            let mut product = Product::new::<F>(64, 1, 1.0);
+            let mut scratches = Scratches::default();
+            scratches.reserve::<F>(product.weights());
+            let (limits, mut out) = ([f32::NEG_INFINITY, f32::INFINITY], [0.0]);
+            let results = Results::Real { limits, out: &mut out };
+            product.run::<F>(&left, &right, &mut scratches, results);
+            assert_eq!(wanted as f32, out[0], "{a} × {four:?}");
+        }
+        let window = Window {
+            input: [3, 3],
+            output: [1, 1],
+            kernel: [3, 3],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [0, 0],
+        };
+        let weights: Vec<i8> = (0..16 * 9).map(|i| four[i % 9 % 4]).collect();
+        let sum: i32 = weights[..9].iter().map(|w| i32::from(a) * i32::from(*w)).sum();
+        let op = Depthwise::new::<F>(window, 0, &weights, &[0; 16], &[1e-3; 16]);
+        let mut out = [0; 16];
+        op.run::<F>(&[a; 16 * 9], bounds, &mut out);
+        assert_eq!([bounds.round(sum as f32 * 1e-3); 16], out, "{a} × {four:?}");
+    }
+    let edges = [
+        [63, 64, 64, 64],
+        [64, 64, 64, 64],
+        [64, 64, 65, 65],
+        [64, 65, 65, 65],
+        [127, 127, -1, -1],
+        [-127, -128, 0, 0],
+        [-128, -128, -128, -128],
+        [127, 127, 127, 127],
+    ];
+    for four in edges.into_iter().flat_map(|four| [four, four.map(i8::saturating_neg)]) {
+        for kind in Kind::available() {
+            with_family!(kind, F => {
+                check::<F>(-128, four);
+                check::<F>(127, four);
+                check::<<F as Family>::NonNegative>(127, four);
+            });
+        }
     }
 }
 
@@ -374,7 +485,7 @@ fn sums_of_extremes_do_not_overflow() {
             low: -128,
             high: 127,
         };
-        fn product<F: Family>(left: &[i8], right: &[i8], bounds: Bounds) -> Result<Vec<i8>, ()> {
+        fn product<F: Family>(left: &[i8], right: &[i8], bounds: Bounds) -> Vec<i8> {
             let mut product = Product::new::<F>(right.len(), 1, 1.0);
             let mut scratches = Scratches::default();
             scratches.reserve::<F>(product.weights());
@@ -385,12 +496,10 @@ fn sums_of_extremes_do_not_overflow() {
                 &mut scratches,
                 Results::Quantized { bounds, out: &mut out },
             );
-            Ok(out)
+            out
         }
-        check(&product::<Reference>(&left, &right, bounds).unwrap());
-        #[cfg(target_arch = "x86_64")]
-        if Kind::named("avx2").is_some() {
-            check(&product::<super::kernels::avx2::Avx2>(&left, &right, bounds).unwrap());
+        for kind in Kind::available() {
+            check(&with_family!(kind, F => product::<F>(&left, &right, bounds)));
         }
     }
 }
