@@ -21,10 +21,10 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    /// The best this processor has, unless [`KERNEL_VARIABLE`] names another.
+    /// The best this processor has, tract where none are made for it, unless [`KERNEL_VARIABLE`] names another.
     pub fn wanted() -> Result<Kernel, String> {
         match std::env::var(KERNEL_VARIABLE).as_deref() {
-            Err(_) | Ok("") => Ok(Kernel::Ours(Kind::best())),
+            Err(_) | Ok("") => Ok(Kind::best().map_or(Kernel::Tract, Kernel::Ours)),
             Ok("tract") => Ok(Kernel::Tract),
             Ok(name) => Kind::named(name).map(Kernel::Ours).ok_or_else(|| {
                 let able: Vec<_> = Kind::available().iter().map(|kind| kind.name()).collect();
