@@ -1,0 +1,124 @@
+//! ARMv8.0 with NEON, as every 64-bit board has it: Cortex-A53, A57, A72.
+//!
+//! There is no dot product yet. SMULL multiplies eight pairs of bytes into 16 bits, SMLAL adds eight more to them, and
+//! SADALP adds neighbours to sums of 32 bits. The more products meet in 16 bits, the fewer SADALP: how many may is known
+//! from the weights. An activation is at most 128 in magnitude, so products whose weights' magnitudes sum to at most 255
+//! stay within 255 × 128 = 32640, whatever the activations. Two weights always do unless both are −128, four often.
+//! Packing notes it for every group of depths, once; the sums are exact in any case.
+
+mod depthwise;
+mod requantize;
+mod tile;
+
+use super::super::arithmetic::Bounds;
+use super::super::gemm::{Scratch, Scratches};
+use super::{DepthwiseRow, Family, Wanted, Work};
+
+pub(super) use depthwise::{depthwise, pack_depthwise};
+pub(super) use requantize::{look_up, requantize_tile};
+use tile::tile;
+
+/// For any rows, or for those without negative values: their products are at most 127 × 258 = 32766 if the weights of each
+/// sign sum to at most 258, so that twice as many may meet.
+pub struct Neon<const NON_NEGATIVE: bool = false>;
+
+const MR: usize = 4;
+pub(super) const NR: usize = 8;
+const KU: usize = 4;
+/// Steps of [`KU`] depths that share a note.
+const GROUP: usize = 4;
+/// How many products of a group, or of a depthwise block, may meet in 16 bits. The bits are what the assembly looks at.
+mod together {
+    pub const ONE: i8 = 0b000;
+    pub const TWO: i8 = 0b010;
+    pub const FOUR: i8 = 0b110;
+}
+
+impl<const NON_NEGATIVE: bool> Family for Neon<NON_NEGATIVE> {
+    type Lane = i8;
+    type NonNegative = Neon<true>;
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const KU: usize = KU;
+
+    fn notes(depth: usize) -> usize {
+        depth.div_ceil(GROUP * KU)
+    }
+
+    fn note(depth: usize, panel: &mut [i8]) {
+        let (weights, notes) = panel.split_at_mut(depth * NR);
+        for (group, note) in weights.chunks(GROUP * KU * NR).zip(notes) {
+            *note = together::<NON_NEGATIVE>(KU * NR, group);
+        }
+    }
+
+    fn tile(depth: usize, _columns: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
+        assert!(depth.is_multiple_of(KU));
+        assert!(rows.len() >= MR * depth && panel.len() >= depth * NR + Self::notes(depth) && acc.len() >= MR * NR);
+        // SAFETY: every aarch64 processor has NEON; the slices are as long as asserted.
+        unsafe { tile(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()) }
+    }
+
+    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        let (columns, stride) = (out.len(), out.len());
+        requantize_tile(
+            &acc[..NR],
+            Wanted {
+                rows: 1,
+                columns,
+                stride,
+            },
+            bias,
+            factor,
+            bounds,
+            out,
+        );
+    }
+
+    fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        requantize_tile(acc, wanted, bias, factor, bounds, out);
+    }
+
+    fn scratch(scratches: &mut Scratches) -> &mut Scratch<i8> {
+        &mut scratches.narrow
+    }
+
+    fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
+        pack_depthwise(weights, channels)
+    }
+
+    fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
+        depthwise(row, out);
+    }
+
+    fn look_up(table: &[i8; 256], values: &[i8], out: &mut [i8]) {
+        look_up(table, values, out);
+    }
+
+    fn compiled<W: Work>(work: W) {
+        work.run();
+    }
+}
+
+/// How many of the products that meet in one lane, `stride` weights from each other, fit 16 bits together.
+fn together<const NON_NEGATIVE: bool>(stride: usize, weights: &[i8]) -> i8 {
+    let fits = |steps: usize| {
+        weights.chunks(steps * stride).all(|run| {
+            (0..stride).all(|lane| {
+                let of_lane = run.iter().skip(lane).step_by(stride).map(|w| i32::from(*w));
+                let (above, below) = of_lane.fold((0, 0), |(above, below), w| (above + w.max(0), below - w.min(0)));
+                match NON_NEGATIVE {
+                    true => above.max(below) <= 258,
+                    false => above + below <= 255,
+                }
+            })
+        })
+    };
+    if fits(4) {
+        together::FOUR
+    } else if fits(2) {
+        together::TWO
+    } else {
+        together::ONE
+    }
+}

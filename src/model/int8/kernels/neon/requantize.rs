@@ -1,0 +1,111 @@
+//! From sums back to eight bits, and tables of eight bits.
+
+use std::arch::aarch64::*;
+
+use super::super::super::arithmetic::Bounds;
+use super::super::Wanted;
+use super::NR;
+
+/// [`Family::requantize_tile`] for tiles of [`NR`] columns.
+pub fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+    let Wanted { rows, columns, stride } = wanted;
+    assert!(rows > 0 && acc.len() >= rows * NR && out.len() >= (rows - 1) * stride + columns);
+    assert!(bias.len() >= NR && factor.len() >= NR && columns <= NR);
+    // SAFETY: every aarch64 processor has NEON; all slices are as long as asserted.
+    unsafe {
+        let scale = Scale::load(bias.as_ptr(), factor.as_ptr(), bounds);
+        let [low, high] = scale.bias;
+        let (mut acc, mut out) = (acc.as_ptr(), out.as_mut_ptr());
+        let mut eight = || {
+            let sums = [vld1q_s32(acc), vld1q_s32(acc.add(4))];
+            acc = acc.wrapping_add(NR);
+            scale.round([vaddq_s32(sums[0], low), vaddq_s32(sums[1], high)])
+        };
+        if columns == NR {
+            for _ in 0..rows {
+                vst1_s8(out, eight());
+                out = out.wrapping_add(stride);
+            }
+            return;
+        }
+        for _ in 0..rows {
+            let mut left = vget_lane_u64::<0>(vreinterpret_u64_s8(eight()));
+            let mut to = out;
+            if columns & 4 != 0 {
+                to.cast::<u32>().write_unaligned(left as u32);
+                (to, left) = (to.wrapping_add(4), left >> 32);
+            }
+            if columns & 2 != 0 {
+                to.cast::<u16>().write_unaligned(left as u16);
+                (to, left) = (to.wrapping_add(2), left >> 16);
+            }
+            if columns & 1 != 0 {
+                to.write(left as i8);
+            }
+            out = out.wrapping_add(stride);
+        }
+    }
+}
+
+/// What sums of eight channels start from, and what brings them back to eight bits.
+#[derive(Clone, Copy)]
+pub struct Scale {
+    pub bias: [int32x4_t; 2],
+    factor: [float32x4_t; 2],
+    low: float32x4_t,
+    zero_point: int16x8_t,
+    high: int8x8_t,
+}
+
+impl Scale {
+    /// # Safety
+    /// `bias` and `factor` point to eight values each.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub unsafe fn load(bias: *const i32, factor: *const f32, bounds: Bounds) -> Scale {
+        // SAFETY: as the caller promised.
+        unsafe {
+            Scale {
+                bias: [vld1q_s32(bias), vld1q_s32(bias.add(4))],
+                factor: [vld1q_f32(factor), vld1q_f32(factor.add(4))],
+                low: vdupq_n_f32((bounds.low - bounds.zero_point) as f32),
+                zero_point: vdupq_n_s16(bounds.zero_point as i16),
+                high: vdup_n_s8(bounds.high as i8),
+            }
+        }
+    }
+
+    /// Sums that hold the bias already, as [`Bounds::round`] has it. FMAXNM makes not-a-number the lower limit. The upper
+    /// limit may come last, since every conversion on the way saturates, and none below it: FCVTNS (ties to even) at 2³¹,
+    /// SQXTN at 2¹⁵, adding the zero point there too, and SQXTN at 127.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub fn round(&self, sums: [int32x4_t; 2]) -> int8x8_t {
+        let four = |half: usize| {
+            let scaled = vmulq_f32(vcvtq_f32_s32(sums[half]), self.factor[half]);
+            vcvtnq_s32_f32(vmaxnmq_f32(scaled, self.low))
+        };
+        let narrow = vqmovn_high_s32(vqmovn_s32(four(0)), four(1));
+        vmin_s8(vqmovn_s16(vqaddq_s16(narrow, self.zero_point)), self.high)
+    }
+}
+
+/// [`Family::look_up`]: TBL takes 64 entries of a table at once, and gives zero for what is beyond them.
+pub fn look_up(table: &[i8; 256], values: &[i8], out: &mut [i8]) {
+    let (from, rest) = values.as_chunks::<16>();
+    let (to, last) = out.as_chunks_mut::<16>();
+    // SAFETY: every aarch64 processor has NEON; the table has four times 64 entries, each chunk sixteen.
+    unsafe {
+        let quarter: [int8x16x4_t; 4] = std::array::from_fn(|i| vld1q_s8_x4(table.as_ptr().add(64 * i)));
+        for (from, to) in from.iter().zip(to) {
+            let index = vreinterpretq_u8_s8(vld1q_s8(from.as_ptr()));
+            let beyond = |entries: u8| vsubq_u8(index, vdupq_n_u8(entries));
+            let low = vorrq_s8(vqtbl4q_s8(quarter[0], index), vqtbl4q_s8(quarter[1], beyond(64)));
+            let high = vorrq_s8(vqtbl4q_s8(quarter[2], beyond(128)), vqtbl4q_s8(quarter[3], beyond(192)));
+            vst1q_s8(to.as_mut_ptr(), vorrq_s8(low, high));
+        }
+    }
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = table[usize::from(*from as u8)];
+    }
+}
