@@ -150,14 +150,15 @@ impl Bundle {
             .filter_map(|bin| bin.parent())
             .map(|prefix| prefix.join("share/affectd/models"))
             .collect();
-        places.push(PathBuf::from("/usr/share/affectd/models"));
-        // target/release/affectd, target/<triple>/release/affectd and target/release/deps/<test>
+        // A build's own models go before installed ones: target/release/affectd, target/<triple>/release/affectd and
+        // target/release/deps/<test>.
         places.extend(
             beside
                 .filter(|dir| dir.ends_with("target"))
                 .filter_map(|target| target.parent())
                 .map(|root| root.join("models")),
         );
+        places.push(PathBuf::from("/usr/share/affectd/models"));
         places
     }
 
