@@ -151,16 +151,21 @@ fn a_clip_cut_off_in_the_middle_gives_what_is_there_and_a_warning() {
 }
 
 #[test]
-fn by_the_clock_a_clip_gives_as_many_lines_as_replayed() {
+fn by_the_clock_a_clip_gives_about_as_many_lines_as_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let clip = make_clip(Some(&pictures(30, &wall)), Some(&tone(16_000, 1, 1.2)));
     let clip = file(&folder, "short.mkv", &clip);
-    let realtime = affectd()
+    let run = affectd()
         .args(["run", "--realtime", "--input"])
         .arg(&clip)
         .output()
         .unwrap();
-    assert_eq!(Replay::from(realtime).lines.len(), Replay::of(&clip).lines.len());
+    let (realtime, replayed) = (Replay::from(run).lines.len(), Replay::of(&clip).lines.len());
+    // A machine that is busy elsewhere may learn of the end a tick late.
+    assert!(
+        (replayed..=replayed + 2).contains(&realtime),
+        "{realtime} and {replayed} lines"
+    );
 }
 
 #[test]
