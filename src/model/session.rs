@@ -1,6 +1,6 @@
 //! One loaded graph of the bundle.
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 use super::bundle::{Bundle, Graph, GraphName, ModelError};
 use super::engine::{Engine, Kernel, Named};
@@ -26,7 +26,10 @@ impl Session {
         if let Some(why) = engine.untaken() {
             warn!("{graph} runs in tract, not in integers: {why}");
         }
-        debug!("{graph}: {} kernels", engine.kernel());
+        match engine.kernel() {
+            "tract" => info!("{graph} runs in tract, in f32"),
+            kernel => debug!("{graph}: {kernel} kernels"),
+        }
         Ok(Session { graph, engine })
     }
 
