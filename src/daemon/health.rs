@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use serde::Serialize;
+
 #[derive(Debug, Default)]
 pub struct Health {
     /// Pictures that came from the source.
@@ -24,6 +26,42 @@ pub struct Health {
     pub estimates: AtomicU64,
     /// Estimates an output was too slow for.
     pub estimates_dropped: Arc<AtomicU64>,
+}
+
+/// A device or clip, as the health record tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// Being opened, nothing captured yet.
+    Starting,
+    Running,
+    /// Open, but nothing comes.
+    Stalled,
+    /// Not there, or not to be opened for now.
+    Absent,
+    /// Not wanted, or a clip that has ended.
+    Off,
+}
+
+/// The health record: one JSON object, on request and every 30 s where an output carries it. Counters are totals since
+/// the start.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HealthReport {
+    pub schema: u8,
+    pub uptime_s: u64,
+    pub camera: SourceState,
+    pub microphone: SourceState,
+    pub pictures: u64,
+    pub pictures_skipped: u64,
+    pub pictures_broken: u64,
+    pub faces: u64,
+    pub chunks_lost: u64,
+    pub estimates: u64,
+    pub estimates_dropped: u64,
+    /// Of the processor, where the kernel tells.
+    pub temperature_c: Option<f32>,
+    /// What is wrong, in words; null when nothing is.
+    pub problem: Option<String>,
 }
 
 /// Adds one.

@@ -10,11 +10,17 @@ pub mod wall_clock;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::daemon::health::HealthReport;
 use crate::fusion::Estimate;
 
 /// A place estimates are written to.
 pub trait Output: Send {
     fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError>;
+
+    /// Takes in the newest health record, to pass on or to answer with; not every output carries it.
+    fn health(&mut self, _report: &HealthReport) -> Result<(), OutputError> {
+        Ok(())
+    }
 }
 
 /// Why an output stopped.
