@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::face::stage::FaceSettings;
-use crate::fusion::FusionSettings;
+use crate::fusion::{BaselineMode, FusionSettings};
 use crate::output::OutputSpec;
 
 /// Read where no `--config` is given, if it exists.
@@ -92,6 +92,14 @@ struct RawFace {
 struct RawEstimate {
     rate_hz: Option<f32>,
     smoothing_s: Option<f32>,
+    baseline: Option<RawBaseline>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawBaseline {
+    OnDemand,
+    EachPerson,
 }
 
 /// What flags say, in the configuration's own terms.
@@ -247,6 +255,10 @@ impl RawConfig {
             fusion: FusionSettings {
                 period: tick_period(self.estimate.rate_hz.unwrap_or(5.0))?,
                 time_constant: seconds("estimate.smoothing_s", self.estimate.smoothing_s, 0.5, 10.0)?,
+                baseline: match self.estimate.baseline {
+                    None | Some(RawBaseline::OnDemand) => BaselineMode::OnDemand,
+                    Some(RawBaseline::EachPerson) => BaselineMode::EachPerson,
+                },
             },
             outputs: outputs(self.output)?,
         })

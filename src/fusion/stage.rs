@@ -7,6 +7,7 @@ use crate::face::FaceObservation;
 use crate::model::{Bundle, GraphName, ModelError};
 use crate::voice::{VoiceObservation, VoiceStage};
 
+use super::baseline::{Baseline, BaselineMode};
 use super::estimator::{Affect, Estimator};
 use super::smoothing::Smoother;
 use super::timeline::Timeline;
@@ -17,6 +18,7 @@ pub struct FusionSettings {
     /// From one estimate to the next; a whole fraction of the network's step.
     pub period: Duration,
     pub time_constant: Duration,
+    pub baseline: BaselineMode,
 }
 
 /// What was made of one tick.
@@ -39,6 +41,7 @@ pub struct FusionStage {
     voice: VoiceStage,
     timeline: Timeline,
     estimator: Estimator,
+    baseline: Baseline,
     smoother: Smoother,
     period: Duration,
 }
@@ -61,9 +64,15 @@ impl FusionStage {
             voice: VoiceStage::load(bundle)?,
             timeline: Timeline::new(step, (step_us / period_us) as u64),
             estimator,
+            baseline: Baseline::new(settings.baseline),
             smoother: Smoother::new(settings.time_constant),
             period: settings.period,
         })
+    }
+
+    /// Takes the next ten seconds, from `at`, for the person's rest.
+    pub fn start_baseline(&mut self, at: Duration) {
+        self.baseline.start(at);
     }
 
     pub fn see(&mut self, face: FaceObservation) {
@@ -93,13 +102,15 @@ impl FusionStage {
         } else {
             None
         };
+        let face = self.timeline.newest_face(at).copied();
+        let fresh = fresh.map(|raw| self.baseline.apply(at, self.period, face.map(|f| f.id), raw));
         Ok(Estimate {
             seq: tick,
             at,
             affect: self.smoother.next(at, fresh),
             from_face,
             from_voice,
-            face: self.timeline.newest_face(at).copied(),
+            face,
             voice,
         })
     }
