@@ -4,7 +4,9 @@
 //! the first-level cache, and multiplied with one panel of weights after the other.
 
 use super::arithmetic::Bounds;
-use super::kernels::{Family, MAX_NR, MAX_TILE, Wanted, Work};
+#[cfg(target_arch = "x86_64")]
+use super::kernels::vnni::Raised;
+use super::kernels::{Family, MAX_NR, MAX_TILE, Requantization, Wanted, Work};
 
 /// Bytes of packed rows that stay in the first-level cache beside a panel of weights.
 const BLOCK_BYTES: usize = 16 * 1024;
@@ -86,11 +88,13 @@ pub struct Scratch<L> {
     rows: Vec<L>,
 }
 
-/// Room for either kind of lane.
+/// Room for each kind of lane.
 #[derive(Debug, Default)]
 pub struct Scratches {
     pub narrow: Scratch<i8>,
     pub wide: Scratch<i16>,
+    #[cfg(target_arch = "x86_64")]
+    pub raised: Scratch<Raised>,
 }
 
 impl Scratches {
@@ -102,7 +106,11 @@ impl Scratches {
     }
 
     pub fn bytes(&self) -> usize {
-        self.narrow.rows.len() + size_of::<i16>() * self.wide.rows.len()
+        #[cfg(target_arch = "x86_64")]
+        let raised = self.raised.rows.len();
+        #[cfg(not(target_arch = "x86_64"))]
+        let raised = 0;
+        self.narrow.rows.len() + size_of::<i16>() * self.wide.rows.len() + raised
     }
 }
 
@@ -198,29 +206,39 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
                     columns: F::NR.min(weights.columns - column),
                     stride: weights.columns,
                 };
-                F::tile(depth, wanted.columns, tile, panel, &mut acc);
-                results.put::<F>(first + row, column, wanted, weights, &acc);
+                results.take::<F>([first + row, column], wanted, weights, (tile, panel), &mut acc);
             }
         }
     }
 }
 
 impl Results<'_> {
-    /// Takes in what is wanted of the tile whose first row and column these are.
+    /// Multiplies a tile and takes in what is wanted of it, from the first row and column on.
     #[inline(always)]
-    fn put<F: Family>(&mut self, row: usize, column: usize, wanted: Wanted, weights: &Weights, acc: &[i32]) {
+    fn take<F: Family>(
+        &mut self,
+        [row, column]: [usize; 2],
+        wanted: Wanted,
+        weights: &Weights,
+        (tile, panel): (&[F::Lane], &[i8]),
+        acc: &mut [i32],
+    ) {
+        let (depth, columns) = (weights.depth, weights.columns);
         let bias = &weights.bias[column..][..F::NR];
         let factor = &weights.factor[column..][..F::NR];
         match self {
             Results::Quantized { bounds, out } => {
-                let out = &mut out[row * weights.columns + column..];
-                F::requantize_tile(acc, wanted, bias, factor, *bounds, out);
+                let bounds = *bounds;
+                let to = Requantization { bias, factor, bounds };
+                let out = &mut out[row * columns + column..];
+                F::quantized_tile(depth, tile, panel, acc, wanted, &to, out);
             }
             Results::Real {
                 limits: [low, high],
                 out,
             } => {
-                let plane = out.len() / weights.columns;
+                F::tile(depth, wanted.columns, tile, panel, acc);
+                let plane = out.len() / columns;
                 for (i, acc) in acc.chunks_exact(F::NR).take(wanted.rows).enumerate() {
                     for c in 0..wanted.columns {
                         let real = acc[c].wrapping_add(bias[c]) as f32 * factor[c];

@@ -14,8 +14,8 @@ use super::{DepthwiseRow, Family, Wanted, Work};
 
 pub struct Avx2;
 
-const MR: usize = 6;
-const NR: usize = 16;
+pub(super) const MR: usize = 6;
+pub(super) const NR: usize = 16;
 
 impl Family for Avx2 {
     type Lane = i16;
@@ -237,7 +237,7 @@ unsafe fn tile_non_negative<const HALVES: usize>(depth: usize, rows: *const i8, 
 /// AVX2; `acc` points to MR × NR values.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn store<const HALVES: usize>(sums: &[[__m256i; HALVES]; MR], acc: *mut i32) {
+pub(super) unsafe fn store<const HALVES: usize>(sums: &[[__m256i; HALVES]; MR], acc: *mut i32) {
     for (r, row) in sums.iter().enumerate() {
         for (half, sum) in row.iter().enumerate() {
             // SAFETY: eight of the NR accumulators of row r, of MR.

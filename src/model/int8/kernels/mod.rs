@@ -10,14 +10,16 @@ pub mod neon;
 #[cfg(target_arch = "aarch64")]
 pub mod neon_dot;
 pub mod reference;
+#[cfg(target_arch = "x86_64")]
+pub mod vnni;
 
 use super::arithmetic::Bounds;
 use super::gemm::{Scratch, Scratches};
 
 /// The largest tile of any family, in accumulators.
-pub const MAX_TILE: usize = 128;
+pub const MAX_TILE: usize = 384;
 /// The most channels any family requantizes at once.
-pub const MAX_NR: usize = 16;
+pub const MAX_NR: usize = 32;
 
 /// Kernels for one kind of processor. Implementations are only reachable through [`Kind::best`] and [`Kind::named`], which
 /// know what the processor has.
@@ -60,6 +62,20 @@ pub trait Family {
         }
     }
 
+    /// [`Family::tile`] and [`Family::requantize_tile`] in one, for families that need not put the sums down in between.
+    fn quantized_tile(
+        depth: usize,
+        rows: &[Self::Lane],
+        panel: &[i8],
+        acc: &mut [i32],
+        wanted: Wanted,
+        to: &Requantization,
+        out: &mut [i8],
+    ) {
+        Self::tile(depth, wanted.columns, rows, panel, acc);
+        Self::requantize_tile(acc, wanted, to.bias, to.factor, to.bounds, out);
+    }
+
     /// The room for this family's packed rows.
     fn scratch(scratches: &mut Scratches) -> &mut Scratch<Self::Lane>;
 
@@ -86,6 +102,14 @@ pub struct Wanted {
     pub rows: usize,
     pub columns: usize,
     pub stride: usize,
+}
+
+/// What brings a panel's sums back to eight bits, `NR` values of each.
+#[derive(Debug, Clone, Copy)]
+pub struct Requantization<'a> {
+    pub bias: &'a [i32],
+    pub factor: &'a [f32],
+    pub bounds: Bounds,
 }
 
 /// Neighbouring pixels of a depthwise convolution that have all their taps.
@@ -138,6 +162,10 @@ pub enum Kind {
     Reference,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
     #[cfg(target_arch = "aarch64")]
     Neon,
     #[cfg(target_arch = "aarch64")]
@@ -156,6 +184,16 @@ macro_rules! with_family {
             #[cfg(target_arch = "x86_64")]
             kernels::Kind::Avx2 => {
                 type $family = kernels::avx2::Avx2;
+                $value
+            }
+            #[cfg(target_arch = "x86_64")]
+            kernels::Kind::AvxVnni => {
+                type $family = kernels::vnni::AvxVnni;
+                $value
+            }
+            #[cfg(target_arch = "x86_64")]
+            kernels::Kind::Avx512Vnni => {
+                type $family = kernels::vnni::Avx512Vnni;
                 $value
             }
             #[cfg(target_arch = "aarch64")]
@@ -178,8 +216,20 @@ impl Kind {
     pub fn available() -> Vec<Kind> {
         let mut kinds = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
-            kinds.push(Kind::Avx2);
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                kinds.push(Kind::Avx512Vnni);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni") {
+                kinds.push(Kind::AvxVnni);
+            }
+            if is_x86_feature_detected!("avx2") {
+                kinds.push(Kind::Avx2);
+            }
         }
         #[cfg(target_arch = "aarch64")]
         {
@@ -202,6 +252,10 @@ impl Kind {
             Kind::Reference => "reference",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
