@@ -1,10 +1,9 @@
 //! What runs a graph: our integers, or tract.
 
-use std::sync::Arc;
-
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::ops::Cost;
 
+use super::int8::float::FloatGraph;
 use super::int8::{self, Kind, Program, Untaken};
 
 /// Forces the kernels, for comparison: `tract` for none of ours, or a name that `affectd bench` shows.
@@ -40,50 +39,40 @@ impl Kernel {
 /// A graph that is ready to run: `f32` in, `f32` out, in ONNX's own layouts.
 pub struct Engine {
     runner: Runner,
-    macs: u64,
-    untaken: Option<Untaken>,
+    untaken: Vec<Untaken>,
 }
 
 enum Runner {
     Int8(Program),
-    Tract {
-        plan: Arc<TypedRunnableModel>,
-        inputs: Vec<Vec<usize>>,
-    },
+    Tract { graph: FloatGraph, outputs: Vec<Vec<f32>> },
+}
+
+/// How much of a graph is computed in integers: 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// Of the nodes that compute something.
+    pub nodes: f64,
+    /// Of the multiply-accumulates.
+    pub macs: f64,
+}
+
+/// Bytes of a graph in integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// All that is held once it is loaded.
+    pub loaded: usize,
+    /// The weights, a byte each.
+    pub weights: usize,
+    /// The two largest activations.
+    pub activations: usize,
 }
 
 impl Engine {
-    /// Loads the ONNX graph in `bytes`, with these inputs and outputs in this order. What our kernels do not take runs in
-    /// tract.
+    /// Loads the ONNX graph in `bytes`, with these inputs and outputs in this order. Nodes that our kernels do not take run
+    /// in tract; so does the whole graph where they take none.
     pub fn load(bytes: &[u8], inputs: &[Named], outputs: &[&str], kernel: Kernel) -> TractResult<Engine> {
-        let onnx = tract_onnx::onnx();
-        let proto = onnx.proto_model_for_read(&mut &bytes[..])?;
-        let mut untaken = None;
-        if let Kernel::Ours(kind) = kernel {
-            let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
-            match int8::compile(&proto, &names, outputs, kind) {
-                Ok(program) => {
-                    return Ok(Engine {
-                        macs: program.macs(),
-                        runner: Runner::Int8(program),
-                        untaken: None,
-                    });
-                }
-                Err(why) => untaken = Some(why),
-            }
-        }
-        let mut model = onnx.model_for_proto_model(&proto)?;
-        model.select_inputs_by_name(inputs.iter().map(|(name, _)| name))?;
-        model.select_outputs_by_name(outputs)?;
-        let model = model.into_typed()?.into_decluttered()?;
-        Ok(Engine {
-            macs: multiply_accumulates(&model),
-            runner: Runner::Tract {
-                plan: model.into_optimized()?.into_runnable()?,
-                inputs: inputs.iter().map(|(_, shape)| shape.to_vec()).collect(),
-            },
-            untaken,
-        })
+        let proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..])?;
+        Engine::of(&proto, inputs, outputs, kernel)
     }
 
     /// Loads a whole file, and says what its inputs and outputs are.
@@ -93,24 +82,55 @@ impl Engine {
             .ok_or_else(|| anyhow::anyhow!("it has inputs without a static shape: export it with fixed dimensions"))?;
         let named: Vec<Named> = inputs.iter().map(|(name, dims)| (name.as_str(), &dims[..])).collect();
         let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-        let engine = Engine::load(bytes, &named, &outputs, kernel)?;
+        let engine = Engine::of(&proto, &named, &outputs, kernel)?;
         Ok((engine, inputs.into_iter().map(|(_, dims)| dims).collect()))
+    }
+
+    fn of(proto: &ModelProto, inputs: &[Named], outputs: &[&str], kernel: Kernel) -> TractResult<Engine> {
+        let mut untaken = vec![];
+        if let Kernel::Ours(kind) = kernel {
+            let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
+            match int8::compile(proto, &names, outputs, kind) {
+                Ok(program) => {
+                    untaken = program.untaken().to_vec();
+                    if program.operators()[1] > 0 {
+                        let runner = Runner::Int8(program);
+                        return Ok(Engine { runner, untaken });
+                    }
+                }
+                Err(why) => untaken = vec![why],
+            }
+        }
+        let graph = FloatGraph::load(proto, inputs, outputs)?;
+        let sizes = graph.outputs().iter().map(|dims| dims.iter().product());
+        Ok(Engine {
+            runner: Runner::Tract {
+                outputs: sizes.map(|size| vec![0.0; size]).collect(),
+                graph,
+            },
+            untaken,
+        })
     }
 
     /// Runs the graph once; `read` gets the outputs in order.
     pub fn run<R>(&mut self, inputs: &[&[f32]], read: impl FnOnce(&[&[f32]]) -> R) -> TractResult<R> {
-        match &mut self.runner {
-            Runner::Int8(program) => {
-                let outputs: TVec<&[f32]> = program.run(inputs).iter().map(Vec::as_slice).collect();
-                Ok(read(&outputs))
+        let outputs = match &mut self.runner {
+            Runner::Int8(program) => program.run(inputs)?,
+            Runner::Tract { graph, outputs } => {
+                graph.run(inputs, outputs)?;
+                outputs
             }
-            Runner::Tract { plan, inputs: shapes } => run_tract(plan, shapes, inputs, read),
-        }
+        };
+        let outputs: TVec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
+        Ok(read(&outputs))
     }
 
     /// Multiply-accumulates of one run.
     pub fn macs(&self) -> u64 {
-        self.macs
+        match &self.runner {
+            Runner::Int8(program) => program.macs() + program.float_macs(),
+            Runner::Tract { graph, .. } => graph.macs(),
+        }
     }
 
     /// `tract`, or the name of our kernels.
@@ -121,46 +141,34 @@ impl Engine {
         }
     }
 
-    /// Bytes our program holds; unknown for tract.
-    pub fn bytes(&self) -> Option<usize> {
+    pub fn int8_share(&self) -> Share {
+        let share = |part: f64, all: f64| if all > 0.0 { part / all } else { 1.0 };
         match &self.runner {
-            Runner::Int8(program) => Some(program.bytes()),
-            Runner::Tract { .. } => None,
+            Runner::Int8(program) => {
+                let [all, taken] = program.operators();
+                Share {
+                    nodes: share(taken as f64, all as f64),
+                    macs: share(program.macs() as f64, self.macs() as f64),
+                }
+            }
+            Runner::Tract { .. } => Share { nodes: 0.0, macs: 0.0 },
         }
     }
 
-    /// Why the graph is not computed in integers, where it was tried.
-    pub fn untaken(&self) -> Option<&Untaken> {
-        self.untaken.as_ref()
+    /// What our program holds; unknown where tract runs any of it.
+    pub fn footprint(&self) -> Option<Footprint> {
+        match &self.runner {
+            Runner::Int8(program) if self.untaken.is_empty() => Some(Footprint {
+                loaded: program.bytes(),
+                weights: program.weights(),
+                activations: program.largest_activations(),
+            }),
+            _ => None,
+        }
     }
-}
 
-fn multiply_accumulates(model: &TypedModel) -> u64 {
-    let of_node = |node: &TypedNode| -> TractResult<i64> {
-        let facts = model.node_input_facts(node.id)?;
-        let costs = node.op.cost(&facts)?;
-        let products = costs.into_iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
-        products.map(|(_, count)| Ok(count.to_i64()?)).sum()
-    };
-    let counts = model.nodes().iter().map(|node| of_node(node).unwrap_or(0));
-    counts.sum::<i64>().max(0) as u64
-}
-
-fn run_tract<R>(
-    plan: &Arc<TypedRunnableModel>,
-    shapes: &[Vec<usize>],
-    inputs: &[&[f32]],
-    read: impl FnOnce(&[&[f32]]) -> R,
-) -> TractResult<R> {
-    let tensors = shapes
-        .iter()
-        .zip(inputs)
-        .map(|(shape, data)| Ok(Tensor::from_shape(shape, data)?.into_tvalue()))
-        .collect::<TractResult<TVec<TValue>>>()?;
-    let results = plan.run(tensors)?;
-    let slices = results
-        .iter()
-        .map(|value| value.try_as_plain_ram()?.as_slice::<f32>())
-        .collect::<TractResult<Vec<&[f32]>>>()?;
-    Ok(read(&slices))
+    /// The nodes that are not computed in integers, where that was tried.
+    pub fn untaken(&self) -> &[Untaken] {
+        &self.untaken
+    }
 }

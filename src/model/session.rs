@@ -23,8 +23,8 @@ impl Session {
         let names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
         let engine =
             Engine::load(&bytes, inputs, &names, kernel).map_err(|e| unfit(format!("tract cannot load it ({e:#})")))?;
-        if let Some(why) = engine.untaken() {
-            warn!("{graph} runs in tract, not in integers: {why}");
+        for node in engine.untaken() {
+            warn!("{graph}: {node}; tract runs it in f32");
         }
         match engine.kernel() {
             "tract" => info!("{graph} runs in tract, in f32"),

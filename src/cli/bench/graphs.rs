@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::model::engine::{Engine, Kernel};
+use crate::model::engine::{Engine, Footprint, Kernel};
+use crate::model::int8::Untaken;
 use crate::model::{Bundle, GraphName, ModelError};
 
 /// How long each graph is run, unless a number of runs is given.
@@ -19,14 +20,35 @@ pub struct GraphReport {
     pub median_ms: f64,
     pub p99_ms: f64,
     pub macs: u64,
+    pub macs_per_s: f64,
+    /// Of the nodes that compute something, and of the multiply-accumulates.
     pub int8_share: f64,
+    pub int8_mac_share: f64,
     pub kernel: &'static str,
     /// Loading, until it can run.
     pub load_ms: f64,
-    /// Bytes held by the loaded graph, where known.
-    pub bytes: Option<usize>,
-    /// Why it is not computed in integers.
-    pub untaken: Option<String>,
+    /// Where none of it runs in tract.
+    pub memory: Option<Memory>,
+    /// The nodes that are not computed in integers, and why.
+    pub untaken: Vec<Untaken>,
+}
+
+/// In bytes.
+#[derive(Debug, Serialize)]
+pub struct Memory {
+    loaded: usize,
+    weights: usize,
+    largest_activations: usize,
+}
+
+impl From<Footprint> for Memory {
+    fn from(footprint: Footprint) -> Memory {
+        Memory {
+            loaded: footprint.loaded,
+            weights: footprint.weights,
+            largest_activations: footprint.activations,
+        }
+    }
 }
 
 pub fn of_bundle(bundle: &Bundle, runs: Option<usize>) -> Result<Vec<GraphReport>, ModelError> {
@@ -90,11 +112,13 @@ fn measure(
         median_ms: at(0.5),
         p99_ms: at(0.99),
         macs: engine.macs(),
-        int8_share: if engine.kernel() == "tract" { 0.0 } else { 1.0 },
+        macs_per_s: engine.macs() as f64 / at(0.5) * 1e3,
+        int8_share: engine.int8_share().nodes,
+        int8_mac_share: engine.int8_share().macs,
         kernel: engine.kernel(),
         load_ms: load.as_secs_f64() * 1e3,
-        bytes: engine.bytes(),
-        untaken: engine.untaken().map(ToString::to_string),
+        memory: engine.footprint().map(Memory::from),
+        untaken: engine.untaken().to_vec(),
     })
 }
 
@@ -109,25 +133,86 @@ fn noise(count: usize) -> Vec<f32> {
         .collect()
 }
 
-pub fn print(graphs: &[GraphReport]) {
+/// As a table; `peak` are the multiply-accumulates a second that one processor could do.
+pub fn print(graphs: &[GraphReport], peak: Option<f64>) {
     println!(
-        "{:<28} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7}  kernels",
-        "graph", "median", "p99", "M MAC", "GMAC/s", "KiB", "load"
+        "{:<28} {:>9} {:>9} {:>7} {:>7} {:>7} {:>5} {:>5} {:>6} {:>6}  kernels",
+        "graph", "median", "p99", "M MAC", "GMAC/s", "of peak", "nodes", "MACs", "KiB", "load"
     );
     for g in graphs {
+        let of_peak = peak.map_or("-".to_string(), |peak| percent(g.macs_per_s / peak));
+        let loaded = g
+            .memory
+            .as_ref()
+            .map_or("-".to_string(), |m| m.loaded.div_ceil(1024).to_string());
         println!(
-            "{:<28} {:>6.3} ms {:>6.3} ms {:>8.1} {:>8.1} {:>8} {:>4.0} ms  {}",
+            "{:<28} {:>6.3} ms {:>6.3} ms {:>7.1} {:>7.1} {:>7} {:>5} {:>5} {:>6} {:>3.0} ms  {}",
             g.name,
             g.median_ms,
             g.p99_ms,
             g.macs as f64 / 1e6,
-            g.macs as f64 / 1e6 / g.median_ms,
-            g.bytes.map_or("-".to_string(), |b| b.div_ceil(1024).to_string()),
+            g.macs_per_s / 1e9,
+            of_peak,
+            percent(g.int8_share),
+            percent(g.int8_mac_share),
+            loaded,
             g.load_ms,
             g.kernel,
         );
-        if let Some(why) = &g.untaken {
-            println!("  not in integers: {why}");
+        for line in in_groups(&g.untaken) {
+            println!("  not in integers: {line}");
         }
+    }
+    println!("nodes, MACs: the share of them that is computed in integers; KiB: what the loaded graph holds");
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
+}
+
+/// One line for all nodes of a kind that are left for the same reason, names of inputs aside.
+fn in_groups(untaken: &[Untaken]) -> Vec<String> {
+    let mut groups: Vec<(&Untaken, usize)> = Vec::new();
+    for node in untaken {
+        let alike = |other: &Untaken| {
+            let reason = |node: &Untaken| node.reason.split(" input ").next().map(str::to_string);
+            other.op == node.op && reason(other) == reason(node)
+        };
+        match groups.iter_mut().find(|(first, _)| alike(first)) {
+            Some((_, count)) => *count += 1,
+            None => groups.push((node, 1)),
+        }
+    }
+    let line = |(first, count): (&Untaken, usize)| match count {
+        1 => first.to_string(),
+        n => format!("{first} (and {} more like it)", n - 1),
+    };
+    groups.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_left_for_the_same_reason_make_one_line() {
+        let left = |op: &str, node: &str, reason: &str| Untaken {
+            op: op.into(),
+            node: node.into(),
+            reason: reason.into(),
+        };
+        let lines = in_groups(&[
+            left("Conv", "c1", "its input x is not quantized"),
+            left(
+                "Softmax",
+                "s",
+                "is not among the operators that are computed in integers",
+            ),
+            left("Conv", "c2", "its input y is not quantized"),
+        ]);
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        Conv c1: its input x is not quantized (and 1 more like it)
+        Softmax s: is not among the operators that are computed in integers
+        ");
     }
 }

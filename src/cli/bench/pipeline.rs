@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::capture::Picture;
 use crate::capture::clip::Clip;
 use crate::config::Config;
 use crate::face::{FaceStage, Look};
@@ -17,13 +18,20 @@ pub struct PipelineReport {
     media_s: f64,
     /// Time on the processor for each second of media.
     cpu_s_per_s: f64,
-    /// For each picture that is looked at: decoding, detecting or following, encoding.
+    /// For each picture that is looked at, all of the following.
     face_ms: f64,
+    /// Decoding a picture.
+    decode_ms: f64,
+    /// Detecting faces in a picture and encoding the subject's; following the subject instead, and encoding it.
+    detect_ms: f64,
+    follow_ms: f64,
+    /// The share of pictures in which faces were detected, not followed.
+    detect_share: f64,
     /// For each second of sound: voice activity and log-mel.
     sound_ms_per_s: f64,
     /// For each tick: voice embedding, fusion, smoothing.
     estimate_ms: f64,
-    /// The most memory this process has held, benchmarks of the graphs included.
+    /// The most memory this process has held until the end of the clip.
     peak_rss_mib: Option<f64>,
 }
 
@@ -32,24 +40,37 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
     let mut fusion = FusionStage::load(bundle, config.fusion)?;
     let source = |e: crate::capture::CaptureError| Failure::Source(e.to_string());
     let cpu_before = cpu_time();
-    let (mut looked, mut looking, mut listening, mut estimating) = (0, Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let (mut listening, mut estimating) = (Duration::ZERO, Duration::ZERO);
+    let (mut detecting, mut following, mut decoding) = (Lap::default(), Lap::default(), Lap::default());
+    let mut spent_twice = Duration::ZERO;
     let mut end = Duration::ZERO;
 
     let mut observations = Vec::new();
     if let Some(mut video) = clip.video {
         while let Some(frame) = video.next_frame().map_err(source)? {
             end = end.max(frame.at);
+            let again = match &frame.picture {
+                Picture::Jpeg(bytes) => Some(bytes.clone()),
+                Picture::Luma(_) => None,
+            };
+            let detections = face.detections();
             let (look, took) = timed(|| face.look(frame));
-            match look? {
-                Look::PassedOver => {}
-                look => {
-                    looked += 1;
-                    looking += took;
-                    observations.extend(match look {
-                        Look::Face(observation) => Some(observation),
-                        _ => None,
-                    });
-                }
+            let look = look?;
+            if matches!(look, Look::PassedOver) {
+                continue;
+            }
+            match face.detections() > detections {
+                true => detecting.add(took),
+                false => following.add(took),
+            }
+            if let Look::Face(observation) = look {
+                observations.push(observation);
+            }
+            // Once more by itself, to tell what of the above was decoding.
+            if let Some(bytes) = again {
+                let before = cpu_time();
+                decoding.add(timed(|| std::hint::black_box(Picture::Jpeg(bytes).into_luma().is_ok())).1);
+                spent_twice += cpu_time().saturating_sub(before);
             }
         }
     }
@@ -82,15 +103,40 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
         }
     }
 
+    let spent = cpu_time().saturating_sub(cpu_before).saturating_sub(spent_twice);
     let each = |total: Duration, count: f64| total.as_secs_f64() * 1e3 / count.max(1e-9);
+    let looking = detecting.total + following.total;
+    let looked = detecting.count + following.count;
     Ok(PipelineReport {
         media_s: end.as_secs_f64(),
-        cpu_s_per_s: cpu_time().saturating_sub(cpu_before).as_secs_f64() / end.as_secs_f64(),
+        cpu_s_per_s: spent.as_secs_f64() / end.as_secs_f64(),
         face_ms: each(looking, f64::from(looked)),
+        decode_ms: decoding.mean_ms(),
+        detect_ms: (detecting.mean_ms() - decoding.mean_ms()).max(0.0),
+        follow_ms: (following.mean_ms() - decoding.mean_ms()).max(0.0),
+        detect_share: f64::from(detecting.count) / f64::from(looked.max(1)),
         sound_ms_per_s: each(listening, samples as f64 / f64::from(crate::capture::AUDIO_RATE_HZ)),
         estimate_ms: each(estimating, (tick - 1) as f64),
         peak_rss_mib: peak_rss_mib(),
     })
+}
+
+/// Time spent on one kind of thing.
+#[derive(Default)]
+struct Lap {
+    count: u32,
+    total: Duration,
+}
+
+impl Lap {
+    fn add(&mut self, took: Duration) {
+        self.count += 1;
+        self.total += took;
+    }
+
+    fn mean_ms(&self) -> f64 {
+        self.total.as_secs_f64() * 1e3 / f64::from(self.count.max(1))
+    }
 }
 
 fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
@@ -119,7 +165,15 @@ fn peak_rss_mib() -> Option<f64> {
 impl fmt::Display for PipelineReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "the demo clip, {:.1} s, one thread:", self.media_s)?;
-        writeln!(f, "  {:>7.3} ms a picture looked at", self.face_ms)?;
+        writeln!(f, "  {:>7.3} ms a picture looked at, of which", self.face_ms)?;
+        writeln!(f, "    {:>7.3} ms decoding", self.decode_ms)?;
+        let detected = self.detect_share * 100.0;
+        writeln!(
+            f,
+            "    {:>7.3} ms detecting and encoding, {detected:.0} % of pictures",
+            self.detect_ms
+        )?;
+        writeln!(f, "    {:>7.3} ms following and encoding, the others", self.follow_ms)?;
         writeln!(f, "  {:>7.3} ms a second of sound", self.sound_ms_per_s)?;
         writeln!(f, "  {:>7.3} ms an estimate", self.estimate_ms)?;
         write!(f, "  {:>7.2} % of one processor in real time", self.cpu_s_per_s * 100.0)?;

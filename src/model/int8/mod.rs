@@ -5,21 +5,25 @@
 //! requantization, on activations that lie channels last from the first quantize to the last dequantize; weights are packed
 //! once. [`arithmetic`] defines the results, [`kernels`] compute them, all to the same bits.
 //!
-//! Taken: Conv (grouped only as depthwise), MatMul and Gemm with constant weights, MatMul of two activations, Add, Mul,
-//! MaxPool, AveragePool, GlobalAveragePool, Concat, Transpose, Reshape and its kin, and, fused or as tables, Relu, Clip,
-//! LeakyRelu, Sigmoid, Tanh, HardSigmoid and HardSwish. Activations u8 or s8, one scale a tensor; weights s8 or u8, a scale a
-//! tensor or a channel, zero point 0 (128 for u8). Static shapes, batch 1.
+//! Taken: Conv, MatMul and Gemm with constant weights, MatMul of two activations, Add, Sub, Mul, MaxPool, AveragePool and the
+//! global ones, ReduceMean of pictures, Concat, Split, Slice, Transpose, Reshape and its kin, and, fused or as tables, Relu,
+//! Clip, LeakyRelu, Elu, Sigmoid, Tanh, HardSigmoid, HardSwish, what is made of these and constant numbers, and a few more.
+//! Activations u8 or s8, one scale a tensor, any zero point; weights s8 or u8, a scale a tensor or a channel, zero point 0 (128
+//! for u8). Static shapes, batch 1. Every other node is left to tract, in f32, and named in [`Program::untaken`].
 //!
 //! This module knows nothing of affectd and could be a crate of its own.
 
 pub mod arithmetic;
 pub mod convolution;
+pub mod float;
 pub mod gemm;
+pub mod grouped;
 mod import;
 pub mod kernels;
 mod onnx;
 pub mod pointwise;
 pub mod pool;
+pub mod product;
 pub mod program;
 pub mod rearrange;
 
@@ -57,15 +61,20 @@ impl Signature {
     }
 }
 
-/// Why a graph cannot be computed in integers: the node, and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{node}: {reason}")]
+/// A node that is not computed in integers, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[error("{op} {node}: {reason}")]
 pub struct Untaken {
+    pub op: String,
+    /// Its name, or that of its first output.
     pub node: String,
     pub reason: String,
 }
 
 /// Compiles `model` for the kernels `kind`. Inputs and outputs are in the order of `inputs` and `outputs`, by name.
+///
+/// What cannot be computed in integers is left to f32, node by node. Fails if not even that is possible: if an input has no
+/// static shape, or if what is left cannot be run apart from the rest.
 pub fn compile(model: &ModelProto, inputs: &[&str], outputs: &[&str], kind: Kind) -> Result<Program, Untaken> {
     with_family!(kind, F => import::compile::<F>(model, inputs, outputs)).map(|draft| Program::new(kind, draft))
 }

@@ -1,8 +1,8 @@
 //! Reading an ONNX file's parts: attributes, constants, shapes.
 
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::tensor_shape_proto::dimension;
-use tract_onnx::pb::{NodeProto, TensorProto, ValueInfoProto, type_proto};
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::{NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 
 /// A constant tensor's values.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,9 +105,31 @@ impl Attributes for NodeProto {
 /// The static shape of a graph's input or output.
 pub fn static_dims(value: &ValueInfoProto) -> Option<Vec<usize>> {
     let type_proto::Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
-    let fixed = |d: &tract_onnx::pb::tensor_shape_proto::Dimension| match d.value.as_ref()? {
+    let fixed = |d: &Dimension| match d.value.as_ref()? {
         dimension::Value::DimValue(n) => usize::try_from(*n).ok().filter(|n| *n > 0),
         dimension::Value::DimParam(_) => None,
     };
     tensor.shape.as_ref()?.dim.iter().map(fixed).collect()
+}
+
+/// The description of a graph's input of real numbers.
+pub fn float_info(name: &str, dims: &[usize]) -> ValueInfoProto {
+    let dim = |n: &usize| Dimension {
+        value: Some(dimension::Value::DimValue(*n as i64)),
+        ..Dimension::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: DataType::Float as i32,
+        shape: Some(TensorShapeProto {
+            dim: dims.iter().map(dim).collect(),
+        }),
+    };
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
 }

@@ -143,6 +143,32 @@ impl Work for Quantize<'_> {
     }
 }
 
+/// A function of one s8 value whose results are real numbers.
+#[derive(Clone, PartialEq)]
+pub struct RealTable([f32; 256]);
+
+impl std::fmt::Debug for RealTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RealTable")
+    }
+}
+
+impl RealTable {
+    pub fn of(input: Quantization, function: impl Fn(f32) -> f32) -> RealTable {
+        RealTable(std::array::from_fn(|i| function(input.real(i as u8 as i8))))
+    }
+
+    /// s8 with channels last → f32 with channels first.
+    pub fn run(&self, input: &[i8], channels: usize, out: &mut [f32]) {
+        let plane = out.len() / channels;
+        for (c, out) in out.chunks_exact_mut(plane).enumerate() {
+            for (out, q) in out.iter_mut().zip(input.iter().skip(c).step_by(channels)) {
+                *out = self.0[usize::from(*q as u8)];
+            }
+        }
+    }
+}
+
 /// s8 with channels last → f32 with channels first.
 pub fn dequantize(input: &[i8], channels: usize, from: Quantization, out: &mut [f32]) {
     let plane = out.len() / channels;

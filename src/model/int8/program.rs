@@ -1,11 +1,17 @@
 //! A quantized network as a list of steps over a few buffers, and one that is ready to run.
 
+use tract_onnx::prelude::{TVec, TractResult};
+
+use super::Untaken;
 use super::arithmetic::{Bounds, Quantization};
 use super::convolution::{Convolution, Depthwise};
-use super::gemm::{Matrix, Product, Results, Scratches, Weights, multiply};
+use super::float::FloatGraph;
+use super::gemm::{Matrix, Results, Scratches, Weights, multiply};
+use super::grouped::Grouped;
 use super::kernels::{Family, Kind, with_family};
-use super::pointwise::{Pairwise, Table, dequantize, quantize};
+use super::pointwise::{Pairwise, RealTable, Table, dequantize, quantize};
 use super::pool::{AveragePool, MaxPool};
+use super::product::Product;
 use super::rearrange::{Concat, Gather};
 
 /// One tensor of activations. Four-dimensional ones lie channels last, all others row-major.
@@ -20,12 +26,23 @@ pub struct Activation {
 /// An [`Activation`] by its place in [`Draft::activations`].
 pub type Slot = usize;
 
+/// A tensor of real numbers, by its place in [`Draft::reals`]: f32 in ONNX's own layout. The graph's outputs come first.
+pub type Real = usize;
+
+/// Real numbers that a step reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A graph input.
+    Input(usize),
+    Real(Real),
+}
+
 /// Where a matrix product's results go.
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
     Slot(Slot, Bounds),
-    /// A graph output, as real numbers between two limits.
-    Output(usize, [f32; 2]),
+    /// As real numbers between two limits.
+    Real(Real, [f32; 2]),
 }
 
 /// An operand that may be constant.
@@ -48,7 +65,7 @@ impl Operand {
 #[derive(Debug, Clone)]
 pub enum Step {
     Quantize {
-        input: usize,
+        input: Source,
         out: Slot,
     },
     Convolution {
@@ -58,6 +75,12 @@ pub enum Step {
     },
     Depthwise {
         op: Depthwise,
+        input: Slot,
+        bounds: Bounds,
+        out: Slot,
+    },
+    Grouped {
+        op: Grouped,
         input: Slot,
         bounds: Bounds,
         out: Slot,
@@ -106,14 +129,26 @@ pub enum Step {
     },
     Dequantize {
         input: Slot,
-        output: usize,
+        out: Real,
+    },
+    /// A function whose results nothing quantizes.
+    RealTable {
+        op: Box<RealTable>,
+        input: Slot,
+        out: Real,
+    },
+    /// What is not computed in integers.
+    Float {
+        graph: FloatGraph,
+        inputs: Vec<Source>,
+        outputs: Vec<Real>,
     },
 }
 
 impl Step {
     fn reads(&self) -> Vec<Slot> {
         match self {
-            Step::Quantize { .. } => vec![],
+            Step::Quantize { .. } | Step::Float { .. } => vec![],
             Step::Product { left, right, .. } => vec![*left, *right],
             Step::Pairwise {
                 left,
@@ -124,12 +159,14 @@ impl Step {
             Step::Concat { inputs, .. } => inputs.iter().filter_map(Operand::slot).collect(),
             Step::Convolution { input, .. }
             | Step::Depthwise { input, .. }
+            | Step::Grouped { input, .. }
             | Step::Linear { input, .. }
             | Step::Table { input, .. }
             | Step::MaxPool { input, .. }
             | Step::AveragePool { input, .. }
             | Step::Gather { input, .. }
-            | Step::Dequantize { input, .. } => vec![*input],
+            | Step::Dequantize { input, .. }
+            | Step::RealTable { input, .. } => vec![*input],
         }
     }
 
@@ -137,11 +174,12 @@ impl Step {
         match self {
             Step::Convolution { out, .. } | Step::Linear { out, .. } | Step::Product { out, .. } => match out {
                 Target::Slot(slot, _) => Some(*slot),
-                Target::Output(..) => None,
+                Target::Real(..) => None,
             },
-            Step::Dequantize { .. } => None,
+            Step::Dequantize { .. } | Step::RealTable { .. } | Step::Float { .. } => None,
             Step::Quantize { out, .. }
             | Step::Depthwise { out, .. }
+            | Step::Grouped { out, .. }
             | Step::Pairwise { out, .. }
             | Step::Table { out, .. }
             | Step::MaxPool { out, .. }
@@ -156,6 +194,7 @@ impl Step {
         match self {
             Step::Convolution { op, .. } if op.non_negative => scratches.reserve::<F::NonNegative>(&op.weights),
             Step::Convolution { op, .. } => scratches.reserve::<F>(&op.weights),
+            Step::Grouped { op, .. } => op.weights().for_each(|weights| scratches.reserve::<F>(weights)),
             Step::Linear { weights, .. } => scratches.reserve::<F>(weights),
             Step::Product { op, .. } => scratches.reserve::<F>(op.weights()),
             _ => {}
@@ -166,8 +205,9 @@ impl Step {
         match self {
             Step::Convolution { op, .. } => op.weights.bytes(),
             Step::Linear { weights, .. } => weights.bytes(),
-            Step::Product { op, .. } => op.weights().bytes(),
+            Step::Product { op, .. } => op.bytes(),
             Step::Depthwise { op, .. } => op.bytes(),
+            Step::Grouped { op, .. } => op.bytes(),
             Step::Gather { op, .. } => 4 * op.from.len(),
             _ => 0,
         }
@@ -179,9 +219,16 @@ impl Step {
 pub struct Draft {
     pub activations: Vec<Activation>,
     pub steps: Vec<Step>,
-    /// Dimensions of the graph's inputs and outputs, in order.
+    /// Dimensions of the graph's inputs, in order.
     pub inputs: Vec<Vec<usize>>,
-    pub outputs: Vec<Vec<usize>>,
+    /// Dimensions of every tensor of real numbers. The first `outputs` of them are the graph's outputs, in order.
+    pub reals: Vec<Vec<usize>>,
+    pub outputs: usize,
+    /// Nodes that compute something, and how many of them do so in integers.
+    pub operators: usize,
+    pub taken: usize,
+    /// Nodes that are not computed in integers, those that quantize among them.
+    pub untaken: Vec<Untaken>,
 }
 
 /// A network that is ready to run, again and again, without allocating.
@@ -194,7 +241,11 @@ pub struct Program {
     buffers: Vec<Vec<i8>>,
     scratches: Scratches,
     inputs: Vec<usize>,
-    outputs: Vec<Vec<f32>>,
+    reals: Vec<Vec<f32>>,
+    outputs: usize,
+    /// Of all nodes that compute something, and of those taken.
+    operators: [usize; 2],
+    untaken: Vec<Untaken>,
 }
 
 impl Program {
@@ -204,7 +255,11 @@ impl Program {
             activations,
             steps,
             inputs,
+            reals,
             outputs,
+            operators,
+            taken,
+            untaken,
         } = draft;
         let (placed, sizes) = place(&steps, &activations);
         let mut program = Program {
@@ -213,7 +268,10 @@ impl Program {
             buffers: sizes.into_iter().map(|size| vec![0; size]).collect(),
             scratches: Scratches::default(),
             inputs: inputs.iter().map(|dims| dims.iter().product()).collect(),
-            outputs: outputs.iter().map(|dims| vec![0.0; dims.iter().product()]).collect(),
+            reals: reals.iter().map(|dims| vec![0.0; dims.iter().product()]).collect(),
+            outputs,
+            operators: [operators, taken],
+            untaken,
             activations,
             steps,
         };
@@ -231,15 +289,60 @@ impl Program {
         self.steps.len()
     }
 
-    /// Multiply-accumulates of one run.
+    /// How many nodes compute something, all but constants, quantizing and dequantizing; and how many of them in integers.
+    pub fn operators(&self) -> [usize; 2] {
+        self.operators
+    }
+
+    /// The nodes that are not computed in integers, and why.
+    pub fn untaken(&self) -> &[Untaken] {
+        &self.untaken
+    }
+
+    /// Multiply-accumulates of one run that are done in integers.
     pub fn macs(&self) -> u64 {
         self.steps.iter().map(|step| self.macs_of(step) as u64).sum()
+    }
+
+    /// Multiply-accumulates of one run that are not.
+    pub fn float_macs(&self) -> u64 {
+        let floats = self.steps.iter().map(|step| match step {
+            Step::Float { graph, .. } => graph.macs(),
+            _ => 0,
+        });
+        floats.sum()
+    }
+
+    /// How many pieces of the graph tract runs.
+    pub fn pieces_in_f32(&self) -> usize {
+        let floats = self.steps.iter().filter(|step| matches!(step, Step::Float { .. }));
+        floats.count()
+    }
+
+    /// Bytes of the weights, a byte each.
+    pub fn weights(&self) -> usize {
+        let of_step = |step: &Step| match step {
+            Step::Convolution { op, .. } => op.weights.columns() * op.weights.input_depth(),
+            Step::Depthwise { op, .. } => op.macs() / op.window.output.iter().product::<usize>().max(1),
+            Step::Grouped { op, .. } => op.macs() / op.positions().max(1),
+            Step::Linear { weights, .. } => weights.columns() * weights.input_depth(),
+            _ => 0,
+        };
+        self.steps.iter().map(of_step).sum()
+    }
+
+    /// Bytes of the two largest activations, the graph's inputs and outputs left out.
+    pub fn largest_activations(&self) -> usize {
+        let mut sizes: Vec<usize> = (0..self.activations.len()).map(|slot| self.len(slot)).collect();
+        sizes.sort_unstable();
+        sizes.iter().rev().take(2).sum()
     }
 
     fn macs_of(&self, step: &Step) -> usize {
         match step {
             Step::Convolution { op, .. } => op.macs(),
             Step::Depthwise { op, .. } => op.macs(),
+            Step::Grouped { op, .. } => op.macs(),
             Step::Linear { weights, input, .. } => self.len(*input) * weights.columns(),
             Step::Product { op, left, .. } => self.len(*left) * op.weights().columns(),
             _ => 0,
@@ -250,35 +353,36 @@ impl Program {
         self.activations[slot].dims.iter().product()
     }
 
-    /// Bytes held: weights as packed, activations, room for packed rows, outputs.
+    /// Bytes held: weights as packed, activations, room for packed rows, real numbers. What tract holds is not counted.
     pub fn bytes(&self) -> usize {
         let weights: usize = self.steps.iter().map(Step::weight_bytes).sum();
         let buffers: usize = self.buffers.iter().map(Vec::len).sum();
-        let outputs: usize = self.outputs.iter().map(|out| 4 * out.len()).sum();
-        weights + buffers + outputs + self.scratches.bytes()
+        let reals: usize = self.reals.iter().map(|out| 4 * out.len()).sum();
+        weights + buffers + reals + self.scratches.bytes()
     }
 
     /// Runs the network. `inputs` are f32 in the graph's order and layout; the outputs likewise.
     ///
-    /// Panics if an input is not as long as its dimensions say.
-    pub fn run(&mut self, inputs: &[&[f32]]) -> &[Vec<f32>] {
+    /// Fails only in nodes that are not computed in integers. Panics if an input is not as long as its dimensions say.
+    pub fn run(&mut self, inputs: &[&[f32]]) -> TractResult<&[Vec<f32>]> {
         assert!(inputs.iter().map(|x| x.len()).eq(self.inputs.iter().copied()));
         let Program {
             steps,
             activations,
             placed,
             buffers,
-            outputs,
+            reals,
             ..
         } = self;
         let memory = Memory {
             activations,
             placed,
             buffers,
-            outputs,
+            inputs,
+            reals,
         };
-        with_family!(self.kind, F => memory.run::<F>(steps, inputs, &mut self.scratches));
-        &self.outputs
+        with_family!(self.kind, F => memory.run::<F>(steps, &mut self.scratches))?;
+        Ok(&self.reals[..self.outputs])
     }
 }
 
@@ -326,7 +430,8 @@ struct Memory<'a> {
     activations: &'a [Activation],
     placed: &'a [usize],
     buffers: &'a mut [Vec<i8>],
-    outputs: &'a mut [Vec<f32>],
+    inputs: &'a [&'a [f32]],
+    reals: &'a mut [Vec<f32>],
 }
 
 impl Memory<'_> {
@@ -342,6 +447,13 @@ impl Memory<'_> {
         match operand {
             Operand::Slot(slot) => self.read(*slot),
             Operand::Constant(values) => values,
+        }
+    }
+
+    fn real(&self, source: Source) -> &[f32] {
+        match source {
+            Source::Input(input) => self.inputs[input],
+            Source::Real(real) => &self.reals[real],
         }
     }
 
@@ -361,31 +473,29 @@ impl Memory<'_> {
         self.buffers[self.placed[slot]] = buffer;
     }
 
-    /// The same, for results that may also be a graph output.
+    /// The same, for results that may also be real numbers.
     fn write_results(&mut self, target: Target, work: impl FnOnce(&Self, Results)) {
         match target {
             Target::Slot(slot, bounds) => {
                 self.write(slot, |memory, out| work(memory, Results::Quantized { bounds, out }));
             }
-            Target::Output(output, limits) => {
-                let mut out = std::mem::take(&mut self.outputs[output]);
+            Target::Real(real, limits) => {
+                let mut out = std::mem::take(&mut self.reals[real]);
                 work(self, Results::Real { limits, out: &mut out });
-                self.outputs[output] = out;
+                self.reals[real] = out;
             }
         }
     }
 
-    fn run<F: Family>(mut self, steps: &mut [Step], inputs: &[&[f32]], scratches: &mut Scratches) {
-        for step in steps {
-            self.step::<F>(step, inputs, scratches);
-        }
+    fn run<F: Family>(mut self, steps: &mut [Step], scratches: &mut Scratches) -> TractResult<()> {
+        steps.iter_mut().try_for_each(|step| self.step::<F>(step, scratches))
     }
 
-    fn step<F: Family>(&mut self, step: &mut Step, inputs: &[&[f32]], scratches: &mut Scratches) {
+    fn step<F: Family>(&mut self, step: &mut Step, scratches: &mut Scratches) -> TractResult<()> {
         match step {
             Step::Quantize { input, out } => {
                 let (channels, to) = (self.channels(*out), self.activations[*out].quantization);
-                self.write(*out, |_, out| quantize::<F>(inputs[*input], channels, to, out));
+                self.write(*out, |m, out| quantize::<F>(m.real(*input), channels, to, out));
             }
             Step::Convolution { op, input, out } => {
                 self.write_results(*out, |m, results| match op.non_negative {
@@ -395,6 +505,9 @@ impl Memory<'_> {
             }
             Step::Depthwise { op, input, bounds, out } => {
                 self.write(*out, |m, out| op.run::<F>(m.read(*input), *bounds, out));
+            }
+            Step::Grouped { op, input, bounds, out } => {
+                self.write(*out, |m, out| op.run::<F>(m.read(*input), *bounds, scratches, out));
             }
             Step::Linear { weights, input, out } => self.write_results(*out, |m, results| {
                 let rows = Matrix {
@@ -422,12 +535,32 @@ impl Memory<'_> {
                     op.run_part::<F>(index, m.operand(input), out);
                 }
             }),
-            Step::Dequantize { input, output } => {
-                let mut out = std::mem::take(&mut self.outputs[*output]);
+            Step::Dequantize { input, out } => {
+                let mut values = std::mem::take(&mut self.reals[*out]);
                 let from = self.activations[*input].quantization;
-                dequantize(self.read(*input), self.channels(*input), from, &mut out);
-                self.outputs[*output] = out;
+                dequantize(self.read(*input), self.channels(*input), from, &mut values);
+                self.reals[*out] = values;
+            }
+            Step::RealTable { op, input, out } => {
+                let mut values = std::mem::take(&mut self.reals[*out]);
+                op.run(self.read(*input), self.channels(*input), &mut values);
+                self.reals[*out] = values;
+            }
+            Step::Float { graph, inputs, outputs } => {
+                let mut values: TVec<Vec<f32>> = outputs
+                    .iter()
+                    .map(|real| std::mem::take(&mut self.reals[*real]))
+                    .collect();
+                let result = {
+                    let read: TVec<&[f32]> = inputs.iter().map(|source| self.real(*source)).collect();
+                    graph.run(&read, &mut values)
+                };
+                for (real, values) in outputs.iter().zip(values) {
+                    self.reals[*real] = values;
+                }
+                result?;
             }
         }
+        Ok(())
     }
 }

@@ -1,14 +1,16 @@
 //! From a pending operator to a step, once its result's quantization is known.
 
 use super::super::arithmetic::{Bounds, Quantization, factor};
-use super::super::convolution::{Convolution, Depthwise};
-use super::super::gemm::{Product, Weights};
+use super::super::convolution::{Convolution, Depthwise, MAX_TAPS};
+use super::super::gemm::Weights;
+use super::super::grouped::Grouped;
 use super::super::kernels::Family;
-use super::super::pointwise::{Operation, Pairwise, Table};
+use super::super::pointwise::{Operation, Pairwise, RealTable, Table};
 use super::super::pool::{AveragePool, MaxPool};
-use super::super::program::{Activation, Operand, Slot, Step, Target};
+use super::super::product::Product;
+use super::super::program::{Activation, Operand, Real, Slot, Step, Target};
 use super::super::rearrange::{Concat, Gather};
-use super::operators::{Input, Operator, Pending};
+use super::operators::{Arithmetic, Input, Operator, Pending};
 use super::shapes::row_major_strides;
 use super::{Importer, QuantizedConstant, Reason, per_entry};
 
@@ -20,10 +22,18 @@ struct Sums {
     factors: Vec<f32>,
 }
 
-impl<F: Family> Importer<F> {
+impl<F: Family> Importer<'_, F> {
     /// Adds the step that leaves `pending` as s8 values quantized as `to` says.
     pub(super) fn finish(&mut self, pending: Pending, to: Quantization) -> Result<Slot, Reason> {
-        let Pending { operator, dims, clip } = pending;
+        if let Operator::Product { left, right } = pending.operator
+            && pending.dims.len() == 4
+            && pending.dims[1] != 1
+        {
+            return self.stacked_product(left, right, pending, to);
+        }
+        let Pending {
+            operator, dims, clip, ..
+        } = pending;
         let plain = Bounds::of(to);
         let bounds = clip.map_or(plain, |(low, high)| plain.clip(to, low, high));
         let clipped = move |x: f32| clip.map_or(x, |(low, high)| x.max(low).min(high));
@@ -33,7 +43,11 @@ impl<F: Family> Importer<F> {
             Operator::Convolution { .. } | Operator::Linear { .. } | Operator::Product { .. } => {
                 self.product(operator, target, to.scale)?
             }
-            Operator::Pair { left, right, multiply } => self.pairwise(left, right, multiply, to, bounds, out)?,
+            Operator::Pair {
+                left,
+                right,
+                arithmetic,
+            } => self.pairwise(left, right, arithmetic, to, bounds, out)?,
             Operator::Unary { input, function } => {
                 let from = self.activation(input).quantization;
                 let op = Box::new(Table::of(from, to, |x| clipped(function(x))));
@@ -68,7 +82,7 @@ impl<F: Family> Importer<F> {
                 };
                 Step::AveragePool { op, input, out }
             }
-            Operator::Move { input, from } => {
+            Operator::Move { input, from, function } => {
                 let place = in_memory(&self.activation(input).dims);
                 let out_place = in_memory(&dims);
                 let mut in_order = vec![0u32; from.len()];
@@ -77,7 +91,7 @@ impl<F: Family> Importer<F> {
                 }
                 let op = Gather {
                     from: in_order,
-                    table: self.rescaling(input, to, clipped),
+                    table: self.rescaling(input, to, |x| clipped(function(x))),
                 };
                 Step::Gather {
                     op: Box::new(op),
@@ -116,18 +130,50 @@ impl<F: Family> Importer<F> {
         Ok(slot)
     }
 
-    /// Adds the step that leaves `pending` as real numbers in a graph output: only sums of products can.
-    pub(super) fn finish_real(&mut self, pending: Pending, output: usize) -> Result<(), Reason> {
+    /// Four-dimensional activations lie channels last, a stack of matrices one after the other.
+    fn stacked_product(&mut self, left: Slot, right: Slot, product: Pending, to: Quantization) -> Result<Slot, Reason> {
+        let reshaped = |input: Slot, dims: Vec<usize>| {
+            let from = (0..dims.iter().product()).collect();
+            Pending::moved(input, from, dims)
+        };
+        let [left, right] = [left, right].map(|slot| {
+            let Activation { dims, quantization, .. } = self.activation(slot).clone();
+            self.finish(reshaped(slot, dims[1..].to_vec()), quantization)
+        });
+        let stack = Pending {
+            operator: Operator::Product {
+                left: left?,
+                right: right?,
+            },
+            dims: product.dims[1..].to_vec(),
+            ..product
+        };
+        let result = self.finish(stack, to)?;
+        self.finish(reshaped(result, product.dims), to)
+    }
+
+    /// Adds the step that leaves `pending` as real numbers for `name`: sums of products can, and functions of one value.
+    pub(super) fn finish_real(&mut self, pending: Pending, name: &str) -> Result<Real, Reason> {
         if let Operator::Linear { input, .. } = pending.operator
             && self.activation(input).dims.iter().rev().skip(1).any(|d| *d != 1)
         {
             return Err("is several rows and not quantized".into());
         }
         let (low, high) = pending.clip.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        let target = Target::Output(output, [low, high]);
-        let step = self.product(pending.operator, target, 1.0)?;
+        if let Operator::Unary { input, function } = pending.operator {
+            let from = self.activation(input).quantization;
+            let op = Box::new(RealTable::of(from, |x| function(x).max(low).min(high)));
+            let out = self.add_real(name, pending.dims);
+            self.draft.steps.push(Step::RealTable { op, input, out });
+            return Ok(out);
+        }
+        let mut step = self.product(pending.operator, Target::Real(Real::MAX, [low, high]), 1.0)?;
+        let real = self.add_real(name, pending.dims);
+        if let Step::Convolution { out, .. } | Step::Linear { out, .. } | Step::Product { out, .. } = &mut step {
+            *out = Target::Real(real, [low, high]);
+        }
         self.draft.steps.push(step);
-        Ok(())
+        Ok(real)
     }
 
     /// A convolution, linear layer or product of two activations; `scale` is the output's, 1 for real numbers.
@@ -138,36 +184,54 @@ impl<F: Family> Importer<F> {
                 window,
                 weights,
                 bias,
-                depthwise,
+                groups,
             } => {
-                let sums = self.sums(input, &weights, bias.as_ref(), scale)?;
+                let sums = self.sums(input, &weights, bias.as_deref(), scale)?;
+                let Sums {
+                    weights: w,
+                    biases,
+                    factors,
+                } = &sums;
                 let Activation {
                     quantization, least, ..
                 } = *self.activation(input);
                 let zero_point = quantization.zero_point as i8;
-                if depthwise {
-                    let op = Depthwise::new::<F>(window, zero_point, &sums.weights, &sums.biases, &sums.factors);
-                    return match out {
-                        Target::Slot(out, bounds) => Ok(Step::Depthwise { op, input, bounds, out }),
-                        Target::Output(..) => Err("is depthwise and not quantized".into()),
-                    };
+                if groups == 1 {
+                    let op = Convolution::new::<F>(window, [zero_point, least], w, biases, factors);
+                    return Ok(Step::Convolution { op, input, out });
                 }
-                let op = Convolution::new::<F>(window, [zero_point, least], &sums.weights, &sums.biases, &sums.factors);
-                Ok(Step::Convolution { op, input, out })
+                let Target::Slot(out, bounds) = out else {
+                    return Err("has groups and is not quantized".into());
+                };
+                if groups == biases.len() && weights.dims[1] == 1 && window.taps() <= MAX_TAPS {
+                    let op = Depthwise::new::<F>(window, zero_point, w, biases, factors);
+                    return Ok(Step::Depthwise { op, input, bounds, out });
+                }
+                let op = Grouped::new::<F>(window, zero_point, groups, w, biases, factors);
+                Ok(Step::Grouped { op, input, bounds, out })
             }
             Operator::Linear { input, weights, bias } => {
-                if self.activation(input).quantization.zero_point != 0 {
-                    return Err("multiplies a matrix whose zero point is not 0".into());
+                let mut sums = self.sums(input, &weights, bias.as_deref(), scale)?;
+                let zero_point = self.activation(input).quantization.zero_point;
+                // Σ w (x − z) + b = Σ w x + (b − z Σ w).
+                let depth = weights.dims[1].max(1);
+                for (bias, row) in sums.biases.iter_mut().zip(sums.weights.chunks_exact(depth)) {
+                    *bias -= zero_point * row.iter().map(|w| i32::from(*w)).sum::<i32>();
                 }
-                let sums = self.sums(input, &weights, bias.as_ref(), scale)?;
                 let weights = Weights::pack::<F>(&sums.weights, &sums.biases, &sums.factors);
                 Ok(Step::Linear { weights, input, out })
             }
             Operator::Product { left, right } => {
                 let (a, b) = (self.activation(left), self.activation(right));
                 let rank = b.dims.len();
+                let [rows, depth, columns] = [a.dims[rank - 2], b.dims[rank - 2], b.dims[rank - 1]];
                 let by = factor(a.quantization.scale, b.quantization.scale, scale);
-                let op = Product::new::<F>(b.dims[rank - 2], b.dims[rank - 1], by);
+                let zero_points = [a, b].map(|activation| activation.quantization.zero_point);
+                let stack = a.dims[..rank - 2].iter().product();
+                let op = Product::new::<F>(stack, [rows, depth, columns], zero_points, by);
+                if matches!(out, Target::Real(..)) && !op.can_be_real() {
+                    return Err("is a stack of matrices or has zero points, and is not quantized".into());
+                }
                 Ok(Step::Product {
                     op: Box::new(op),
                     left,
@@ -175,17 +239,11 @@ impl<F: Family> Importer<F> {
                     out,
                 })
             }
-            _ => Err("is not quantized".into()),
+            _ => Err("its result is not quantized".into()),
         }
     }
 
-    fn sums(
-        &self,
-        input: Slot,
-        weights: &QuantizedConstant,
-        bias: Option<&QuantizedConstant>,
-        scale: f32,
-    ) -> Result<Sums, Reason> {
+    fn sums(&self, input: Slot, weights: &QuantizedConstant, bias: Option<&[f64]>, scale: f32) -> Result<Sums, Reason> {
         let outputs = weights.dims[0];
         let scale_of = per_entry(&[outputs], 0, weights.scales.len())
             .filter(|_| weights.scales.len() == 1 || weights.axis == 0)
@@ -200,17 +258,12 @@ impl<F: Family> Importer<F> {
             .map_err(|_| "has weights whose zero point is not 0")?;
         let biases = match bias {
             None => vec![0; outputs],
-            Some(bias) => {
-                let bias_scale = per_entry(&bias.dims, 0, bias.scales.len())
-                    .filter(|_| bias.integers.len() == outputs)
-                    .ok_or("has another number of biases than of outputs")?;
-                let in_units = |o: usize| {
-                    let unit = f64::from(from) * f64::from(weight_scale(o));
-                    let real = f64::from(bias.integers[o]) * f64::from(bias.scales[bias_scale(o)]);
-                    (real / unit).round_ties_even() as i32
-                };
-                (0..outputs).map(in_units).collect()
+            Some(bias) if bias.len() == outputs => {
+                let unit = |o: usize| f64::from(from) * f64::from(weight_scale(o));
+                let in_units = |(o, real): (usize, &f64)| (real / unit(o)).round_ties_even() as i32;
+                bias.iter().enumerate().map(in_units).collect()
             }
+            Some(_) => return Err("has another number of biases than of outputs".into()),
         };
         let factors = (0..outputs).map(|o| factor(from, weight_scale(o), scale)).collect();
         Ok(Sums {
@@ -224,21 +277,21 @@ impl<F: Family> Importer<F> {
         &self,
         left: Slot,
         right: Input,
-        multiply: bool,
+        arithmetic: Arithmetic,
         to: Quantization,
         bounds: Bounds,
         out: Slot,
     ) -> Result<Step, Reason> {
         let a = self.activation(left).quantization;
         let (_, b, right) = self.operand(right)?;
-        let operation = if multiply {
-            Operation::Multiply {
+        let [x, y] = [a.scale / to.scale, b.scale / to.scale];
+        let operation = match arithmetic {
+            Arithmetic::Add => Operation::Add { factors: [x, y] },
+            Arithmetic::Subtract => Operation::Add { factors: [x, -y] },
+            Arithmetic::SubtractFrom => Operation::Add { factors: [-x, y] },
+            Arithmetic::Multiply => Operation::Multiply {
                 factor: factor(a.scale, b.scale, to.scale),
-            }
-        } else {
-            Operation::Add {
-                factors: [a.scale / to.scale, b.scale / to.scale],
-            }
+            },
         };
         let op = Pairwise {
             operation,
@@ -259,11 +312,12 @@ impl<F: Family> Importer<F> {
                 let place = in_memory(&constant.dims);
                 let mut values = vec![0i8; constant.integers.len()];
                 for (i, v) in constant.integers.iter().enumerate() {
-                    values[place(i)] = i8::try_from(*v).map_err(|_| "has a constant whose zero point is not 0")?;
+                    let value = i8::try_from(*v + constant.zero_point);
+                    values[place(i)] = value.map_err(|_| "has a constant that is not of eight bits")?;
                 }
                 let quantization = Quantization {
                     scale: constant.scales[0],
-                    zero_point: 0,
+                    zero_point: constant.zero_point,
                 };
                 Ok((constant.dims, quantization, Operand::Constant(values)))
             }

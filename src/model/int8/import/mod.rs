@@ -1,30 +1,39 @@
 //! From an ONNX graph in QDQ form to the steps of a program.
 //!
 //! The graph's nodes come in the order in which they can be computed. An operator's result stays [`Pending`] until the
-//! QuantizeLinear after it says how it is to be kept; then it becomes a step, with the activation between fused in.
+//! QuantizeLinear after it says how it is to be kept; then it becomes a step, with the activation between fused in. A node
+//! that cannot be taken is left to f32: see [`leave`].
 
 mod finish;
+mod folding;
+mod leave;
+mod matrices;
 mod operators;
+mod pairs;
 mod range;
 mod shapes;
+mod windows;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 
-use tract_onnx::pb::{ModelProto, NodeProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::Untaken;
 use super::arithmetic::Quantization;
 use super::kernels::Family;
 use super::onnx::{Attributes, Constant, Values, static_dims};
-use super::program::{Activation, Draft, Slot, Step};
+use super::program::{Activation, Draft, Slot, Source, Step};
+use leave::Island;
 use operators::Pending;
 
 /// What a name in the graph stands for.
 #[derive(Debug, Clone)]
 enum Value {
-    /// A graph input, f32.
-    Input(usize),
+    /// Real numbers: a graph input, or what was computed in f32.
+    Float(Source),
+    /// What nodes compute that are left to f32 and not closed yet.
+    Left,
     /// s8 values.
     Integers(Slot),
     /// What DequantizeLinear makes of s8 values.
@@ -44,90 +53,152 @@ struct QuantizedConstant {
     /// One, or one for each entry of `axis`.
     scales: Vec<f32>,
     axis: usize,
+    /// What was taken off, if it is one for all.
+    zero_point: i32,
 }
 
 type Reason = String;
 
 pub fn compile<F: Family>(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<Draft, Untaken> {
-    let mut importer = Importer::<F>::default();
-    let about = |node: &str, reason: &str| Untaken {
-        node: node.to_string(),
-        reason: reason.to_string(),
+    let whole = |name: &str, reason: &str| Untaken {
+        op: "graph".into(),
+        node: name.into(),
+        reason: reason.into(),
     };
-    let graph = model.graph.as_ref().ok_or_else(|| about("graph", "there is none"))?;
-    for tensor in &graph.initializer {
-        let constant =
-            Constant::of(tensor).ok_or_else(|| about(&tensor.name, "a constant of a type that is not read"))?;
-        importer.values.insert(tensor.name.clone(), Value::Constant(constant));
-    }
+    let graph = model.graph.as_ref().ok_or_else(|| whole("-", "there is none"))?;
+    let mut importer = Importer::<F>::of(model, graph, outputs);
     for name in inputs {
         let dims = graph
             .input
             .iter()
             .find(|input| input.name == *name)
             .and_then(static_dims)
-            .ok_or_else(|| about(name, "not an input with a static shape"))?;
-        importer
-            .values
-            .insert(name.to_string(), Value::Input(importer.draft.inputs.len()));
+            .ok_or_else(|| whole(name, "not an input with a static shape"))?;
+        let source = Source::Input(importer.draft.inputs.len());
+        importer.values.insert(name.to_string(), Value::Float(source));
         importer.draft.inputs.push(dims);
     }
-    for node in &graph.node {
-        for name in node.input.iter().filter(|name| !name.is_empty()) {
-            *importer.readers.entry(name.clone()).or_default() += 1;
-        }
-    }
-    for node in &graph.node {
-        importer.take(node).map_err(|reason| {
-            let name = if node.name.is_empty() {
-                &node.output[0]
-            } else {
-                &node.name
-            };
-            about(&format!("{} {name}", node.op_type), &reason)
-        })?;
+    for index in 0..graph.node.len() {
+        importer.next(index)?;
     }
     for name in outputs {
-        importer.output(name).map_err(|reason| about(name, &reason))?;
+        importer.output(name)?;
     }
+    let left = |index: &usize| importer.left.contains(index);
+    let operators = (0..graph.node.len()).filter(|index| computes(&graph.node[*index]));
+    let (left, taken): (Vec<usize>, Vec<usize>) = operators.partition(left);
+    importer.draft.taken = taken.len();
+    importer.draft.operators = left.len() + taken.len();
     Ok(importer.draft)
 }
 
-struct Importer<F> {
+struct Importer<'a, F> {
+    model: &'a ModelProto,
+    graph: &'a GraphProto,
+    /// Which node computes a name.
+    producers: HashMap<&'a str, usize>,
+    initializers: HashMap<&'a str, &'a TensorProto>,
+    /// How many nodes read each name, graph outputs counted too.
+    readers: HashMap<&'a str, usize>,
+    /// The graph's outputs, by name.
+    outputs: HashMap<String, usize>,
     values: HashMap<String, Value>,
-    /// How many nodes read each name.
-    readers: HashMap<String, usize>,
+    /// Where names lie as real numbers, those that do.
+    reals: HashMap<String, Source>,
+    island: Island,
+    /// Nodes left to f32.
+    left: HashSet<usize>,
     draft: Draft,
     family: PhantomData<F>,
 }
 
-impl<F> Default for Importer<F> {
-    fn default() -> Self {
+impl<'a, F: Family> Importer<'a, F> {
+    fn of(model: &'a ModelProto, graph: &'a GraphProto, outputs: &[&str]) -> Importer<'a, F> {
+        let nodes = || graph.node.iter().enumerate();
+        let mut readers: HashMap<&str, usize> = HashMap::new();
+        let read = graph.node.iter().flat_map(|node| &node.input);
+        for name in read.chain(graph.output.iter().map(|output| &output.name)) {
+            *readers.entry(name).or_default() += 1;
+        }
+        let constants = graph.initializer.iter().filter_map(|tensor| {
+            // What is of a type that is not read is as good as not there; who needs it is left to f32.
+            let constant = Constant::of(tensor)?;
+            Some((tensor.name.clone(), Value::Constant(constant)))
+        });
         Importer {
-            values: HashMap::new(),
-            readers: HashMap::new(),
-            draft: Draft::default(),
+            model,
+            graph,
+            producers: nodes()
+                .flat_map(|(index, node)| node.output.iter().map(move |name| (name.as_str(), index)))
+                .collect(),
+            initializers: graph
+                .initializer
+                .iter()
+                .map(|tensor| (tensor.name.as_str(), tensor))
+                .collect(),
+            readers,
+            outputs: outputs.iter().map(|name| name.to_string()).zip(0..).collect(),
+            values: constants.collect(),
+            reals: HashMap::new(),
+            island: Island::default(),
+            left: HashSet::new(),
+            draft: Draft {
+                reals: vec![vec![]; outputs.len()],
+                outputs: outputs.len(),
+                ..Draft::default()
+            },
             family: PhantomData,
         }
     }
-}
 
-impl<F: Family> Importer<F> {
-    fn take(&mut self, node: &NodeProto) -> Result<(), Reason> {
-        let [output] = &node.output[..] else {
+    /// Takes the next node, or leaves it.
+    fn next(&mut self, index: usize) -> Result<(), Untaken> {
+        let node = &self.graph.node[index];
+        let quantizes = node.op_type == "QuantizeLinear";
+        if quantizes
+            && matches!(
+                node.input.first().and_then(|name| self.values.get(name)),
+                Some(Value::Left)
+            )
+        {
+            self.close()?;
+        }
+        match self.take(index, node) {
+            Ok(()) => Ok(()),
+            Err(reason) => self.leave(index, reason),
+        }
+    }
+
+    fn take(&mut self, index: usize, node: &NodeProto) -> Result<(), Reason> {
+        if node.op_type == "Split" {
+            for (output, mut part) in node.output.iter().zip(self.split(node)?) {
+                part.nodes.push(index);
+                self.values.insert(output.clone(), Value::Pending(Box::new(part)));
+            }
+            return Ok(());
+        }
+        let (Some(output), true) = (node.output.first(), node.output.iter().skip(1).all(String::is_empty)) else {
             return Err("has more than one output".into());
         };
         let value = match node.op_type.as_str() {
             "QuantizeLinear" => self.quantize(node)?,
             "DequantizeLinear" => self.dequantize(node)?,
+            "Identity" | "Dropout" => match self.value(node, 0)? {
+                Value::Left => return Err("what it passes on is computed in f32".into()),
+                value => value.clone(),
+            },
             "Constant" => {
                 let tensor = node.attribute.iter().find_map(|a| a.t.as_ref());
-                let constant = tensor
-                    .and_then(Constant::of)
-                    .ok_or("a constant of a type that is not read")?;
-                Value::Constant(constant)
+                Value::Constant(tensor.and_then(Constant::of).ok_or("is of a type that is not read")?)
             }
-            _ => Value::Pending(Box::new(self.operator(node)?)),
+            _ => match self.folded(node) {
+                Some(constant) => Value::Constant(constant),
+                None => {
+                    let mut pending = self.operator(node)?;
+                    pending.nodes.push(index);
+                    Value::Pending(Box::new(pending))
+                }
+            },
         };
         self.values.insert(output.clone(), value);
         Ok(())
@@ -153,6 +224,7 @@ impl<F: Family> Importer<F> {
     fn slot(&self, node: &NodeProto, index: usize) -> Result<Slot, Reason> {
         match self.value(node, index)? {
             Value::Real(slot) => Ok(*slot),
+            Value::Left => Err(format!("its input {} is computed in f32", node.input[index])),
             _ => Err(format!("its input {} is not quantized", node.input[index])),
         }
     }
@@ -202,10 +274,13 @@ impl<F: Family> Importer<F> {
     }
 
     fn quantize(&mut self, node: &NodeProto) -> Result<Value, Reason> {
+        if let Value::Constant(constant) = self.value(node, 0)? {
+            return self.quantized_constant(node, constant);
+        }
         let to = self.quantization(node)?;
         let slot = match self.value(node, 0)?.clone() {
-            Value::Input(input) => {
-                let dims = self.draft.inputs[input].clone();
+            Value::Float(input) => {
+                let dims = self.dims_of(input).to_vec();
                 if dims.len() == 4 && dims[0] != 1 {
                     return Err("has a batch of more than one".into());
                 }
@@ -218,9 +293,29 @@ impl<F: Family> Importer<F> {
                 let same = operators::Pending::unary(slot, self.activation(slot).dims.clone(), |x| x);
                 self.finish(same, to)?
             }
-            _ => return Err("quantizes a constant".into()),
+            _ => return Err("quantizes integers".into()),
         };
         Ok(Value::Integers(slot))
+    }
+
+    /// QuantizeLinear of a constant: networks that were trained quantized keep their weights as real numbers.
+    fn quantized_constant(&self, node: &NodeProto, constant: &Constant) -> Result<Value, Reason> {
+        let reals = constant.floats().ok_or("quantizes a constant that is not f32")?;
+        let (scales, zero_points, unsigned) = self.scales(node)?;
+        let entry = per_entry(&constant.dims, axis_of(node, constant.dims.len()), scales.len())
+            .ok_or("has another number of scales than its axis is long")?;
+        let quantize = |(i, x): (usize, &f32)| {
+            let (scale, zero_point) = (scales[entry(i)], zero_points[entry(i)]);
+            Quantization { scale, zero_point }.quantize(*x)
+        };
+        let integers = reals.iter().enumerate().map(quantize);
+        Ok(Value::Constant(Constant {
+            dims: constant.dims.clone(),
+            values: match unsigned {
+                true => Values::U8(integers.map(|q| (q as u8) ^ 128).collect()),
+                false => Values::I8(integers.collect()),
+            },
+        }))
     }
 
     fn dequantize(&mut self, node: &NodeProto) -> Result<Value, Reason> {
@@ -242,13 +337,12 @@ impl<F: Family> Importer<F> {
             Values::I32(v) => v.clone(),
             _ => return Err("its constant is not integers".into()),
         };
-        let rank = constant.dims.len() as i64;
-        let axis = node.integer("axis", 1);
-        let axis = if axis < 0 { axis + rank } else { axis } as usize;
+        let axis = axis_of(node, constant.dims.len());
         let entry = per_entry(&constant.dims, axis, scales.len())
             .ok_or("has another number of scales than its axis is long")?;
         // 32-bit constants, biases, have no zero point.
-        if !matches!(constant.values, Values::I32(_)) {
+        let eight_bits = !matches!(constant.values, Values::I32(_));
+        if eight_bits {
             for (i, v) in integers.iter_mut().enumerate() {
                 *v -= zero_points[entry(i)];
             }
@@ -256,6 +350,11 @@ impl<F: Family> Importer<F> {
         Ok(Value::Quantized(QuantizedConstant {
             dims: constant.dims,
             integers,
+            zero_point: if eight_bits && scales.len() == 1 {
+                zero_points[0]
+            } else {
+                0
+            },
             scales,
             axis,
         }))
@@ -271,23 +370,25 @@ impl<F: Family> Importer<F> {
         self.draft.activations.len() - 1
     }
 
-    /// Makes `name` the next graph output.
-    fn output(&mut self, name: &str) -> Result<(), Reason> {
-        let output = self.draft.outputs.len();
-        match self.values.get(name).cloned() {
-            Some(Value::Real(input)) => {
-                self.draft.outputs.push(self.activation(input).dims.clone());
-                self.draft.steps.push(Step::Dequantize { input, output });
-                Ok(())
-            }
-            Some(Value::Pending(pending)) => {
-                self.draft.outputs.push(pending.dims.clone());
-                self.finish_real(*pending, output)
-            }
-            Some(_) => Err("is not computed".into()),
-            None => Err("is not in the graph".into()),
+    fn dims_of(&self, source: Source) -> &[usize] {
+        match source {
+            Source::Input(input) => &self.draft.inputs[input],
+            Source::Real(real) => &self.draft.reals[real],
         }
     }
+}
+
+/// Whether a node computes something: all but constants, quantizing and dequantizing.
+fn computes(node: &NodeProto) -> bool {
+    !matches!(
+        node.op_type.as_str(),
+        "Constant" | "QuantizeLinear" | "DequantizeLinear" | "Identity" | "Dropout"
+    )
+}
+
+fn axis_of(node: &NodeProto, rank: usize) -> usize {
+    let axis = node.integer("axis", 1);
+    (if axis < 0 { axis + rank as i64 } else { axis }) as usize
 }
 
 /// Which scale belongs to the value at a place, given one for all or one for each entry of `axis`.

@@ -21,7 +21,8 @@ impl Step {
                 out: Target::Slot(_, bounds),
                 ..
             }
-            | Step::Depthwise { bounds, .. } => bounds.low as i8,
+            | Step::Depthwise { bounds, .. }
+            | Step::Grouped { bounds, .. } => bounds.low as i8,
             Step::Pairwise { op, .. } => op.bounds.low as i8,
             Step::AveragePool { op, .. } => op.bounds.low as i8,
             Step::Table { op, input, .. } => least_from(op, of(input)),

@@ -9,6 +9,7 @@ pub mod avx2;
 pub mod neon;
 #[cfg(target_arch = "aarch64")]
 pub mod neon_dot;
+pub mod peak;
 pub mod reference;
 #[cfg(target_arch = "x86_64")]
 pub mod vnni;

@@ -1,6 +1,9 @@
 //! Every family against the definition, bit for bit, over shapes that are multiples of nothing.
 
+mod composed;
+mod fallback;
 mod graphs;
+mod sketch;
 
 use proptest::prelude::*;
 

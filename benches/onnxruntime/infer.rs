@@ -1,0 +1,53 @@
+//! Runs a graph on inputs from files, for `agree.py`:
+//!
+//!     infer GRAPH OUT INPUT...
+//!
+//! Every INPUT holds that input's values, f32 of this machine, for one inference or several. Writes OUT.0, OUT.1 and so on, an
+//! output each, and says on standard error which nodes are not computed in integers.
+
+use std::path::Path;
+
+use affectd::model::engine::{Engine, Kernel};
+use anyhow::{Context, Result, bail};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [graph, out, inputs @ ..] = &arguments[..] else {
+        bail!("infer GRAPH OUT INPUT...");
+    };
+    let kernel = Kernel::wanted().map_err(anyhow::Error::msg)?;
+    let (mut engine, shapes) = Engine::load_file(&std::fs::read(graph)?, kernel)?;
+    for node in engine.untaken() {
+        eprintln!("{node}");
+    }
+    let inputs = inputs
+        .iter()
+        .map(|path| read(Path::new(path)))
+        .collect::<Result<Vec<_>>>()?;
+    let lengths: Vec<usize> = shapes.iter().map(|dims| dims.iter().product()).collect();
+    let first = inputs.first().zip(lengths.first());
+    let times = first.map_or(1, |(input, length)| input.len() / length);
+    let mut results: Vec<Vec<u8>> = Vec::new();
+    for time in 0..times {
+        let slices = inputs.iter().zip(&lengths);
+        let slices: Vec<&[f32]> = slices
+            .map(|(input, length)| &input[time * length..][..*length])
+            .collect();
+        engine.run(&slices, |outputs| {
+            results.resize(outputs.len(), Vec::new());
+            for (result, output) in results.iter_mut().zip(outputs) {
+                result.extend(output.iter().flat_map(|value| value.to_ne_bytes()));
+            }
+        })?;
+    }
+    for (index, result) in results.iter().enumerate() {
+        std::fs::write(format!("{out}.{index}"), result)?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<f32>> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let (values, _) = bytes.as_chunks();
+    Ok(values.iter().map(|value| f32::from_ne_bytes(*value)).collect())
+}

@@ -1,0 +1,144 @@
+//! Convolutions and pools: what slides over a picture.
+
+use tract_onnx::pb::NodeProto;
+
+use super::super::convolution::Window;
+use super::super::kernels::Family;
+use super::super::onnx::Attributes;
+use super::operators::{Operator, Pending};
+use super::{Importer, Reason, Value};
+
+impl<F: Family> Importer<'_, F> {
+    pub(super) fn convolution(&self, node: &NodeProto) -> Result<Pending, Reason> {
+        let input = self.slot(node, 0)?;
+        let [channels, height, width] = self.picture(input)?;
+        let weights = self.weights(node, 1)?;
+        let [outputs, per_group, kernel_height, kernel_width] = weights.dims[..] else {
+            return Err("its weights are not four-dimensional".into());
+        };
+        let groups = usize::try_from(node.integer("group", 1)).unwrap_or(0);
+        if groups == 0 || per_group * groups != channels || !outputs.is_multiple_of(groups) {
+            return Err(format!(
+                "has {groups} groups, which do not fit {channels} channels and weights {:?}",
+                weights.dims
+            ));
+        }
+        let window = window(node, [height, width], [kernel_height, kernel_width])?;
+        let dims = vec![1, outputs, window.output[0], window.output[1]];
+        let operator = Operator::Convolution {
+            input,
+            window,
+            weights,
+            bias: self.bias(node, 2)?,
+            groups,
+        };
+        Ok(Pending::new(operator, dims))
+    }
+
+    pub(super) fn pool(&self, node: &NodeProto) -> Result<Pending, Reason> {
+        let input = self.slot(node, 0)?;
+        let [channels, height, width] = self.picture(input)?;
+        let size = [height, width];
+        let everything = Window {
+            input: size,
+            output: [1, 1],
+            kernel: size,
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [0, 0],
+        };
+        let window = match node.op_type.as_str() {
+            "MaxPool" | "AveragePool" => window(node, size, pair(node.integers("kernel_shape"), None)?)?,
+            "ReduceMean" if !self.reduces_pictures(node)? => {
+                return Err("takes the mean of other axes than height and width".into());
+            }
+            _ => everything,
+        };
+        let counts_padding = node.op_type == "AveragePool" && node.integer("count_include_pad", 0) != 0;
+        if counts_padding && node.integer("ceil_mode", 0) != 0 {
+            return Err("rounds its size up (ceil_mode) and counts its padding (count_include_pad)".into());
+        }
+        let dims = match node.op_type.as_str() {
+            "ReduceMean" if node.integer("keepdims", 1) == 0 => vec![1, channels],
+            _ => vec![1, channels, window.output[0], window.output[1]],
+        };
+        let operator = match node.op_type.as_str() {
+            "MaxPool" | "GlobalMaxPool" => Operator::MaxPool { input, window },
+            _ => Operator::AveragePool {
+                input,
+                window,
+                counts_padding,
+            },
+        };
+        Ok(Pending::new(operator, dims))
+    }
+
+    fn reduces_pictures(&self, node: &NodeProto) -> Result<bool, Reason> {
+        let axes = match self.optional(node, 1)? {
+            Some(Value::Constant(axes)) => axes.integers().map(<[i64]>::to_vec),
+            _ => node.integers("axes").map(<[i64]>::to_vec),
+        };
+        let mut axes: Vec<i64> = axes.unwrap_or_default().iter().map(|a| a.rem_euclid(4)).collect();
+        axes.sort_unstable();
+        Ok(axes == [2, 3])
+    }
+}
+
+fn pair(values: Option<&[i64]>, default: Option<usize>) -> Result<[usize; 2], Reason> {
+    match (values, default) {
+        (Some([a, b]), _) if *a > 0 && *b > 0 => Ok([*a as usize, *b as usize]),
+        (None, Some(d)) => Ok([d, d]),
+        _ => Err("has a window that is not two-dimensional".into()),
+    }
+}
+
+/// The geometry of a Conv or a pool.
+fn window(node: &NodeProto, input: [usize; 2], kernel: [usize; 2]) -> Result<Window, Reason> {
+    let stride = pair(node.integers("strides"), Some(1))?;
+    let dilation = pair(node.integers("dilations"), Some(1))?;
+    let extent = [0, 1].map(|axis| (kernel[axis] - 1) * dilation[axis] + 1);
+    let pads = match node.text("auto_pad") {
+        None | Some(b"" | b"NOTSET") => match node.integers("pads") {
+            None => [0; 4],
+            Some(&[a, b, c, d]) if a >= 0 && b >= 0 && c >= 0 && d >= 0 => [a, b, c, d].map(|p| p as usize),
+            Some(_) => return Err("has pads that are negative or not of a picture".into()),
+        },
+        Some(b"VALID") => [0; 4],
+        Some(mode @ (b"SAME_UPPER" | b"SAME_LOWER")) => {
+            // As many outputs as strides fit in; an odd one out of the padding goes to the end, or to the beginning.
+            let both = [0, 1].map(|axis| {
+                let needed = (input[axis].div_ceil(stride[axis]) - 1) * stride[axis] + extent[axis];
+                let all = needed.saturating_sub(input[axis]);
+                let small = all / 2;
+                if mode == b"SAME_UPPER" {
+                    [small, all - small]
+                } else {
+                    [all - small, small]
+                }
+            });
+            [both[0][0], both[1][0], both[0][1], both[1][1]]
+        }
+        Some(_) => return Err("pads in a way that is not known (auto_pad)".into()),
+    };
+    let mut output = [0; 2];
+    for axis in 0..2 {
+        let room = (input[axis] + pads[axis] + pads[axis + 2])
+            .checked_sub(extent[axis])
+            .ok_or("has a window larger than its picture")?;
+        output[axis] = room / stride[axis] + 1;
+        // Rounded up, unless the last window would begin behind the picture.
+        let beyond = output[axis] * stride[axis];
+        if node.integer("ceil_mode", 0) != 0 && !room.is_multiple_of(stride[axis]) && beyond < input[axis] + pads[axis]
+        {
+            output[axis] += 1;
+        }
+    }
+    Ok(Window {
+        input,
+        output,
+        kernel,
+        stride,
+        dilation,
+        pad: [pads[0], pads[1]],
+    })
+}

@@ -1,0 +1,141 @@
+//! Graphs of which some nodes cannot be taken: those are named and run in tract, all others in integers.
+
+use tract_onnx::pb::tensor_proto::DataType;
+
+use super::super::{Kind, Program, compile};
+use super::sketch::{Sketch, agree, int, ints, tensor, text};
+
+fn untaken(program: &Program) -> Vec<String> {
+    program.untaken().iter().map(ToString::to_string).collect()
+}
+
+/// x → convolution → `a_r`.
+fn begun(unsigned: bool) -> Sketch {
+    let mut s = Sketch::of([1, 4, 6, 5], unsigned);
+    s.requantize("x", 1.0 / 127.0, 3);
+    s.weights("w1", &[8, 4, 3, 3], 1);
+    s.node("Conv", &["x_r", "w1"], "a", vec![ints("pads", &[1, 1, 1, 1])]);
+    s.requantize("a", 0.03, 5);
+    s
+}
+
+#[test]
+fn a_node_in_the_middle() {
+    for unsigned in [false, true] {
+        let mut s = begun(unsigned);
+        // Not Softmax: what tract alone makes of one between pairs is not what onnxruntime does.
+        s.node("LRN", &["a_r"], "weights", vec![int("size", 3)]);
+        s.requantize("weights", 0.03, -20);
+        s.weights("w2", &[6, 8, 1, 1], 2);
+        s.node("Conv", &["weights_r", "w2"], "b", vec![]);
+        s.requantize("b", 0.02, 0);
+        let program = agree(&s.finish(&["b_r"]), |_| 0.02);
+        let wanted = "LRN weights: is not among the operators that are computed in integers";
+        assert_eq!(untaken(&program), [wanted]);
+        assert_eq!(program.operators(), [3, 2]);
+        assert_eq!(program.macs(), 6 * 5 * (8 * 4 * 9 + 6 * 8));
+    }
+}
+
+#[test]
+fn neighbours_stay_together_beside_a_branch_in_integers() {
+    let mut s = begun(false);
+    s.node("LRN", &["a_r"], "normal", vec![int("size", 3)]);
+    s.floats("twice", &[4], &[1.0, 1.0, 2.0, 2.0]);
+    let nearest = vec![
+        text("mode", "nearest"),
+        text("coordinate_transformation_mode", "asymmetric"),
+        text("nearest_mode", "floor"),
+    ];
+    s.node("Relu", &["a_r"], "relu", vec![]);
+    s.requantize("relu", 0.03, -128);
+    s.node("Resize", &["normal", "", "twice"], "large", nearest);
+    s.requantize("large", 0.03, 5);
+    let halves = vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])];
+    s.node("MaxPool", &["large_r"], "small", halves);
+    s.requantize("small", 0.03, 5);
+    s.node("Add", &["small_r", "relu_r"], "sum", vec![]);
+    s.requantize("sum", 0.05, -20);
+    let program = agree(&s.finish(&["sum_r"]), |_| 0.05);
+    assert_eq!(program.operators(), [6, 4]);
+    let names: Vec<&str> = program.untaken().iter().map(|node| &node.op[..]).collect();
+    assert_eq!(names, ["LRN", "Resize"]);
+    assert_eq!(program.pieces_in_f32(), 1);
+}
+
+#[test]
+fn before_the_first_quantize_and_after_the_last_dequantize() {
+    let mut s = Sketch::of([1, 4, 6, 5], false);
+    s.node("Softmax", &["x"], "p", vec![int("axis", 3)]);
+    s.requantize("p", 1.0 / 127.0, 0);
+    s.weights("w1", &[8, 4, 3, 3], 1);
+    s.node("Conv", &["p_r", "w1"], "a", vec![]);
+    s.requantize("a", 0.01, 0);
+    s.node("Softmax", &["a_r"], "y", vec![int("axis", 1)]);
+    s.node("LRN", &["x"], "z", vec![int("size", 3)]);
+    let program = agree(&s.finish(&["z", "y", "a_r"]), |out| match out.len() {
+        96 => 0.01,
+        _ => 1e-6,
+    });
+    assert_eq!(program.operators(), [4, 1]);
+}
+
+#[test]
+fn sums_that_nothing_quantizes() {
+    let mut s = begun(false);
+    s.weights("w2", &[8, 8, 1, 1], 2);
+    s.node("Conv", &["a_r", "w2"], "b", vec![]);
+    s.node("Add", &["b", "a_r"], "sum", vec![]);
+    s.node("Relu", &["sum"], "relu", vec![]);
+    s.requantize("relu", 0.05, -128);
+    // A product's sums need no quantizing to be exact: the convolution is computed in integers all the same.
+    let program = agree(&s.finish(&["relu_r"]), |_| 0.05);
+    assert_eq!(
+        untaken(&program),
+        [
+            "Add sum: its input b is not quantized",
+            "Relu relu: its input sum is computed in f32"
+        ]
+    );
+    assert_eq!(program.operators(), [4, 2]);
+}
+
+#[test]
+fn functions_that_nothing_quantizes() {
+    let mut s = begun(false);
+    s.node("Tanh", &["a_r"], "tanh", vec![]);
+    s.node("Transpose", &["tanh"], "turned", vec![ints("perm", &[0, 2, 3, 1])]);
+    s.requantize("turned", 1.0 / 127.0, 0);
+    let program = agree(&s.finish(&["turned_r", "tanh"]), |_| 1.0 / 127.0);
+    assert_eq!(untaken(&program), [""; 0]);
+}
+
+#[test]
+fn scales_that_are_not_one_a_tensor_are_named() {
+    let mut s = begun(false);
+    s.floats("each", &[8], &[0.03, 0.02, 0.04, 0.03, 0.03, 0.02, 0.01, 0.05]);
+    s.constants.push(tensor("none", &[8], DataType::Int8, vec![0; 8]));
+    s.node("Relu", &["a_r"], "b", vec![]);
+    s.node("QuantizeLinear", &["b", "each", "none"], "b_q", vec![int("axis", 1)]);
+    s.node(
+        "DequantizeLinear",
+        &["b_q", "each", "none"],
+        "b_r",
+        vec![int("axis", 1)],
+    );
+    s.node("MaxPool", &["b_r"], "c", vec![ints("kernel_shape", &[2, 2])]);
+    s.requantize("c", 0.05, 0);
+    let program = agree(&s.finish(&["c_r"]), |_| 0.05);
+    let untaken = untaken(&program);
+    let wanted = "QuantizeLinear b_q: quantizes activations with more than one scale";
+    assert!(untaken.contains(&wanted.to_string()), "{untaken:?}");
+    assert!(program.operators()[1] >= 1);
+}
+
+#[test]
+fn a_graph_without_a_static_shape_is_refused_whole() {
+    let mut model = begun(false).finish(&["a_r"]);
+    model.graph.as_mut().unwrap().input[0].r#type = None;
+    let error = compile(&model, &["x"], &["a_r"], Kind::Reference).err().unwrap();
+    assert_eq!(error.to_string(), "graph x: not an input with a static shape");
+}
