@@ -5,10 +5,13 @@
 
 pub mod csv;
 pub mod estimate;
+pub mod file;
 pub mod lines;
+pub mod serial;
 pub mod spec;
 pub mod stdout;
 pub mod wall_clock;
+pub mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::file::FileSpec;
 use super::lines::Format;
+use super::serial::SerialSpec;
 use super::stdout::Stdout;
 use super::{Output, OutputError, Service};
 
@@ -12,14 +14,17 @@ use super::{Output, OutputError, Service};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputSpec {
     Stdout { format: Format },
+    Serial(SerialSpec),
+    File(FileSpec),
 }
 
 impl OutputSpec {
     /// Opens it for `service`. An error means that waiting would not help.
     pub fn open(&self, service: &Service) -> Result<Box<dyn Output>, OutputError> {
-        let _ = service;
         Ok(match self {
             OutputSpec::Stdout { format } => Box::new(Stdout::new(*format)),
+            OutputSpec::Serial(serial) => Box::new(serial.open(service)?),
+            OutputSpec::File(file) => Box::new(file.open(service)?),
         })
     }
 
@@ -27,6 +32,8 @@ impl OutputSpec {
     pub fn check(&self) -> Result<(), OutputError> {
         match self {
             OutputSpec::Stdout { .. } => Ok(()),
+            OutputSpec::Serial(serial) => serial.check(),
+            OutputSpec::File(file) => file.check(),
         }
     }
 
@@ -34,6 +41,8 @@ impl OutputSpec {
     pub fn kind(&self) -> &'static str {
         match self {
             OutputSpec::Stdout { .. } => "stdout",
+            OutputSpec::Serial(_) => "serial",
+            OutputSpec::File(_) => "file",
         }
     }
 
@@ -41,6 +50,9 @@ impl OutputSpec {
     pub fn same_place(&self, other: &OutputSpec) -> bool {
         match (self, other) {
             (OutputSpec::Stdout { .. }, OutputSpec::Stdout { .. }) => true,
+            (OutputSpec::Serial(a), OutputSpec::Serial(b)) => a.path() == b.path(),
+            (OutputSpec::File(a), OutputSpec::File(b)) => a.path() == b.path(),
+            _ => false,
         }
     }
 }
@@ -50,6 +62,8 @@ impl fmt::Display for OutputSpec {
         match self {
             OutputSpec::Stdout { format: Format::Json } => f.write_str("stdout"),
             OutputSpec::Stdout { format } => write!(f, "stdout?format={format}"),
+            OutputSpec::Serial(serial) => serial.fmt(f),
+            OutputSpec::File(file) => file.fmt(f),
         }
     }
 }
@@ -60,13 +74,16 @@ impl FromStr for OutputSpec {
     fn from_str(spec: &str) -> Result<Self, Self::Err> {
         let (place, options) = spec.split_once('?').unwrap_or((spec, ""));
         let options = Options::parse(options)?;
-        match place.split_once(':') {
-            None if place == "stdout" => {
+        let (kind, place) = place.split_once(':').unwrap_or((place, ""));
+        match (kind, place) {
+            ("stdout", "") => {
                 let [format] = options.take(["format"])?;
                 let format = option("format", format, Format::Json)?;
                 Ok(OutputSpec::Stdout { format })
             }
-            _ => Err("no such output: name stdout".into()),
+            ("serial", path) => SerialSpec::parse(path, options).map(OutputSpec::Serial),
+            ("file", path) => FileSpec::parse(path, options).map(OutputSpec::File),
+            _ => Err("no such output: there is stdout, serial:/dev/ttyUSB0, file:/path".into()),
         }
     }
 }
@@ -106,5 +123,46 @@ where
     match value {
         None => Ok(default),
         Some(text) => text.parse().map_err(|why| format!("{key}={text}: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_spec_is_shown_as_it_may_be_given() {
+        for spec in [
+            "stdout",
+            "stdout?format=csv",
+            "serial:/dev/ttyAMA0?baud=9600&wire=frame",
+            "file:/var/log/affect.csv?format=csv&max_mb=2&keep=9&fsync=60",
+        ] {
+            let parsed: OutputSpec = spec.parse().unwrap();
+            assert_eq!(parsed.to_string().parse(), Ok(parsed));
+        }
+    }
+
+    #[test]
+    fn one_place_has_one_output() {
+        let same = |a: &str, b: &str| {
+            let (a, b): (OutputSpec, OutputSpec) = (a.parse().unwrap(), b.parse().unwrap());
+            a.same_place(&b)
+        };
+        assert!(same("stdout", "stdout?format=csv"));
+        assert!(same("serial:/dev/x", "serial:/dev/x?wire=frame"));
+        assert!(!same("serial:/dev/x", "serial:/dev/y"));
+        assert!(!same("serial:/dev/x", "file:/dev/x"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_spec_or_an_error_of_one_line(text in "(stdout|serial:/|file:/|)[ -~]{0,40}") {
+            match text.parse::<OutputSpec>() {
+                Ok(spec) => prop_assert_eq!(spec.to_string().parse(), Ok(spec)),
+                Err(why) => prop_assert!(!why.is_empty() && !why.contains('\n')),
+            }
+        }
     }
 }
