@@ -170,6 +170,8 @@ pub struct Serial {
     port: Option<Port>,
     /// Why the port is away, as it was said.
     away: Option<String>,
+    /// Whether a replay has waited for the line in vain: it does not wait again before the line has moved.
+    stuck: bool,
     tried: Instant,
     lines: Lines,
     outbox: Outbox,
@@ -190,6 +192,7 @@ impl Serial {
             newest_health: None,
             baseline: None,
             away: None,
+            stuck: false,
             tried: Instant::now(),
             port,
             spec,
@@ -244,7 +247,9 @@ impl Serial {
                 self.outbox.connect(self.spec.wire.delimiter());
                 self.commands = Commands::default();
             }
-            Err(why) => self.lose(why.to_string()),
+            // Known already.
+            Err(PortError::Absent) => self.tried = Instant::now(),
+            Err(PortError::Refused(why)) => self.lose(why),
         }
     }
 
@@ -336,10 +341,15 @@ impl Serial {
     /// Goes on until all is out, the port is gone, or it has taken nothing for as long as one should wait.
     fn drain(&mut self) {
         let started = Instant::now();
-        while self.port.is_some() && !self.outbox.is_empty() && started.elapsed() < PATIENCE {
+        while self.port.is_some() && !self.outbox.is_empty() {
+            if self.stuck || started.elapsed() >= PATIENCE {
+                self.stuck = true;
+                return;
+            }
             std::thread::sleep(Duration::from_millis(2));
             self.exchange();
         }
+        self.stuck = false;
     }
 }
 
