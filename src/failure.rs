@@ -25,6 +25,7 @@ pub enum Failure {
 impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Failure::Config(ConfigError::Output { .. }) => 5,
             Failure::Config(_) => 2,
             Failure::Source(_) => 3,
             Failure::Model(_) => 4,

@@ -21,7 +21,8 @@ pub fn check(config: &Config) -> Result<(), Failure> {
     report("models", models(config).map_err(Failure::from));
     report("input", input(config));
     for output in &config.outputs {
-        report("output", Ok(output.to_string()));
+        let checked = output.check().map_err(|e| Failure::Output(e.to_string()));
+        report("output", checked.map(|()| output.to_string()));
     }
     first.map_or(Ok(()), Err)
 }

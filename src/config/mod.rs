@@ -53,6 +53,8 @@ pub enum ConfigError {
     Unreadable { path: PathBuf, reason: String },
     #[error("{origin}: {reason}: correct or remove it")]
     Invalid { origin: String, reason: String },
+    #[error("output = \"{spec}\": {reason}")]
+    Output { spec: String, reason: String },
     #[error("{key} = {value}: {reason}")]
     OutOfRange {
         key: &'static str,
@@ -292,19 +294,22 @@ fn tick_period(rate_hz: f32) -> Result<Duration, ConfigError> {
 
 fn outputs(specs: Option<Vec<String>>) -> Result<Vec<OutputSpec>, ConfigError> {
     let specs = specs.unwrap_or_else(|| vec!["stdout".into()]);
-    let refused = |value: String, reason: String| ConfigError::OutOfRange {
-        key: "output",
-        value,
-        reason,
-    };
     if specs.is_empty() {
-        return Err(refused("[]".into(), "needs at least one output, \"stdout\" say".into()));
+        return Err(ConfigError::OutOfRange {
+            key: "output",
+            value: "[]".into(),
+            reason: "needs at least one output, \"stdout\" say".into(),
+        });
     }
-    let mut outputs = Vec::new();
+    let mut outputs: Vec<OutputSpec> = Vec::new();
     for spec in specs {
-        let output = spec.parse().map_err(|reason| refused(format!("\"{spec}\""), reason))?;
-        if outputs.contains(&output) {
-            return Err(refused(format!("\"{spec}\""), "is given twice: keep one".into()));
+        let refused = |reason: String| ConfigError::Output {
+            spec: spec.clone(),
+            reason,
+        };
+        let output: OutputSpec = spec.parse().map_err(refused)?;
+        if let Some(other) = outputs.iter().find(|other| other.same_place(&output)) {
+            return Err(refused(format!("writes where {other} does: keep one")));
         }
         outputs.push(output);
     }

@@ -40,7 +40,7 @@ fn nothing_said_means_devices_at_five_estimates_a_second_on_stdout() {
     let config = load("", &[], Overrides::default()).unwrap();
     assert_eq!(config.source, Source::Devices);
     assert_eq!(config.fusion.period, Duration::from_millis(200));
-    assert_eq!(config.outputs, [OutputSpec::Stdout]);
+    assert_eq!(config.outputs, ["stdout".parse().unwrap()]);
 }
 
 #[test]
@@ -58,8 +58,8 @@ fn values_that_cannot_work_are_refused_with_what_would() {
     insta::assert_snapshot!(error("[face]\nmin_score = nan\n"), @"face.min_score = NaN: must be from 0.1 to 1");
     insta::assert_snapshot!(error("[estimate]\nrate_hz = 7\n"), @"estimate.rate_hz = 7: must be 2.5, 5 or 10");
     insta::assert_snapshot!(error("output = []\n"), @r#"output = []: needs at least one output, "stdout" say"#);
-    insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": "carrier-pigeon" is not an output: this version writes to "stdout""#);
-    insta::assert_snapshot!(error("output = [\"stdout\", \"stdout\"]\n"), @r#"output = "stdout": is given twice: keep one"#);
+    insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path"#);
+    insta::assert_snapshot!(error("output = [\"stdout\", \"stdout?format=csv\"]\n"), @r#"output = "stdout?format=csv": writes where stdout does: keep one"#);
     insta::assert_snapshot!(error("[input]\nrealtime = true\n"), @"input.realtime = true: is about clips, and no clip is given: add --input CLIP or leave it out");
 }
 

@@ -45,9 +45,14 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// The first failure is the cause, what follows its consequence.
+    /// Everybody stops.
     fn note(&self, failure: Failure) {
         self.stop.store(true, Ordering::Relaxed);
+        self.remember(failure);
+    }
+
+    /// The others go on, and this is told at the end. The first failure is the cause, what follows its consequence.
+    pub fn remember(&self, failure: Failure) {
         let mut first = self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         first.get_or_insert(failure);
     }

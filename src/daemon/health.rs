@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -26,6 +27,30 @@ pub struct Health {
     pub estimates: AtomicU64,
     /// Estimates an output was too slow for.
     pub estimates_dropped: Arc<AtomicU64>,
+    /// Times an output lost what it writes to, a port or a disk, or did not find it.
+    pub outputs_lost: Arc<AtomicU64>,
+}
+
+impl Health {
+    /// The record as of now.
+    pub fn report(&self, uptime: Duration) -> HealthReport {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        HealthReport {
+            schema: 1,
+            uptime_s: uptime.as_secs(),
+            camera: SourceState::Running,
+            microphone: SourceState::Running,
+            pictures: get(&self.pictures),
+            pictures_skipped: get(&self.pictures_skipped),
+            pictures_broken: get(&self.pictures_broken),
+            faces: get(&self.faces),
+            chunks_lost: get(&self.chunks_lost),
+            estimates: get(&self.estimates),
+            estimates_dropped: get(&self.estimates_dropped),
+            temperature_c: None,
+            problem: None,
+        }
+    }
 }
 
 /// A device or clip, as the health record tells of it.
@@ -87,6 +112,7 @@ impl fmt::Display for Health {
             (&*self.pictures_skipped, "pictures skipped"),
             (&*self.chunks_lost, "runs of sound lost"),
             (&*self.estimates_dropped, "estimates dropped"),
+            (&*self.outputs_lost, "times an output was away"),
         ] {
             if get(counter) > 0 {
                 write!(f, "; {} {what}", get(counter))?;

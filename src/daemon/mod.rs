@@ -9,15 +9,18 @@
 //! A clip that is replayed as fast as it can goes through queues that wait, so nothing is left out and the same clip gives
 //! the same lines. By the clock, queues drop the oldest and count it, so nothing ever falls behind.
 
+pub mod control;
 pub mod crew;
 pub mod feed;
 pub mod health;
+pub mod outlets;
 pub mod queue;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use log::{info, warn};
 
 use crate::capture::clip::Clip;
@@ -26,13 +29,14 @@ use crate::capture::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSou
 use crate::config::{Config, Pace, Source};
 use crate::face::{FaceStage, Look};
 use crate::failure::Failure;
-use crate::fusion::{Estimate, FusionStage};
+use crate::fusion::FusionStage;
 use crate::model::{Bundle, ModelError};
-use crate::output::{OutputError, OutputSpec};
 
+use control::Control;
 use crew::Crew;
 use feed::{Event, Feed, Seen};
 use health::{Health, count};
+use outlets::{Outlets, Taps};
 use queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
 
 /// Pictures on their way to the `face` thread when nothing may be lost. By the clock it is one: the newest.
@@ -40,7 +44,6 @@ const PICTURES_AHEAD: usize = 4;
 /// Runs of samples on their way to the `fusion` thread: more than a second.
 const CHUNKS_AHEAD: usize = 64;
 const SEEN_AHEAD: usize = 16;
-const ESTIMATES_AHEAD: usize = 16;
 /// By the clock, a tick waits this long for what was captured just before it: a period of sound and the work on a picture.
 const LAG: Duration = Duration::from_millis(40);
 
@@ -65,13 +68,14 @@ pub fn run(config: &Config, stop: &AtomicBool) -> Result<(), Failure> {
     );
 
     let health = Health::default();
+    let outlets = Outlets::open(&config.outputs, config.fusion.period, when_full(*pace), &health)?;
     let pipeline = Pipeline {
         epoch: Instant::now(),
         pace: *pace,
         health: &health,
         stop,
     };
-    let outcome = pipeline.run(config, clip, face, fusion);
+    let outcome = pipeline.run(outlets, clip, face, fusion);
     info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
     outcome
 }
@@ -88,6 +92,13 @@ fn load(config: &Config, bundle: &Bundle, with_face: bool) -> Result<(Option<Fac
     })
 }
 
+fn when_full(pace: Pace) -> WhenFull {
+    match pace {
+        Pace::Replay => WhenFull::Wait,
+        Pace::Realtime => WhenFull::DropOldest,
+    }
+}
+
 /// What all threads of one run share.
 struct Pipeline<'a> {
     /// The source's zero.
@@ -98,7 +109,7 @@ struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    fn run(&self, config: &Config, clip: Clip, face: Option<FaceStage>, fusion: FusionStage) -> Result<(), Failure> {
+    fn run(&self, outlets: Outlets, clip: Clip, face: Option<FaceStage>, fusion: FusionStage) -> Result<(), Failure> {
         let crew = Crew::new(self.stop);
         let health = self.health;
         thread::scope(|scope| {
@@ -108,7 +119,7 @@ impl Pipeline<'_> {
                     Pace::Replay => PICTURES_AHEAD,
                     Pace::Realtime => 1,
                 };
-                let (frames, to_face) = queue(ahead, self.when_full(), &health.pictures_skipped);
+                let (frames, to_face) = queue(ahead, when_full(self.pace), &health.pictures_skipped);
                 let (seen, from_face) = queue(SEEN_AHEAD, WhenFull::Wait, &Default::default());
                 let source = self.video(source);
                 crew.start(scope, "camera", move || self.camera(source, frames));
@@ -116,28 +127,16 @@ impl Pipeline<'_> {
                 feed.0 = Some(from_face);
             }
             if let Some(source) = clip.audio {
-                let (chunks, heard) = queue(CHUNKS_AHEAD, self.when_full(), &health.chunks_lost);
+                let (chunks, heard) = queue(CHUNKS_AHEAD, when_full(self.pace), &health.chunks_lost);
                 let source = self.audio(source);
                 crew.start(scope, "microphone", move || self.microphone(source, chunks));
                 feed.1 = Some(heard);
             }
-            let mut outputs = Vec::new();
-            for spec in config.outputs.iter().copied() {
-                let (estimates, from_fusion) = queue(ESTIMATES_AHEAD, self.when_full(), &health.estimates_dropped);
-                crew.start(scope, &format!("output-{spec}"), move || write(spec, from_fusion));
-                outputs.push(estimates);
-            }
+            let (taps, controls) = outlets.start(scope, &crew, health);
             let feed = Feed::new(feed.0, feed.1);
-            crew.start(scope, "fusion", move || self.fusion(fusion, feed, outputs));
+            crew.start(scope, "fusion", move || self.fusion(fusion, feed, taps, controls));
         });
         crew.outcome()
-    }
-
-    fn when_full(&self) -> WhenFull {
-        match self.pace {
-            Pace::Replay => WhenFull::Wait,
-            Pace::Realtime => WhenFull::DropOldest,
-        }
     }
 
     fn video(&self, source: Box<dyn VideoSource>) -> Box<dyn VideoSource> {
@@ -226,7 +225,8 @@ impl Pipeline<'_> {
         &self,
         mut stage: FusionStage,
         mut feed: Feed,
-        mut outputs: Vec<QueueWriter<Estimate>>,
+        taps: Taps,
+        controls: Receiver<Control>,
     ) -> Result<(), Failure> {
         for tick in 1.. {
             let time = stage.time_of(tick);
@@ -242,28 +242,19 @@ impl Pipeline<'_> {
             if feed.end().is_some_and(|end| end < time) {
                 break;
             }
+            for control in controls.try_iter() {
+                match control {
+                    Control::Baseline { answer } => control::answer(&answer, stage.start_baseline()),
+                }
+            }
             let estimate = stage.estimate(tick)?;
             count(&self.health.estimates);
-            outputs.retain(|output| output.put(estimate.clone()) != Err(Gone));
-            if outputs.is_empty() {
+            if taps.estimate(estimate) == Err(Gone) {
                 break;
             }
         }
         Ok(())
     }
-}
-
-/// One output's thread: writes until there is nothing more or nobody reads.
-fn write(spec: OutputSpec, estimates: QueueReader<Estimate>) -> Result<(), Failure> {
-    let mut output = spec.open();
-    for estimate in estimates.iter() {
-        match output.write(&estimate) {
-            Ok(()) => {}
-            Err(OutputError::ReaderGone) => break,
-            Err(OutputError::Failed(why)) => return Err(Failure::Output(why)),
-        }
-    }
-    Ok(())
 }
 
 /// Warns of the 1st, 2nd, 4th, 8th … time: a camera that sends rubbish all night must not fill the journal.

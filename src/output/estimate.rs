@@ -1,6 +1,6 @@
 //! The estimate, as users and scripts read it. Schema 1: a change that could break a reader bumps the number.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -14,15 +14,11 @@ const MIN_SHOWN: f32 = 0.05;
 /// Appends `estimate` as a JSON object: `now` gives the latency, `wall` the time of day if it is known.
 pub fn write_json(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: Option<SystemTime>) {
     let affect = |value: fn(&Affect) -> f32| estimate.affect.as_ref().map(|a| rounded(value(a), 3));
-    let newest = estimate
-        .face
-        .map(|f| f.captured)
-        .max(estimate.voice.as_ref().map(|v| v.captured));
     let json = Json {
         schema: SCHEMA,
         seq: estimate.seq,
-        t: (estimate.at.as_secs_f64() * 1000.0).round() / 1000.0,
-        time: wall.map(|w| humantime::format_rfc3339_millis(w).to_string()),
+        t: seconds(estimate.at),
+        time: wall.map(|w| time_of_day(w).to_string()),
         valence: affect(|a| a.valence),
         arousal: affect(|a| a.arousal),
         confidence: affect(|a| a.confidence),
@@ -40,13 +36,30 @@ pub fn write_json(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: O
             level_db: v.level_db.map(|db| rounded(db, 1)),
         }),
         expression: estimate.face.as_ref().map(|f| ExpressionJson::of(&f.expressions.0)),
-        latency_ms: newest.map(|then| now.saturating_duration_since(then).as_millis() as u64),
+        latency_ms: latency_ms(estimate, now),
     };
     serde_json::to_writer(line, &json).expect("plain numbers and strings serialize into memory");
 }
 
+/// From the capture of the newest thing `estimate` rests on until `now`; `None` if it rests on nothing.
+pub fn latency_ms(estimate: &Estimate, now: Instant) -> Option<u64> {
+    let face = estimate.face.map(|f| f.captured);
+    let voice = estimate.voice.as_ref().map(|v| v.captured);
+    let newest = face.max(voice)?;
+    Some(now.saturating_duration_since(newest).as_millis() as u64)
+}
+
+/// To the millisecond.
+pub fn seconds(at: Duration) -> f64 {
+    (at.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+pub fn time_of_day(wall: SystemTime) -> impl std::fmt::Display {
+    humantime::format_rfc3339_millis(wall)
+}
+
 /// To `digits` decimals, so that a line carries what is known and no more; never −0, and null if not a number.
-fn rounded(value: f32, digits: i32) -> f64 {
+pub fn rounded(value: f32, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (f64::from(value) * scale).round() / scale + 0.0
 }
@@ -106,22 +119,15 @@ impl Serialize for ExpressionJson {
     }
 }
 
+/// Estimates for the tests of every output.
 #[cfg(test)]
-mod tests {
+pub mod samples {
     use super::*;
     use crate::face::geometry::Rect;
     use crate::face::{Expressions, FaceObservation};
     use crate::voice::VoiceObservation;
-    use proptest::prelude::*;
-    use std::time::Duration;
 
-    fn line(estimate: &Estimate, now: Instant, wall: Option<SystemTime>) -> String {
-        let mut line = Vec::new();
-        write_json(estimate, &mut line, now, wall);
-        String::from_utf8(line).unwrap()
-    }
-
-    fn nothing(seq: u64) -> Estimate {
+    pub fn nothing(seq: u64) -> Estimate {
         Estimate {
             seq,
             at: Duration::from_millis(200),
@@ -133,7 +139,7 @@ mod tests {
         }
     }
 
-    fn everything(captured: Instant, valence: f32) -> Estimate {
+    pub fn everything(captured: Instant, valence: f32) -> Estimate {
         let mut expressions = [0.0; 8];
         expressions[0] = 0.11;
         expressions[1] = 0.83;
@@ -168,6 +174,19 @@ mod tests {
                 embedding: None,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{everything, nothing};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn line(estimate: &Estimate, now: Instant, wall: Option<SystemTime>) -> String {
+        let mut line = Vec::new();
+        write_json(estimate, &mut line, now, wall);
+        String::from_utf8(line).unwrap()
     }
 
     #[test]

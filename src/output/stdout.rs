@@ -1,33 +1,45 @@
-//! JSON lines on standard output.
+//! Lines on standard output.
 
 use std::io::{ErrorKind, Write};
-use std::time::Instant;
 
-use super::estimate::write_json;
-use super::wall_clock::WallClock;
+use super::lines::{Format, Lines};
 use super::{Output, OutputError};
 use crate::fusion::Estimate;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stdout {
-    line: Vec<u8>,
-    clock: WallClock,
+    lines: Lines,
+    /// What goes before the first line.
+    header: Option<&'static str>,
+}
+
+impl Stdout {
+    pub fn new(format: Format) -> Stdout {
+        Stdout {
+            lines: Lines::new(format),
+            header: format.header(),
+        }
+    }
 }
 
 impl Output for Stdout {
     fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError> {
-        self.line.clear();
-        write_json(estimate, &mut self.line, Instant::now(), self.clock.now());
-        self.line.push(b'\n');
-        // One write a line: a reader never sees half of one.
-        let mut out = std::io::stdout().lock();
-        out.write_all(&self.line)
-            .and_then(|()| out.flush())
-            .map_err(|e| match e.kind() {
-                ErrorKind::BrokenPipe => OutputError::ReaderGone,
-                _ => OutputError::Failed(format!(
-                    "stdout: cannot be written ({e}): free space where it goes, or send it elsewhere"
-                )),
-            })
+        if let Some(header) = self.header.take() {
+            put(format!("{header}\n").as_bytes())?;
+        }
+        put(self.lines.line(estimate))
     }
+}
+
+/// One write a line: a reader never sees half of one.
+fn put(line: &[u8]) -> Result<(), OutputError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line)
+        .and_then(|()| out.flush())
+        .map_err(|e| match e.kind() {
+            ErrorKind::BrokenPipe => OutputError::ReaderGone,
+            _ => OutputError::Failed(format!(
+                "stdout: cannot be written ({e}): free space where it goes, or send it elsewhere"
+            )),
+        })
 }

@@ -3,6 +3,9 @@
 mod bad_input;
 mod clips;
 mod models;
+mod outputs;
+mod outputs_serial;
+mod outputs_wire;
 mod preprocessing;
 mod run;
 mod settings;
@@ -11,6 +14,8 @@ mod settings;
 mod jpeg;
 #[path = "../support/matroska.rs"]
 mod matroska;
+#[path = "../support/pty.rs"]
+mod pty;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,0 +1,246 @@
+//! The `output-*` threads: one for each output, each behind its own queue.
+//!
+//! All outputs are opened before anything runs, so that what can never work ends affectd at once. Later the failure of one
+//! does not touch the others; when the last one has gone there is nobody left to estimate for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{info, warn};
+
+use crate::failure::Failure;
+use crate::fusion::Estimate;
+use crate::output::{Output, OutputError, OutputSpec, Service};
+
+use super::control::Control;
+use super::crew::Crew;
+use super::health::{Health, HealthReport};
+use super::queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
+
+/// Items on their way to an output.
+const AHEAD: usize = 16;
+/// From one health record to the next.
+const HEALTH_EVERY: Duration = Duration::from_secs(30);
+/// Requests on their way to the `fusion` thread: a person gives them.
+const CONTROLS_AHEAD: usize = 4;
+
+/// One thing an output gets.
+#[derive(Debug, Clone)]
+enum Item {
+    Estimate(Arc<Estimate>),
+    Health(HealthReport),
+}
+
+/// Opened outputs, not yet running.
+pub struct Outlets {
+    outlets: Vec<Outlet>,
+    service: Service,
+    controls: Receiver<Control>,
+}
+
+struct Outlet {
+    spec: OutputSpec,
+    output: Box<dyn Output>,
+}
+
+impl Outlets {
+    /// Opens all that `specs` name. What cannot be opened, and would not by waiting, is a failure.
+    pub fn open(
+        specs: &[OutputSpec],
+        period: Duration,
+        when_full: WhenFull,
+        health: &Health,
+    ) -> Result<Outlets, Failure> {
+        let (to_fusion, controls) = bounded(CONTROLS_AHEAD);
+        let service = Service {
+            period,
+            when_full,
+            controls: to_fusion,
+            dropped: Arc::clone(&health.estimates_dropped),
+            lost: Arc::clone(&health.outputs_lost),
+        };
+        let outlets = specs
+            .iter()
+            .map(|spec| {
+                let output = spec.open(&service).map_err(|e| Failure::Output(e.to_string()))?;
+                Ok(Outlet {
+                    spec: spec.clone(),
+                    output,
+                })
+            })
+            .collect::<Result<_, Failure>>()?;
+        Ok(Outlets {
+            outlets,
+            service,
+            controls,
+        })
+    }
+
+    /// Starts a thread for each output, and one that tells them of `health`. They end when the [`Taps`] are dropped.
+    pub fn start<'scope, 'env>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+        crew: &'scope Crew<'_>,
+        health: &'scope Health,
+    ) -> (Taps, Receiver<Control>) {
+        let running = Arc::new(AtomicUsize::new(self.outlets.len()));
+        let mut queues = Vec::new();
+        for outlet in self.outlets {
+            let (writer, reader) = queue(AHEAD, self.service.when_full, &self.service.dropped);
+            let running = Arc::clone(&running);
+            let name = format!("output-{}", outlet.spec.kind());
+            crew.start(scope, &name, move || {
+                outlet.run(&reader, &running, crew);
+                Ok(())
+            });
+            queues.push(writer);
+        }
+        let queues = Arc::new(queues);
+        let (alive, ended) = bounded(0);
+        let to_outputs = Arc::clone(&queues);
+        crew.start(scope, "health", move || {
+            tell_health(health, &to_outputs, &ended);
+            Ok(())
+        });
+        (Taps { queues, _alive: alive }, self.controls)
+    }
+}
+
+/// The way to all outputs.
+pub struct Taps {
+    queues: Arc<Vec<QueueWriter<Item>>>,
+    /// Its end is that of the `health` thread.
+    _alive: Sender<()>,
+}
+
+impl Taps {
+    /// Gives every output `estimate`; an error if all have gone.
+    pub fn estimate(&self, estimate: Estimate) -> Result<(), Gone> {
+        put(&self.queues, &Item::Estimate(Arc::new(estimate)))
+    }
+}
+
+fn put(queues: &[QueueWriter<Item>], item: &Item) -> Result<(), Gone> {
+    let taken = queues.iter().filter(|queue| queue.put(item.clone()).is_ok()).count();
+    if taken == 0 { Err(Gone) } else { Ok(()) }
+}
+
+/// The `health` thread: a record at the start, so that there is always one to answer with, and then one every 30 s.
+fn tell_health(health: &Health, queues: &[QueueWriter<Item>], ended: &Receiver<()>) {
+    let started = Instant::now();
+    loop {
+        let report = health.report(started.elapsed());
+        if put(queues, &Item::Health(report)) == Err(Gone) {
+            return;
+        }
+        match ended.recv_timeout(HEALTH_EVERY) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+impl Outlet {
+    /// One output's thread: writes until there is nothing more, nobody reads, or it cannot go on.
+    fn run(mut self, items: &QueueReader<Item>, running: &AtomicUsize, crew: &Crew<'_>) {
+        let result = serve(&mut *self.output, items);
+        let others = running.fetch_sub(1, Ordering::Relaxed) - 1;
+        match result {
+            Ok(()) => {}
+            Err(OutputError::ReaderGone) => info!("{}: the reader has gone", self.spec),
+            Err(OutputError::Failed(why)) => {
+                if others > 0 {
+                    warn!("{why}; the other outputs go on");
+                }
+                crew.remember(Failure::Output(why));
+            }
+        }
+    }
+}
+
+fn serve(output: &mut dyn Output, items: &QueueReader<Item>) -> Result<(), OutputError> {
+    loop {
+        let item = match output.tend_every() {
+            None => items.recv().map_err(RecvTimeoutError::from),
+            Some(pause) => items.recv_timeout(pause),
+        };
+        match item {
+            Ok(Item::Estimate(estimate)) => output.write(&estimate)?,
+            Ok(Item::Health(report)) => output.health(&report)?,
+            Err(RecvTimeoutError::Timeout) => output.tend()?,
+            Err(RecvTimeoutError::Disconnected) => return output.finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::estimate::samples::nothing;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
+
+    /// Passes on what it gets, until it has had `patience` items.
+    struct Probe {
+        patience: usize,
+        to: mpsc::Sender<u64>,
+        then: fn() -> OutputError,
+    }
+
+    impl Output for Probe {
+        fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError> {
+            if self.patience == 0 {
+                return Err((self.then)());
+            }
+            self.patience -= 1;
+            self.to.send(estimate.seq).unwrap();
+            Ok(())
+        }
+    }
+
+    /// Gives two outputs ten estimates, or as many as they take.
+    fn run(patience: [usize; 2], then: fn() -> OutputError) -> (Result<(), Failure>, [usize; 2], u64) {
+        let health = Health::default();
+        let period = Duration::from_millis(200);
+        let mut outlets = Outlets::open(&[], period, WhenFull::Wait, &health).unwrap();
+        let received = patience.map(|patience| {
+            let (to, from) = mpsc::channel();
+            outlets.outlets.push(Outlet {
+                spec: "stdout".parse().unwrap(),
+                output: Box::new(Probe { patience, to, then }),
+            });
+            from
+        });
+        let stop = AtomicBool::new(false);
+        let crew = Crew::new(&stop);
+        let mut given = 0;
+        std::thread::scope(|scope| {
+            let (taps, _controls) = outlets.start(scope, &crew, &health);
+            for seq in 1..=1000 {
+                if taps.estimate(nothing(seq)) == Err(Gone) {
+                    break;
+                }
+                given = seq;
+            }
+        });
+        (crew.outcome(), received.map(|from| from.iter().count()), given)
+    }
+
+    #[test]
+    fn one_that_fails_does_not_stop_the_other_and_is_told_at_the_end() {
+        let (outcome, received, given) = run([3, 1000], || OutputError::Failed("disk: full".into()));
+        assert_eq!((received, given), ([3, 1000], 1000));
+        assert!(matches!(outcome, Err(Failure::Output(why)) if why == "disk: full"));
+    }
+
+    #[test]
+    fn when_all_readers_have_gone_nothing_more_is_made_and_that_is_no_failure() {
+        let (outcome, received, given) = run([3, 5], || OutputError::ReaderGone);
+        assert!(outcome.is_ok());
+        assert_eq!(received, [3, 5]);
+        assert!(given < 1000, "{given}");
+    }
+}

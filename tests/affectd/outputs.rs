@@ -1,0 +1,146 @@
+//! Files and standard output, several at once, and specs that cannot work.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::pty::Pty;
+use super::{Replay, affectd, demo};
+
+fn run(outputs: &[&str]) -> Command {
+    let mut command = affectd();
+    command.args(["run", "--input"]).arg(demo());
+    for output in outputs {
+        command.args(["--output", output]);
+    }
+    command
+}
+
+#[test]
+fn every_output_gets_every_estimate() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (json, csv) = (at("affect.jsonl"), at("affect.csv"));
+    let output = run(&["stdout", &format!("file:{json}"), &format!("file:{csv}?format=csv")])
+        .output()
+        .unwrap();
+    let replay = Replay::from(output);
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    let seqs: Vec<u64> = replay.lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.len() >= 45);
+    let from_json: Vec<u64> = fs::read_to_string(json)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!(from_json, seqs);
+    let csv = fs::read_to_string(csv).unwrap();
+    let (header, rows) = csv.split_once('\n').unwrap();
+    assert!(header.starts_with("seq,t,time,valence,"), "{header}");
+    let from_csv: Vec<u64> = rows
+        .lines()
+        .map(|row| row.split(',').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(from_csv, seqs);
+}
+
+#[test]
+fn csv_says_what_json_says() {
+    let csv = run(&["stdout?format=csv"]).output().unwrap();
+    let csv = String::from_utf8(csv.stdout).unwrap();
+    let mut rows = csv.lines().map(|row| row.split(',').collect::<Vec<_>>());
+    let header = rows.next().unwrap();
+    let column = |name: &str| header.iter().position(|h| *h == name).unwrap();
+    for (row, line) in rows.zip(Replay::of(&demo()).lines) {
+        assert_eq!(row.len(), header.len());
+        let cell = |name: &str| row[column(name)].parse::<f64>().ok();
+        assert_eq!(cell("valence"), line["valence"].as_f64());
+        assert_eq!(cell("arousal"), line["arousal"].as_f64());
+        assert_eq!(cell("confidence"), line["confidence"].as_f64());
+        assert_eq!(cell("face_id"), line["face"]["id"].as_f64());
+        assert_eq!(cell("face_w"), line["face"]["box"][2].as_f64());
+        assert_eq!(cell("voice_level_db"), line["voice"]["level_db"].as_f64());
+        if let Some(happiness) = line["expression"]["happiness"].as_f64() {
+            assert_eq!(cell("happiness"), Some(happiness));
+        }
+    }
+}
+
+/// What `affectd run` and `affectd check` say of an output, the folder left out of it.
+fn refusal(spec: &str, folder: &Path) -> String {
+    let run = run(&["stdout", spec]).output().unwrap();
+    assert!(run.stdout.is_empty(), "nothing runs");
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(5), "{log}");
+    let said = log.lines().last().unwrap().to_string();
+    let check = affectd()
+        .args(["check", "--input"])
+        .arg(demo())
+        .env("AFFECTD_OUTPUT", format!("stdout,{spec}"))
+        .output()
+        .unwrap();
+    assert_eq!(check.status.code(), Some(5));
+    let error = String::from_utf8(check.stderr).unwrap();
+    assert_eq!(error.lines().last().unwrap(), said);
+    said.replace(&folder.display().to_string(), "/tmp")
+}
+
+#[test]
+fn specs_that_name_no_output_end_it_at_once() {
+    let folder = Path::new("/nonexistent");
+    insta::assert_snapshot!(refusal("carrier:pigeon", folder), @r#"affectd: output = "carrier:pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path"#);
+    insta::assert_snapshot!(refusal("serial:/dev/ttyAMA0?baud=fast", folder), @r#"affectd: output = "serial:/dev/ttyAMA0?baud=fast": baud=fast: is a number from 300 to 4000000, 115200 say"#);
+    insta::assert_snapshot!(refusal("stdout?format=csv", folder), @r#"affectd: output = "stdout?format=csv": writes where stdout does: keep one"#);
+}
+
+#[test]
+fn outputs_that_cannot_be_opened_end_it_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let missing = format!("file:{}", path("nowhere/affect.csv"));
+    insta::assert_snapshot!(refusal(&missing, folder), @"affectd: /tmp/nowhere/affect.csv: no such folder: create it with mkdir -p /tmp/nowhere");
+    insta::assert_snapshot!(refusal("serial:/dev/null", folder), @"affectd: /dev/null: is not a serial port: name one, /dev/ttyUSB0 or /dev/serial0 say");
+    insta::assert_snapshot!(refusal(&format!("serial:{}", path("ttyAMA0")), folder), @"affectd: /tmp/ttyAMA0: no such port: list those there are with ls -l /dev/serial/by-id /dev/serial[01]; a UART of the board must be enabled first (sudo raspi-config)");
+}
+
+#[test]
+fn a_port_that_another_program_has_is_left_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("ttyUSB0");
+    let _pty = Pty::at(&link);
+    let other = fs::OpenOptions::new().read(true).write(true).open(&link).unwrap();
+    // SAFETY: locks a descriptor that `other` keeps open.
+    assert_eq!(
+        unsafe { libc::flock(other.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) },
+        0
+    );
+    let spec = format!("serial:{}", link.display());
+    insta::assert_snapshot!(refusal(&spec, folder.path()), @"affectd: /tmp/ttyUSB0: is in use by another program: stop that, or use another port");
+}
+
+#[test]
+fn a_check_of_outputs_that_work_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("ttyUSB0");
+    let mut pty = Pty::at(&link);
+    let file = folder.path().join("affect.jsonl");
+    let check = affectd()
+        .args(["check", "--input"])
+        .arg(demo())
+        .env(
+            "AFFECTD_OUTPUT",
+            format!("serial:{},file:{}", link.display(), file.display()),
+        )
+        .output()
+        .unwrap();
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(check.status.success(), "{said}");
+    assert!(said.contains("ok   output: serial:"), "{said}");
+    assert!(said.contains("ok   output: file:"), "{said}");
+    assert!(!file.exists());
+    assert!(pty.drain().is_empty());
+}
