@@ -11,6 +11,7 @@ import torch
 import log_mel
 
 GAIN_DB = 20.0
+TELEPHONE = (8.0, 46.0)  # the bands at about 270 Hz and 3.6 kHz
 QUIETEST = math.log(log_mel.LOG_FLOOR) + 2.5  # mean log power of a window's loudest half
 
 
@@ -19,9 +20,11 @@ def uniform(n, low, high, generator):
     return (low + (high - low) * torch.rand(n, generator=generator))[:, None, None]
 
 
-def chosen(n, probability, generator):
-    """Which rows of the batch an effect touches, [n, 1, 1] bool."""
-    return (torch.rand(n, generator=generator) < probability)[:, None, None]
+def some(power, probability, effect, generator):
+    """`effect` on some rows of the batch only: each with this probability, in place."""
+    rows = torch.rand(len(power), generator=generator) < probability
+    if rows.any():
+        power[rows] = effect(power[rows], generator)
 
 
 def decibels(value):
@@ -61,21 +64,21 @@ def reverberate(power, generator):
     return power + tail * torch.matmul(power, decay / decay[:, :1, :].sum(-1, keepdim=True).clamp(min=1e-6))
 
 
-def noise(power, generator):
-    """Stationary noise between white and brown, 0 .. 30 dB under the window's mean power."""
+def noise(power, generator, under=(0.0, 30.0)):
+    """Stationary noise between white and brown, so many dB under the window's mean power."""
     n = power.shape[0]
     centre = torch.linspace(0, 1, log_mel.BANDS)[None, :, None]
     # The sum of a filter is the power of white noise in its band; each factor of 10 of tilt is 10 dB from end to end.
     spectrum = log_mel.filters().sum(0)[None, :, None] * decibels(-centre * uniform(n, 0.0, 40.0, generator))
     flicker = torch.empty_like(power).exponential_(generator=generator).add_(0.2).div_(1.2)
     hiss = spectrum * flicker
-    return power + hiss * ratio(power, hiss, uniform(n, 0.0, 30.0, generator))
+    return power + hiss * ratio(power, hiss, uniform(n, *under, generator))
 
 
 def babble(power, others, generator):
-    """Two other voices of the batch behind this one, 5 .. 25 dB under it."""
+    """Two other voices of `others` [m, BANDS, FRAMES] behind each, 5 .. 25 dB under it."""
     n = power.shape[0]
-    crowd = sum(others[torch.randperm(len(others), generator=generator)[:n]] for _ in range(2))
+    crowd = sum(others[torch.randint(len(others), (n,), generator=generator)] for _ in range(2))
     return power + crowd * ratio(power, crowd, uniform(n, 5.0, 25.0, generator))
 
 
@@ -89,12 +92,15 @@ def colour(power, generator):
     """A microphone's response: a tilt of up to 9 dB each way, and a roll-off below and above (telephone at the extreme)."""
     n = power.shape[0]
     place = torch.linspace(-1, 1, log_mel.BANDS)[None, :, None]
-    gain = place * uniform(n, -9.0, 9.0, generator)
+    power = power * decibels(place * uniform(n, -9.0, 9.0, generator))
+    low = uniform(n, TELEPHONE[0] - 16.0, TELEPHONE[0], generator)
+    return roll_off(power, low, uniform(n, TELEPHONE[1], 80.0, generator))
+
+
+def roll_off(power, low, high):
+    """6 dB less a band below `low` and above `high`."""
     band = torch.arange(log_mel.BANDS)[None, :, None]
-    low = uniform(n, -8.0, 8.0, generator)  # band 8 is about 270 Hz, band 46 about 3.6 kHz
-    high = uniform(n, 46.0, 80.0, generator)
-    gain = gain - 6.0 * (low - band).clamp(min=0) - 6.0 * (band - high).clamp(min=0)
-    return power * decibels(gain)
+    return power * decibels(-6.0 * ((low - band).clamp(min=0) + (band - high).clamp(min=0)))
 
 
 def gaps(power, generator):
@@ -124,12 +130,11 @@ def gain(power, generator):
 
 def augment(power, generator):
     """All of it at random, gain last: [n, BANDS, FRAMES] -> the same shape."""
-    n = power.shape[0]
-    clean = power
-    power = torch.where(chosen(n, 0.5, generator), warp(power, generator), power)
-    power = torch.where(chosen(n, 0.2, generator), reverberate(power, generator), power)
-    power = torch.where(chosen(n, 0.1, generator), babble(power, clean, generator), power)
-    power = torch.where(chosen(n, 0.3, generator), noise(power, generator), power)
-    power = torch.where(chosen(n, 0.4, generator), colour(power, generator), power)
-    power = torch.where(chosen(n, 0.3, generator), gaps(power, generator), power)
+    clean, power = power, power.clone()
+    some(power, 0.5, warp, generator)
+    some(power, 0.2, reverberate, generator)
+    some(power, 0.1, lambda part, _: babble(part, clean, generator), generator)
+    some(power, 0.3, noise, generator)
+    some(power, 0.4, colour, generator)
+    some(power, 0.3, gaps, generator)
     return gain(power, generator)

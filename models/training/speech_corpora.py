@@ -62,7 +62,8 @@ class Corpora:
     """All utterances with their cached frames. `log_powers` is f16 [all frames, BANDS], `vad` f16 scores [all VAD frames]."""
 
     def __init__(self, data, work):
-        cache = Path(work) / "speech"
+        self.work = Path(work)
+        cache = self.work / "speech"
         if not (cache / "utterances.csv").exists():
             build_cache(Path(data), cache)
         with open(cache / "utterances.csv", newline="") as file:

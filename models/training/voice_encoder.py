@@ -1,15 +1,17 @@
 """Train the voice encoder: log-mel window [1, 1, 64, 96] -> embedding [1, 64, 1, 1].
 
-    python models/training/voice_encoder.py --data DIR --work DIR [--export-now]
+    python models/training/voice_encoder.py --data DIR --work DIR [--from CHECKPOINT] [--export-now]
 
 A plain strided convolution net. While it trains, two heads read the embedding: valence and arousal, and the acted
-emotion; they are not exported. Every epoch is checkpointed in --work, and a second run goes on from the newest one. With all
-epochs done it exports, quantizes, measures and registers; --export-now does that with the newest checkpoint.
+emotion, or that it is no voice at all; they are not exported. Every epoch is checkpointed in --work, and a second run goes on from the newest one. With all
+epochs done it exports, quantizes, measures and registers; --export-now does that with the newest checkpoint. --from begins with the
+weights of an earlier run, to go on under another augmentation at a lower --rate.
 """
 
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,14 @@ from torch import nn
 import bundle
 import log_mel
 import mel_augment
+import non_voice
 import quantize
 import speech_corpora
 import static_export
 from speech_corpora import CLASSES, Corpora
 
 EMBEDDING = 64
-# (input channels, output channels, kernel, stride, padding) from [1, 64, 96] down to [96, 1, 6].
+# (input channels, output channels, kernel, stride, padding) from [1, 64, 96] down to [128, 1, 6].
 LAYERS = [
     (1, 16, (3, 3), (2, 2), (1, 1)),
     (16, 32, (3, 3), (2, 2), (1, 1)),
@@ -36,7 +39,18 @@ LAYERS = [
 ]
 DROPOUT = 0.2
 WINDOWS = {"ravdess": 4, "nemo": 1}  # training windows per utterance and epoch
+NON_VOICE = 2  # windows without a voice that come with each batch
 STEP = int(0.1 * log_mel.RATE_HZ)
+
+
+def sizes():
+    """(height, width) of what each layer puts out."""
+    height, width, result = log_mel.BANDS, log_mel.FRAMES, []
+    for _, _, kernel, stride, padding in LAYERS:
+        height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
+        width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+        result.append((height, width))
+    return result
 
 
 class VoiceEncoder(nn.Module):
@@ -48,7 +62,7 @@ class VoiceEncoder(nn.Module):
         for inputs, outputs, kernel, stride, padding in LAYERS:
             layers += [nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
         self.convolutions = nn.Sequential(*layers)
-        frames = log_mel.FRAMES // 16
+        _, frames = sizes()[-1]
         self.mean = nn.AvgPool2d((1, frames))
         self.max = nn.MaxPool2d((1, frames))
         self.dropout = nn.Dropout(DROPOUT)
@@ -61,12 +75,12 @@ class VoiceEncoder(nn.Module):
 
 
 class Heads(nn.Module):
-    """embedding [n, 64, 1, 1] -> (valence and arousal [n, 2], emotion logits [n, 8]); for training only."""
+    """embedding [n, 64, 1, 1] -> (valence and arousal [n, 2], emotion logits [n, 9]); for training only. The ninth is no voice."""
 
     def __init__(self):
         super().__init__()
         self.affect = nn.Linear(EMBEDDING, 2)
-        self.emotion = nn.Linear(EMBEDDING, len(CLASSES))
+        self.emotion = nn.Linear(EMBEDDING, len(CLASSES) + 1)
 
     def forward(self, embedding):
         flat = embedding.flatten(1)
@@ -125,9 +139,14 @@ def batch_input(powers):
 
 
 def loss_of(heads, embedding, target, emotion):
-    """1 - CCC for both dimensions, a little squared error that holds the scale, and the emotion's cross-entropy."""
+    """1 - CCC for both dimensions, a little squared error that holds the scale, and the emotion's cross-entropy.
+
+    `target` may be shorter than the batch: what comes after it is no voice.
+    """
     affect, logits = heads(embedding)
+    affect = affect[: len(target)]
     concordance = (1 - ccc(affect, target)).sum()
+    emotion = nn.functional.pad(emotion, (0, len(embedding) - len(target)), value=len(CLASSES))
     return concordance + (affect - target).square().mean() + 0.5 * nn.functional.cross_entropy(
         logits, emotion, label_smoothing=0.1
     )
@@ -146,11 +165,11 @@ class Windows:
         self.index = torch.tensor([row[0] for row in self.rows])
         self.target = torch.tensor([corpora.target(row[1]) for row in self.rows], dtype=torch.float32)
 
-    def inputs(self, gain_db=0.0, batch=256):
+    def inputs(self, change=None, batch=256):
         for start in range(0, len(self.rows), batch):
             part = self.rows[start : start + batch]
             powers = self.corpora.window_powers([row[1] for row in part], [row[2] for row in part])
-            yield batch_input(powers * mel_augment.decibels(gain_db))
+            yield batch_input(change(powers) if change else powers)
 
     def figures(self, prediction):
         """CCC over windows, and over utterances by the mean of their windows: {"window": [2], "utterance": [2]}."""
@@ -161,13 +180,26 @@ class Windows:
 
 
 @torch.no_grad()
-def measure(encode, heads, windows, gain_db=0.0):
-    """CCC of the training heads on the embeddings that `encode` gives for all `windows`."""
-    return windows.figures(torch.cat([heads(encode(x))[0] for x in windows.inputs(gain_db)]))
+def measure(encode, heads, windows, change=None):
+    """CCC of the training heads on the embeddings that `encode` gives for all `windows`, their powers changed by `change`."""
+    return windows.figures(torch.cat([heads(encode(x))[0] for x in windows.inputs(change)]))
 
 
-def train(corpora, utterances, validation, folder, epochs, batch, rate, seed):
-    """Train (or go on training) in `folder`; returns the encoder and heads with the averaged weights of the newest epoch."""
+def hardships():
+    """What a cheap microphone adds, {name: function of powers}."""
+    generator = torch.Generator().manual_seed(9)
+    changes = {f"gain {db:+} dB": partial(torch.mul, other=mel_augment.decibels(db)) for db in (-20, -10, 10, 20)}
+    changes["noise 10 dB under"] = partial(mel_augment.noise, generator=generator, under=(10.0, 10.0))
+    changes["telephone band"] = partial(mel_augment.roll_off, low=mel_augment.TELEPHONE[0], high=mel_augment.TELEPHONE[1])
+    changes["reverberation"] = partial(mel_augment.reverberate, generator=generator)
+    return changes
+
+
+def train(corpora, utterances, validation, folder, epochs, batch, rate, seed, start_from=None, frozen=0, every=4):
+    """Train (or go on training) in `folder`; returns the encoder and heads with the averaged weights of the newest epoch.
+
+    The first `frozen` layers keep the weights and norms of `start_from`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     encoder, heads = VoiceEncoder().to(memory_format=torch.channels_last), Heads()
@@ -175,8 +207,12 @@ def train(corpora, utterances, validation, folder, epochs, batch, rate, seed):
     average = torch.optim.swa_utils.AveragedModel(
         both, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
     )
+    others = non_voice.bank(corpora.work)
     optimizer = torch.optim.AdamW(both.parameters(), lr=rate, weight_decay=0.02)
     first, newest = 0, folder / "newest.pt"
+    if start_from is not None and not newest.exists():
+        both.load_state_dict(torch.load(start_from)["model"])
+        average.module.load_state_dict(both.state_dict())
     if newest.exists():
         state = torch.load(newest)
         both.load_state_dict(state["model"])
@@ -189,21 +225,26 @@ def train(corpora, utterances, validation, folder, epochs, batch, rate, seed):
     for epoch in range(first, epochs):
         start, total = time.time(), 0.0
         both.train()
+        encoder.convolutions[: 3 * frozen].eval().requires_grad_(False)
         for step, (powers, target, emotion) in enumerate(sampler.epoch(batch)):
             done = (epoch + step / steps) / epochs
             warm = min(1.0, (epoch * steps + step + 1) / 300)
             for group in optimizer.param_groups:
                 group["lr"] = rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-            loss = loss_of(heads, encoder(batch_input(mel_augment.augment(powers, generator))), target, emotion)
+            silent = others[torch.randint(len(others), (NON_VOICE,), generator=generator)]
+            heard = mel_augment.augment(torch.cat([powers, silent]), generator)
+            loss = loss_of(heads, encoder(batch_input(heard)), target, emotion)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(both.parameters(), 5.0)
             optimizer.step()
             average.update_parameters(both)
             total += loss.item()
-        figures = measure(*average.module.eval(), validation)
-        line = f"epoch {epoch} loss {total / steps:.3f} {time.time() - start:.0f} s validation"
-        print(line, {k: [round(x, 3) for x in v] for k, v in figures.items()}, flush=True)
+        line = f"epoch {epoch} loss {total / steps:.3f} {time.time() - start:.0f} s"
+        if (epoch + 1) % every == 0 or epoch + 1 == epochs:
+            figures = measure(*average.module.eval(), validation)
+            line += f" validation { {k: [round(x, 3) for x in v] for k, v in figures.items()} }"
+        print(line, flush=True)
         state = {"model": both.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
         torch.save({**state, "epoch": epoch}, folder / "writing.pt")
         (folder / "writing.pt").rename(newest)
@@ -219,11 +260,8 @@ def load(folder):
 
 def macs():
     """Multiply-accumulates of one inference."""
-    height, width, total = log_mel.BANDS, log_mel.FRAMES, 0
-    for inputs, outputs, kernel, stride, padding in LAYERS:
-        height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
-        width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
-        total += inputs * outputs * kernel[0] * kernel[1] * height * width
+    layers = zip(LAYERS, sizes(), strict=True)
+    total = sum(i * o * k[0] * k[1] * height * width for (i, o, k, _, _), (height, width) in layers)
     return total + 2 * LAYERS[-1][1] * EMBEDDING
 
 
@@ -248,7 +286,7 @@ def calibration(corpora, utterances, count=400):
     return [{"log_mel": window[None].contiguous().numpy()} for window in batch_input(heard)]
 
 
-def export_and_register(corpora, utterances, encoder, heads, epochs_done, final):
+def export_and_register(corpora, utterances, encoder, heads, final):
     """Write f32 and int8 graphs, measure the int8 one (on the test splits only if it is final), and register it."""
     f32, int8 = (bundle.MODELS / f"voice_encoder.{kind}.onnx" for kind in ("f32", "int8"))
     encoder = encoder.to(memory_format=torch.contiguous_format)
@@ -271,15 +309,23 @@ def export_and_register(corpora, utterances, encoder, heads, epochs_done, final)
                 figures.append({"name": name, "value": round(value, 3), "split": split, "command": command})
         exact = measure(encoder, heads, windows)
         print(split, "int8", [f["value"] for f in figures[-4:]], "f32", exact, flush=True)
+    windows = Windows(corpora, corpora.select("ravdess", "validation"))
+    for hardship, change in hardships().items():
+        values = measure(encode, heads, windows, change)["utterance"]
+        print(hardship, "int8", [round(value, 3) for value in values], flush=True)
+        for dimension, value in zip(("valence", "arousal"), values):
+            name = f"CCC {dimension}, per utterance, linear readout, {hardship}"
+            split = "RAVDESS validation, actors 19-21"
+            figures.append({"name": name, "value": round(value, 3), "split": split, "command": command})
     inputs, outputs = static_export.shapes(f32)
     entry = {
-        "version": "0.1.0",
+        "version": "0.2.0",
         "inputs": inputs,
         "outputs": outputs,
         "preprocessing": log_mel.PREPROCESSING,
         "macs": macs(),
         "licence": "research only: trained on RAVDESS and nEMO (CC BY-NC-SA 4.0)",
-        "source": f"affectd's own, trained from nothing for {epochs_done} epochs on RAVDESS actors 02-18 and seven nEMO speakers",
+        "source": "affectd's own, trained from nothing on RAVDESS actors 02-18 and seven nEMO speakers",
         "figures": figures,
     }
     bundle.register("voice_encoder", entry)
@@ -293,6 +339,8 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--from", type=Path, dest="start_from", help="a checkpoint whose weights to begin with")
+    parser.add_argument("--frozen", type=int, default=0, help="how many of its first layers stay as they are")
     parser.add_argument("--export-now", action="store_true", help="export the newest checkpoint instead of training")
     options = parser.parse_args()
 
@@ -301,9 +349,10 @@ def main():
     validation = Windows(corpora, corpora.select("ravdess", "validation"))
     folder = options.work / "voice_encoder"
     if not options.export_now:
-        train(corpora, utterances, validation, folder, options.epochs, options.batch, options.rate, options.seed)
+        schedule = options.epochs, options.batch, options.rate, options.seed
+        train(corpora, utterances, validation, folder, *schedule, options.start_from, options.frozen)
     encoder, heads = load(folder)
-    export_and_register(corpora, utterances, encoder, heads, torch.load(folder / "newest.pt")["epoch"] + 1, not options.export_now)
+    export_and_register(corpora, utterances, encoder, heads, not options.export_now)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ pub const SPAN: u64 = ((FRAMES - 1) * HOP + WINDOW) as u64;
 
 const F_MIN_HZ: f64 = 60.0;
 const F_MAX_HZ: f64 = 7600.0;
-const LOG_FLOOR: f32 = 1e-7;
+const LOG_FLOOR: f32 = 1e-9;
 /// A window is levelled by its loudest half.
 const LOUDEST: usize = FRAMES / 2;
 /// Levelled values are cut at ± this, then scaled to −1..1.
