@@ -71,7 +71,9 @@ def read_labels(path):
 def find_videos(root):
     """{plain name: path} of the videos anywhere in `root` but among the crops."""
     found = {}
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name not in ("cropped_aligned", "VA_Estimation_Challenge")):
+    for folder in sorted(
+        p for p in root.iterdir() if p.is_dir() and p.name not in ("cropped_aligned", "VA_Estimation_Challenge")
+    ):
         found |= {p.stem: p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_ENDINGS}
     return found | {p.stem: p for p in sorted(root.iterdir()) if p.suffix.lower() in VIDEO_ENDINGS}
 
@@ -88,7 +90,9 @@ def probe(path, *entries):
     except FileNotFoundError:
         raise BadInput("ffprobe is not installed, and tells the frames' times: apt-get install ffmpeg") from None
     if done.returncode != 0:
-        raise BadInput(f"{path}: ffprobe cannot read it ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]})")
+        raise BadInput(
+            f"{path}: ffprobe cannot read it ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]})"
+        )
     return json.loads(done.stdout)
 
 
@@ -117,7 +121,9 @@ def read_sound(path, rate):
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a:0", *placed, "-f", "f32le", "pipe:1"]
     done = subprocess.run(command, capture_output=True)
     if done.returncode != 0:
-        raise BadInput(f"{path}: ffmpeg cannot decode its sound ({done.stderr.decode(errors='replace').strip()[-100:]})")
+        raise BadInput(
+            f"{path}: ffmpeg cannot decode its sound ({done.stderr.decode(errors='replace').strip()[-100:]})"
+        )
     return np.frombuffer(done.stdout, "<f4")
 
 
@@ -170,7 +176,9 @@ class Encoders:
 
     def hear(self, samples):
         """Embeddings [grid, 64] and presence [grid]."""
-        ends = np.round(np.arange(int(len(samples) / self.voice.rate / GRID_S) + 1) * GRID_S * self.voice.rate).astype(int)
+        ends = np.round(np.arange(int(len(samples) / self.voice.rate / GRID_S) + 1) * GRID_S * self.voice.rate).astype(
+            int
+        )
         heard = self.voice.embeddings(samples, ends)
         voiced = np.array([end in heard for end in ends])
         return np.array([heard.get(end, np.zeros(VOICE)) for end in ends], np.float32), voiced
@@ -180,7 +188,9 @@ def read_video(root, name, annotations, video, encoders):
     """The Video of a file of annotations. Lines beyond the last picture of the video have no time and are left out."""
     labels, times = read_labels(annotations), frame_times(video)
     if len(labels) > len(times):
-        print(f"{name}: {len(labels)} lines, {len(times)} pictures in {video.name}: the rest is left out", file=sys.stderr)
+        print(
+            f"{name}: {len(labels)} lines, {len(times)} pictures in {video.name}: the rest is left out", file=sys.stderr
+        )
     count = min(len(labels), len(times))
     posteriors = np.full((count, len(encoders.face.labels)), np.nan, np.float32)
     for i in range(count):
@@ -206,7 +216,9 @@ def read_split(root, split, work, models):
         if not path.exists():
             video = videos.get(plain(annotations.stem))
             if video is None:
-                raise BadInput(f"{root}: no video {plain(annotations.stem)} ({', '.join(sorted(VIDEO_ENDINGS))}) for {annotations.name}")
+                raise BadInput(
+                    f"{root}: no video {plain(annotations.stem)} ({', '.join(sorted(VIDEO_ENDINGS))}) for {annotations.name}"
+                )
             encoders = encoders or Encoders(models)
             read = read_video(root, annotations.stem, annotations, video, encoders)
             partial = kept / "writing.npz"
@@ -307,7 +319,9 @@ def shipped_weights(network, path):
     constants = {value.name: numpy_helper.to_array(value) for value in onnx.load(path).graph.initializer}
     missing = [name for name in network.state_dict() if name not in constants]
     if missing:
-        raise BadInput(f"{path}: not a joint cross-attention of joint_cross_attention.py (no {missing[0]}): leave --fine-tune out")
+        raise BadInput(
+            f"{path}: not a joint cross-attention of joint_cross_attention.py (no {missing[0]}): leave --fine-tune out"
+        )
     network.load_state_dict({name: torch.from_numpy(constants[name].copy()) for name in network.state_dict()})
 
 
@@ -317,8 +331,12 @@ def train(network, training, validation, step_s, options):
     torch.manual_seed(options.seed)
     pool = [(video, int(frame)) for video in training for frame in video.scored()]
     if len(pool) < 2:
-        raise BadInput(f"{options.root}: fewer than two training frames count; are the crops in cropped_aligned/VIDEO/?")
-    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
+        raise BadInput(
+            f"{options.root}: fewer than two training frames count; are the crops in cropped_aligned/VIDEO/?"
+        )
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.05)
     checkpoint = options.work / "aff_wild2.pt"
     first, best, best_state = 0, -math.inf, None
@@ -346,10 +364,18 @@ def train(network, training, validation, step_s, options):
         average.update_parameters(network)
         if (step + 1) % options.every == 0 or step + 1 == options.steps:
             found = official(torch_affect(average.module.eval()), validation, step_s)
-            print(f"step {step + 1} loss {loss.item():.3f} validation", {k: round(v, 3) for k, v in found.items()}, flush=True)
+            print(
+                f"step {step + 1} loss {loss.item():.3f} validation",
+                {k: round(v, 3) for k, v in found.items()},
+                flush=True,
+            )
             if found["mean"] > best:
                 best, best_state = found["mean"], {k: v.clone() for k, v in average.module.state_dict().items()}
-            state = {"network": network.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {
+                "network": network.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
             torch.save({**state, "step": step + 1, "best": best, "best_state": best_state}, options.work / "writing.pt")
             (options.work / "writing.pt").rename(checkpoint)
     if best_state is None:
@@ -374,7 +400,9 @@ def write_models(network, training, step_s, models, folder, seed):
     entry = manifest["graphs"]["fusion"]
     f32, int8 = folder / entry["f32"]["file"], folder / entry["file"]
     batch = batch_of(windows)
-    static_export.export(network.eval(), f32, {n: p[:1] for n, p in zip(("face", "voice", "mask"), batch)}, ["affect", "log_variance"])
+    static_export.export(
+        network.eval(), f32, {n: p[:1] for n, p in zip(("face", "voice", "mask"), batch)}, ["affect", "log_variance"]
+    )
     feeds = [dict(zip(("face", "voice", "mask"), parts)) for parts in zip(*(p[:, None].numpy() for p in batch))]
     quantize.quantize(f32, int8, feeds)
     spread = np.concatenate([video.labels[video.scored()] for video in training]).var(0)
@@ -407,7 +435,11 @@ def main():
             shipped_weights(network, options.models / "fusion.f32.onnx")
         train(network, training, validation, step_s, options)
         int8 = write_models(network, training, step_s, options.models, options.work / "models", options.seed)
-        print(json.dumps({"validation": official(int8_affect(int8), validation, step_s), "models": str(options.work / "models")}))
+        print(
+            json.dumps(
+                {"validation": official(int8_affect(int8), validation, step_s), "models": str(options.work / "models")}
+            )
+        )
     except BadInput as error:
         sys.exit(f"aff_wild2.py: {error}")
 

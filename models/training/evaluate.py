@@ -164,7 +164,9 @@ def read_faces(atlas, votes, labels, size):
         raise BadInput(f"{atlas}: cannot be read as a picture ({getattr(error, 'strerror', None) or error})") from None
     down, across = pixels.shape[0] // size, pixels.shape[1] // size
     if pixels.shape != (down * size, across * size) or across > ACROSS or not down:
-        raise BadInput(f"{atlas}: {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {size}x{size} faces, {ACROSS} a row")
+        raise BadInput(
+            f"{atlas}: {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {size}x{size} faces, {ACROSS} a row"
+        )
     cells = pixels.reshape(down, size, across, size).swapaxes(1, 2).reshape(-1, size, size)
 
     lines = range(2, len(rows) + 2)
@@ -210,7 +212,9 @@ def faces(options):
         return score_faces(encoder.posteriors(pictures), votes, majority, points, encoder.labels)
 
     result = score(pictures)
-    print(f"{result['n']} faces; recall", " ".join(f"{name} {shown(value)}" for name, value in result["recall"].items()))
+    print(
+        f"{result['n']} faces; recall", " ".join(f"{name} {shown(value)}" for name, value in result["recall"].items())
+    )
     if not options.disturb:
         return result
     result["disturbed"] = {}
@@ -269,7 +273,10 @@ def voice_detector():
     try:
         import earshot  # noqa: F401 - only whether it is there
     except ImportError:
-        print("earshot is not installed: voice is told by loudness, not as affectd does (pip install earshot)", file=sys.stderr)
+        print(
+            "earshot is not installed: voice is told by loudness, not as affectd does (pip install earshot)",
+            file=sys.stderr,
+        )
         return "loudness", shipped_graphs.loudness_activity
     return "earshot", shipped_graphs.voice_activity
 
@@ -294,7 +301,9 @@ def voice(options):
         by_emotion[emotion].append(estimates.mean(0))
     if not utterances:
         wanted = f" of speakers {options.speakers}" if speakers else ""
-        raise BadInput(f"{options.tar}: no recording{wanted} with a voice and a RAVDESS or nEMO name ({', '.join(sorted(SOUNDS))})")
+        raise BadInput(
+            f"{options.tar}: no recording{wanted} with a voice and a RAVDESS or nEMO name ({', '.join(sorted(SOUNDS))})"
+        )
     for emotion, values in by_emotion.items():
         mean = np.mean(values, 0)
         print(f"{emotion} {len(values)} utterances, mean valence {mean[0]:.3f}, mean arousal {mean[1]:.3f}")
@@ -322,7 +331,9 @@ def replay(affectd, clip):
     try:
         done = subprocess.run([affectd, "run", "--input", clip], capture_output=True, text=True, env=every_picture)
     except OSError as error:
-        raise BadInput(f"{affectd}: {error.strerror}; build it with cargo build --release, or name it with --affectd") from None
+        raise BadInput(
+            f"{affectd}: {error.strerror}; build it with cargo build --release, or name it with --affectd"
+        ) from None
     said = done.stderr.strip().splitlines() or ["it said nothing"]
     if done.returncode != 0:
         raise BadInput(f"{clip}: affectd ended with {done.returncode}: {said[-1]}")
@@ -358,7 +369,9 @@ def clips(options):
         lines, pictures = replay(options.affectd, clip)
         row = of_clip(clip, lines, pictures)
         rows.append(row)
-        print(" ".join(f"{value}" if key == "clip" else f"{key} {shown(value)}" for key, value in row.items()), flush=True)
+        print(
+            " ".join(f"{value}" if key == "clip" else f"{key} {shown(value)}" for key, value in row.items()), flush=True
+        )
         known = described(clip.name)
         if known:
             _, emotion, intensity = known
@@ -373,7 +386,9 @@ def clips(options):
 
     result = {
         "clips": len(rows),
-        "pictures_with_face_least": min((r["pictures_with_face"] for r in rows if r["pictures_with_face"] is not None), default=None),
+        "pictures_with_face_least": min(
+            (r["pictures_with_face"] for r in rows if r["pictures_with_face"] is not None), default=None
+        ),
         "faces_mean": mean([row["faces"] for row in rows]),
         "faces_least": min(row["faces"] or 0.0 for row in rows),
         "absolute_valence": mean([row["absolute_valence"] for row in rows]),
@@ -407,7 +422,9 @@ def parse():
     command.set_defaults(score=faces)
     command = commands.add_parser("voice", help="a tar of acted speech, with voice encoder and fusion alone")
     command.add_argument("--tar", type=Path, required=True, help="recordings with RAVDESS or nEMO names")
-    command.add_argument("--tsv", type=Path, help="nEMO's table, in place of what the names say: file_id, emotion, speaker_id")
+    command.add_argument(
+        "--tsv", type=Path, help="nEMO's table, in place of what the names say: file_id, emotion, speaker_id"
+    )
     command.add_argument("--speakers", help="only these, as the names have them: 22,23,24")
     command.set_defaults(score=voice)
     command = commands.add_parser("clips", help="a folder of clips through the affectd binary")
@@ -416,7 +433,9 @@ def parse():
     command.set_defaults(score=clips)
     for command in commands.choices.values():
         command.add_argument("--targets", type=Path, help="table: emotion, valence, arousal")
-        command.add_argument("--no-intensity", dest="intensity", action="store_false", help="targets not scaled by intensity")
+        command.add_argument(
+            "--no-intensity", dest="intensity", action="store_false", help="targets not scaled by intensity"
+        )
         command.add_argument("--models", type=Path, default=shipped_graphs.MODELS, help="folder with manifest.json")
         command.add_argument("--form", choices=("int8", "f32"), default="int8")
     return parser.parse_args()

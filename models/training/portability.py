@@ -72,9 +72,7 @@ def openvino(graph, inputs, _, outputs, **settings):
     import openvino as ov
 
     compiled = ov.Core().compile_model(str(graph), "CPU", settings)
-    return stacked(
-        [{name: np.array(result[name]) for name in outputs} for result in map(compiled, one_by_one(inputs))]
-    )
+    return stacked([{name: np.array(result[name]) for name in outputs} for result in map(compiled, one_by_one(inputs))])
 
 
 def openvino_plain(*job):
@@ -85,7 +83,9 @@ def ncnn_cpu(graph, inputs, _, outputs, vulkan=False):
     import ncnn
 
     program = Path(importlib.util.find_spec("pnnx").origin).parent / "pnnx"  # to import it would need torch
-    subprocess.run([program, graph.name, "fp16=0"], cwd=graph.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [program, graph.name, "fp16=0"], cwd=graph.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     param = graph.with_suffix(".ncnn.param")
     if not param.exists() or "pnnx.Expression" in param.read_text():
         raise RuntimeError("pnnx wrote no graph that ncnn reads")
@@ -119,7 +119,9 @@ def litert(graph, inputs, calibration, outputs, int8):
         return np.ascontiguousarray(value.transpose(0, 2, 3, 1))
 
     # onnx2tf wants this file to be there, or downloads one; its own calibration is not used.
-    np.save(graph.parent / "calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32))
+    np.save(
+        graph.parent / "calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32)
+    )
     command = [Path(sys.executable).parent / "onnx2tf", "-i", graph.name, "-o", "tflite", "-coion", "-n"]
     if int8:
         command += ["-oiqt", "-qt", "per-channel"]
@@ -229,9 +231,13 @@ def demo_inputs(count, seed):
         embeddings.append(voices.engine.run(["embedding"], {"log_mel": window})[0].ravel())
     for i in range(count):
         # Both modalities; every third time one of them with gaps, or not at all.
-        seen, heard = (rng.random(fusion.steps) < (rng.choice([0.0, 0.7, 1.0]) if i % 3 == 0 else 1.0) for _ in range(2))
+        seen, heard = (
+            rng.random(fusion.steps) < (rng.choice([0.0, 0.7, 1.0]) if i % 3 == 0 else 1.0) for _ in range(2)
+        )
         picks = rng.integers(count, size=(fusion.steps, 4))
-        known = {s: shipped_graphs.face_features(np.stack([posteriors[p] for p in picks[s]])) for s in np.flatnonzero(seen)}
+        known = {
+            s: shipped_graphs.face_features(np.stack([posteriors[p] for p in picks[s]])) for s in np.flatnonzero(seen)
+        }
         feeds["fusion"].append(fusion.window(known, {s: embeddings[picks[s, 0]] for s in np.flatnonzero(heard)}))
     return feeds
 
@@ -346,7 +352,9 @@ def run_apart(python, function, graph, inputs, calibration, outputs, folder, lim
             process.wait()
             raise RuntimeError(f"hung: no result in {limit_s} s") from None
     if not (folder / "outputs.npz").exists():
-        raise RuntimeError(f"failed ({process.returncode}): {last_line((folder / 'log.txt').read_text(errors='replace'))}")
+        raise RuntimeError(
+            f"failed ({process.returncode}): {last_line((folder / 'log.txt').read_text(errors='replace'))}"
+        )
     with np.load(folder / "outputs.npz") as results:
         return dict(results)
 
@@ -375,7 +383,9 @@ def main():
         engine = quantize.session(path)
         references[graph, form] = stacked([quantize.run(engine, feed) for feed in inputs[graph]])
     has_vnni = "vnni" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else None
-    print(f"processor with VNNI: {has_vnni}; cosine against onnxruntime on the same file, {COUNT} inputs; ! below its bar")
+    print(
+        f"processor with VNNI: {has_vnni}; cosine against onnxruntime on the same file, {COUNT} inputs; ! below its bar"
+    )
     print("|  | bar |", " | ".join(GRAPHS), "|\n| --- | --- |" + " --- |" * len(GRAPHS))
     report = {}
     for row, tool, form, function, bar in ROWS:

@@ -27,8 +27,8 @@ class BadInput(Exception):
 def session(path):
     """An onnxruntime session that computes the graph as it is written.
 
-    QDQ fusion stays off: onnxruntime's fused int8 kernels saturate 16-bit sums on x86 processors without VNNI, and would
- XX
+       QDQ fusion stays off: onnxruntime's fused int8 kernels saturate 16-bit sums on x86 processors without VNNI, and would
+    XX
     """
     if not Path(path).exists():
         raise BadInput(f"{path}: no such graph; --models must name the folder with manifest.json and *.int8.onnx")
@@ -45,7 +45,9 @@ def manifest(models):
     try:
         return json.loads(path.read_text())["graphs"]
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; --models must name the folder with manifest.json and *.int8.onnx") from None
+        raise BadInput(
+            f"{path}: no such file; --models must name the folder with manifest.json and *.int8.onnx"
+        ) from None
     except (ValueError, KeyError) as error:
         raise BadInput(f"{path}: not a manifest of affectd's models ({error})") from None
 

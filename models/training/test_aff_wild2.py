@@ -148,7 +148,18 @@ class AffWild2(unittest.TestCase):
 
     def test_from_a_copy_to_a_models_folder(self):
         work = self.root.parent / "work"
-        command = [sys.executable, HERE / "aff_wild2.py", "--root", self.root, "--work", work, "--batch", "8", "--every", "2"]
+        command = [
+            sys.executable,
+            HERE / "aff_wild2.py",
+            "--root",
+            self.root,
+            "--work",
+            work,
+            "--batch",
+            "8",
+            "--every",
+            "2",
+        ]
         first = subprocess.run([*command, "--fine-tune", "--steps", "2"], capture_output=True, text=True, cwd=self.root)
         self.assertEqual(first.returncode, 0, first.stderr)
         self.assertIn("of 67 frames count", first.stdout)
@@ -169,7 +180,16 @@ class AffWild2(unittest.TestCase):
             shutil.copytree(self.root, root)
             target = root / broken
             shutil.rmtree(target) if target.is_dir() else target.unlink()
-            command = [sys.executable, HERE / "aff_wild2.py", "--root", root, "--work", self.root.parent / "w", "--steps", "1"]
+            command = [
+                sys.executable,
+                HERE / "aff_wild2.py",
+                "--root",
+                root,
+                "--work",
+                self.root.parent / "w",
+                "--steps",
+                "1",
+            ]
             done = subprocess.run(command, capture_output=True, text=True)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(reason, done.stderr)
