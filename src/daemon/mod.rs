@@ -244,7 +244,11 @@ impl Pipeline<'_> {
             }
             for control in controls.try_iter() {
                 match control {
-                    Control::Baseline { answer } => control::answer(&answer, stage.start_baseline()),
+                    Control::Baseline { begun } => {
+                        stage.start_baseline(time);
+                        // Whoever asked may have gone since.
+                        let _ = begun.try_send(());
+                    }
                 }
             }
             let estimate = stage.estimate(tick)?;

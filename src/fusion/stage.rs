@@ -83,11 +83,6 @@ impl FusionStage {
         self.voice.push(chunk);
     }
 
-    /// Takes the coming seconds as how this person looks and sounds when nothing moves them; an error says why not.
-    pub fn start_baseline(&mut self) -> Result<(), String> {
-        Err("a baseline is not available in this version".into())
-    }
-
     /// The time of a tick. Ticks count from 1.
     pub fn time_of(&self, tick: u64) -> Duration {
         Duration::from_micros(self.period.as_micros() as u64 * tick)

@@ -179,7 +179,7 @@ pub struct Serial {
     commands: Commands,
     newest_health: Option<HealthReport>,
     /// Where the answer to `baseline` will come from.
-    baseline: Option<Receiver<Result<(), String>>>,
+    baseline: Option<Receiver<()>>,
 }
 
 impl Serial {
@@ -296,8 +296,8 @@ impl Serial {
                 None => self.answer(json!({ "error": "no health record yet: ask again in a second" })),
             },
             Command::Baseline => {
-                let (answer, from_fusion) = bounded(1);
-                match self.service.controls.try_send(Control::Baseline { answer }) {
+                let (begun, from_fusion) = bounded(1);
+                match self.service.controls.try_send(Control::Baseline { begun }) {
                     Ok(()) => self.baseline = Some(from_fusion),
                     Err(_) => self.answer(json!({ "error": "baseline: busy: ask again in a second" })),
                 }
@@ -308,8 +308,7 @@ impl Serial {
     fn pass_on_baseline(&mut self) {
         let Some(from_fusion) = &self.baseline else { return };
         let answer = match from_fusion.try_recv() {
-            Ok(Ok(())) => json!({ "ok": "baseline" }),
-            Ok(Err(why)) => json!({ "error": why }),
+            Ok(()) => json!({ "ok": "baseline" }),
             Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Disconnected) => json!({ "error": "baseline: affectd is about to end" }),
         };
