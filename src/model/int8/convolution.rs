@@ -211,6 +211,8 @@ fn without_zero_point(weights: &[i8], bias: &[i32], zero_point: i8) -> Vec<i32> 
 pub struct Depthwise {
     pub window: Window,
     channels: usize,
+    /// Neither input nor zero point is ever negative, and the weights are packed for that.
+    non_negative: bool,
     weights: Vec<i8>,
     /// Padded so that every run of channels a family takes at once is there.
     bias: Vec<i32>,
@@ -220,8 +222,14 @@ pub struct Depthwise {
 }
 
 impl Depthwise {
-    /// Weights come `[channel][ky][kx]`.
-    pub fn new<F: Family>(window: Window, zero_point: i8, weights: &[i8], bias: &[i32], factor: &[f32]) -> Depthwise {
+    /// Weights come `[channel][ky][kx]`. `least` is what no input is below.
+    pub fn new<F: Family>(
+        window: Window,
+        [zero_point, least]: [i8; 2],
+        weights: &[i8],
+        bias: &[i32],
+        factor: &[f32],
+    ) -> Depthwise {
         let (channels, taps) = (bias.len(), window.taps());
         let padded = channels.next_multiple_of(MAX_NR);
         let mut bias = without_zero_point(weights, bias, zero_point);
@@ -231,10 +239,15 @@ impl Depthwise {
         let by_tap: Vec<i8> = (0..taps * channels)
             .map(|i| weights[i % channels * taps + i / channels])
             .collect();
+        let non_negative = least >= 0 && zero_point >= 0;
         Depthwise {
             window,
             channels,
-            weights: F::pack_depthwise(&by_tap, channels),
+            non_negative,
+            weights: match non_negative {
+                true => F::NonNegative::pack_depthwise(&by_tap, channels),
+                false => F::pack_depthwise(&by_tap, channels),
+            },
             bias,
             factor,
             // As long as a row of the picture, for kernels that go along it.
@@ -253,6 +266,13 @@ impl Depthwise {
     }
 
     pub fn run<F: Family>(&self, input: &[i8], bounds: Bounds, out: &mut [i8]) {
+        match self.non_negative {
+            true => self.run_all::<F::NonNegative>(input, bounds, out),
+            false => self.run_all::<F>(input, bounds, out),
+        }
+    }
+
+    fn run_all<F: Family>(&self, input: &[i8], bounds: Bounds, out: &mut [i8]) {
         let (window, channels) = (&self.window, self.channels);
         let inside = window.inside();
         for (y, line) in out.chunks_exact_mut(window.output[1] * channels).enumerate() {

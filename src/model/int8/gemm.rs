@@ -282,7 +282,7 @@ impl Product {
     }
 }
 
-/// Copies values into lanes: sixteen at a time, or fewer if there are not as many, and what is left over together with some
+/// Copies values into lanes: thirty-two at a time, or fewer if there are not as many, and what is left over together with some
 /// of those before it once more.
 #[inline(always)]
 pub fn widen<L: Copy + From<i8>>(values: &[i8], lanes: &mut [L]) {
@@ -294,14 +294,19 @@ pub fn widen<L: Copy + From<i8>>(values: &[i8], lanes: &mut [L]) {
         2..4 => widen_by::<L, 2>(values, lanes),
         4..8 => widen_by::<L, 4>(values, lanes),
         8..16 => widen_by::<L, 8>(values, lanes),
-        // Thirty-two at a time were a quarter slower on a whole network: they go through the stack.
-        _ => widen_by::<L, 16>(values, lanes),
+        16..32 => widen_by::<L, 16>(values, lanes),
+        _ => widen_by::<L, 32>(values, lanes),
     }
 }
 
 #[inline(always)]
 fn widen_by<L: Copy + From<i8>, const N: usize>(values: &[i8], lanes: &mut [L]) {
-    let all = |values: &[i8; N], lanes: &mut [L; N]| *lanes = values.map(L::from);
+    // A loop and not `map`, which goes through the stack.
+    let all = |values: &[i8; N], lanes: &mut [L; N]| {
+        for i in 0..N {
+            lanes[i] = L::from(values[i]);
+        }
+    };
     let (from, to) = (values.as_chunks().0, lanes.as_chunks_mut().0);
     from.iter().zip(to).for_each(|(from, to)| all(from, to));
     if let (Some(from), Some(to)) = (values.last_chunk(), lanes.last_chunk_mut()) {

@@ -204,7 +204,7 @@ impl<F: Family> Importer<'_, F> {
                     return Err("has groups and is not quantized".into());
                 };
                 if groups == biases.len() && weights.dims[1] == 1 && window.taps() <= MAX_TAPS {
-                    let op = Depthwise::new::<F>(window, zero_point, w, biases, factors);
+                    let op = Depthwise::new::<F>(window, [zero_point, least], w, biases, factors);
                     return Ok(Step::Depthwise { op, input, bounds, out });
                 }
                 let op = Grouped::new::<F>(window, zero_point, groups, w, biases, factors);

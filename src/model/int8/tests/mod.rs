@@ -198,7 +198,8 @@ fn check_depthwise<F: Family>(layer: &Layer) -> Checked {
         bounds,
         ..
     } = layer;
-    let op = Depthwise::new::<F>(*window, *zero_point, weights, bias, factor);
+    let least = layer.input.iter().copied().min().unwrap_or(0);
+    let op = Depthwise::new::<F>(*window, [*zero_point, least], weights, bias, factor);
     let wanted: Vec<i8> = layer
         .each_output()
         .map(|(y, x, c)| bounds.round(layer.sum(y, x, c, c..c + 1) as f32 * factor[c]))
@@ -370,6 +371,13 @@ proptest! {
     }
 
     #[test]
+    fn depthwise_convolutions_after_a_relu_equal_the_definition(mut layer in layers(true, 1..5)) {
+        layer.input.iter_mut().for_each(|q| *q &= 127);
+        layer.zero_point &= 127;
+        for_each_family!(check_depthwise(&layer));
+    }
+
+    #[test]
     fn depthwise_convolutions_of_nine_taps_equal_the_definition(layer in layers(true, 3..4)) {
         for_each_family!(check_depthwise(&layer));
     }
@@ -450,7 +458,7 @@ fn sums_of_products_at_the_edge_of_sixteen_bits_do_not_overflow() {
         };
         let weights: Vec<i8> = (0..16 * 9).map(|i| four[i % 9 % 4]).collect();
         let sum: i32 = weights[..9].iter().map(|w| i32::from(a) * i32::from(*w)).sum();
-        let op = Depthwise::new::<F>(window, 0, &weights, &[0; 16], &[1e-3; 16]);
+        let op = Depthwise::new::<F>(window, [0, a], &weights, &[0; 16], &[1e-3; 16]);
         let mut out = [0; 16];
         op.run::<F>(&[a; 16 * 9], bounds, &mut out);
         assert_eq!([bounds.round(sum as f32 * 1e-3); 16], out, "{a} × {four:?}");

@@ -15,7 +15,8 @@ const KU: usize = 4;
 
 /// An s8 value, 128 higher: 0..=255.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Raised(u8);
+#[repr(transparent)]
+pub struct Raised(#[expect(dead_code, reason = "kernels read whole rows of them, through pointers")] u8);
 
 impl From<i8> for Raised {
     #[inline(always)]
