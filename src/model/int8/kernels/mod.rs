@@ -189,7 +189,7 @@ macro_rules! with_family {
             }
             #[cfg(target_arch = "x86_64")]
             kernels::Kind::AvxVnni => {
-                type $family = kernels::vnni::AvxVnni;
+                type $family = kernels::vnni::AvxVnni<false>;
                 $value
             }
             #[cfg(target_arch = "x86_64")]
