@@ -190,17 +190,28 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
     let scratch = F::scratch(scratches);
     let block = block_rows::<F>(depth);
     let mut acc = [0i32; MAX_TILE];
+    let packed = left
+        .consecutive()
+        .filter(|values| values.len() == rows * depth)
+        .and_then(F::as_packed);
     for first in (0..rows).step_by(block) {
         let count = block.min(rows - first);
-        F::compiled(Pack {
-            rows: left,
-            first,
-            depth,
-            out: &mut scratch.rows[..count * depth],
-        });
+        let reach = count.next_multiple_of(F::MR) * depth;
+        let block = match packed.and_then(|rows| rows[first * depth..].get(..reach)) {
+            Some(block) => block,
+            None => {
+                F::compiled(Pack {
+                    rows: left,
+                    first,
+                    depth,
+                    out: &mut scratch.rows[..count * depth],
+                });
+                &scratch.rows
+            }
+        };
         for (panel, column) in weights.panels.chunks_exact(weights.panel).zip((0..).step_by(F::NR)) {
             // The last tile of a block may reach past its rows: what lies there is multiplied and left.
-            for (tile, row) in scratch.rows.chunks_exact(F::MR * depth).zip((0..count).step_by(F::MR)) {
+            for (tile, row) in block.chunks_exact(F::MR * depth).zip((0..count).step_by(F::MR)) {
                 let wanted = Wanted {
                     rows: F::MR.min(count - row),
                     columns: F::NR.min(weights.columns - column),

@@ -77,6 +77,11 @@ pub trait Family {
         Self::requantize_tile(acc, wanted, to.bias, to.factor, to.bounds, out);
     }
 
+    /// Rows that lie one after the other, as packed ones, if that is no other form.
+    fn as_packed(_rows: &[i8]) -> Option<&[Self::Lane]> {
+        None
+    }
+
     /// The room for this family's packed rows.
     fn scratch(scratches: &mut Scratches) -> &mut Scratch<Self::Lane>;
 

@@ -88,7 +88,23 @@ struct Layer {
 }
 
 fn layers(depthwise: bool, kernels: std::ops::Range<usize>) -> impl Strategy<Value = Layer> {
-    (windows(kernels), 1..37usize, 1..37usize, any::<i8>(), bounds()).prop_flat_map(
+    layers_under(depthwise, windows(kernels))
+}
+
+/// One pixel under each, and nothing else: the layers whose rows need not be packed.
+fn pointwise() -> impl Strategy<Value = Window> {
+    [1..9usize, 1..9].prop_map(|input| Window {
+        input,
+        output: input,
+        kernel: [1, 1],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: [0, 0],
+    })
+}
+
+fn layers_under(depthwise: bool, windows: impl Strategy<Value = Window>) -> impl Strategy<Value = Layer> {
+    (windows, 1..37usize, 1..37usize, any::<i8>(), bounds()).prop_flat_map(
         move |(window, channels, outputs, zero_point, bounds)| {
             let (outputs, per_output) = match depthwise {
                 true => (channels, window.taps()),
@@ -360,6 +376,18 @@ proptest! {
 
     #[test]
     fn convolutions_after_a_relu_equal_the_definition(mut layer in layers(false, 1..5)) {
+        layer.input.iter_mut().for_each(|q| *q &= 127);
+        layer.zero_point &= 127;
+        for_each_family!(check_convolution(&layer));
+    }
+
+    #[test]
+    fn pointwise_convolutions_equal_the_definition(layer in layers_under(false, pointwise())) {
+        for_each_family!(check_convolution(&layer));
+    }
+
+    #[test]
+    fn pointwise_convolutions_after_a_relu_equal_the_definition(mut layer in layers_under(false, pointwise())) {
         layer.input.iter_mut().for_each(|q| *q &= 127);
         layer.zero_point &= 127;
         for_each_family!(check_convolution(&layer));
