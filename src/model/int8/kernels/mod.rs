@@ -16,6 +16,7 @@ pub mod vnni;
 
 use super::arithmetic::Bounds;
 use super::gemm::{Scratch, Scratches};
+use super::pointwise::Pairs;
 
 /// The largest tile of any family, in accumulators.
 pub const MAX_TILE: usize = 384;
@@ -96,6 +97,11 @@ pub trait Family {
         for (out, value) in out.iter_mut().zip(values) {
             *out = table[usize::from(*value as u8)];
         }
+    }
+
+    /// A sum or product of two tensors.
+    fn pairwise(pairs: Pairs) {
+        Self::compiled(pairs);
     }
 
     /// Runs `work` compiled for this family's processor, so that plain loops in it are vectorized as far as it can.
@@ -223,7 +229,8 @@ impl Kind {
         let mut kinds = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f")
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")

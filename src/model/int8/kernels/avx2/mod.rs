@@ -5,12 +5,14 @@
 
 mod depthwise;
 mod non_negative;
+mod pairwise;
 mod requantize;
 
 use std::arch::x86_64::*;
 
 use super::super::arithmetic::Bounds;
 use super::super::gemm::{Scratch, Scratches};
+use super::super::pointwise::Pairs;
 use super::{DepthwiseRow, Family, Requantization, Wanted, Work};
 use requantize::{bias, check_results, put, requantize_rows};
 
@@ -103,6 +105,10 @@ impl Family for Avx2 {
 
     fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
         depthwise::row(row, out, depthwise::any);
+    }
+
+    fn pairwise(pairs: Pairs) {
+        pairwise::run(pairs);
     }
 
     fn compiled<W: Work>(work: W) {

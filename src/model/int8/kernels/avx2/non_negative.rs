@@ -10,6 +10,7 @@ use std::arch::x86_64::*;
 
 use super::super::super::arithmetic::Bounds;
 use super::super::super::gemm::{Scratch, Scratches};
+use super::super::super::pointwise::Pairs;
 use super::super::{DepthwiseRow, Family, Requantization, Wanted, Work};
 use super::requantize::{bias, check_results, put, store};
 use super::{Avx2, NR, depthwise};
@@ -94,6 +95,10 @@ impl Family for Avx2NonNegative {
 
     fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
         depthwise::row(row, out, depthwise::non_negative);
+    }
+
+    fn pairwise(pairs: Pairs) {
+        Avx2::pairwise(pairs);
     }
 
     fn compiled<W: Work>(work: W) {

@@ -131,18 +131,30 @@ impl Limits {
             let factor = unsafe { _mm256_loadu_ps(factor.add(8 * half)) };
             self.round_eight(sums[half], factor)
         };
+        self.bytes(eight(0), eight(1))
+    }
+
+    /// Sixteen integers as results.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub fn bytes(self, a: __m256i, b: __m256i) -> __m128i {
         // Packing works within 128-bit halves; the permutation puts the four quarters back in order.
-        let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(self.words(eight(0), eight(1)));
+        let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(self.words(a, b));
         let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
         _mm_max_epi8(bytes, self.low)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub fn round_eight(self, sums: __m256i, factor: __m256) -> __m256i {
+        self.integers(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), factor))
     }
 
     /// Not a number, and what is far below, becomes the least integer, which the rest brings to the lower limit: packing and
     /// the addition of the zero point saturate. Above, that would not do: what is too large to convert becomes the least, too.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub fn round_eight(self, sums: __m256i, factor: __m256) -> __m256i {
-        let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), factor);
+    pub fn integers(self, scaled: __m256) -> __m256i {
         // The operand order keeps not-a-number.
         _mm256_cvtps_epi32(_mm256_min_ps(self.high, scaled))
     }

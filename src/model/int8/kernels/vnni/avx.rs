@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::super::super::arithmetic::Bounds;
 use super::super::super::gemm::{Scratch, Scratches};
+use super::super::super::pointwise::Pairs;
 use super::super::avx2::{Avx2, Avx2NonNegative, MR, NR, store};
 use super::super::{DepthwiseRow, Family, Wanted, Work};
 use super::{KU, Raised};
@@ -59,6 +60,10 @@ impl<const NON_NEGATIVE: bool> Family for AvxVnni<NON_NEGATIVE> {
             true => Avx2NonNegative::depthwise(row, out),
             false => Avx2::depthwise(row, out),
         }
+    }
+
+    fn pairwise(pairs: Pairs) {
+        Avx2::pairwise(pairs);
     }
 
     fn compiled<W: Work>(work: W) {
