@@ -33,12 +33,12 @@ pub struct Concat {
 }
 
 impl Concat {
-    /// Writes part `index`.
+    /// Writes part `index`; `input` may be a single run, for all.
     pub fn run_part<F: Family>(&self, index: usize, input: &[i8], out: &mut [i8]) {
         let stride: usize = self.parts.iter().map(|(run, _)| run).sum();
         let before: usize = self.parts[..index].iter().map(|(run, _)| run).sum();
         let (run, table) = &self.parts[index];
-        for (input, out) in input.chunks_exact(*run).zip(out.chunks_exact_mut(stride)) {
+        for (input, out) in input.chunks_exact(*run).cycle().zip(out.chunks_exact_mut(stride)) {
             let out = &mut out[before..][..*run];
             match table {
                 None => out.copy_from_slice(input),

@@ -85,14 +85,20 @@ impl<F: Family> Importer<'_, F> {
             Operator::Move { input, from, function } => {
                 let place = in_memory(&self.activation(input).dims);
                 let out_place = in_memory(&dims);
+                let table = self.rescaling(input, to, |x| clipped(function(x)));
+                if table.is_none()
+                    && from
+                        .iter()
+                        .enumerate()
+                        .all(|(i, source)| out_place(i) == place(*source))
+                {
+                    return Ok(self.add_alias(dims, to, input));
+                }
                 let mut in_order = vec![0u32; from.len()];
                 for (i, source) in from.into_iter().enumerate() {
                     in_order[out_place(i)] = place(source) as u32;
                 }
-                let op = Gather {
-                    from: in_order,
-                    table: self.rescaling(input, to, |x| clipped(function(x))),
-                };
+                let op = Gather { from: in_order, table };
                 Step::Gather {
                     op: Box::new(op),
                     input,
@@ -111,8 +117,9 @@ impl<F: Family> Importer<'_, F> {
                 let mut parts = Vec::new();
                 let mut operands = Vec::new();
                 for input in inputs {
-                    let (part_dims, from, operand) = self.operand(input)?;
+                    let (part_dims, from, mut operand) = self.operand(input)?;
                     let run = order[after..].iter().map(|a| part_dims[*a]).product();
+                    operand.keep_one_run(run);
                     parts.push((run, rescaling(from, to, clipped)));
                     operands.push(operand);
                 }

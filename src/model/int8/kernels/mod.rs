@@ -185,6 +185,7 @@ pub enum Kind {
 }
 
 /// `with_family!(kind, F => expression)`: the expression with `F` the family of that kind.
+#[macro_export]
 macro_rules! with_family {
     ($kind:expr, $family:ident => $value:expr) => {{
         use $crate::model::int8::kernels;
