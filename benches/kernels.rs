@@ -121,7 +121,7 @@ fn convolution_3x3_in_8_groups(bencher: Bencher, kind: Kind) {
 
 fn depthwise<F: Family>(bencher: Bencher, window: Window) {
     let weights = noise(CHANNELS * window.taps());
-    let op = Depthwise::new::<F>(window, 0, &weights, &[0; CHANNELS], &[1e-3; CHANNELS]);
+    let op = Depthwise::new::<F>(window, [0, i8::MIN], &weights, &[0; CHANNELS], &[1e-3; CHANNELS]);
     let input = picture();
     let mut out = vec![0; window.output[0] * window.output[1] * CHANNELS];
     let bencher = bencher.counter(ItemsCount::new(op.macs()));
