@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod clips;
 mod models;
+mod monitor;
 mod mqtt;
 mod outputs;
 mod outputs_serial;

@@ -16,6 +16,7 @@ mod packet;
 mod publisher;
 mod spool;
 mod stream;
+pub mod subscriber;
 mod tls;
 pub mod topics;
 

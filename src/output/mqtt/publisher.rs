@@ -124,15 +124,14 @@ impl Publisher {
             self.shared.room.notify_all();
             let wait = backoff.next();
             // The 1st, 2nd, 4th, 8th … time, so that a broker that is away all night does not fill the journal.
-            if backoff.failures().is_power_of_two() || finishing {
-                let address = &self.address;
-                warn!(
-                    "{address}: {error}; {waiting} estimates wait, trying again in {:.1} s",
-                    wait.as_secs_f32()
-                );
-            }
+            let address = &self.address;
             if finishing {
+                warn!("{address}: {error}; {waiting} estimates wait");
                 break;
+            }
+            if backoff.failures().is_power_of_two() {
+                let wait = wait.as_secs_f32();
+                warn!("{address}: {error}; {waiting} estimates wait, trying again in {wait:.1} s");
             }
             self.sleep(wait);
         }
