@@ -19,5 +19,6 @@ pub mod face;
 pub mod failure;
 pub mod fusion;
 pub mod model;
+pub mod monitor;
 pub mod output;
 pub mod voice;

@@ -10,6 +10,7 @@ use affectd::config::{Config, Overrides};
 use affectd::daemon;
 use affectd::failure::Failure;
 use affectd::model::Bundle;
+use affectd::monitor;
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -58,6 +59,10 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             };
             report.print(json);
             Ok(())
+        }
+        Command::Monitor { source, save, plain } => {
+            let stop = stop_on_signals()?;
+            monitor::run(&monitor::Options { source, save, plain }, &stop)
         }
         Command::Model { common } => {
             let config = load(&common, &common.overrides())?;

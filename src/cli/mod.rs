@@ -33,10 +33,13 @@ pub enum Command {
         common: Common,
         #[command(flatten)]
         input: Input,
-        /// Where estimates go: stdout, serial:/dev/ttyUSB0, file:/path; may be given more than once [default: stdout]
+        /// Where estimates go: stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker; may be given more than once
+        /// [default: stdout]
         ///
         /// Options come after a question mark: stdout?format=csv, serial:/dev/ttyAMA0?baud=115200&wire=frame,
-        /// file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60. Frames are described in cross/wire.md.
+        /// file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60,
+        /// mqtts://user@broker:8883/topic?version=5&device=NAME&password_file=PATH&ca=PEM&cert=PEM&key=PEM&discovery=off&spool=10m.
+        /// Frames are described in cross/wire.md.
         #[arg(long, value_name = "SPEC")]
         output: Vec<String>,
     },
@@ -62,6 +65,17 @@ pub enum Command {
         /// One JSON object instead of a table
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a device sends: valence and arousal as a picture in the terminal
+    Monitor {
+        /// serial:/dev/ttyUSB0?wire=frame, mqtt://broker/affectd/kitchen, a file of lines, or - for standard input
+        source: String,
+        /// Draw the session as a picture when it ends
+        #[arg(long, value_name = "FILE.svg")]
+        save: Option<PathBuf>,
+        /// Lines of text, as where standard output is no terminal
+        #[arg(long)]
+        plain: bool,
     },
     /// Show the model card: what the models are, what they were trained on, how good they are, their licence
     Model {

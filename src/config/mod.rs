@@ -12,6 +12,7 @@ use toml::{Table, Value};
 use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::output::OutputSpec;
+use crate::output::mqtt::without_password;
 
 /// Read where no `--config` is given, if it exists.
 pub const USUAL_FILE: &str = "/etc/affectd/affectd.toml";
@@ -304,7 +305,7 @@ fn outputs(specs: Option<Vec<String>>) -> Result<Vec<OutputSpec>, ConfigError> {
     let mut outputs: Vec<OutputSpec> = Vec::new();
     for spec in specs {
         let refused = |reason: String| ConfigError::Output {
-            spec: spec.clone(),
+            spec: without_password(&spec).into_owned(),
             reason,
         };
         let output: OutputSpec = spec.parse().map_err(refused)?;

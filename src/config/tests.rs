@@ -58,7 +58,7 @@ fn values_that_cannot_work_are_refused_with_what_would() {
     insta::assert_snapshot!(error("[face]\nmin_score = nan\n"), @"face.min_score = NaN: must be from 0.1 to 1");
     insta::assert_snapshot!(error("[estimate]\nrate_hz = 7\n"), @"estimate.rate_hz = 7: must be 2.5, 5 or 10");
     insta::assert_snapshot!(error("output = []\n"), @r#"output = []: needs at least one output, "stdout" say"#);
-    insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path"#);
+    insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker"#);
     insta::assert_snapshot!(error("output = [\"stdout\", \"stdout?format=csv\"]\n"), @r#"output = "stdout?format=csv": writes where stdout does: keep one"#);
     insta::assert_snapshot!(error("[input]\nrealtime = true\n"), @"input.realtime = true: is about clips, and no clip is given: add --input CLIP or leave it out");
 }

@@ -6,7 +6,9 @@
 pub mod csv;
 pub mod estimate;
 pub mod file;
+pub mod home_assistant;
 pub mod lines;
+pub mod mqtt;
 pub mod serial;
 pub mod spec;
 pub mod stdout;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::file::FileSpec;
 use super::lines::Format;
+use super::mqtt::{Address, Mqtt};
 use super::serial::SerialSpec;
 use super::stdout::Stdout;
 use super::{Output, OutputError, Service};
@@ -16,6 +17,7 @@ pub enum OutputSpec {
     Stdout { format: Format },
     Serial(SerialSpec),
     File(FileSpec),
+    Mqtt(Address),
 }
 
 impl OutputSpec {
@@ -25,6 +27,7 @@ impl OutputSpec {
             OutputSpec::Stdout { format } => Box::new(Stdout::new(*format)),
             OutputSpec::Serial(serial) => Box::new(serial.open(service)?),
             OutputSpec::File(file) => Box::new(file.open(service)?),
+            OutputSpec::Mqtt(address) => Box::new(Mqtt::open(address, service)?),
         })
     }
 
@@ -34,6 +37,7 @@ impl OutputSpec {
             OutputSpec::Stdout { .. } => Ok(()),
             OutputSpec::Serial(serial) => serial.check(),
             OutputSpec::File(file) => file.check(),
+            OutputSpec::Mqtt(address) => Mqtt::check(address),
         }
     }
 
@@ -43,6 +47,7 @@ impl OutputSpec {
             OutputSpec::Stdout { .. } => "stdout",
             OutputSpec::Serial(_) => "serial",
             OutputSpec::File(_) => "file",
+            OutputSpec::Mqtt(_) => "mqtt",
         }
     }
 
@@ -52,6 +57,7 @@ impl OutputSpec {
             (OutputSpec::Stdout { .. }, OutputSpec::Stdout { .. }) => true,
             (OutputSpec::Serial(a), OutputSpec::Serial(b)) => a.path() == b.path(),
             (OutputSpec::File(a), OutputSpec::File(b)) => a.path() == b.path(),
+            (OutputSpec::Mqtt(a), OutputSpec::Mqtt(b)) => a.same_topics(b),
             _ => false,
         }
     }
@@ -64,6 +70,7 @@ impl fmt::Display for OutputSpec {
             OutputSpec::Stdout { format } => write!(f, "stdout?format={format}"),
             OutputSpec::Serial(serial) => serial.fmt(f),
             OutputSpec::File(file) => file.fmt(f),
+            OutputSpec::Mqtt(address) => address.fmt(f),
         }
     }
 }
@@ -72,6 +79,10 @@ impl FromStr for OutputSpec {
     type Err = String;
 
     fn from_str(spec: &str) -> Result<Self, Self::Err> {
+        // Read apart: it has a form of its own, in which a question mark may be part of a password that must not be shown.
+        if Address::is_one(spec) {
+            return Address::parse(spec).map(OutputSpec::Mqtt);
+        }
         let (place, options) = spec.split_once('?').unwrap_or((spec, ""));
         let options = Options::parse(options)?;
         let (kind, place) = place.split_once(':').unwrap_or((place, ""));
@@ -83,7 +94,7 @@ impl FromStr for OutputSpec {
             }
             ("serial", path) => SerialSpec::parse(path, options).map(OutputSpec::Serial),
             ("file", path) => FileSpec::parse(path, options).map(OutputSpec::File),
-            _ => Err("no such output: there is stdout, serial:/dev/ttyUSB0, file:/path".into()),
+            _ => Err("no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker".into()),
         }
     }
 }

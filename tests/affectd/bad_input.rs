@@ -78,7 +78,7 @@ fn an_output_that_does_not_exist_is_named() {
         .unwrap();
     assert_eq!(run.status.code(), Some(5));
     let error = String::from_utf8(run.stderr).unwrap();
-    insta::assert_snapshot!(error.trim(), @r#"affectd: output = "telegraph": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path"#);
+    insta::assert_snapshot!(error.trim(), @r#"affectd: output = "telegraph": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker"#);
 }
 
 #[test]

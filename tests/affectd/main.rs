@@ -4,6 +4,8 @@ mod bad_input;
 mod bench;
 mod clips;
 mod models;
+mod monitor;
+mod mqtt;
 mod outputs;
 mod outputs_serial;
 mod outputs_wire;
@@ -15,6 +17,8 @@ mod settings;
 mod jpeg;
 #[path = "../support/matroska.rs"]
 mod matroska;
+#[path = "../support/mosquitto.rs"]
+mod mosquitto;
 #[path = "../support/pty.rs"]
 mod pty;
 

@@ -90,8 +90,12 @@ impl SerialSpec {
         Ok(Serial::new(self.clone(), service.clone(), port))
     }
 
+    pub fn wire(&self) -> Wire {
+        self.wire
+    }
+
     /// `None` if the port is not there, but may come.
-    fn open_port(&self) -> Result<Option<Port>, OutputError> {
+    pub fn open_port(&self) -> Result<Option<Port>, OutputError> {
         let path = self.path.display();
         match Port::open(&self.path, self.baud.0) {
             Ok(port) => Ok(Some(port)),

@@ -1,0 +1,321 @@
+//! Home Assistant's device discovery: one retained message from which it makes a device with seven entities.
+//!
+//! The format is described under "Device discovery payload" in Home Assistant's documentation of its MQTT integration.
+
+use serde_json::{Value, json};
+
+use super::mqtt::topics::Topics;
+
+/// An estimate comes several times a second: after this long without, what is shown is no longer true.
+const ESTIMATE_EXPIRES_S: u32 = 15;
+/// The health record comes every 30 s.
+const HEALTH_EXPIRES_S: u32 = 100;
+
+/// Where Home Assistant looks for the device; `identity` holds letters and digits only.
+pub fn topic(prefix: &str, identity: &str) -> String {
+    format!("{prefix}/device/{identity}/config")
+}
+
+/// Where Home Assistant says `online` when it has started.
+pub fn birth_topic(prefix: &str) -> String {
+    format!("{prefix}/status")
+}
+
+/// The device and its entities. `identity` tells it from all others, `name` is what people read.
+pub fn payload(identity: &str, name: &str, topics: &Topics) -> Vec<u8> {
+    let entity = |key: &str, common: Value, own: Value| {
+        let mut entity = json!({ "unique_id": format!("{identity}_{key}") });
+        for part in [common, own] {
+            let Value::Object(part) = part else {
+                unreachable!("written below as objects")
+            };
+            entity.as_object_mut().expect("an object").extend(part);
+        }
+        (key.to_string(), entity)
+    };
+    let of_estimate = || json!({ "state_topic": topics.estimate, "expire_after": ESTIMATE_EXPIRES_S });
+    let of_health = || json!({ "state_topic": topics.health, "expire_after": HEALTH_EXPIRES_S });
+    let components: serde_json::Map<String, Value> = [
+        // Valence and arousal have no unit: Home Assistant draws them as numbers because of their state class.
+        entity(
+            "valence",
+            of_estimate(),
+            json!({
+                "platform": "sensor",
+                "name": "Valence",
+                "icon": "mdi:emoticon-outline",
+                "state_class": "measurement",
+                "suggested_display_precision": 2,
+                "value_template": "{{ value_json.valence }}",
+            }),
+        ),
+        entity(
+            "arousal",
+            of_estimate(),
+            json!({
+                "platform": "sensor",
+                "name": "Arousal",
+                "icon": "mdi:pulse",
+                "state_class": "measurement",
+                "suggested_display_precision": 2,
+                "value_template": "{{ value_json.arousal }}",
+            }),
+        ),
+        entity(
+            "confidence",
+            of_estimate(),
+            json!({
+                "platform": "sensor",
+                "name": "Confidence",
+                "icon": "mdi:check-decagram-outline",
+                "state_class": "measurement",
+                "unit_of_measurement": "%",
+                "suggested_display_precision": 0,
+                "value_template": "{{ (value_json.confidence * 100) if value_json.confidence is number else None }}",
+            }),
+        ),
+        entity(
+            "face",
+            of_estimate(),
+            json!({
+                "platform": "binary_sensor",
+                "name": "Face present",
+                "device_class": "occupancy",
+                "icon": "mdi:face-recognition",
+                "value_template": "{{ 'ON' if value_json.face else 'OFF' }}",
+            }),
+        ),
+        entity(
+            "voice",
+            of_estimate(),
+            json!({
+                "platform": "binary_sensor",
+                "name": "Voice active",
+                "device_class": "sound",
+                "icon": "mdi:account-voice",
+                "value_template": "{{ 'ON' if value_json.voice and value_json.voice.active else 'OFF' }}",
+            }),
+        ),
+        entity(
+            "temperature",
+            of_health(),
+            json!({
+                "platform": "sensor",
+                "name": "Processor temperature",
+                "device_class": "temperature",
+                "icon": "mdi:thermometer",
+                "state_class": "measurement",
+                "unit_of_measurement": "°C",
+                "entity_category": "diagnostic",
+                "suggested_display_precision": 0,
+                "value_template": "{{ value_json.temperature_c }}",
+            }),
+        ),
+        entity(
+            "problem",
+            of_health(),
+            json!({
+                "platform": "binary_sensor",
+                "name": "Problem",
+                "device_class": "problem",
+                "icon": "mdi:alert-circle-outline",
+                "entity_category": "diagnostic",
+                "value_template": "{{ 'ON' if value_json.problem else 'OFF' }}",
+                "json_attributes_topic": topics.health,
+            }),
+        ),
+    ]
+    .into_iter()
+    .collect();
+    let config = json!({
+        "device": {
+            "identifiers": [identity],
+            "name": name,
+            "manufacturer": "affectd",
+            "model": "affectd",
+            "sw_version": env!("CARGO_PKG_VERSION"),
+        },
+        "origin": {
+            "name": "affectd",
+            "sw_version": env!("CARGO_PKG_VERSION"),
+            "support_url": env!("CARGO_PKG_REPOSITORY"),
+        },
+        "availability_topic": topics.status,
+        "payload_available": "online",
+        "payload_not_available": "offline",
+        "qos": 0,
+        "components": components,
+    });
+    config.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the schemas allow, as Home Assistant publishes them: `DEVICE_DISCOVERY_SCHEMA`, `MQTT_ENTITY_DEVICE_INFO_SCHEMA`
+    /// and `MQTT_ORIGIN_INFO_SCHEMA` in homeassistant/components/mqtt/schemas.py.
+    const DEVICE_DISCOVERY: &[&str] = &[
+        "availability",
+        "availability_mode",
+        "availability_template",
+        "availability_topic",
+        "command_topic",
+        "components",
+        "device",
+        "encoding",
+        "origin",
+        "payload_available",
+        "payload_not_available",
+        "qos",
+        "state_topic",
+    ];
+    const DEVICE: &[&str] = &[
+        "configuration_url",
+        "connections",
+        "hw_version",
+        "identifiers",
+        "manufacturer",
+        "model",
+        "model_id",
+        "name",
+        "serial_number",
+        "suggested_area",
+        "sw_version",
+        "via_device",
+    ];
+    const ORIGIN: &[&str] = &["name", "support_url", "sw_version"];
+    /// `MQTT_ENTITY_COMMON_SCHEMA` there and `MQTT_RO_SCHEMA` in config.py, which every read-only entity has.
+    const ENTITY: &[&str] = &[
+        "availability",
+        "availability_mode",
+        "availability_template",
+        "availability_topic",
+        "enabled_by_default",
+        "encoding",
+        "entity_category",
+        "entity_picture",
+        "icon",
+        "json_attributes_template",
+        "json_attributes_topic",
+        "payload_available",
+        "payload_not_available",
+        "platform",
+        "qos",
+        "state_topic",
+        "unique_id",
+        "value_template",
+    ];
+    /// `_PLATFORM_SCHEMA_BASE` in sensor.py.
+    const SENSOR: &[&str] = &[
+        "device_class",
+        "expire_after",
+        "force_update",
+        "last_reset_value_template",
+        "name",
+        "options",
+        "state_class",
+        "suggested_display_precision",
+        "unit_of_measurement",
+    ];
+    /// `PLATFORM_SCHEMA_MODERN` in binary_sensor.py.
+    const BINARY_SENSOR: &[&str] = &[
+        "device_class",
+        "expire_after",
+        "force_update",
+        "name",
+        "off_delay",
+        "payload_off",
+        "payload_on",
+    ];
+    /// The classes we use, of `SensorDeviceClass` and `BinarySensorDeviceClass`.
+    const SENSOR_CLASSES: &[&str] = &["temperature"];
+    const BINARY_SENSOR_CLASSES: &[&str] = &["occupancy", "problem", "sound"];
+
+    fn sample() -> Value {
+        let payload = payload(
+            "affectd0123456789abcdef",
+            "affectd kitchen",
+            &Topics::under("affectd/kitchen"),
+        );
+        serde_json::from_slice(&payload).unwrap()
+    }
+
+    fn only(object: &Value, allowed: &[&[&str]]) {
+        for key in object.as_object().unwrap().keys() {
+            assert!(
+                allowed.iter().any(|keys| keys.contains(&key.as_str())),
+                "{key} in {object}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_payload_holds_what_the_published_schema_wants_and_nothing_else() {
+        let payload = sample();
+        only(&payload, &[DEVICE_DISCOVERY]);
+        only(&payload["device"], &[DEVICE]);
+        only(&payload["origin"], &[ORIGIN]);
+        assert!(!payload["device"]["identifiers"].as_array().unwrap().is_empty());
+        assert!(payload["origin"]["name"].is_string() && payload["origin"]["support_url"].is_string());
+        let entities = payload["components"].as_object().unwrap();
+        let mut ids = Vec::new();
+        for (key, entity) in entities {
+            let (own, classes) = match entity["platform"].as_str().unwrap() {
+                "sensor" => (SENSOR, SENSOR_CLASSES),
+                "binary_sensor" => (BINARY_SENSOR, BINARY_SENSOR_CLASSES),
+                other => panic!("{other}"),
+            };
+            only(entity, &[ENTITY, own]);
+            for required in ["unique_id", "state_topic", "name", "value_template"] {
+                assert!(entity[required].is_string(), "{required} of {key}");
+            }
+            if let Some(class) = entity["device_class"].as_str() {
+                assert!(classes.contains(&class), "{class}");
+            }
+            let icon = entity["icon"].as_str().unwrap();
+            assert!(icon.starts_with("mdi:") && icon.is_ascii(), "{icon}");
+            assert!(entity["expire_after"].as_u64().unwrap() > 0);
+            ids.push(entity["unique_id"].as_str().unwrap());
+        }
+        let keys: Vec<&String> = entities.keys().collect();
+        assert_eq!(
+            keys,
+            [
+                "arousal",
+                "confidence",
+                "face",
+                "problem",
+                "temperature",
+                "valence",
+                "voice"
+            ]
+        );
+        ids.dedup();
+        assert_eq!(ids.len(), 7);
+    }
+
+    #[test]
+    fn templates_name_fields_that_are_in_the_messages() {
+        let payload = sample();
+        let health = ["temperature_c", "problem"];
+        let estimate = ["valence", "arousal", "confidence", "face", "voice"];
+        for (key, entity) in payload["components"].as_object().unwrap() {
+            let template = entity["value_template"].as_str().unwrap();
+            let field = template.split("value_json.").nth(1).unwrap();
+            let field: String = field.chars().take_while(|c| c.is_alphabetic() || *c == '_').collect();
+            let known: &[&str] = match entity["state_topic"].as_str().unwrap() {
+                "affectd/kitchen/estimate" => &estimate,
+                "affectd/kitchen/health" => &health,
+                other => panic!("{other}"),
+            };
+            assert!(known.contains(&field.as_str()), "{field} of {key}");
+        }
+    }
+
+    #[test]
+    fn the_topic_is_that_of_device_discovery() {
+        insta::assert_snapshot!(topic("homeassistant", "affectd0123456789abcdef"), @"homeassistant/device/affectd0123456789abcdef/config");
+        insta::assert_snapshot!(birth_topic("homeassistant"), @"homeassistant/status");
+    }
+}

@@ -1,0 +1,83 @@
+//! Whom to trust and who to be, for `mqtts://`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::address::{ClientFiles, TlsFiles};
+
+/// Reads the files; the error is one line that names the file.
+pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
+    let roots = match &files.ca {
+        Some(path) => roots_in(path)?,
+        None => system_roots()?,
+    };
+    // Named, since another crate's choice of features could make the default ambiguous.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the cipher suites of both TLS versions")
+        .with_root_certificates(roots);
+    let config = match &files.client {
+        None => config.with_no_client_auth(),
+        Some(ClientFiles { cert, key }) => {
+            let chain = certificates(cert)?;
+            let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| unusable(key, &e, "private key"))?;
+            config.with_client_auth_cert(chain, key_der).map_err(|e| {
+                format!(
+                    "{} and {}: cannot be used together ({e}): give a certificate and its own key",
+                    cert.display(),
+                    key.display()
+                )
+            })?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+fn roots_in(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|e| {
+            format!(
+                "{}: holds an unusable certificate ({e}): replace the file",
+                path.display()
+            )
+        })?;
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    match roots.is_empty() {
+        false => Ok(roots),
+        true => Err("this system trusts no certificates: install ca-certificates, or give ca=/path/to/ca.pem".into()),
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match all {
+        Ok(certificates) if certificates.is_empty() => Err(format!(
+            "{}: holds no certificate: give a PEM file, with BEGIN CERTIFICATE",
+            path.display()
+        )),
+        Ok(certificates) => Ok(certificates),
+        Err(e) => Err(unusable(path, &e, "certificate")),
+    }
+}
+
+fn unusable(path: &Path, error: &rustls::pki_types::pem::Error, what: &str) -> String {
+    use rustls::pki_types::pem::Error;
+    let path = path.display();
+    match error {
+        Error::Io(e) => format!("{path}: cannot be read ({e}): check the path and who may read it"),
+        Error::NoItemsFound => format!("{path}: holds no {what}: give a PEM file"),
+        other => format!("{path}: is broken ({other}): replace it by a PEM file with a {what}"),
+    }
+}

@@ -1,0 +1,169 @@
+//! `affectd monitor` from all it reads, on pipes and in a real terminal.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use affectd::output::wire::{Message, Record};
+
+use crate::mosquitto::{Mosquitto, wait};
+use crate::pty::Pty;
+use crate::{affectd, file};
+
+/// Estimates `from` up to `to`, as a device writes them.
+fn lines(from: u64, to: u64) -> String {
+    let line = |seq: u64| {
+        let t = seq as f64 / 5.0;
+        format!(
+            r#"{{"schema":1,"seq":{seq},"t":{t},"time":null,"valence":0.5,"arousal":-0.25,"confidence":0.8,"modalities":["face"],"face":{{"id":1,"box":[0.1,0.1,0.2,0.2],"score":0.9}},"voice":null,"expression":null,"latency_ms":9}}"#
+        ) + "\n"
+    };
+    (from..=to).map(line).collect()
+}
+
+fn monitor(arguments: &[&str]) -> Child {
+    affectd()
+        .arg("monitor")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The first line a monitor prints that holds `text`; the monitor is ended then.
+fn first_line_with(mut monitor: Child, text: &str) -> String {
+    let mut lines = BufReader::new(monitor.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let line = lines.find(|line| line.contains(text)).expect("it ended early");
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
+    line
+}
+
+#[test]
+fn a_pipe_gives_text_and_a_picture_and_what_is_missing_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("session.svg");
+    let mut monitor = monitor(&["-", "--save", picture.to_str().unwrap()]);
+    let mut stdin = monitor.stdin.take().unwrap();
+    stdin
+        .write_all((lines(1, 5) + "torn li\n" + &lines(8, 10)).as_bytes())
+        .unwrap();
+    drop(stdin);
+    let output = monitor.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 8, "{text}");
+    insta::assert_snapshot!(text.lines().last().unwrap().trim(), @"2.0 s  valence +0.50  arousal -0.25  confidence 0.80  face        missed 2  garbled 1");
+    let picture = std::fs::read_to_string(picture).unwrap();
+    assert!(picture.contains("8 estimates, 2 missed, 1 garbled"), "{picture}");
+}
+
+#[test]
+fn a_source_that_is_not_there_ends_with_code_5_and_one_line() {
+    let output = affectd().args(["monitor", "nothing.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap().trim(), @"affectd: nothing.json: cannot be read (No such file or directory (os error 2)): name a file, a serial:/dev/ttyUSB0 port, an mqtt:// address, or -");
+}
+
+#[test]
+fn a_topic_is_read_from_the_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::open_to_all(folder.path());
+    broker.publish(&["-t", "affectd/hall/estimate", "-r", "-m", lines(7, 7).trim()]);
+    let monitor = monitor(&[&format!("mqtt://127.0.0.1:{}?version=5", broker.port)]);
+    let line = first_line_with(monitor, "valence");
+    assert!(line.contains("1.4 s") && line.contains("+0.50"), "{line}");
+}
+
+#[test]
+fn frames_are_read_from_a_serial_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("tty");
+    let port = Pty::at(&link);
+    let monitor = monitor(&[&format!("serial:{}?wire=frame", link.display())]);
+    let record = |seq| Record {
+        seq,
+        t_ms: 200 * seq,
+        valence: Some(-5000),
+        arousal: Some(2500),
+        confidence: Some(8000),
+        from_face: false,
+        from_voice: true,
+        face: None,
+        voice: None,
+        latency_ms: None,
+    };
+    let heard = AtomicBool::new(false);
+    let line = std::thread::scope(|scope| {
+        // One after another until they are heard: whether the port is open cannot be seen from here.
+        scope.spawn(|| {
+            for seq in (1..).take_while(|_| !heard.load(Ordering::Relaxed)) {
+                let mut frame = vec![0];
+                Message::Estimate(record(seq)).encode(&mut frame);
+                port.say(&frame);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let line = first_line_with(monitor, "valence");
+        heard.store(true, Ordering::Relaxed);
+        line
+    });
+    assert!(
+        line.contains("-0.50") && line.contains("+0.25") && line.contains("voice"),
+        "{line}"
+    );
+}
+
+#[test]
+fn in_a_terminal_it_draws_outlives_changes_of_size_and_leaves_it_clean() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "lines.json", lines(1, 300).as_bytes());
+    let binary = env!("CARGO_BIN_EXE_affectd");
+    // Changes size from outside, as a window would, while the monitor runs in front.
+    let shell = format!(
+        "stty cols 40 rows 12; (sleep 1; stty cols 90 rows 30; sleep 1; stty cols 20 rows 4; sleep 1; stty cols 100 rows 40) < /dev/tty & \
+         AFFECTD_CONFIG=/dev/null exec {binary} monitor {}",
+        path.display()
+    );
+    let mut terminal = Command::new("script")
+        .args(["-qec", &shell, "/dev/null"])
+        .env("TERM", "xterm-256color")
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script is part of every Debian: sudo apt-get install bsdutils");
+    let mut stdin = terminal.stdin.take().unwrap();
+    let mut stdout = terminal.stdout.take().unwrap();
+    let (to, pieces) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = stdout.read(&mut buffer) {
+            let _ = to.send(buffer[..n].to_vec());
+        }
+    });
+    let mut seen = String::new();
+    let take = |seen: &mut String| {
+        pieces
+            .try_iter()
+            .for_each(|piece| *seen += &String::from_utf8_lossy(&piece))
+    };
+    // The small one has the numbers; only a large one has the series; the cursor's way to row 40 is in the largest.
+    for wanted in ["+0.50", "arousal,", "\u{1b}[40;"] {
+        wait(|| {
+            take(&mut seen);
+            seen.contains(wanted).then_some(())
+        });
+    }
+    stdin.write_all(b"q").unwrap();
+    let status = terminal.wait().unwrap();
+    reading.join().unwrap();
+    take(&mut seen);
+    assert_eq!(status.code(), Some(0), "{seen}");
+    // Back on the normal screen, with the cursor.
+    assert!(seen.contains("\u{1b}[?1049l") && seen.contains("\u{1b}[?25h"));
+}

@@ -1,0 +1,196 @@
+//! `affectd-sim`: many affectd without cameras, publishing through the real output into a real broker, and what that costs.
+//!
+//! ```sh
+//! cargo run --release --example affectd-sim -- fleet 1000 60    # devices, seconds: CPU and loss
+//! cargo run --release --example affectd-sim -- outage 600 3     # seconds, how often the broker is killed: loss and order
+//! ```
+
+#[path = "../support/mosquitto.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use the rest")]
+mod mosquitto;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use affectd::daemon::queue::WhenFull;
+use affectd::fusion::{Affect, Estimate};
+use affectd::output::mqtt::{Address, Mqtt};
+use affectd::output::{Output, Service};
+use serde_json::Value;
+
+use mosquitto::{Message, Mosquitto, Reader, free_port};
+
+const PERIOD: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |i: usize| {
+        arguments
+            .get(i)
+            .and_then(|text| text.parse::<u64>().ok())
+            .filter(|n| *n > 0)
+    };
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("AFFECTD_LOG", "warn")).init();
+    match (arguments.first().map(String::as_str), number(1), number(2)) {
+        (Some("fleet"), Some(devices), Some(seconds)) => fleet(devices as usize, seconds),
+        (Some("outage"), Some(seconds), Some(kills)) => outage(seconds, kills),
+        _ => {
+            eprintln!("usage: affectd-sim fleet DEVICES SECONDS | affectd-sim outage SECONDS KILLS");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A device's `seq`th estimate: a mood that goes round.
+fn estimate(seq: u64) -> Estimate {
+    let angle = seq as f32 / 50.0;
+    Estimate {
+        seq,
+        at: PERIOD * seq as u32,
+        affect: Some(Affect {
+            valence: angle.cos(),
+            arousal: angle.sin(),
+            confidence: 0.8,
+        }),
+        from_face: true,
+        from_voice: false,
+        face: None,
+        voice: None,
+    }
+}
+
+fn device(port: u16, name: &str) -> Mqtt {
+    let service = Service {
+        period: PERIOD,
+        when_full: WhenFull::DropOldest,
+        controls: crossbeam_channel::bounded(1).0,
+        dropped: Arc::default(),
+        lost: Arc::default(),
+    };
+    let address = Address::parse(&format!("mqtt://127.0.0.1:{port}?device={name}")).expect("an address");
+    Mqtt::open(&address, &service).expect("no files are needed")
+}
+
+fn seq(message: &Message) -> Option<u64> {
+    serde_json::from_str::<Value>(&message.payload).ok()?["seq"].as_u64()
+}
+
+/// `devices` publish 5 Hz each for `seconds`; one reader gets it all.
+fn fleet(devices: usize, seconds: u64) -> ExitCode {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // One reader for a whole fleet: its queue must not be the limit.
+    let broker = Mosquitto::start(
+        folder.path(),
+        free_port(),
+        "allow_anonymous true\nmax_queued_messages 0",
+    );
+    let reader = Reader::of(&broker, &["affectd/+/estimate"]);
+    let mut fleet: Vec<Mqtt> = (0..devices).map(|n| device(broker.port, &format!("d{n}"))).collect();
+    let ticks = seconds * 5;
+    let counting = std::thread::spawn(move || {
+        let mut next = vec![1; devices];
+        let (mut received, mut lost) = (0u64, 0u64);
+        while next.iter().any(|n| *n <= ticks) {
+            let message = reader.next();
+            let number = message
+                .topic
+                .split('/')
+                .nth(1)
+                .and_then(|d| d[1..].parse::<usize>().ok());
+            let (Some(number), Some(seq)) = (number, seq(&message)) else {
+                continue;
+            };
+            lost += u64::from(seq != next[number]);
+            next[number] = seq + 1;
+            received += 1;
+        }
+        (received, lost)
+    });
+    let began = Instant::now();
+    let (broker_before, own_before) = (processor_time(broker.process_id()), processor_time(std::process::id()));
+    let mut latest = Duration::ZERO;
+    for tick in 1..=ticks {
+        for (n, output) in fleet.iter_mut().enumerate() {
+            // Spread over the period, as devices would be.
+            let due = PERIOD * (tick as u32 - 1) + PERIOD.mul_f64(n as f64 / devices as f64);
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
+            latest = latest.max(began.elapsed().saturating_sub(due));
+            output.write(&estimate(tick)).expect("into memory");
+        }
+    }
+    let (received, lost) = counting.join().expect("it does not panic");
+    let took = began.elapsed().as_secs_f64();
+    let share = |before: Duration, id: u32| (processor_time(id) - before).as_secs_f64() / took * 100.0;
+    println!(
+        "{devices} devices at 5 Hz for {took:.1} s: {received} of {} estimates received, {lost} out of order",
+        devices as u64 * ticks
+    );
+    println!(
+        "processor, of one core: mosquitto {:.1} %, the devices together {:.1} % with the counting; made up to {} ms late",
+        share(broker_before, broker.process_id()),
+        share(own_before, std::process::id()),
+        latest.as_millis()
+    );
+    if lost == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// One device publishes 5 Hz for `seconds` while the broker is killed `kills` times, each time away for a while.
+fn outage(seconds: u64, kills: u64) -> ExitCode {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // A reader that knows its subscription is kept over the kills: what is counted is the device's loss, not the reader's.
+    let settings = format!(
+        "allow_anonymous true\npersistence true\npersistence_location {}/\nqueue_qos0_messages true\nmax_queued_messages 0",
+        folder.path().display()
+    );
+    let mut broker = Mosquitto::start(folder.path(), free_port(), &settings);
+    let reader = Reader::with(&broker, &["affectd/d/estimate"], &["-c", "-i", "reader"]);
+    broker.save();
+    let mut output = device(broker.port, "d");
+    let began = Instant::now();
+    let last = seconds * 5;
+    let killer = std::thread::spawn(move || {
+        for n in 1..=kills {
+            let at = Duration::from_secs(seconds).mul_f64(n as f64 / (kills + 1) as f64);
+            std::thread::sleep(at.saturating_sub(began.elapsed()));
+            broker.kill();
+            println!("{:.1} s: killed", began.elapsed().as_secs_f32());
+            std::thread::sleep(Duration::from_secs(seconds).mul_f64(0.02 * n as f64));
+            broker.restart();
+            println!("{:.1} s: back", began.elapsed().as_secs_f32());
+        }
+        broker
+    });
+    for n in 1..=last {
+        std::thread::sleep((PERIOD * n as u32).saturating_sub(began.elapsed()));
+        output.write(&estimate(n)).expect("into memory");
+    }
+    let broker = killer.join().expect("it does not panic");
+    let seqs: Vec<u64> = reader.until(|m| seq(m) == Some(last)).iter().filter_map(seq).collect();
+    drop((output, broker));
+    let doubled = seqs.windows(2).filter(|pair| pair[1] <= pair[0]).count();
+    let missing = (1..=last).filter(|n| !seqs.contains(n)).count();
+    println!("{last} estimates in {seconds} s: {missing} missing, {doubled} doubled or out of order");
+    if missing + doubled == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// User and system time of a process since its start, from /proc.
+fn processor_time(id: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // The name in parentheses may hold spaces: fields are counted from behind it. 100 ticks a second, on every Linux.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
