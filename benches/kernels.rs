@@ -119,10 +119,14 @@ fn convolution_3x3_in_8_groups(bencher: Bencher, kind: Kind) {
     with_family!(kind, F => run::<F>(bencher));
 }
 
-fn depthwise<F: Family>(bencher: Bencher, window: Window) {
+/// A depthwise convolution after a ReLU (`least` 0), or after what leaves negative values too (-128).
+fn depthwise<F: Family>(bencher: Bencher, window: Window, least: i8) {
     let weights = noise(CHANNELS * window.taps());
-    let op = Depthwise::new::<F>(window, [0, i8::MIN], &weights, &[0; CHANNELS], &[1e-3; CHANNELS]);
-    let input = picture();
+    let op = Depthwise::new::<F>(window, [0, least], &weights, &[0; CHANNELS], &[1e-3; CHANNELS]);
+    let input: Vec<i8> = picture()
+        .into_iter()
+        .map(|q| if least < 0 { q } else { q & 127 })
+        .collect();
     let mut out = vec![0; window.output[0] * window.output[1] * CHANNELS];
     let bencher = bencher.counter(ItemsCount::new(op.macs()));
     bencher.bench_local(|| op.run::<F>(&input, BOUNDS, &mut out));
@@ -130,17 +134,22 @@ fn depthwise<F: Family>(bencher: Bencher, window: Window) {
 
 #[divan::bench(args = Kind::available())]
 fn depthwise_3x3(bencher: Bencher, kind: Kind) {
-    with_family!(kind, F => depthwise::<F>(bencher, square(3, 1)));
+    with_family!(kind, F => depthwise::<F>(bencher, square(3, 1), -128));
 }
 
 #[divan::bench(args = Kind::available())]
-fn depthwise_3x3_stride_2(bencher: Bencher, kind: Kind) {
-    with_family!(kind, F => depthwise::<F>(bencher, square(3, 2)));
+fn depthwise_3x3_after_relu(bencher: Bencher, kind: Kind) {
+    with_family!(kind, F => depthwise::<F>(bencher, square(3, 1), 0));
 }
 
 #[divan::bench(args = Kind::available())]
-fn depthwise_5x5(bencher: Bencher, kind: Kind) {
-    with_family!(kind, F => depthwise::<F>(bencher, square(5, 1)));
+fn depthwise_3x3_stride_2_after_relu(bencher: Bencher, kind: Kind) {
+    with_family!(kind, F => depthwise::<F>(bencher, square(3, 2), 0));
+}
+
+#[divan::bench(args = Kind::available())]
+fn depthwise_5x5_after_relu(bencher: Bencher, kind: Kind) {
+    with_family!(kind, F => depthwise::<F>(bencher, square(5, 1), 0));
 }
 
 #[divan::bench(args = Kind::available())]
