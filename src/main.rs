@@ -43,6 +43,18 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             let config = load(&common, &input.over(common.overrides()))?;
             cli::check::check(&config)
         }
+        Command::Devices { common, json } => {
+            let config = load(&common, &common.overrides())?;
+            cli::devices::print(&config, json);
+            Ok(())
+        }
+        Command::Record {
+            common, file, max_mb, ..
+        } => {
+            let config = load(&common, &common.overrides())?;
+            let stop = stop_on_signals()?;
+            cli::record::record(&config, &file, max_mb, &stop)
+        }
         Command::Bench {
             common,
             model,

@@ -3,8 +3,11 @@
 //! A [`VideoSource`] and an [`AudioSource`] are pulled by a thread each and hand over data stamped with the time it was
 //! captured, on the source's own clock. Nothing behind them can tell a file from a device.
 
+pub mod camera;
 pub mod clip;
 pub mod luma;
+pub mod microphone;
+pub mod monotonic;
 pub mod paced;
 pub mod pcm;
 pub mod resample;
@@ -79,6 +82,12 @@ pub enum CaptureError {
     /// The source cannot be used at all; trying again will not help. The text names the thing, the reason and the mend.
     #[error("{0}")]
     Unusable(String),
+    /// A device that is not there, or not to be opened for now: trying again may help.
+    #[error("{0}")]
+    Lost(String),
+    /// A device that is open, but nothing comes from it: opening it afresh may help.
+    #[error("{0}")]
+    Stalled(String),
     /// The source stopped early, but what came before is good: a clip that is cut off, say.
     #[error("{0}")]
     CutShort(String),

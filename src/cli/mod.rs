@@ -2,7 +2,9 @@
 
 pub mod bench;
 pub mod check;
+pub mod devices;
 pub mod model;
+pub mod record;
 
 use std::path::PathBuf;
 
@@ -43,12 +45,36 @@ pub enum Command {
         #[arg(long, value_name = "SPEC")]
         output: Vec<String>,
     },
-    /// Say whether configuration, models, clip and outputs would work, and what would mend them
+    /// Say whether configuration, models, devices or clip, and outputs would work, and what would mend them
+    ///
+    /// Camera and microphone are watched for two seconds.
     Check {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         input: Input,
+    },
+    /// List cameras, microphones and serial ports, and which of them `auto` takes
+    Devices {
+        #[command(flatten)]
+        common: Common,
+        /// One JSON object instead of a list
+        #[arg(long)]
+        json: bool,
+    },
+    /// Record camera and microphone to a clip that `run --input` replays
+    Record {
+        #[command(flatten)]
+        common: Common,
+        /// The clip, which must not exist yet
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Everybody who will be seen or heard has agreed to it
+        #[arg(long, required = true)]
+        i_have_consent: bool,
+        /// Stop when the clip is this large
+        #[arg(long, value_name = "MB", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+        max_mb: u64,
     },
     /// Measure how fast the graphs run on this machine, one thread
     ///

@@ -9,6 +9,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::capture::camera::negotiate::Wish;
+use crate::capture::camera::{self, CameraSettings};
+use crate::capture::microphone::{self, MicrophoneSettings};
 use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::output::OutputSpec;
@@ -35,7 +38,14 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     Clip { path: PathBuf, pace: Pace },
-    Devices,
+    Devices(DeviceSettings),
+}
+
+/// A camera, a microphone, or both.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceSettings {
+    pub camera: Option<CameraSettings>,
+    pub microphone: Option<MicrophoneSettings>,
 }
 
 /// How a clip is played.
@@ -70,9 +80,26 @@ pub enum ConfigError {
 struct RawConfig {
     models: Option<PathBuf>,
     output: Option<Vec<String>>,
+    camera: RawCamera,
+    microphone: RawMicrophone,
     input: RawInput,
     face: RawFace,
     estimate: RawEstimate,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawCamera {
+    device: Option<String>,
+    width: Option<u32>,
+    height: Option<u32>,
+    rate_hz: Option<f32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMicrophone {
+    device: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -166,7 +193,7 @@ fn read_variable(name: &str, value: &str) -> Result<Table, ConfigError> {
     let key = name.trim_start_matches("AFFECTD_").to_lowercase();
     let parsed = match key.as_str() {
         "output" => Value::Array(value.split(',').map(|s| Value::String(s.trim().into())).collect()),
-        "models" | "input_clip" => Value::String(value.into()),
+        "models" | "input_clip" | "camera_device" | "microphone_device" => Value::String(value.into()),
         _ => toml::from_str::<Table>(&format!("v = {value}"))
             .ok()
             .and_then(|mut t| t.remove("v"))
@@ -230,12 +257,13 @@ impl Overrides {
 
 impl RawConfig {
     fn validate(self) -> Result<Config, ConfigError> {
+        let devices = devices(self.camera, self.microphone)?;
         let source = match (self.input.clip, self.input.realtime.unwrap_or(false)) {
             (Some(path), realtime) => Source::Clip {
                 path,
                 pace: if realtime { Pace::Realtime } else { Pace::Replay },
             },
-            (None, false) => Source::Devices,
+            (None, false) => Source::Devices(devices),
             (None, true) => {
                 return Err(ConfigError::OutOfRange {
                     key: "input.realtime",
@@ -276,6 +304,44 @@ fn in_range(key: &'static str, value: f32, min: f32, max: f32) -> Result<f32, Co
         key,
         value: value.to_string(),
         reason: format!("must be from {min} to {max}"),
+    })
+}
+
+fn devices(camera: RawCamera, microphone: RawMicrophone) -> Result<DeviceSettings, ConfigError> {
+    let pixels = |key, value: Option<u32>, default| match value.unwrap_or(default) {
+        value @ 64..=7680 => Ok(value),
+        other => Err(ConfigError::OutOfRange {
+            key,
+            value: other.to_string(),
+            reason: "must be from 64 to 7680".into(),
+        }),
+    };
+    let usual = Wish::default();
+    let wish = Wish {
+        width: pixels("camera.width", camera.width, usual.width)?,
+        height: pixels("camera.height", camera.height, usual.height)?,
+        rate_hz: in_range("camera.rate_hz", camera.rate_hz.unwrap_or(usual.rate_hz), 1.0, 120.0)?,
+    };
+    let camera = match camera.device.as_deref() {
+        Some("off") => None,
+        None | Some("auto") => Some(camera::Choice::Auto),
+        Some(path) => Some(camera::Choice::Path(path.into())),
+    };
+    let microphone = match microphone.device.as_deref() {
+        Some("off") => None,
+        None | Some("auto") => Some(microphone::Choice::Auto),
+        Some(name) => Some(microphone::Choice::Name(name.into())),
+    };
+    if camera.is_none() && microphone.is_none() {
+        return Err(ConfigError::OutOfRange {
+            key: "microphone.device",
+            value: "\"off\"".into(),
+            reason: "and camera.device is off, too: at least one must be on".into(),
+        });
+    }
+    Ok(DeviceSettings {
+        camera: camera.map(|device| CameraSettings { device, wish }),
+        microphone: microphone.map(|device| MicrophoneSettings { device }),
     })
 }
 

@@ -38,9 +38,44 @@ fn flags_go_over_the_environment_which_goes_over_the_file() {
 #[test]
 fn nothing_said_means_devices_at_five_estimates_a_second_on_stdout() {
     let config = load("", &[], Overrides::default()).unwrap();
-    assert_eq!(config.source, Source::Devices);
+    let Source::Devices(devices) = config.source else {
+        panic!("no clip was given");
+    };
+    let camera = devices.camera.unwrap();
+    assert_eq!(camera.device, camera::Choice::Auto);
+    assert_eq!(
+        (camera.wish.width, camera.wish.height, camera.wish.rate_hz),
+        (640, 480, 30.0)
+    );
+    assert_eq!(devices.microphone.unwrap().device, microphone::Choice::Auto);
     assert_eq!(config.fusion.period, Duration::from_millis(200));
     assert_eq!(config.outputs, ["stdout".parse().unwrap()]);
+}
+
+#[test]
+fn devices_are_named_found_or_left_off() {
+    let vars = [
+        ("AFFECTD_CAMERA_DEVICE", "/dev/video2"),
+        ("AFFECTD_MICROPHONE_DEVICE", "hw:CARD=Device"),
+    ];
+    let named = load(
+        "[camera]\ndevice = \"auto\"\nrate_hz = 15\n",
+        &vars,
+        Overrides::default(),
+    )
+    .unwrap();
+    let Source::Devices(devices) = named.source else {
+        panic!("no clip was given");
+    };
+    let camera = devices.camera.unwrap();
+    assert_eq!(camera.device, camera::Choice::Path("/dev/video2".into()));
+    assert_eq!(camera.wish.rate_hz, 15.0);
+    assert_eq!(
+        devices.microphone.unwrap().device,
+        microphone::Choice::Name("hw:CARD=Device".into())
+    );
+    let deaf = load("[microphone]\ndevice = \"off\"\n", &[], Overrides::default()).unwrap();
+    assert!(matches!(deaf.source, Source::Devices(devices) if devices.microphone.is_none()));
 }
 
 #[test]
@@ -56,6 +91,8 @@ fn values_that_cannot_work_are_refused_with_what_would() {
     let error = |file: &str| load(file, &[], Overrides::default()).unwrap_err();
     insta::assert_snapshot!(error("[face]\nrate_hz = 0\n"), @"face.rate_hz = 0: must be from 1 to 60");
     insta::assert_snapshot!(error("[face]\nmin_score = nan\n"), @"face.min_score = NaN: must be from 0.1 to 1");
+    insta::assert_snapshot!(error("[camera]\nwidth = 0\n"), @"camera.width = 0: must be from 64 to 7680");
+    insta::assert_snapshot!(error("[camera]\ndevice = \"off\"\n[microphone]\ndevice = \"off\"\n"), @r#"microphone.device = "off": and camera.device is off, too: at least one must be on"#);
     insta::assert_snapshot!(error("[estimate]\nrate_hz = 7\n"), @"estimate.rate_hz = 7: must be 2.5, 5 or 10");
     insta::assert_snapshot!(error("output = []\n"), @r#"output = []: needs at least one output, "stdout" say"#);
     insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker"#);

@@ -1,14 +1,26 @@
 //! What the threads count. Every number only grows; reading them disturbs nobody.
 
 use std::fmt;
-use std::sync::Arc;
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::capture::camera::CameraFaults;
+use crate::capture::microphone::MicrophoneFaults;
+
+use super::latency::Latency;
+
 #[derive(Debug, Default)]
 pub struct Health {
+    pub camera: SourceHealth,
+    pub microphone: SourceHealth,
+    pub camera_faults: CameraFaults,
+    pub microphone_faults: MicrophoneFaults,
+    /// Pictures looked at a second, at most, in thousandths.
+    pub face_rate_mhz: AtomicU64,
     /// Pictures that came from the source.
     pub pictures: AtomicU64,
     /// Pictures dropped because a newer one came before anybody looked.
@@ -29,32 +41,73 @@ pub struct Health {
     pub estimates_dropped: Arc<AtomicU64>,
     /// Times an output lost what it writes to, a port or a disk, or did not find it.
     pub outputs_lost: Arc<AtomicU64>,
+    /// Ticks left out since the process stood still for longer than a tick is worth making up for.
+    pub ticks_missed: AtomicU64,
+    /// From capture to having been written.
+    pub latency: Latency,
+}
+
+/// A source's state, and what is wrong if something is.
+#[derive(Debug)]
+pub struct SourceHealth(pub(super) Mutex<(SourceState, Option<String>)>);
+
+impl Default for SourceHealth {
+    fn default() -> SourceHealth {
+        SourceHealth(Mutex::new((SourceState::Off, None)))
+    }
 }
 
 impl Health {
     /// The record as of now.
     pub fn report(&self, uptime: Duration) -> HealthReport {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let problems = [("camera", &self.camera), ("microphone", &self.microphone)];
+        let problems: Vec<String> = problems
+            .iter()
+            .filter_map(|(what, source)| source.problem().map(|why| format!("{what} {}: {why}", source.get())))
+            .collect();
         HealthReport {
             schema: 1,
             uptime_s: uptime.as_secs(),
-            camera: SourceState::Running,
-            microphone: SourceState::Running,
+            camera: self.camera.get(),
+            microphone: self.microphone.get(),
+            face_rate_hz: get(&self.face_rate_mhz) as f32 / 1000.0,
             pictures: get(&self.pictures),
-            pictures_skipped: get(&self.pictures_skipped),
+            pictures_skipped: get(&self.pictures_skipped) + get(&self.camera_faults.passed_over),
             pictures_broken: get(&self.pictures_broken),
+            pictures_lied: get(&self.camera_faults.lied),
+            pictures_missed: get(&self.camera_faults.missed),
             faces: get(&self.faces),
+            xruns: get(&self.microphone_faults.xruns),
             chunks_lost: get(&self.chunks_lost),
             estimates: get(&self.estimates),
             estimates_dropped: get(&self.estimates_dropped),
-            temperature_c: None,
-            problem: None,
+            ticks_missed: get(&self.ticks_missed),
+            latency_p50_ms: self.latency.quantile_ms(0.5),
+            latency_p99_ms: self.latency.quantile_ms(0.99),
+            temperature_c: temperature_c(),
+            problem: (!problems.is_empty()).then(|| problems.join("; ")),
         }
     }
 }
 
+/// The hottest of the kernel's thermal zones: on boards they are all of the one chip.
+pub fn temperature_c() -> Option<f32> {
+    let zones = fs::read_dir("/sys/class/thermal").ok()?.flatten();
+    let read = |zone: fs::DirEntry| {
+        let text = fs::read_to_string(zone.path().join("temp")).ok()?;
+        let thousandths: f32 = text.trim().parse().ok()?;
+        Some(thousandths / 1000.0)
+    };
+    // Sensors that are switched off say nonsense.
+    zones
+        .filter_map(read)
+        .filter(|t| (-40.0..150.0).contains(t))
+        .max_by(f32::total_cmp)
+}
+
 /// A device or clip, as the health record tells of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
     /// Being opened, nothing captured yet.
@@ -65,24 +118,49 @@ pub enum SourceState {
     /// Not there, or not to be opened for now.
     Absent,
     /// Not wanted, or a clip that has ended.
+    #[default]
     Off,
+}
+
+impl fmt::Display for SourceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SourceState::Starting => "starting",
+            SourceState::Running => "running",
+            SourceState::Stalled => "stalled",
+            SourceState::Absent => "absent",
+            SourceState::Off => "off",
+        })
+    }
 }
 
 /// The health record: one JSON object, on request and every 30 s where an output carries it. Counters are totals since
 /// the start.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize)]
 pub struct HealthReport {
     pub schema: u8,
     pub uptime_s: u64,
     pub camera: SourceState,
     pub microphone: SourceState,
+    /// Pictures looked at a second, at most: less than configured while the board is too busy or too hot.
+    pub face_rate_hz: f32,
     pub pictures: u64,
     pub pictures_skipped: u64,
     pub pictures_broken: u64,
+    /// Pictures that were not what the camera's driver said, and pictures it had no room for.
+    pub pictures_lied: u64,
+    pub pictures_missed: u64,
     pub faces: u64,
+    /// Times the microphone's buffer overran.
+    pub xruns: u64,
     pub chunks_lost: u64,
     pub estimates: u64,
     pub estimates_dropped: u64,
+    /// Ticks left out since the process stood still.
+    pub ticks_missed: u64,
+    /// From capture to having been written, since the start; null before the first estimate.
+    pub latency_p50_ms: Option<u32>,
+    pub latency_p99_ms: Option<u32>,
     /// Of the processor, where the kernel tells.
     pub temperature_c: Option<f32>,
     /// What is wrong, in words; null when nothing is.
@@ -109,6 +187,10 @@ impl fmt::Display for Health {
         )?;
         for (counter, what) in [
             (&self.pictures_broken, "pictures broken"),
+            (&*self.camera_faults.lied, "pictures not what the driver said"),
+            (&*self.camera_faults.missed, "pictures missed by the driver"),
+            (&*self.microphone_faults.xruns, "overruns"),
+            (&self.ticks_missed, "ticks missed"),
             (&*self.pictures_skipped, "pictures skipped"),
             (&*self.chunks_lost, "runs of sound lost"),
             (&*self.estimates_dropped, "estimates dropped"),
@@ -117,6 +199,9 @@ impl fmt::Display for Health {
             if get(counter) > 0 {
                 write!(f, "; {} {what}", get(counter))?;
             }
+        }
+        if let (Some(half), Some(most)) = (self.latency.quantile_ms(0.5), self.latency.quantile_ms(0.99)) {
+            write!(f, "; latency {half} ms, 99 % within {most} ms")?;
         }
         Ok(())
     }
@@ -132,5 +217,22 @@ mod tests {
         insta::assert_snapshot!(health.to_string(), @"0 estimates; 0 pictures, 0 looked at, 0 with a face, 0 detections");
         count(&health.pictures_broken);
         insta::assert_snapshot!(health.to_string(), @"0 estimates; 0 pictures, 0 looked at, 0 with a face, 0 detections; 1 pictures broken");
+        health.latency.record(Duration::from_millis(17));
+        assert!(health.to_string().ends_with("; latency 17 ms, 99 % within 17 ms"));
+    }
+
+    #[test]
+    fn the_record_says_what_each_source_does_and_what_is_wrong() {
+        let health = Health::default();
+        health.camera.set(
+            SourceState::Stalled,
+            Some("/dev/video0: sent no picture for 1.0 s".into()),
+        );
+        health.microphone.set(SourceState::Running, None);
+        let report = HealthReport {
+            temperature_c: Some(51.5),
+            ..health.report(Duration::from_secs(3600))
+        };
+        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","face_rate_hz":0.0,"pictures":0,"pictures_skipped":0,"pictures_broken":0,"pictures_lied":0,"pictures_missed":0,"faces":0,"xruns":0,"chunks_lost":0,"estimates":0,"estimates_dropped":0,"ticks_missed":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"problem":"camera stalled: /dev/video0: sent no picture for 1.0 s"}"#);
     }
 }

@@ -13,8 +13,11 @@ pub mod control;
 pub mod crew;
 pub mod feed;
 pub mod health;
+pub mod latency;
 pub mod outlets;
+pub mod pressure;
 pub mod queue;
+pub mod supervise;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,7 +26,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 
+use crate::capture::camera::{Camera, CameraSettings};
 use crate::capture::clip::Clip;
+use crate::capture::microphone::{Microphone, MicrophoneSettings};
 use crate::capture::paced::Paced;
 use crate::capture::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSource};
 use crate::config::{Config, Pace, Source};
@@ -35,9 +40,11 @@ use crate::model::{Bundle, ModelError};
 use control::Control;
 use crew::Crew;
 use feed::{Event, Feed, Seen};
-use health::{Health, count};
+use health::{Health, SourceHealth, SourceState, count, temperature_c};
 use outlets::{Outlets, Taps};
+use pressure::Pressure;
 use queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
+use supervise::Keeper;
 
 /// Pictures on their way to the `face` thread when nothing may be lost. By the clock it is one: the newest.
 const PICTURES_AHEAD: usize = 4;
@@ -46,19 +53,15 @@ const CHUNKS_AHEAD: usize = 64;
 const SEEN_AHEAD: usize = 16;
 /// By the clock, a tick waits this long for what was captured just before it: a period of sound and the work on a picture.
 const LAG: Duration = Duration::from_millis(40);
+/// Ticks later than this are left out: after the process stood still, nobody wants to hear what it missed.
+const LATEST: Duration = Duration::from_secs(1);
 
 /// Runs until the source ends, every reader has gone, or `stop` is set.
 pub fn run(config: &Config, stop: &AtomicBool) -> Result<(), Failure> {
     let started = Instant::now();
-    let Source::Clip { path, pace } = &config.source else {
-        return Err(Failure::Source(
-            "no camera or microphone can be opened: this version reads clips only, give one with --input CLIP".into(),
-        ));
-    };
     let bundle = Bundle::open(config.models.as_deref())?;
-    let clip = Clip::open(path).map_err(|e| Failure::Source(e.to_string()))?;
-    info!("{}", clip.description);
-    let (face, fusion) = load(config, &bundle, clip.video.is_some())?;
+    let (sources, pace) = Sources::of(&config.source)?;
+    let (face, fusion) = load(config, &bundle, sources.pictures.is_some())?;
     info!(
         "models: {} {} from {}, loaded in {} ms",
         bundle.manifest().name,
@@ -68,16 +71,56 @@ pub fn run(config: &Config, stop: &AtomicBool) -> Result<(), Failure> {
     );
 
     let health = Health::default();
-    let outlets = Outlets::open(&config.outputs, config.fusion.period, when_full(*pace), &health)?;
+    let outlets = Outlets::open(&config.outputs, config.fusion.period, when_full(pace), &health)?;
     let pipeline = Pipeline {
         epoch: Instant::now(),
-        pace: *pace,
+        pace,
         health: &health,
         stop,
     };
-    let outcome = pipeline.run(outlets, clip, face, fusion);
+    let outcome = pipeline.run(outlets, sources, face, fusion);
     info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
     outcome
+}
+
+/// Where pictures and sound come from; `None` for what there is none of.
+struct Sources {
+    pictures: Option<Pictures>,
+    sound: Option<Sound>,
+}
+
+enum Pictures {
+    Clip(Box<dyn VideoSource>),
+    Camera(CameraSettings),
+}
+
+enum Sound {
+    Clip(Box<dyn AudioSource>),
+    Microphone(MicrophoneSettings),
+}
+
+impl Sources {
+    /// Opens a clip. Devices are opened by the threads that own them, which also wait for them.
+    fn of(source: &Source) -> Result<(Sources, Pace), Failure> {
+        match source {
+            Source::Clip { path, pace } => {
+                let clip = Clip::open(path).map_err(|e| Failure::Source(e.to_string()))?;
+                info!("{}", clip.description);
+                let sources = Sources {
+                    pictures: clip.video.map(Pictures::Clip),
+                    sound: clip.audio.map(Sound::Clip),
+                };
+                Ok((sources, *pace))
+            }
+            Source::Devices(devices) => {
+                let sources = Sources {
+                    pictures: devices.camera.clone().map(Pictures::Camera),
+                    sound: devices.microphone.clone().map(Sound::Microphone),
+                };
+                Ok((sources, Pace::Realtime))
+            }
+        }
+    }
 }
 
 /// Loads the stages side by side: they are what a start waits for.
@@ -109,26 +152,30 @@ struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    fn run(&self, outlets: Outlets, clip: Clip, face: Option<FaceStage>, fusion: FusionStage) -> Result<(), Failure> {
+    fn run(
+        &self,
+        outlets: Outlets,
+        sources: Sources,
+        face: Option<FaceStage>,
+        fusion: FusionStage,
+    ) -> Result<(), Failure> {
         let crew = Crew::new(self.stop);
         let health = self.health;
         thread::scope(|scope| {
             let mut feed = (None, None);
-            if let (Some(source), Some(stage)) = (clip.video, face) {
+            if let (Some(source), Some(stage)) = (sources.pictures, face) {
                 let ahead = match self.pace {
                     Pace::Replay => PICTURES_AHEAD,
                     Pace::Realtime => 1,
                 };
                 let (frames, to_face) = queue(ahead, when_full(self.pace), &health.pictures_skipped);
                 let (seen, from_face) = queue(SEEN_AHEAD, WhenFull::Wait, &Default::default());
-                let source = self.video(source);
                 crew.start(scope, "camera", move || self.camera(source, frames));
                 crew.start(scope, "face", move || self.face(stage, to_face, seen));
                 feed.0 = Some(from_face);
             }
-            if let Some(source) = clip.audio {
+            if let Some(source) = sources.sound {
                 let (chunks, heard) = queue(CHUNKS_AHEAD, when_full(self.pace), &health.chunks_lost);
-                let source = self.audio(source);
                 crew.start(scope, "microphone", move || self.microphone(source, chunks));
                 feed.1 = Some(heard);
             }
@@ -153,23 +200,68 @@ impl Pipeline<'_> {
         }
     }
 
-    fn camera(&self, mut source: Box<dyn VideoSource>, frames: QueueWriter<VideoFrame>) -> Result<(), Failure> {
-        while let Some(frame) = self.next(source.next_frame())? {
+    fn camera(&self, source: Pictures, frames: QueueWriter<VideoFrame>) -> Result<(), Failure> {
+        let put = |frame| {
             count(&self.health.pictures);
-            if frames.put(frame) == Err(Gone) {
-                break;
+            frames.put(frame)
+        };
+        match source {
+            Pictures::Clip(source) => {
+                let mut source = self.video(source);
+                self.play(&self.health.camera, || source.next_frame(), put)
+            }
+            Pictures::Camera(settings) => {
+                let open = || Camera::open(&settings, self.epoch, &self.health.camera_faults);
+                self.keeper("camera", &self.health.camera)
+                    .keep(open, Camera::description, Camera::next_frame, put)
             }
         }
-        Ok(())
     }
 
-    fn microphone(&self, mut source: Box<dyn AudioSource>, chunks: QueueWriter<AudioChunk>) -> Result<(), Failure> {
-        while let Some(chunk) = self.next(source.next_chunk())? {
+    fn microphone(&self, source: Sound, chunks: QueueWriter<AudioChunk>) -> Result<(), Failure> {
+        let put = |chunk| {
             count(&self.health.chunks);
-            if chunks.put(chunk) == Err(Gone) {
+            chunks.put(chunk)
+        };
+        match source {
+            Sound::Clip(source) => {
+                let mut source = self.audio(source);
+                self.play(&self.health.microphone, || source.next_chunk(), put)
+            }
+            Sound::Microphone(settings) => {
+                let open = || Microphone::open(&settings, self.epoch, &self.health.microphone_faults);
+                self.keeper("microphone", &self.health.microphone).keep(
+                    open,
+                    Microphone::description,
+                    Microphone::next_chunk,
+                    put,
+                )
+            }
+        }
+    }
+
+    fn keeper<'a>(&'a self, what: &'static str, state: &'a SourceHealth) -> Keeper<'a> {
+        Keeper {
+            what,
+            state,
+            stop: self.stop,
+        }
+    }
+
+    /// Plays a track of a clip to its end.
+    fn play<T>(
+        &self,
+        state: &SourceHealth,
+        mut next: impl FnMut() -> Result<Option<T>, CaptureError>,
+        put: impl Fn(T) -> Result<(), Gone>,
+    ) -> Result<(), Failure> {
+        state.set(SourceState::Running, None);
+        while let Some(item) = self.next(next())? {
+            if put(item) == Err(Gone) {
                 break;
             }
         }
+        state.set(SourceState::Off, None);
         Ok(())
     }
 
@@ -182,7 +274,9 @@ impl Pipeline<'_> {
                 warn!("{why}");
                 Ok(None)
             }
-            Err(CaptureError::Unusable(why)) => Err(Failure::Source(why)),
+            Err(CaptureError::Unusable(why) | CaptureError::Lost(why) | CaptureError::Stalled(why)) => {
+                Err(Failure::Source(why))
+            }
         }
     }
 
@@ -192,9 +286,27 @@ impl Pipeline<'_> {
         frames: QueueReader<VideoFrame>,
         seen: QueueWriter<Seen>,
     ) -> Result<(), Failure> {
+        let rate_hz = stage.rate_hz();
+        let mut pressure = Pressure::new(Instant::now());
+        let set = |rate_hz: f32| {
+            self.health
+                .face_rate_mhz
+                .store((rate_hz * 1000.0) as u64, Ordering::Relaxed)
+        };
+        set(rate_hz);
         for frame in frames.iter() {
-            let at = frame.at;
+            let (at, began) = (frame.at, Instant::now());
             let look = stage.look(frame)?;
+            let now = Instant::now();
+            // A replayed clip is meant to keep the stage busy.
+            if self.pace == Pace::Realtime
+                && let Some(change) = pressure.worked(now - began, now, temperature_c)
+            {
+                let rate_hz = (rate_hz * change.share).max(1.0);
+                warn!("face: looks at {rate_hz} pictures a second from now on, {}", change.why);
+                stage.set_rate_hz(rate_hz);
+                set(rate_hz);
+            }
             match &look {
                 Look::PassedOver => count(&self.health.pictures_passed_over),
                 Look::Broken(why) => {
@@ -228,7 +340,9 @@ impl Pipeline<'_> {
         taps: Taps,
         controls: Receiver<Control>,
     ) -> Result<(), Failure> {
-        for tick in 1.. {
+        let mut tick = 0;
+        loop {
+            tick = self.tick_after(tick, &stage);
             let time = stage.time_of(tick);
             while let Some(event) = match self.pace {
                 Pace::Replay => feed.next_up_to(time),
@@ -258,6 +372,23 @@ impl Pipeline<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The next tick; by the clock, the next that is worth it.
+    fn tick_after(&self, tick: u64, stage: &FusionStage) -> u64 {
+        let next = tick + 1;
+        let due = self.epoch + stage.time_of(next) + LAG;
+        let late = Instant::now().saturating_duration_since(due);
+        if self.pace == Pace::Replay || late <= LATEST {
+            return next;
+        }
+        let missed = (late.as_secs_f64() / stage.time_of(1).as_secs_f64()) as u64;
+        self.health.ticks_missed.fetch_add(missed, Ordering::Relaxed);
+        warn!(
+            "stood still for {:.1} s: {missed} estimates are left out",
+            late.as_secs_f32()
+        );
+        next + missed
     }
 }
 

@@ -18,6 +18,7 @@ use crate::output::{Output, OutputError, OutputSpec, Service};
 use super::control::Control;
 use super::crew::Crew;
 use super::health::{Health, HealthReport};
+use super::latency::Latency;
 use super::queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
 
 /// Items on their way to an output.
@@ -91,9 +92,10 @@ impl Outlets {
         for outlet in self.outlets {
             let (writer, reader) = queue(AHEAD, self.service.when_full, &self.service.dropped);
             let running = Arc::clone(&running);
+            let latency = &health.latency;
             let name = format!("output-{}", outlet.spec.kind());
             crew.start(scope, &name, move || {
-                outlet.run(&reader, &running, crew);
+                outlet.run(&reader, latency, &running, crew);
                 Ok(())
             });
             queues.push(writer);
@@ -145,8 +147,8 @@ fn tell_health(health: &Health, queues: &[QueueWriter<Item>], ended: &Receiver<(
 
 impl Outlet {
     /// One output's thread: writes until there is nothing more, nobody reads, or it cannot go on.
-    fn run(mut self, items: &QueueReader<Item>, running: &AtomicUsize, crew: &Crew<'_>) {
-        let result = serve(&mut *self.output, items);
+    fn run(mut self, items: &QueueReader<Item>, latency: &Latency, running: &AtomicUsize, crew: &Crew<'_>) {
+        let result = serve(&mut *self.output, items, latency);
         let others = running.fetch_sub(1, Ordering::Relaxed) - 1;
         match result {
             Ok(()) => {}
@@ -161,14 +163,19 @@ impl Outlet {
     }
 }
 
-fn serve(output: &mut dyn Output, items: &QueueReader<Item>) -> Result<(), OutputError> {
+fn serve(output: &mut dyn Output, items: &QueueReader<Item>, latency: &Latency) -> Result<(), OutputError> {
     loop {
         let item = match output.tend_every() {
             None => items.recv().map_err(RecvTimeoutError::from),
             Some(pause) => items.recv_timeout(pause),
         };
         match item {
-            Ok(Item::Estimate(estimate)) => output.write(&estimate)?,
+            Ok(Item::Estimate(estimate)) => {
+                output.write(&estimate)?;
+                if let Some(captured) = estimate.captured() {
+                    latency.record(captured.elapsed());
+                }
+            }
             Ok(Item::Health(report)) => output.health(&report)?,
             Err(RecvTimeoutError::Timeout) => output.tend()?,
             Err(RecvTimeoutError::Disconnected) => return output.finish(),

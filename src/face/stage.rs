@@ -79,6 +79,16 @@ impl FaceStage {
         })
     }
 
+    /// Pictures looked at a second, at most.
+    pub fn rate_hz(&self) -> f32 {
+        self.settings.rate_hz
+    }
+
+    /// Looks at this many pictures a second from now on, at most.
+    pub fn set_rate_hz(&mut self, rate_hz: f32) {
+        self.settings.rate_hz = rate_hz;
+    }
+
     /// How often the detector has run.
     pub fn detections(&self) -> u64 {
         self.detections

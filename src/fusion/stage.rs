@@ -1,6 +1,6 @@
 //! The `fusion` thread's work: observations in, one [`Estimate`] a tick out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::capture::AudioChunk;
 use crate::face::FaceObservation;
@@ -35,6 +35,14 @@ pub struct Estimate {
     pub from_voice: bool,
     pub face: Option<FaceObservation>,
     pub voice: Option<VoiceObservation>,
+}
+
+impl Estimate {
+    /// When the newest of what it rests on was captured.
+    pub fn captured(&self) -> Option<Instant> {
+        let voice = self.voice.as_ref().map(|voice| voice.captured);
+        self.face.map(|face| face.captured).max(voice)
+    }
 }
 
 pub struct FusionStage {

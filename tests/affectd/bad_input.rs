@@ -1,5 +1,8 @@
 //! What is wrong is said in one line: the thing, the reason, the mend.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use super::matroska::make_clip;
 use super::{Replay, affectd, demo, file};
 
@@ -62,11 +65,82 @@ fn a_mistyped_flag_is_a_usage_error() {
 }
 
 #[test]
-fn without_a_clip_it_says_that_one_is_needed() {
-    let output = affectd().arg("run").output().unwrap();
-    assert_eq!(output.status.code(), Some(3));
+fn what_can_never_be_a_camera_or_a_microphone_ends_it() {
+    let error = |variable: &str, device: &str| {
+        let mut run = affectd();
+        // The other one stays off: whether this machine has any must not matter.
+        for other in ["AFFECTD_CAMERA_DEVICE", "AFFECTD_MICROPHONE_DEVICE"] {
+            run.env(other, "off");
+        }
+        let output = run.env(variable, device).arg("run").output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        let log = String::from_utf8(output.stderr).unwrap();
+        log.lines().last().unwrap_or_default().to_owned()
+    };
+    insta::assert_snapshot!(error("AFFECTD_CAMERA_DEVICE", "/dev/null"), @"affectd: /dev/null: is no camera: `affectd devices` lists the cameras there are");
+    insta::assert_snapshot!(error("AFFECTD_MICROPHONE_DEVICE", "telegraph"), @"affectd: telegraph: ALSA knows no such device: `affectd devices` lists the microphones there are");
+}
+
+#[test]
+fn a_camera_that_is_not_there_is_waited_for_and_lines_come_meanwhile() {
+    let mut child = affectd()
+        .arg("run")
+        .env("AFFECTD_CAMERA_DEVICE", "/dev/video-of-nobody")
+        .env("AFFECTD_MICROPHONE_DEVICE", "off")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.nth(2).unwrap().unwrap();
+    assert!(line.contains(r#""valence":null"#), "{line}");
+    // SAFETY: sends a signal to a child that has not been waited for, so its id is still its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        log.contains("camera absent: /dev/video-of-nobody: not connected"),
+        "{log}"
+    );
+}
+
+#[test]
+fn nobody_is_recorded_without_consent() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = folder.path().join("clip.mkv");
+    let output = affectd().arg("record").arg(&clip).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--i-have-consent"));
+    assert!(!clip.exists());
+}
+
+#[test]
+fn a_recording_overwrites_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = file(&folder, "clip.mkv", b"precious");
+    let output = affectd()
+        .args(["record", "--i-have-consent"])
+        .arg(&clip)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
     let error = String::from_utf8(output.stderr).unwrap();
-    insta::assert_snapshot!(error.trim(), @"affectd: no camera or microphone can be opened: this version reads clips only, give one with --input CLIP");
+    assert!(
+        error.contains("clip.mkv: exists already: name another file, or remove it"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(clip).unwrap(), b"precious");
+}
+
+#[test]
+fn devices_are_listed_even_if_there_are_none() {
+    let output = affectd().args(["devices", "--json"]).output().unwrap();
+    assert!(output.status.success());
+    let devices: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for kind in ["cameras", "microphones", "serial_ports"] {
+        assert!(devices[kind].is_array(), "{devices}");
+    }
 }
 
 #[test]

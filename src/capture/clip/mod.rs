@@ -18,6 +18,7 @@ mod playback;
 mod sound;
 mod tracks;
 mod wav;
+pub mod writer;
 
 #[cfg(test)]
 mod tests;

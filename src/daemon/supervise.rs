@@ -1,0 +1,254 @@
+//! Keeps a device going whatever it does: opens it, pulls it, and when it fails opens it again, for ever.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::capture::CaptureError;
+use crate::failure::Failure;
+
+use super::health::{SourceHealth, SourceState};
+use super::queue::Gone;
+
+/// From one attempt to open a device to the next. Looking is cheap, and a device that is back shall be used at once.
+const RETRY: Duration = Duration::from_millis(500);
+/// How soon `stop` is noticed in between.
+const NAP: Duration = Duration::from_millis(50);
+
+/// A device's thread: what it is called, where its state is kept, and when to give up.
+pub struct Keeper<'a> {
+    pub what: &'static str,
+    pub state: &'a SourceHealth,
+    pub stop: &'a AtomicBool,
+}
+
+impl Keeper<'_> {
+    /// Puts what `next` pulls out of what `open` opens, until `stop` or until nobody takes it. Fails only if a device that
+    /// never ran is said to be none.
+    pub fn keep<S, T>(
+        &self,
+        mut open: impl FnMut() -> Result<S, CaptureError>,
+        describe: impl Fn(&S) -> &str,
+        mut next: impl FnMut(&mut S) -> Result<Option<T>, CaptureError>,
+        mut put: impl FnMut(T) -> Result<(), Gone>,
+    ) -> Result<(), Failure> {
+        let mut log = ChangeLog::new(self.what);
+        let mut ran = false;
+        self.state.set(SourceState::Starting, None);
+        while !self.stopped() {
+            let error = match open() {
+                Ok(mut source) => loop {
+                    match next(&mut source) {
+                        Ok(_) if self.stopped() => return Ok(()),
+                        Ok(None) => return Ok(()),
+                        Ok(Some(item)) => {
+                            if self.state.get() != SourceState::Running {
+                                self.state.set(SourceState::Running, None);
+                                log.change(SourceState::Running, describe(&source));
+                            }
+                            ran = true;
+                            if put(item) == Err(Gone) {
+                                return Ok(());
+                            }
+                        }
+                        Err(error) => break error,
+                    }
+                },
+                Err(CaptureError::Unusable(why)) if !ran => return Err(Failure::Source(why)),
+                Err(error) => error,
+            };
+            let state = match error {
+                CaptureError::Stalled(_) => SourceState::Stalled,
+                _ => SourceState::Absent,
+            };
+            let why = error.to_string();
+            log.change(state, &why);
+            self.state.set(state, Some(why));
+            self.pause();
+        }
+        Ok(())
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn pause(&self) {
+        let until = Instant::now() + RETRY;
+        while !self.stopped() && Instant::now() < until {
+            thread::sleep(NAP);
+        }
+    }
+}
+
+/// Lines a minute, about, however often a loose plug makes contact: the journal lies on an SD card.
+const LINES: u32 = 6;
+const REFILL: Duration = Duration::from_secs(10);
+
+/// One line for each change of state or reason, within reason.
+struct ChangeLog {
+    what: &'static str,
+    said: Option<(SourceState, String)>,
+    left: u32,
+    refilled: Instant,
+    unsaid: u32,
+}
+
+impl ChangeLog {
+    fn new(what: &'static str) -> ChangeLog {
+        ChangeLog {
+            what,
+            said: None,
+            left: LINES,
+            refilled: Instant::now(),
+            unsaid: 0,
+        }
+    }
+
+    fn change(&mut self, state: SourceState, why: &str) {
+        if let Some(line) = self.line(state, why, Instant::now()) {
+            match state {
+                SourceState::Running => info!("{line}"),
+                _ => warn!("{line}"),
+            }
+        }
+    }
+
+    /// The line to log, unless it was the last, or there were too many.
+    fn line(&mut self, state: SourceState, why: &str, now: Instant) -> Option<String> {
+        if self.said.as_ref().is_some_and(|(s, w)| *s == state && w == why) {
+            return None;
+        }
+        self.said = Some((state, why.to_owned()));
+        let refills = (now.saturating_duration_since(self.refilled).as_secs() / REFILL.as_secs()) as u32;
+        if refills > 0 {
+            self.left = self.left.saturating_add(refills).min(LINES);
+            self.refilled = now;
+        }
+        if self.left == 0 {
+            self.unsaid += 1;
+            return None;
+        }
+        self.left -= 1;
+        let unsaid = match std::mem::take(&mut self.unsaid) {
+            0 => String::new(),
+            n => format!(" ({n} changes before this one were not logged)"),
+        };
+        Some(format!("{} {state}: {why}{unsaid}", self.what))
+    }
+}
+
+impl SourceHealth {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (SourceState, Option<String>)> {
+        let cell: &Mutex<_> = &self.0;
+        cell.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn get(&self) -> SourceState {
+        self.lock().0
+    }
+
+    /// Why it is not running, if it is not.
+    pub fn problem(&self) -> Option<String> {
+        self.lock().1.clone()
+    }
+
+    pub fn set(&self, state: SourceState, problem: Option<String>) {
+        *self.lock() = (state, problem);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// What a device does next.
+    enum Act {
+        Refuse(CaptureError),
+        Open(Vec<Result<u32, CaptureError>>),
+    }
+
+    /// Runs a device through `acts`; gives what it delivered, and its state after every attempt to open it.
+    fn play(acts: Vec<Act>) -> (Result<(), Failure>, Vec<u32>, Vec<SourceState>) {
+        let (state, stop) = (SourceHealth::default(), AtomicBool::new(false));
+        let keeper = Keeper {
+            what: "camera",
+            state: &state,
+            stop: &stop,
+        };
+        let (mut acts, mut got, mut states) = (VecDeque::from(acts), Vec::new(), Vec::new());
+        let open = || {
+            states.push(state.get());
+            match acts.pop_front() {
+                Some(Act::Refuse(error)) => Err(error),
+                Some(Act::Open(items)) => Ok(VecDeque::from(items)),
+                None => {
+                    stop.store(true, Ordering::Relaxed);
+                    Err(lost())
+                }
+            }
+        };
+        let next = |items: &mut VecDeque<Result<u32, CaptureError>>| match items.pop_front() {
+            Some(item) => item.map(Some),
+            None => Err(lost()),
+        };
+        let outcome = keeper.keep(
+            open,
+            |_| "a device",
+            next,
+            |item| {
+                got.push(item);
+                Ok(())
+            },
+        );
+        (outcome, got, states)
+    }
+
+    fn lost() -> CaptureError {
+        CaptureError::Lost("not connected".into())
+    }
+
+    #[test]
+    fn a_device_that_comes_late_stalls_and_goes_is_used_whenever_it_can_be() {
+        let stalled = || CaptureError::Stalled("sent nothing".into());
+        let (outcome, got, states) = play(vec![
+            Act::Refuse(lost()),
+            Act::Open(vec![Ok(1), Ok(2), Err(stalled())]),
+            Act::Open(vec![Ok(3), Err(lost())]),
+            Act::Refuse(CaptureError::Unusable("another device took its place".into())),
+            Act::Open(vec![Ok(4)]),
+        ]);
+        assert!(outcome.is_ok());
+        assert_eq!(got, [1, 2, 3, 4]);
+        use SourceState::*;
+        assert_eq!(states, [Starting, Absent, Stalled, Absent, Absent, Absent]);
+    }
+
+    #[test]
+    fn a_device_that_is_none_ends_it() {
+        let (outcome, got, _) = play(vec![Act::Refuse(CaptureError::Unusable(
+            "/dev/null: is no camera".into(),
+        ))]);
+        assert!(matches!(outcome, Err(Failure::Source(why)) if why == "/dev/null: is no camera"));
+        assert!(got.is_empty());
+    }
+
+    #[test]
+    fn the_log_says_each_change_once_and_not_too_many() {
+        let (mut log, start) = (ChangeLog::new("camera"), Instant::now());
+        let first = log.line(SourceState::Absent, "not connected", start).unwrap();
+        insta::assert_snapshot!(first, @"camera absent: not connected");
+        assert_eq!(log.line(SourceState::Absent, "not connected", start), None);
+        let said = (0..100)
+            .filter_map(|i| log.line(SourceState::Stalled, &i.to_string(), start))
+            .count();
+        assert_eq!(said, 5);
+        let later = start + REFILL;
+        let next = log.line(SourceState::Running, "/dev/video0", later).unwrap();
+        insta::assert_snapshot!(next, @"camera running: /dev/video0 (95 changes before this one were not logged)");
+    }
+}

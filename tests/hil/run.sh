@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# The hardware-in-the-loop bench: affectd on a real kernel with a virtual camera, sound card and serial port.
+#
+#     tests/hil/run.sh [amd64|arm64] [SCENARIO…]
+#
+# Boots Debian's kernel under QEMU without KVM, with v4l2loopback and vivid as cameras and snd-aloop as microphone, runs the
+# scenarios of guest/scenarios.sh (all short ones if none is named, `all` for the long ones, too) and ends with 0 only if
+# the guest says that every one passed. Needs Debian or Ubuntu, and for what is missing root (apt). Downloads are kept in
+# $HIL_CACHE (default ~/.cache/affectd-hil). The binary is $AFFECTD, or what `cargo build --release` or cross/build.sh made.
+set -euo pipefail
+
+case ${1:-} in
+amd64 | arm64) arch=$1 && shift ;;
+*) arch=$(dpkg --print-architecture) ;;
+esac
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=${HIL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/affectd-hil}/$arch
+mkdir -p "$cache/debs" "$cache/out"
+host=$(dpkg --print-architecture)
+
+case $arch in
+amd64) gnu=x86_64-linux-gnu qemu=qemu-system-x86_64 qemu_package=qemu-system-x86 binary=$root/target/release/affectd ;;
+arm64) gnu=aarch64-linux-gnu qemu=qemu-system-aarch64 qemu_package=qemu-system-arm
+    binary=$root/target/aarch64-unknown-linux-gnu/release/affectd ;;
+esac
+affectd=${AFFECTD:-$binary}
+[ -x "$affectd" ] || { echo "$affectd: build it first (cargo build --release, or cross/build.sh)" >&2; exit 1; }
+
+step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+step "host packages"
+cross=()
+[ "$arch" = "$host" ] || cross=("gcc-$gnu" "libc6-dev-$arch-cross")
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need "$qemu" "$qemu_package"
+need cpio cpio
+need depmod kmod
+need ffmpeg ffmpeg
+need make make
+need "$gnu-gcc" "${cross[0]:-gcc}"
+if [ "$arch" != "$host" ] && ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
+    as_root dpkg --add-architecture "$arch"
+    as_root apt-get update -qq
+fi
+dpkg-query -W "libasound2-dev:$arch" >/dev/null 2>&1 || missing+=("libasound2-dev:$arch")
+[ ${#missing[@]} = 0 ] || as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" "${cross[@]}"
+
+step "guest packages"
+version=$(apt-cache depends "linux-image-$arch:$arch" | sed -n 's/.*Depends: linux-image-\([0-9][^:]*\).*/\1/p' | head -n 1)
+kbuild=linux-kbuild-${version%%-*}
+kbuild=${kbuild%.*}
+common=linux-headers-${version%-"$arch"}-common
+# The alsa library and the C library that the guest's programs link against, and the kernel with what builds a module for it.
+packages=("linux-image-$version:$arch" "linux-headers-$version:$arch" "$common" "$kbuild" v4l2loopback-dkms
+    "busybox-static:$arch" "libc6:$arch" "libgcc-s1:$arch" "libasound2:$arch" libasound2-data)
+stamp=$(printf '%s\n' "${packages[@]}" | sha256sum | cut -c1-16)
+tree=$cache/tree-$stamp
+if [ ! -e "$tree/.done" ]; then
+    (cd "$cache/debs" && rm -f ./*.deb && apt-get download -q "${packages[@]}")
+    rm -rf "$tree" && mkdir -p "$tree"
+    for deb in "$cache"/debs/*.deb; do dpkg-deb -x "$deb" "$tree"; done
+    touch "$tree/.done"
+fi
+
+step "v4l2loopback and the feeder"
+module=$cache/v4l2loopback-$stamp.ko
+if [ ! -e "$module" ]; then
+    headers=$tree/usr/src/linux-headers-$version
+    sed -i "s#^include /usr/src#include $tree/usr/src#" "$headers/Makefile"
+    ln -sfn "$tree/usr/lib/$kbuild/scripts" "$tree/usr/src/$common/scripts" 2>/dev/null || true
+    source=$(echo "$tree"/usr/src/v4l2loopback-*)
+    flags=()
+    [ "$arch" = "$host" ] || flags=(ARCH=arm64 "CROSS_COMPILE=$gnu-")
+    make -s -C "$headers" M="$source" "${flags[@]}" modules >"$cache/module.log" 2>&1 || { cat "$cache/module.log" >&2; exit 1; }
+    "$gnu-strip" -g -o "$module" "$source/v4l2loopback.ko"
+fi
+"$gnu-gcc" -O2 -Wall -o "$cache/feed" "$here/feed.c" -lasound -lpthread
+
+step "what the camera sees and the microphone hears"
+if [ ! -e "$cache/face.s16" ]; then
+    ffmpeg -v error -y -t 3 -i "$root/models/demo.mkv" -an -c:v copy -f mjpeg "$cache/face.mjpg"
+    ffmpeg -v error -y -t 3 -i "$root/models/demo.mkv" -vn -ac 1 -ar 48000 -f s16le "$cache/face.s16"
+fi
+# A flash and a beep at the same instant, every two seconds.
+if [ ! -e "$cache/sync.s16" ]; then
+    ffmpeg -v error -y -f lavfi -i "color=black:s=160x120:r=25:d=2" -vf "drawbox=enable='between(t,1,1.07)':color=white:t=fill" \
+        -pix_fmt gray -f rawvideo "$cache/sync.grey"
+    ffmpeg -v error -y -f lavfi -i "aevalsrc='between(t,1,1.08)*0.5*sin(2*PI*1000*t)':s=48000:d=2" -f s16le "$cache/sync.s16"
+fi
+
+step "initramfs"
+image=$cache/image
+rm -rf "$image" && mkdir -p "$image"/{bin,dev,proc,sys,tmp,etc,lib,root,hil/models}
+cp "$tree/bin/busybox" "$image/bin/"
+libraries="libasound.so.2 libgcc_s.so.1 libm.so.6 libc.so.6 libdl.so.2 libpthread.so.0 librt.so.1"
+mkdir -p "$image/lib/$gnu"
+for library in $libraries; do
+    found=$(find "$tree/lib/$gnu" "$tree/usr/lib/$gnu" -name "$library" 2>/dev/null | head -n 1)
+    [ -z "$found" ] || cp -L "$found" "$image/lib/$gnu/"
+done
+loader=$(find "$tree/lib" "$tree/lib64" "$tree/usr/lib" -maxdepth 2 -name 'ld-linux-*' 2>/dev/null | head -n 1)
+case $arch in
+amd64) mkdir -p "$image/lib64" && cp -L "$loader" "$image/lib64/ld-linux-x86-64.so.2" ;;
+arm64) cp -L "$loader" "$image/lib/ld-linux-aarch64.so.1" ;;
+esac
+mkdir -p "$image/usr/share" && cp -r "$tree/usr/share/alsa" "$image/usr/share/"
+modules=$image/lib/modules/$version
+mkdir -p "$modules"
+depmod -b "$tree" "$version"
+for name in virtio_pci virtio_blk videodev vivid snd-aloop; do
+    modprobe -d "$tree" -S "$version" --show-depends "$name" | awk '$1 == "insmod" { print $2 }'
+done | awk '!seen[$0]++' | while read -r file; do
+    cp "$file" "$modules/" && basename "$file"
+done >"$modules/order"
+cp "$module" "$modules/v4l2loopback.ko"
+cp "$affectd" "$image/hil/affectd" && "$gnu-strip" "$image/hil/affectd"
+cp "$cache/feed" "$cache"/face.* "$cache"/sync.* "$image/hil/"
+cp "$root"/models/manifest.json "$root"/models/*.onnx "$root"/models/README.md "$image/hil/models/"
+cp "$here"/guest/*.sh "$image/hil/"
+cp "$here/guest/init" "$image/init" && chmod 755 "$image/init"
+echo "${*:-}" >"$image/hil/wanted"
+(cd "$image" && find . | cpio -o -H newc --quiet | gzip -1) >"$cache/initramfs"
+
+step "guest"
+case $arch in
+amd64) machine=(-M q35 -cpu max) console=ttyS0 ;;
+arm64) machine=(-M virt,gic-version=3 -cpu cortex-a72) console=ttyAMA0 ;;
+esac
+rm -f "$cache/console" "$cache/uart" "$cache"/out/*
+truncate -s 256M "$cache/disk"
+# Time in the guest goes by the instructions it executes, 2 ns each, and jumps ahead while it waits: what it measures does not
+# depend on how busy this machine is, only how long we wait for it does.
+timeout "${HIL_TIMEOUT:-1800}" "$qemu" "${machine[@]}" -accel tcg -icount shift=1,sleep=off -rtc clock=vm -m 1024 -display none -monitor none \
+    -no-reboot -nic none -audiodev none,id=none -kernel "$tree/boot/vmlinuz-$version" -initrd "$cache/initramfs" \
+    -append "console=$console quiet loglevel=4 panic=-1 mitigations=off" \
+    -drive "file=$cache/disk,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk \
+    -serial "file:$cache/console" -serial "file:$cache/uart" </dev/null || echo "qemu ended with $?"
+tr -d '\r' <"$cache/console" >"$cache/console.txt"
+grep -aE '^(HIL|    )' "$cache/console.txt" || true
+# What the guest wrote to the disk for us to judge.
+sed -n 's/^HIL FILE \(.*\)/\1/p' "$cache/console.txt" | while read -r name sector bytes; do
+    dd if="$cache/disk" bs=512 skip="$sector" status=none | head -c "$bytes" >"$cache/out/$name"
+done || true
+judged=pass
+for clip in "$cache"/out/in_step*.mkv; do
+    [ -e "$clip" ] || continue
+    step "flash and beep in $(basename "$clip")"
+    "$here/in_step.sh" "$clip" || judged=fail
+done
+
+step "verdict"
+grep -aqx 'HIL VERDICT pass' "$cache/console.txt" || { echo "not passed; the guest's console is $cache/console.txt" >&2; exit 1; }
+[ $judged = pass ] || { echo "not passed: picture and sound are out of step" >&2; exit 1; }
+echo pass
