@@ -145,8 +145,8 @@ impl Rows for UnderWindow<'_> {
         let (input, pitch) = (self.input, window.input[1] * channels);
         let (y, x) = (i / window.output[1], i % window.output[1]);
         let line = window.kernel[1] * channels;
-        let lines = row.chunks_exact_mut(line).take(window.kernel[0]);
         if window.dilation != [1, 1] {
+            let lines = row.chunks_exact_mut(line).take(window.kernel[0]);
             for (ky, line) in lines.enumerate() {
                 for (kx, pixel) in line.chunks_exact_mut(channels).enumerate() {
                     match (window.under(0, y, ky), window.under(1, x, kx)) {
@@ -164,7 +164,20 @@ impl Rows for UnderWindow<'_> {
             |axis: usize, first: usize| first < window.input[axis] && first + window.kernel[axis] <= window.input[axis];
         if whole(0, top) && whole(1, left) {
             let mut from = (top * window.input[1] + left) * channels;
-            for line in lines {
+            // Short lines are copied with what lies behind them, which the next line's, or the padding, may overwrite.
+            let copied = line.next_power_of_two();
+            let last = (window.kernel[0] - 1) * line;
+            if copied <= 16 && from + (window.kernel[0] - 1) * pitch + copied <= input.len() && last + copied <= row.len() {
+                let [starts, places] = [(from, pitch), (0, line)].map(|(first, step)| (first..).step_by(step));
+                let lines = starts.zip(places).take(window.kernel[0]);
+                return match copied {
+                    16 => lines.for_each(|(from, to)| copy::<L, 16>(&input[from..], &mut row[to..])),
+                    8 => lines.for_each(|(from, to)| copy::<L, 8>(&input[from..], &mut row[to..])),
+                    4 => lines.for_each(|(from, to)| copy::<L, 4>(&input[from..], &mut row[to..])),
+                    _ => lines.for_each(|(from, to)| widen(&input[from..][..line], &mut row[to..])),
+                };
+            }
+            for line in row.chunks_exact_mut(line).take(window.kernel[0]) {
                 widen(&input[from..][..line.len()], line);
                 from += pitch;
             }
@@ -178,7 +191,7 @@ impl Rows for UnderWindow<'_> {
             (start, first..end)
         });
         let (from, to) = (taps_x.start * channels, taps_x.end * channels);
-        for (ky, line) in lines.enumerate() {
+        for (ky, line) in row.chunks_exact_mut(line).take(window.kernel[0]).enumerate() {
             if from == to || !taps_y.contains(&ky) {
                 line.fill(zero);
                 continue;
@@ -194,6 +207,14 @@ impl Rows for UnderWindow<'_> {
                 line[to..].fill(zero);
             }
         }
+    }
+}
+
+/// The first N values.
+#[inline(always)]
+fn copy<L: Copy + From<i8>, const N: usize>(from: &[i8], to: &mut [L]) {
+    if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
+        *to = from.map(L::from);
     }
 }
 

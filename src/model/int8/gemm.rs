@@ -190,37 +190,45 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
     let scratch = F::scratch(scratches);
     let block = block_rows::<F>(depth);
     let mut acc = [0i32; MAX_TILE];
+    // Rows that lie in memory as the family wants them packed.
+    let ready = left
+        .consecutive()
+        .filter(|values| values.len() == rows * depth && matches!(results, Results::Quantized { .. }))
+        .and_then(F::as_lanes);
     for first in (0..rows).step_by(block) {
         let count = block.min(rows - first);
-        F::compiled(Pack {
-            rows: left,
-            first,
-            depth,
-            out: &mut scratch.rows[..count * depth],
-        });
-        for (panel, column) in weights.panels.chunks_exact(weights.panel).zip((0..).step_by(F::NR)) {
-            // The last tile of a block may reach past its rows: what lies there is multiplied and left.
-            for (tile, row) in scratch.rows.chunks_exact(F::MR * depth).zip((0..count).step_by(F::MR)) {
-                let wanted = Wanted {
-                    rows: F::MR.min(count - row),
-                    columns: F::NR.min(weights.columns - column),
-                    stride: weights.columns,
-                };
-                results.take::<F>([first + row, column], wanted, weights, (tile, panel), &mut acc);
+        let packed = match ready {
+            Some(lanes) => &lanes[first * depth..][..count * depth],
+            None => {
+                F::compiled(Pack {
+                    rows: left,
+                    first,
+                    depth,
+                    out: &mut scratch.rows[..count * depth],
+                });
+                &scratch.rows[..]
             }
+        };
+        for (panel, column) in weights.panels.chunks_exact(weights.panel).zip((0..).step_by(F::NR)) {
+            let wanted = Wanted {
+                rows: count,
+                columns: F::NR.min(weights.columns - column),
+                stride: weights.columns,
+            };
+            results.take::<F>([first, column], wanted, weights, (packed, panel), &mut acc);
         }
     }
 }
 
 impl Results<'_> {
-    /// Multiplies a tile and takes in what is wanted of it, from the first row and column on.
+    /// Multiplies packed rows with a panel and takes in what is wanted of it, from the first row and column on.
     #[inline(always)]
     fn take<F: Family>(
         &mut self,
         [row, column]: [usize; 2],
         wanted: Wanted,
         weights: &Weights,
-        (tile, panel): (&[F::Lane], &[i8]),
+        (rows, panel): (&[F::Lane], &[i8]),
         acc: &mut [i32],
     ) {
         let (depth, columns) = (weights.depth, weights.columns);
@@ -231,18 +239,22 @@ impl Results<'_> {
                 let bounds = *bounds;
                 let to = Requantization { bias, factor, bounds };
                 let out = &mut out[row * columns + column..];
-                F::quantized_tile(depth, tile, panel, acc, wanted, &to, out);
+                F::quantized_panel(depth, rows, panel, acc, wanted, &to, out);
             }
             Results::Real {
                 limits: [low, high],
                 out,
             } => {
-                F::tile(depth, wanted.columns, tile, panel, acc);
                 let plane = out.len() / columns;
-                for (i, acc) in acc.chunks_exact(F::NR).take(wanted.rows).enumerate() {
-                    for c in 0..wanted.columns {
-                        let real = acc[c].wrapping_add(bias[c]) as f32 * factor[c];
-                        out[(column + c) * plane + row + i] = real.max(*low).min(*high);
+                // The last tile of a block may reach past its rows: what lies there is multiplied and left.
+                for (tile, first) in rows.chunks_exact(F::MR * depth).zip((0..wanted.rows).step_by(F::MR)) {
+                    F::tile(depth, wanted.columns, tile, panel, acc);
+                    let acc = acc.chunks_exact(F::NR).take(wanted.rows - first);
+                    for (acc, i) in acc.take(F::MR).zip(row + first..) {
+                        for c in 0..wanted.columns {
+                            let real = acc[c].wrapping_add(bias[c]) as f32 * factor[c];
+                            out[(column + c) * plane + i] = real.max(*low).min(*high);
+                        }
                     }
                 }
             }
@@ -273,9 +285,13 @@ impl Product {
     pub fn run<F: Family>(&mut self, left: &[i8], right: &[i8], scratches: &mut Scratches, results: Results) {
         let columns = self.weights.columns;
         let depth = right.len() / columns;
-        for column in 0..columns {
-            let down = right.iter().skip(column).step_by(columns).copied();
-            self.weights.put_column::<F>(column, down);
+        let Weights { panels, panel, .. } = &mut self.weights;
+        for (k, row) in right.chunks_exact(columns).enumerate() {
+            let first = k / F::KU * F::KU * F::NR + k % F::KU;
+            for (row, panel) in row.chunks(F::NR).zip(panels.chunks_exact_mut(*panel)) {
+                let places = panel[first..].iter_mut().step_by(F::KU);
+                places.zip(row).for_each(|(place, w)| *place = *w);
+            }
         }
         self.weights.note::<F>();
         multiply::<F>(&Matrix { values: left, depth }, &self.weights, scratches, results);

@@ -208,7 +208,7 @@ impl Step {
             Step::Product { op, .. } => op.bytes(),
             Step::Depthwise { op, .. } => op.bytes(),
             Step::Grouped { op, .. } => op.bytes(),
-            Step::Gather { op, .. } => 4 * op.from.len(),
+            Step::Gather { op, .. } => op.bytes(),
             _ => 0,
         }
     }

@@ -89,10 +89,7 @@ impl<F: Family> Importer<'_, F> {
                 for (i, source) in from.into_iter().enumerate() {
                     in_order[out_place(i)] = place(source) as u32;
                 }
-                let op = Gather {
-                    from: in_order,
-                    table: self.rescaling(input, to, |x| clipped(function(x))),
-                };
+                let op = Gather::new(in_order, self.rescaling(input, to, |x| clipped(function(x))));
                 Step::Gather {
                     op: Box::new(op),
                     input,

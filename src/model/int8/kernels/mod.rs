@@ -77,6 +77,30 @@ pub trait Family {
         Self::requantize_tile(acc, wanted, to.bias, to.factor, to.bounds, out);
     }
 
+    /// [`Family::quantized_tile`] for `wanted.rows` rows, any number: a tile after the other. `rows` holds whole tiles, or,
+    /// if they come from [`Family::as_lanes`], only those rows.
+    fn quantized_panel(
+        depth: usize,
+        rows: &[Self::Lane],
+        panel: &[i8],
+        acc: &mut [i32],
+        wanted: Wanted,
+        to: &Requantization,
+        out: &mut [i8],
+    ) {
+        let tiles = rows.chunks_exact(Self::MR * depth);
+        for (tile, first) in tiles.zip((0..wanted.rows).step_by(Self::MR)) {
+            let rows = Self::MR.min(wanted.rows - first);
+            let out = &mut out[first * wanted.stride..];
+            Self::quantized_tile(depth, tile, panel, acc, Wanted { rows, ..wanted }, to, out);
+        }
+    }
+
+    /// Rows as they lie in memory, where the family takes them so for [`Family::quantized_panel`].
+    fn as_lanes(_values: &[i8]) -> Option<&[Self::Lane]> {
+        None
+    }
+
     /// The room for this family's packed rows.
     fn scratch(scratches: &mut Scratches) -> &mut Scratch<Self::Lane>;
 

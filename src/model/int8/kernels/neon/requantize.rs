@@ -21,28 +21,64 @@ pub fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32]
             acc = acc.wrapping_add(NR);
             scale.round([vaddq_s32(sums[0], low), vaddq_s32(sums[1], high)])
         };
-        if columns == NR {
-            for _ in 0..rows {
-                vst1_s8(out, eight());
-                out = out.wrapping_add(stride);
-            }
-            return;
-        }
         for _ in 0..rows {
-            let mut left = vget_lane_u64::<0>(vreinterpret_u64_s8(eight()));
-            let mut to = out;
-            if columns & 4 != 0 {
-                to.cast::<u32>().write_unaligned(left as u32);
-                (to, left) = (to.wrapping_add(4), left >> 32);
-            }
-            if columns & 2 != 0 {
-                to.cast::<u16>().write_unaligned(left as u16);
-                (to, left) = (to.wrapping_add(2), left >> 16);
-            }
-            if columns & 1 != 0 {
-                to.write(left as i8);
-            }
+            put(eight(), columns, out);
             out = out.wrapping_add(stride);
+        }
+    }
+}
+
+/// Rounds the first ROWS rows of sums, which hold the bias already, and writes the first `columns` of each, the next row's
+/// after `stride`.
+///
+/// # Safety
+/// `to` points to as many.
+#[inline(always)]
+pub unsafe fn round_rows<const ROWS: usize>(
+    sums: &[[int32x4_t; 2]],
+    scale: &Scale,
+    columns: usize,
+    stride: usize,
+    to: *mut i8,
+) {
+    // SAFETY: as the caller promised; every aarch64 processor has NEON.
+    unsafe {
+        let rounded: [int8x8_t; ROWS] = std::array::from_fn(|row| scale.round(sums[row]));
+        if columns == NR {
+            for (row, eight) in rounded.into_iter().enumerate() {
+                vst1_s8(to.add(row * stride), eight);
+            }
+        } else {
+            for (row, eight) in rounded.into_iter().enumerate() {
+                put(eight, columns, to.add(row * stride));
+            }
+        }
+    }
+}
+
+/// Writes the first `columns` of eight values.
+///
+/// # Safety
+/// `to` points to as many.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn put(eight: int8x8_t, columns: usize, mut to: *mut i8) {
+    // SAFETY: eight values, or the 4, 2 and 1 that `columns` is the sum of.
+    unsafe {
+        if columns == NR {
+            return vst1_s8(to, eight);
+        }
+        let mut left = vget_lane_u64::<0>(vreinterpret_u64_s8(eight));
+        if columns & 4 != 0 {
+            to.cast::<u32>().write_unaligned(left as u32);
+            (to, left) = (to.wrapping_add(4), left >> 32);
+        }
+        if columns & 2 != 0 {
+            to.cast::<u16>().write_unaligned(left as u16);
+            (to, left) = (to.wrapping_add(2), left >> 16);
+        }
+        if columns & 1 != 0 {
+            to.write(left as i8);
         }
     }
 }
