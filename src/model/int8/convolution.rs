@@ -134,6 +134,27 @@ impl Rows for UnderWindow<'_> {
     }
 
     #[inline(always)]
+    fn pack_block<L: Copy + From<i8>>(&self, first: usize, depth: usize, out: &mut [L]) {
+        let window = &self.convolution.window;
+        let (width, inside) = (window.output[1], window.inside());
+        let (mut i, mut rest) = (first, out);
+        while rest.len() >= depth {
+            let (y, x) = (i / width, i % width);
+            // Pixels with all their columns in the picture go together.
+            let together = match inside.contains(&x) && window.dilation[1] == 1 {
+                true => (inside.end - x).min(rest.len() / depth),
+                false => 1,
+            };
+            let (rows, others) = rest.split_at_mut(together * depth);
+            match together {
+                1 => self.pack(i, rows),
+                _ => self.pack_run([y, x], depth, rows),
+            }
+            (i, rest) = (i + together, others);
+        }
+    }
+
+    #[inline(always)]
     fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]) {
         let Convolution {
             window,
@@ -164,19 +185,6 @@ impl Rows for UnderWindow<'_> {
             |axis: usize, first: usize| first < window.input[axis] && first + window.kernel[axis] <= window.input[axis];
         if whole(0, top) && whole(1, left) {
             let mut from = (top * window.input[1] + left) * channels;
-            // Short lines are copied with what lies behind them, which the next line's, or the padding, may overwrite.
-            let copied = line.next_power_of_two();
-            let last = (window.kernel[0] - 1) * line;
-            if copied <= 16 && from + (window.kernel[0] - 1) * pitch + copied <= input.len() && last + copied <= row.len() {
-                let [starts, places] = [(from, pitch), (0, line)].map(|(first, step)| (first..).step_by(step));
-                let lines = starts.zip(places).take(window.kernel[0]);
-                return match copied {
-                    16 => lines.for_each(|(from, to)| copy::<L, 16>(&input[from..], &mut row[to..])),
-                    8 => lines.for_each(|(from, to)| copy::<L, 8>(&input[from..], &mut row[to..])),
-                    4 => lines.for_each(|(from, to)| copy::<L, 4>(&input[from..], &mut row[to..])),
-                    _ => lines.for_each(|(from, to)| widen(&input[from..][..line], &mut row[to..])),
-                };
-            }
             for line in row.chunks_exact_mut(line).take(window.kernel[0]) {
                 widen(&input[from..][..line.len()], line);
                 from += pitch;
@@ -206,6 +214,54 @@ impl Rows for UnderWindow<'_> {
             if to < line.len() {
                 line[to..].fill(zero);
             }
+        }
+    }
+}
+
+impl UnderWindow<'_> {
+    /// Neighbouring pixels from (`y`, `x`) on that have all their columns in the picture, a line of each after the other.
+    #[inline(always)]
+    fn pack_run<L: Copy + From<i8>>(&self, [y, x]: [usize; 2], depth: usize, rows: &mut [L]) {
+        let Convolution {
+            window,
+            channels,
+            zero_point,
+            ..
+        } = self.convolution;
+        let line = window.kernel[1] * channels;
+        let step = window.stride[1] * channels;
+        for ky in 0..window.kernel[0] {
+            let lines = rows.chunks_exact_mut(depth).map(|row| &mut row[ky * line..]);
+            let Some(source_y) = window.under(0, y, ky) else {
+                lines.for_each(|to| to[..line].fill(L::from(*zero_point)));
+                continue;
+            };
+            let source_x = x * window.stride[1] - window.pad[1];
+            let source = &self.input[(source_y * window.input[1] + source_x) * channels..];
+            match line {
+                3..=4 => copy_lines::<L, 4>(source, step, line, lines),
+                5..=8 => copy_lines::<L, 8>(source, step, line, lines),
+                _ => copy_lines::<L, 16>(source, step, line, lines),
+            }
+        }
+    }
+}
+
+/// Copies a line of every pixel, N values at a time. Behind short lines, what follows is copied with them where there is
+/// room: the next line, packed later, or the padding of the row takes its place.
+#[inline(always)]
+fn copy_lines<'a, L: Copy + From<i8> + 'a, const N: usize>(
+    source: &[i8],
+    step: usize,
+    line: usize,
+    lines: impl Iterator<Item = &'a mut [L]>,
+) {
+    for (i, to) in lines.enumerate() {
+        let from = &source[i * step..];
+        if line <= N && from.len() >= N && to.len() >= N {
+            copy::<L, N>(from, to);
+        } else {
+            widen(&from[..line], to);
         }
     }
 }

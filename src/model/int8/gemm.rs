@@ -139,6 +139,14 @@ pub trait Rows {
     /// Writes row `i`. Lanes that only pad `row` may stay as they are, since the weights there are zero. To be
     /// `#[inline(always)]`, see [`Work`].
     fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]);
+
+    /// Writes as many rows of `depth` lanes as `out` holds, from row `first` on.
+    #[inline(always)]
+    fn pack_block<L: Copy + From<i8>>(&self, first: usize, depth: usize, out: &mut [L]) {
+        for (i, row) in out.chunks_exact_mut(depth).enumerate() {
+            self.pack(first + i, row);
+        }
+    }
 }
 
 /// The rows of a matrix as they are.
@@ -178,9 +186,7 @@ impl<R: Rows, L: Copy + From<i8>> Work for Pack<'_, R, L> {
         {
             return widen(&values[self.first * self.depth..], self.out);
         }
-        for (i, row) in self.out.chunks_exact_mut(self.depth).enumerate() {
-            self.rows.pack(self.first + i, row);
-        }
+        self.rows.pack_block(self.first, self.depth, self.out);
     }
 }
 
