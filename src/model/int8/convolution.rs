@@ -292,8 +292,8 @@ pub struct Depthwise {
     /// Padded so that every run of channels a family takes at once is there.
     bias: Vec<i32>,
     factor: Vec<f32>,
-    /// A row of padding.
-    nothing: Vec<i8>,
+    /// Stands for zero in the input, and so in the padding.
+    zero_point: i8,
 }
 
 impl Depthwise {
@@ -314,8 +314,7 @@ impl Depthwise {
             weights: F::pack_depthwise(&by_tap, channels),
             bias,
             factor,
-            // As long as a row of the picture, for kernels that go along it.
-            nothing: vec![zero_point; channels * (window.input[1] + window.kernel[1])],
+            zero_point,
         }
     }
 
@@ -329,47 +328,72 @@ impl Depthwise {
         self.weights.len() + 4 * (self.bias.len() + self.factor.len())
     }
 
-    pub fn run<F: Family>(&self, input: &[i8], bounds: Bounds, out: &mut [i8]) {
-        let (window, channels) = (&self.window, self.channels);
-        let inside = window.inside();
-        for (y, line) in out.chunks_exact_mut(window.output[1] * channels).enumerate() {
-            let (left, rest) = line.split_at_mut(inside.start * channels);
-            let (middle, right) = rest.split_at_mut(inside.len() * channels);
-            // Pixels at the sides lack taps and are done one by one, those between all at once.
-            let alone = left.chunks_exact_mut(channels).zip(0..);
-            for (pixel, x) in alone.chain(right.chunks_exact_mut(channels).zip(inside.end..)) {
-                self.run_from::<F>(input, bounds, y, x, pixel);
-            }
-            if !middle.is_empty() {
-                self.run_from::<F>(input, bounds, y, inside.start, middle);
-            }
-        }
+    /// Values in a line of the picture as far as output pixels see it, padding included.
+    fn seen(&self) -> usize {
+        let Window {
+            output,
+            kernel,
+            stride,
+            dilation,
+            ..
+        } = self.window;
+        self.channels * ((output[1] - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1)
     }
 
-    /// Pixels from (`y`, `x`) on, as many as `out` has room for.
-    fn run_from<F: Family>(&self, input: &[i8], bounds: Bounds, y: usize, x: usize, out: &mut [i8]) {
+    /// How many lines of the picture one output line spans.
+    fn span(&self) -> usize {
+        self.window.kernel[0] * self.window.dilation[0]
+    }
+
+    /// Makes the room a run needs: for the lines of the picture under an output line, and one of padding.
+    pub fn reserve(&self, scratches: &mut Scratches) {
+        let needed = (self.span() + 1) * self.seen();
+        scratches.lines.resize(scratches.lines.len().max(needed), 0);
+    }
+
+    /// Lines of the picture are copied to stand between the padding at their sides, so that no pixel lacks a tap and a whole
+    /// line of output is computed at once.
+    pub fn run<F: Family>(&self, input: &[i8], scratches: &mut Scratches, bounds: Bounds, out: &mut [i8]) {
         let (window, channels) = (&self.window, self.channels);
-        let mut taps: [&[i8]; MAX_TAPS] = [&[]; MAX_TAPS];
-        let taps = &mut taps[..window.taps()];
-        for (ky, taps) in taps.chunks_exact_mut(window.kernel[1]).enumerate() {
-            let row = window.under(0, y, ky);
-            for (kx, tap) in taps.iter_mut().enumerate() {
-                *tap = match (row, window.under(1, x, kx)) {
-                    (Some(y), Some(x)) => &input[(y * window.input[1] + x) * channels..],
-                    _ => &self.nothing,
-                };
+        let (seen, span, pitch) = (self.seen(), self.span(), window.input[1] * channels);
+        let (lines, nothing) = scratches.lines[..(span + 1) * seen].split_at_mut(span * seen);
+        lines.fill(self.zero_point);
+        nothing.fill(self.zero_point);
+        // What of a line is seen; with more padding than that, nothing is.
+        let before = (window.pad[1] * channels).min(seen);
+        let within = pitch.min(seen - before);
+        // The first line of the picture that has not been copied yet.
+        let mut next = 0;
+        for (y, out) in out.chunks_exact_mut(window.output[1] * channels).enumerate() {
+            let below = y * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1;
+            let end = below.saturating_sub(window.pad[0]).min(window.input[0]);
+            for source in next.max(end.saturating_sub(span))..end {
+                let line = &mut lines[source % span * seen + before..][..within];
+                line.copy_from_slice(&input[source * pitch..][..within]);
             }
+            next = next.max(end);
+            let mut taps: [&[i8]; MAX_TAPS] = [&[]; MAX_TAPS];
+            let taps = &mut taps[..window.taps()];
+            for (ky, taps) in taps.chunks_exact_mut(window.kernel[1]).enumerate() {
+                let line = match window.under(0, y, ky) {
+                    Some(source) => &lines[source % span * seen..][..seen],
+                    None => &*nothing,
+                };
+                for (kx, tap) in taps.iter_mut().enumerate() {
+                    *tap = &line[kx * window.dilation[1] * channels..];
+                }
+            }
+            let row = DepthwiseRow {
+                taps,
+                step: window.stride[1] * channels,
+                channels,
+                weights: &self.weights,
+                bias: &self.bias,
+                factor: &self.factor,
+                bounds,
+            };
+            F::depthwise(&row, out);
         }
-        let row = DepthwiseRow {
-            taps,
-            step: window.stride[1] * channels,
-            channels,
-            weights: &self.weights,
-            bias: &self.bias,
-            factor: &self.factor,
-            bounds,
-        };
-        F::depthwise(&row, out);
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Scratches {
     pub wide: Scratch<i16>,
     #[cfg(target_arch = "x86_64")]
     pub raised: Scratch<Raised>,
+    /// Lines of a picture between their padding.
+    pub lines: Vec<i8>,
 }
 
 impl Scratches {
@@ -110,7 +112,7 @@ impl Scratches {
         let raised = self.raised.rows.len();
         #[cfg(not(target_arch = "x86_64"))]
         let raised = 0;
-        self.narrow.rows.len() + size_of::<i16>() * self.wide.rows.len() + raised
+        self.narrow.rows.len() + size_of::<i16>() * self.wide.rows.len() + raised + self.lines.len()
     }
 }
 

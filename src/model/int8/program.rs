@@ -195,6 +195,7 @@ impl Step {
             Step::Convolution { op, .. } if op.non_negative => scratches.reserve::<F::NonNegative>(&op.weights),
             Step::Convolution { op, .. } => scratches.reserve::<F>(&op.weights),
             Step::Grouped { op, .. } => op.weights().for_each(|weights| scratches.reserve::<F>(weights)),
+            Step::Depthwise { op, .. } => op.reserve(scratches),
             Step::Linear { weights, .. } => scratches.reserve::<F>(weights),
             Step::Product { op, .. } => scratches.reserve::<F>(op.weights()),
             _ => {}
@@ -504,7 +505,7 @@ impl Memory<'_> {
                 });
             }
             Step::Depthwise { op, input, bounds, out } => {
-                self.write(*out, |m, out| op.run::<F>(m.read(*input), *bounds, out));
+                self.write(*out, |m, out| op.run::<F>(m.read(*input), scratches, *bounds, out));
             }
             Step::Grouped { op, input, bounds, out } => {
                 self.write(*out, |m, out| op.run::<F>(m.read(*input), *bounds, scratches, out));

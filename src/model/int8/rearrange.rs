@@ -53,10 +53,7 @@ impl Gather {
         match &self.order {
             Order::Same => out.copy_from_slice(&input[..out.len()]),
             Order::Transposed { columns } => transpose(input, *columns, out),
-            Order::Any(from) => out
-                .iter_mut()
-                .zip(from)
-                .for_each(|(out, i)| *out = input[*i as usize]),
+            Order::Any(from) => out.iter_mut().zip(from).for_each(|(out, i)| *out = input[*i as usize]),
         }
         if let Some(table) = &self.table {
             out.iter_mut().for_each(|q| *q = table.at(*q));
@@ -91,7 +88,11 @@ fn eight(values: &[i8]) -> u64 {
 
 /// Transposes eight rows of eight bytes: swaps the quarters that lie off the diagonal, then those of each quarter, and so on.
 fn transpose_block(mut rows: [u64; 8]) -> [u64; 8] {
-    for (apart, mask) in [(4, 0x0000_0000_ffff_ffff), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff)] {
+    for (apart, mask) in [
+        (4, 0x0000_0000_ffff_ffff),
+        (2, 0x0000_ffff_0000_ffff),
+        (1, 0x00ff_00ff_00ff_00ff),
+    ] {
         let shift = 8 * apart;
         for i in (0..8).filter(|i| i & apart == 0) {
             let (above, below): (u64, u64) = (rows[i], rows[i + apart]);

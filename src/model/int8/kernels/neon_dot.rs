@@ -29,7 +29,9 @@ impl Family for NeonDot {
         let acc = acc.as_mut_ptr();
         // SAFETY: dot products were detected before this family could be chosen; the slices are as long as asserted.
         unsafe {
-            tile_of_8(depth, rows.as_ptr(), panel.as_ptr(), [vdupq_n_s32(0); 2], |sums| store(&sums, acc));
+            tile_of_8(depth, rows.as_ptr(), panel.as_ptr(), [vdupq_n_s32(0); 2], |sums| {
+                store(&sums, acc)
+            });
         }
     }
 
@@ -66,7 +68,7 @@ impl Family for NeonDot {
     }
 
     fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
-        neon::pack_depthwise(weights, channels)
+        neon::pack_depthwise::<false>(weights, channels)
     }
 
     fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {

@@ -136,7 +136,7 @@ impl<const NON_NEGATIVE: bool> Family for Neon<NON_NEGATIVE> {
     }
 
     fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
-        pack_depthwise(weights, channels)
+        pack_depthwise::<NON_NEGATIVE>(weights, channels)
     }
 
     fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {

@@ -43,16 +43,37 @@ pub unsafe fn round_rows<const ROWS: usize>(
 ) {
     // SAFETY: as the caller promised; every aarch64 processor has NEON.
     unsafe {
-        let rounded: [int8x8_t; ROWS] = std::array::from_fn(|row| scale.round(sums[row]));
-        if columns == NR {
-            for (row, eight) in rounded.into_iter().enumerate() {
-                vst1_s8(to.add(row * stride), eight);
+        if columns == NR && scale.finite {
+            for pair in 0..ROWS / 2 {
+                let (first, second) = (to.add(2 * pair * stride), to.add((2 * pair + 1) * stride));
+                let both = round_both([scale; 2], [sums[2 * pair], sums[2 * pair + 1]]);
+                vst1_s8(first, vget_low_s8(both));
+                vst1_s8(second, vget_high_s8(both));
             }
-        } else {
-            for (row, eight) in rounded.into_iter().enumerate() {
-                put(eight, columns, to.add(row * stride));
+            if ROWS % 2 == 1 {
+                vst1_s8(to.add((ROWS - 1) * stride), scale.round(sums[ROWS - 1]));
             }
+            return;
         }
+        for (row, sums) in sums[..ROWS].iter().enumerate() {
+            put(scale.round(*sums), columns, to.add(row * stride));
+        }
+    }
+}
+
+/// [`Scale::round`] for two runs of eight channels within the same bounds, where all factors are finite. Then no sum
+/// becomes not-a-number, and the lower limit may come last as well.
+#[inline(always)]
+pub fn round_both([first, second]: [&Scale; 2], sums: [[int32x4_t; 2]; 2]) -> int8x16_t {
+    // SAFETY: every aarch64 processor has NEON.
+    unsafe {
+        let narrow = |scale: &Scale, sums: [int32x4_t; 2]| {
+            let four = |half: usize| vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sums[half]), scale.factor[half]));
+            vqaddq_s16(vqmovn_high_s32(vqmovn_s32(four(0)), four(1)), scale.zero_point)
+        };
+        let eight = vqmovn_s16(narrow(first, sums[0]));
+        let both = vqmovn_high_s16(eight, narrow(second, sums[1]));
+        vminq_s8(vmaxq_s8(both, first.least), first.most)
     }
 }
 
@@ -91,6 +112,11 @@ pub struct Scale {
     low: float32x4_t,
     zero_point: int16x8_t,
     high: int8x8_t,
+    /// The limits once more, of sixteen results.
+    least: int8x16_t,
+    most: int8x16_t,
+    /// Whether all factors are.
+    pub finite: bool,
 }
 
 impl Scale {
@@ -101,9 +127,15 @@ impl Scale {
     pub unsafe fn load(bias: *const i32, factor: *const f32, bounds: Bounds) -> Scale {
         // SAFETY: as the caller promised.
         unsafe {
+            let factor = [vld1q_f32(factor), vld1q_f32(factor.add(4))];
+            // Not-a-number compares as false.
+            let finite = factor.map(|factor| vcaltq_f32(factor, vdupq_n_f32(f32::INFINITY)));
             Scale {
                 bias: [vld1q_s32(bias), vld1q_s32(bias.add(4))],
-                factor: [vld1q_f32(factor), vld1q_f32(factor.add(4))],
+                factor,
+                least: vdupq_n_s8(bounds.low as i8),
+                most: vdupq_n_s8(bounds.high as i8),
+                finite: vminvq_u32(vandq_u32(finite[0], finite[1])) != 0,
                 low: vdupq_n_f32((bounds.low - bounds.zero_point) as f32),
                 zero_point: vdupq_n_s16(bounds.zero_point as i16),
                 high: vdup_n_s8(bounds.high as i8),
