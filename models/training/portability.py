@@ -11,10 +11,12 @@ OpenVINO and RKNN (rk3588, simulated) read the s8 QDQ file. ncnn (on the CPU, an
 lavapipe of mesa-vulkan-drivers) and LiteRT read the f32 file; LiteRT's int8 is its own quantization of it. Inputs come from
 models/demo.mkv. RKNN takes 6 GB of disk, and runs only if --tools names it.
 
-What is behind a low cell of OpenVINO 2026.4.1, shown by its last three rows:
-- It takes symmetric s8 values that pass a Concat for whole numbers. The same integers as u8 with zero point 128 come out right.
+What is behind the low cells of OpenVINO 2026.4.1, as the rows below its own show:
+- Its low-precision transformations round s8 values that pass a Concat far too coarsely: at a scale of .05, to whole numbers.
+  The same integers as u8 with zero point 128 come out right.
 - On x86 processors without VNNI its int8 kernels saturate sums of two products at 16 bits. Weights of 7 bits cannot.
-- With its low-precision transformations off neither happens, but it gives a Transpose after a QDQ pair a wrong shape.
+- With both mended the detector is still at .995, without the transformations at .9993: what they do to it is not found.
+- Without them, it gives a Transpose after a QDQ pair a wrong shape, and refuses the fusion.
 """
 
 import argparse

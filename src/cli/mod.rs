@@ -33,7 +33,10 @@ pub enum Command {
         common: Common,
         #[command(flatten)]
         input: Input,
-        /// Where estimates go; may be given more than once [default: stdout]
+        /// Where estimates go: stdout, serial:/dev/ttyUSB0, file:/path; may be given more than once [default: stdout]
+        ///
+        /// Options come after a question mark: stdout?format=csv, serial:/dev/ttyAMA0?baud=115200&wire=frame,
+        /// file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60. Frames are described in cross/wire.md.
         #[arg(long, value_name = "SPEC")]
         output: Vec<String>,
     },

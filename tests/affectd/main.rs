@@ -1,6 +1,7 @@
 //! What a user can rely on, tested through the binary; and what holds Rust and Python together, through the library.
 
 mod bad_input;
+mod bench;
 mod clips;
 mod models;
 mod outputs;

@@ -247,25 +247,28 @@ fn a_usb_port_may_come_after_the_start() {
 fn a_line_that_nobody_reads_holds_up_nothing_and_tears_nothing() {
     let socket = Socket::new();
     let mut pty = socket.plug();
+    pty.fill();
     let file = socket.folder.path().join("affect.jsonl");
     let to_file = format!("file:{}", file.display());
     let mut running = Running::new(&["stdout", &socket.spec("wire=json&baud=4000000"), &to_file]);
-    let lines: Vec<Value> = running.stdout.by_ref().map(|line| estimate(&line.unwrap())).collect();
+    let mut next = |_| running.stdout.next().map(|line| estimate(&line.unwrap()));
+    let mut lines: Vec<Value> = (0..30).map_while(&mut next).collect();
+    // The reader wakes up: what was begun is finished, and the newest follows.
+    let mut on_line = pty.drain();
+    lines.extend((30..).map_while(&mut next));
     let log = running.end();
+    on_line.extend(pty.drain());
     assert!(log.contains("estimates dropped"), "the port was full: {log}");
     let seqs = |lines: &[Value]| lines.iter().map(|l| l["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(seqs(&lines), (1..=lines.len() as u64).collect::<Vec<_>>());
     let in_file: Vec<Value> = fs::read_to_string(file).unwrap().lines().map(estimate).collect();
     assert_eq!(seqs(&in_file), seqs(&lines));
-    // What the port took before it was full: whole lines but for the last, which affectd gave up at its end.
-    let on_line = String::from_utf8(pty.drain()).unwrap();
-    let whole = on_line
-        .trim_start_matches('\n')
-        .rsplit_once('\n')
-        .map_or("", |(whole, _)| whole);
-    let on_line: Vec<Value> = whole.lines().map(estimate).collect();
-    assert!(on_line.len() < lines.len());
-    assert!(seqs(&on_line).is_sorted());
+    let on_line = String::from_utf8(on_line).unwrap();
+    assert!(on_line.ends_with('\n'));
+    let on_line: Vec<Value> = on_line.trim_start().lines().map(estimate).collect();
+    let on_line = seqs(&on_line);
+    assert!(on_line.len() < lines.len() && on_line.is_sorted(), "{on_line:?}");
+    assert_eq!(on_line.last(), Some(&(lines.len() as u64)));
 }
 
 #[test]

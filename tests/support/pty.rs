@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ pub struct Pty {
     link: PathBuf,
     /// What has come in and was not asked for yet.
     rest: Vec<u8>,
+    /// The other end, where the test wrote on it too.
+    other: Option<File>,
 }
 
 impl Pty {
@@ -37,11 +39,28 @@ impl Pty {
             master,
             link: link.to_path_buf(),
             rest: Vec::new(),
+            other: None,
         }
     }
 
     pub fn say(&self, bytes: &[u8]) {
         (&self.master).write_all(bytes).unwrap();
+    }
+
+    /// Fills it with spaces, until it takes no more while nobody reads.
+    pub fn fill(&mut self) {
+        let mut options = File::options();
+        options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+        let mut other = options.open(&self.link).unwrap();
+        // SAFETY: reads and sets the terminal's settings, plain data, through a descriptor that `other` keeps open.
+        unsafe {
+            let mut settings: libc::termios = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(other.as_raw_fd(), &mut settings), 0);
+            libc::cfmakeraw(&mut settings);
+            assert_eq!(libc::tcsetattr(other.as_raw_fd(), libc::TCSANOW, &settings), 0);
+        }
+        while other.write(&[b' '; 64]).is_ok() {}
+        self.other = Some(other);
     }
 
     /// All that has come in by now, without waiting.

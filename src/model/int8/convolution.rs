@@ -288,6 +288,8 @@ fn without_zero_point(weights: &[i8], bias: &[i32], zero_point: i8) -> Vec<i32> 
 pub struct Depthwise {
     pub window: Window,
     channels: usize,
+    /// Neither input nor zero point is ever negative, and the weights are packed for that.
+    non_negative: bool,
     weights: Vec<i8>,
     /// Padded so that every run of channels a family takes at once is there.
     bias: Vec<i32>,
@@ -297,8 +299,14 @@ pub struct Depthwise {
 }
 
 impl Depthwise {
-    /// Weights come `[channel][ky][kx]`.
-    pub fn new<F: Family>(window: Window, zero_point: i8, weights: &[i8], bias: &[i32], factor: &[f32]) -> Depthwise {
+    /// Weights come `[channel][ky][kx]`. `least` is what no input is below.
+    pub fn new<F: Family>(
+        window: Window,
+        [zero_point, least]: [i8; 2],
+        weights: &[i8],
+        bias: &[i32],
+        factor: &[f32],
+    ) -> Depthwise {
         let (channels, taps) = (bias.len(), window.taps());
         let padded = channels.next_multiple_of(MAX_NR);
         let mut bias = without_zero_point(weights, bias, zero_point);
@@ -308,10 +316,15 @@ impl Depthwise {
         let by_tap: Vec<i8> = (0..taps * channels)
             .map(|i| weights[i % channels * taps + i / channels])
             .collect();
+        let non_negative = least >= 0 && zero_point >= 0;
         Depthwise {
             window,
             channels,
-            weights: F::pack_depthwise(&by_tap, channels),
+            non_negative,
+            weights: match non_negative {
+                true => F::NonNegative::pack_depthwise(&by_tap, channels),
+                false => F::pack_depthwise(&by_tap, channels),
+            },
             bias,
             factor,
             zero_point,
@@ -354,6 +367,10 @@ impl Depthwise {
     /// Lines of the picture are copied to stand between the padding at their sides, so that no pixel lacks a tap and a whole
     /// line of output is computed at once.
     pub fn run<F: Family>(&self, input: &[i8], scratches: &mut Scratches, bounds: Bounds, out: &mut [i8]) {
+        let depthwise = match self.non_negative {
+            true => F::NonNegative::depthwise,
+            false => F::depthwise,
+        };
         let (window, channels) = (&self.window, self.channels);
         let (seen, span, pitch) = (self.seen(), self.span(), window.input[1] * channels);
         let (lines, nothing) = scratches.lines[..(span + 1) * seen].split_at_mut(span * seen);
@@ -392,7 +409,7 @@ impl Depthwise {
                 factor: &self.factor,
                 bounds,
             };
-            F::depthwise(&row, out);
+            depthwise(&row, out);
         }
     }
 }

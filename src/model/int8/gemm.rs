@@ -198,15 +198,15 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
     let scratch = F::scratch(scratches);
     let block = block_rows::<F>(depth);
     let mut acc = [0i32; MAX_TILE];
-    // Rows that lie in memory as the family wants them packed.
-    let ready = left
+    let packed = left
         .consecutive()
-        .filter(|values| values.len() == rows * depth && matches!(results, Results::Quantized { .. }))
-        .and_then(F::as_lanes);
+        .filter(|values| values.len() == rows * depth)
+        .and_then(F::as_packed);
     for first in (0..rows).step_by(block) {
         let count = block.min(rows - first);
-        let packed = match ready {
-            Some(lanes) => &lanes[first * depth..][..count * depth],
+        let reach = results.reach::<F>(count) * depth;
+        let block = match packed.and_then(|rows| rows[first * depth..].get(..reach)) {
+            Some(block) => block,
             None => {
                 F::compiled(Pack {
                     rows: left,
@@ -214,7 +214,7 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
                     depth,
                     out: &mut scratch.rows[..count * depth],
                 });
-                &scratch.rows[..]
+                &scratch.rows
             }
         };
         for (panel, column) in weights.panels.chunks_exact(weights.panel).zip((0..).step_by(F::NR)) {
@@ -223,12 +223,20 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
                 columns: F::NR.min(weights.columns - column),
                 stride: weights.columns,
             };
-            results.take::<F>([first, column], wanted, weights, (packed, panel), &mut acc);
+            results.take::<F>([first, column], wanted, weights, (block, panel), &mut acc);
         }
     }
 }
 
 impl Results<'_> {
+    /// How many packed rows are read where so many are wanted.
+    fn reach<F: Family>(&self, rows: usize) -> usize {
+        match self {
+            Results::Quantized { .. } => F::reach(rows),
+            Results::Real { .. } => rows.next_multiple_of(F::MR),
+        }
+    }
+
     /// Multiplies packed rows with a panel and takes in what is wanted of it, from the first row and column on.
     #[inline(always)]
     fn take<F: Family>(
@@ -306,7 +314,7 @@ impl Product {
     }
 }
 
-/// Copies values into lanes: sixteen at a time, or fewer if there are not as many, and what is left over together with some
+/// Copies values into lanes: thirty-two at a time, or fewer if there are not as many, and what is left over together with some
 /// of those before it once more.
 #[inline(always)]
 pub fn widen<L: Copy + From<i8>>(values: &[i8], lanes: &mut [L]) {
@@ -318,14 +326,19 @@ pub fn widen<L: Copy + From<i8>>(values: &[i8], lanes: &mut [L]) {
         2..4 => widen_by::<L, 2>(values, lanes),
         4..8 => widen_by::<L, 4>(values, lanes),
         8..16 => widen_by::<L, 8>(values, lanes),
-        // Thirty-two at a time were a quarter slower on a whole network: they go through the stack.
-        _ => widen_by::<L, 16>(values, lanes),
+        16..32 => widen_by::<L, 16>(values, lanes),
+        _ => widen_by::<L, 32>(values, lanes),
     }
 }
 
 #[inline(always)]
 fn widen_by<L: Copy + From<i8>, const N: usize>(values: &[i8], lanes: &mut [L]) {
-    let all = |values: &[i8; N], lanes: &mut [L; N]| *lanes = values.map(L::from);
+    // A loop and not `map`, which goes through the stack.
+    let all = |values: &[i8; N], lanes: &mut [L; N]| {
+        for i in 0..N {
+            lanes[i] = L::from(values[i]);
+        }
+    };
     let (from, to) = (values.as_chunks().0, lanes.as_chunks_mut().0);
     from.iter().zip(to).for_each(|(from, to)| all(from, to));
     if let (Some(from), Some(to)) = (values.last_chunk(), lanes.last_chunk_mut()) {

@@ -56,7 +56,7 @@ impl Pairwise {
     pub fn run<F: Family>(&self, left: &[i8], right: &[i8], out: &mut [i8]) {
         let chunk = right.len();
         for (out, left) in out.chunks_mut(chunk).zip(left.chunks(chunk)) {
-            F::compiled(Pairs {
+            F::pairwise(Pairs {
                 pairwise: *self,
                 left,
                 right,
@@ -66,11 +66,12 @@ impl Pairwise {
     }
 }
 
-struct Pairs<'a> {
-    pairwise: Pairwise,
-    left: &'a [i8],
-    right: &'a [i8],
-    out: &'a mut [i8],
+/// An operation on as many values as there are of each.
+pub struct Pairs<'a> {
+    pub pairwise: Pairwise,
+    pub left: &'a [i8],
+    pub right: &'a [i8],
+    pub out: &'a mut [i8],
 }
 
 impl Work for Pairs<'_> {

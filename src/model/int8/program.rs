@@ -21,6 +21,8 @@ pub struct Activation {
     pub quantization: Quantization,
     /// Values are never below this, as after a ReLU.
     pub least: i8,
+    /// The activation, itself no alias, that lies in memory in its stead.
+    pub same_as: Option<Slot>,
 }
 
 /// An [`Activation`] by its place in [`Draft::activations`].
@@ -57,6 +59,23 @@ impl Operand {
         match self {
             Operand::Slot(slot) => Some(*slot),
             Operand::Constant(_) => None,
+        }
+    }
+
+    /// Keeps only the first of equal runs.
+    pub fn keep_one_run(&mut self, run: usize) {
+        if let Operand::Constant(values) = self
+            && values.chunks(run.max(1)).all(|chunk| *chunk == values[..run])
+        {
+            values.truncate(run);
+            values.shrink_to_fit();
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Operand::Slot(_) => 0,
+            Operand::Constant(values) => values.len(),
         }
     }
 }
@@ -210,6 +229,9 @@ impl Step {
             Step::Depthwise { op, .. } => op.bytes(),
             Step::Grouped { op, .. } => op.bytes(),
             Step::Gather { op, .. } => op.bytes(),
+            Step::Pairwise { right, .. } => right.bytes(),
+            Step::Concat { inputs, .. } => inputs.iter().map(Operand::bytes).sum(),
+            Step::RealTable { .. } => size_of::<RealTable>(),
             _ => 0,
         }
     }
@@ -253,8 +275,8 @@ impl Program {
     /// `draft` must have been made for `kind`: weights are packed for one family.
     pub(super) fn new(kind: Kind, draft: Draft) -> Program {
         let Draft {
-            activations,
-            steps,
+            mut activations,
+            mut steps,
             inputs,
             reals,
             outputs,
@@ -262,6 +284,8 @@ impl Program {
             taken,
             untaken,
         } = draft;
+        activations.shrink_to_fit();
+        steps.shrink_to_fit();
         let (placed, sizes) = place(&steps, &activations);
         let mut program = Program {
             kind,
@@ -389,9 +413,10 @@ impl Program {
 
 /// Gives every activation a buffer; two that never live at the same time may share one.
 fn place(steps: &[Step], activations: &[Activation]) -> (Vec<usize>, Vec<usize>) {
+    let root = |slot: Slot| activations[slot].same_as.unwrap_or(slot);
     let mut last_read = vec![0; activations.len()];
     for (i, step) in steps.iter().enumerate() {
-        step.reads().into_iter().for_each(|slot| last_read[slot] = i);
+        step.reads().into_iter().for_each(|slot| last_read[root(slot)] = i);
     }
     let mut placed = vec![0; activations.len()];
     let mut sizes: Vec<usize> = Vec::new();
@@ -414,7 +439,7 @@ fn place(steps: &[Step], activations: &[Activation]) -> (Vec<usize>, Vec<usize>)
             sizes[placed[slot]] = sizes[placed[slot]].max(size);
         }
         // Only after the step: it must not write what it reads.
-        let mut dead: Vec<Slot> = step.reads();
+        let mut dead: Vec<Slot> = step.reads().into_iter().map(root).collect();
         dead.sort_unstable();
         dead.dedup();
         free.extend(
@@ -423,6 +448,7 @@ fn place(steps: &[Step], activations: &[Activation]) -> (Vec<usize>, Vec<usize>)
                 .map(|slot| placed[slot]),
         );
     }
+    let placed = (0..placed.len()).map(|slot| placed[root(slot)]).collect();
     (placed, sizes)
 }
 

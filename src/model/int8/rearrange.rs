@@ -13,8 +13,6 @@ pub struct Gather {
 /// Where each output value comes from.
 #[derive(Debug, Clone, PartialEq)]
 enum Order {
-    /// From its own place, as when only the names of the axes change.
-    Same,
     /// From the transposed place of a matrix of so many columns.
     Transposed { columns: usize },
     /// From the place named.
@@ -27,9 +25,7 @@ impl Gather {
         let is = |place: &dyn Fn(usize) -> usize| (0..from.len()).all(|i| from[i] as usize == place(i));
         // Down the first column, the second value is as far off as the matrix has columns.
         let columns = from.get(1).map_or(1, |second| *second as usize);
-        let order = if is(&|i| i) {
-            Order::Same
-        } else if columns > 0 && from.len().is_multiple_of(columns) {
+        let order = if columns > 0 && from.len().is_multiple_of(columns) {
             let rows = from.len() / columns;
             match is(&|i| i % rows * columns + i / rows) {
                 true => Order::Transposed { columns },
@@ -51,7 +47,6 @@ impl Gather {
 
     pub fn run(&self, input: &[i8], out: &mut [i8]) {
         match &self.order {
-            Order::Same => out.copy_from_slice(&input[..out.len()]),
             Order::Transposed { columns } => transpose(input, *columns, out),
             Order::Any(from) => out.iter_mut().zip(from).for_each(|(out, i)| *out = input[*i as usize]),
         }
@@ -111,12 +106,12 @@ pub struct Concat {
 }
 
 impl Concat {
-    /// Writes part `index`.
+    /// Writes part `index`; `input` may be a single run, for all.
     pub fn run_part<F: Family>(&self, index: usize, input: &[i8], out: &mut [i8]) {
         let stride: usize = self.parts.iter().map(|(run, _)| run).sum();
         let before: usize = self.parts[..index].iter().map(|(run, _)| run).sum();
         let (run, table) = &self.parts[index];
-        for (input, out) in input.chunks_exact(*run).zip(out.chunks_exact_mut(stride)) {
+        for (input, out) in input.chunks_exact(*run).cycle().zip(out.chunks_exact_mut(stride)) {
             let out = &mut out[before..][..*run];
             match table {
                 None => out.copy_from_slice(input),

@@ -8,7 +8,7 @@ const BITS_PER_BYTE: u32 = 10;
 #[derive(Debug)]
 pub struct Pacing {
     baud: u32,
-    /// When the last byte given to the line will have left it.
+    /// When the last estimate given to the line will have left it.
     free_at: Option<Instant>,
     /// From one estimate to the next, if the reader asked for fewer.
     interval: Option<Duration>,
@@ -52,12 +52,12 @@ impl Pacing {
         true
     }
 
-    /// Whether all that was sent has left the line, by its baud rate.
+    /// Whether the last estimate has left the line, by its baud rate.
     pub fn is_free(&self, now: Instant) -> bool {
         self.free_at.is_none_or(|free| free <= now)
     }
 
-    /// Counts bytes that go out.
+    /// Counts an estimate that goes out.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
         let takes = Duration::from_secs(1) * BITS_PER_BYTE * bytes as u32 / self.baud;
         self.free_at = Some(self.free_at.map_or(now, |free| free.max(now)) + takes);

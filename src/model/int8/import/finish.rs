@@ -85,15 +85,25 @@ impl<F: Family> Importer<'_, F> {
             Operator::Move { input, from, function } => {
                 let place = in_memory(&self.activation(input).dims);
                 let out_place = in_memory(&dims);
+                let table = self.rescaling(input, to, |x| clipped(function(x)));
                 let mut in_order = vec![0u32; from.len()];
                 for (i, source) in from.into_iter().enumerate() {
                     in_order[out_place(i)] = place(source) as u32;
                 }
-                let op = Gather::new(in_order, self.rescaling(input, to, |x| clipped(function(x))));
-                Step::Gather {
-                    op: Box::new(op),
-                    input,
-                    out,
+                let stays = in_order.iter().zip(0..).all(|(source, i)| *source == i);
+                let all = in_order.len() == self.activation(input).dims.iter().product();
+                match table {
+                    None if stays => return Ok(self.add_alias(dims, to, input)),
+                    Some(table) if stays && all => Step::Table {
+                        op: Box::new(table),
+                        input,
+                        out,
+                    },
+                    table => Step::Gather {
+                        op: Box::new(Gather::new(in_order, table)),
+                        input,
+                        out,
+                    },
                 }
             }
             Operator::Concat { inputs, axis } => {
@@ -108,8 +118,9 @@ impl<F: Family> Importer<'_, F> {
                 let mut parts = Vec::new();
                 let mut operands = Vec::new();
                 for input in inputs {
-                    let (part_dims, from, operand) = self.operand(input)?;
+                    let (part_dims, from, mut operand) = self.operand(input)?;
                     let run = order[after..].iter().map(|a| part_dims[*a]).product();
+                    operand.keep_one_run(run);
                     parts.push((run, rescaling(from, to, clipped)));
                     operands.push(operand);
                 }
@@ -201,7 +212,7 @@ impl<F: Family> Importer<'_, F> {
                     return Err("has groups and is not quantized".into());
                 };
                 if groups == biases.len() && weights.dims[1] == 1 && window.taps() <= MAX_TAPS {
-                    let op = Depthwise::new::<F>(window, zero_point, w, biases, factors);
+                    let op = Depthwise::new::<F>(window, [zero_point, least], w, biases, factors);
                     return Ok(Step::Depthwise { op, input, bounds, out });
                 }
                 let op = Grouped::new::<F>(window, zero_point, groups, w, biases, factors);

@@ -366,8 +366,19 @@ impl<'a, F: Family> Importer<'a, F> {
             dims,
             quantization,
             least,
+            same_as: None,
         });
         self.draft.activations.len() - 1
+    }
+
+    /// The same values in memory under other dimensions.
+    fn add_alias(&mut self, dims: Vec<usize>, quantization: Quantization, other: Slot) -> Slot {
+        let slot = self.add_activation(dims, quantization);
+        let Activation { least, same_as, .. } = *self.activation(other);
+        let alias = &mut self.draft.activations[slot];
+        alias.least = least;
+        alias.same_as = Some(same_as.unwrap_or(other));
+        slot
     }
 
     fn dims_of(&self, source: Source) -> &[usize] {

@@ -16,6 +16,7 @@ pub mod vnni;
 
 use super::arithmetic::Bounds;
 use super::gemm::{Scratch, Scratches};
+use super::pointwise::Pairs;
 
 /// The largest tile of any family, in accumulators.
 pub const MAX_TILE: usize = 384;
@@ -77,8 +78,8 @@ pub trait Family {
         Self::requantize_tile(acc, wanted, to.bias, to.factor, to.bounds, out);
     }
 
-    /// [`Family::quantized_tile`] for `wanted.rows` rows, any number: a tile after the other. `rows` holds whole tiles, or,
-    /// if they come from [`Family::as_lanes`], only those rows.
+    /// [`Family::quantized_tile`] for `wanted.rows` rows, any number: a tile after the other. `rows` holds at least
+    /// [`Family::reach`] of them.
     fn quantized_panel(
         depth: usize,
         rows: &[Self::Lane],
@@ -96,8 +97,13 @@ pub trait Family {
         }
     }
 
-    /// Rows as they lie in memory, where the family takes them so for [`Family::quantized_panel`].
-    fn as_lanes(_values: &[i8]) -> Option<&[Self::Lane]> {
+    /// How many rows [`Family::quantized_panel`] reads where so many are wanted: whole tiles, or only those.
+    fn reach(rows: usize) -> usize {
+        rows.next_multiple_of(Self::MR)
+    }
+
+    /// Rows that lie one after the other, as packed ones, if that is no other form.
+    fn as_packed(_rows: &[i8]) -> Option<&[Self::Lane]> {
         None
     }
 
@@ -115,6 +121,11 @@ pub trait Family {
         for (out, value) in out.iter_mut().zip(values) {
             *out = table[usize::from(*value as u8)];
         }
+    }
+
+    /// A sum or product of two tensors.
+    fn pairwise(pairs: Pairs) {
+        Self::compiled(pairs);
     }
 
     /// Runs `work` compiled for this family's processor, so that plain loops in it are vectorized as far as it can.
@@ -198,6 +209,7 @@ pub enum Kind {
 }
 
 /// `with_family!(kind, F => expression)`: the expression with `F` the family of that kind.
+#[macro_export]
 macro_rules! with_family {
     ($kind:expr, $family:ident => $value:expr) => {{
         use $crate::model::int8::kernels;
@@ -213,7 +225,7 @@ macro_rules! with_family {
             }
             #[cfg(target_arch = "x86_64")]
             kernels::Kind::AvxVnni => {
-                type $family = kernels::vnni::AvxVnni;
+                type $family = kernels::vnni::AvxVnni<false>;
                 $value
             }
             #[cfg(target_arch = "x86_64")]
@@ -242,7 +254,8 @@ impl Kind {
         let mut kinds = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f")
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")

@@ -51,8 +51,12 @@ impl Family for NeonDot {
         unsafe { quantized_panel(depth, rows.as_ptr(), panel.as_ptr(), wanted, to, out.as_mut_ptr()) }
     }
 
-    fn as_lanes(values: &[i8]) -> Option<&[i8]> {
-        Some(values)
+    fn reach(rows: usize) -> usize {
+        rows
+    }
+
+    fn as_packed(rows: &[i8]) -> Option<&[i8]> {
+        Some(rows)
     }
 
     fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {

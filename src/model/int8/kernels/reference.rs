@@ -30,6 +30,10 @@ impl Family for Reference {
         }
     }
 
+    fn as_packed(rows: &[i8]) -> Option<&[i8]> {
+        Some(rows)
+    }
+
     fn scratch(scratches: &mut Scratches) -> &mut Scratch<i8> {
         &mut scratches.narrow
     }

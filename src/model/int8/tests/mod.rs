@@ -88,7 +88,23 @@ struct Layer {
 }
 
 fn layers(depthwise: bool, kernels: std::ops::Range<usize>) -> impl Strategy<Value = Layer> {
-    (windows(kernels), 1..37usize, 1..37usize, any::<i8>(), bounds()).prop_flat_map(
+    layers_under(depthwise, windows(kernels))
+}
+
+/// One pixel under each, and nothing else: the layers whose rows need not be packed.
+fn pointwise() -> impl Strategy<Value = Window> {
+    [1..9usize, 1..9].prop_map(|input| Window {
+        input,
+        output: input,
+        kernel: [1, 1],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: [0, 0],
+    })
+}
+
+fn layers_under(depthwise: bool, windows: impl Strategy<Value = Window>) -> impl Strategy<Value = Layer> {
+    (windows, 1..37usize, 1..37usize, any::<i8>(), bounds()).prop_flat_map(
         move |(window, channels, outputs, zero_point, bounds)| {
             let (outputs, per_output) = match depthwise {
                 true => (channels, window.taps()),
@@ -198,7 +214,8 @@ fn check_depthwise<F: Family>(layer: &Layer) -> Checked {
         bounds,
         ..
     } = layer;
-    let op = Depthwise::new::<F>(*window, *zero_point, weights, bias, factor);
+    let least = layer.input.iter().copied().min().unwrap_or(0);
+    let op = Depthwise::new::<F>(*window, [*zero_point, least], weights, bias, factor);
     let wanted: Vec<i8> = layer
         .each_output()
         .map(|(y, x, c)| bounds.round(layer.sum(y, x, c, c..c + 1) as f32 * factor[c]))
@@ -303,7 +320,7 @@ fn check_factors<F: Family>(values: &[i8], factor: &[f32], bounds: Bounds) -> Ch
         dilation: [1, 1],
         pad: [0, 0],
     };
-    let op = Depthwise::new::<F>(window, 0, &vec![1; 9 * channels], &vec![0; channels], factor);
+    let op = Depthwise::new::<F>(window, [0, i8::MIN], &vec![1; 9 * channels], &vec![0; channels], factor);
     op.reserve(&mut scratches);
     let mut out = vec![0; channels];
     op.run::<F>(values, &mut scratches, bounds, &mut out);
@@ -403,7 +420,26 @@ proptest! {
     }
 
     #[test]
+    fn pointwise_convolutions_equal_the_definition(layer in layers_under(false, pointwise())) {
+        for_each_family!(check_convolution(&layer));
+    }
+
+    #[test]
+    fn pointwise_convolutions_after_a_relu_equal_the_definition(mut layer in layers_under(false, pointwise())) {
+        layer.input.iter_mut().for_each(|q| *q &= 127);
+        layer.zero_point &= 127;
+        for_each_family!(check_convolution(&layer));
+    }
+
+    #[test]
     fn depthwise_convolutions_equal_the_definition(layer in layers(true, 1..5)) {
+        for_each_family!(check_depthwise(&layer));
+    }
+
+    #[test]
+    fn depthwise_convolutions_after_a_relu_equal_the_definition(mut layer in layers(true, 1..5)) {
+        layer.input.iter_mut().for_each(|q| *q &= 127);
+        layer.zero_point &= 127;
         for_each_family!(check_depthwise(&layer));
     }
 
@@ -500,7 +536,7 @@ fn sums_of_products_at_the_edge_of_sixteen_bits_do_not_overflow() {
         };
         let weights: Vec<i8> = (0..16 * 9).map(|i| four[i % 9 % 4]).collect();
         let sum: i32 = weights[..9].iter().map(|w| i32::from(a) * i32::from(*w)).sum();
-        let op = Depthwise::new::<F>(window, 0, &weights, &[0; 16], &[1e-3; 16]);
+        let op = Depthwise::new::<F>(window, [0, a], &weights, &[0; 16], &[1e-3; 16]);
         let (mut out, mut scratches) = ([0; 16], Scratches::default());
         op.reserve(&mut scratches);
         op.run::<F>(&[a; 16 * 9], &mut scratches, bounds, &mut out);

@@ -19,8 +19,11 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
-/// Outputs of `model` on the same noise, from each of our families and from tract.
-fn run(model: &ModelProto) -> (Vec<Vec<Vec<f32>>>, Vec<Vec<f32>>, Program) {
+/// All outputs of one run.
+type Outputs = Vec<Vec<f32>>;
+
+/// Outputs of `model` on the same noise, from each of our families and from tract, and the program of the best family.
+fn run(model: &ModelProto) -> (Vec<Outputs>, Outputs, Program) {
     let Signature { inputs, outputs } = Signature::of(model).unwrap();
     let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();

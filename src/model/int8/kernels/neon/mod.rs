@@ -107,8 +107,12 @@ impl<const NON_NEGATIVE: bool> Family for Neon<NON_NEGATIVE> {
         }
     }
 
-    fn as_lanes(values: &[i8]) -> Option<&[i8]> {
-        Some(values)
+    fn reach(rows: usize) -> usize {
+        rows
+    }
+
+    fn as_packed(rows: &[i8]) -> Option<&[i8]> {
+        Some(rows)
     }
 
     fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {

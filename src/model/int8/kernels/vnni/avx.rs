@@ -4,15 +4,17 @@ use std::arch::x86_64::*;
 
 use super::super::super::arithmetic::Bounds;
 use super::super::super::gemm::{Scratch, Scratches};
-use super::super::avx2::{Avx2, MR, NR, store};
+use super::super::super::pointwise::Pairs;
+use super::super::avx2::{Avx2, Avx2NonNegative, MR, NR, store};
 use super::super::{DepthwiseRow, Family, Wanted, Work};
 use super::{KU, Raised};
 
-pub struct AvxVnni;
+/// Products are the same for all rows; depthwise convolutions gain by knowing that nothing is negative.
+pub struct AvxVnni<const NON_NEGATIVE: bool>;
 
-impl Family for AvxVnni {
+impl<const NON_NEGATIVE: bool> Family for AvxVnni<NON_NEGATIVE> {
     type Lane = Raised;
-    type NonNegative = AvxVnni;
+    type NonNegative = AvxVnni<true>;
     const MR: usize = MR;
     const NR: usize = NR;
     const KU: usize = KU;
@@ -54,7 +56,14 @@ impl Family for AvxVnni {
     }
 
     fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
-        Avx2::depthwise(row, out);
+        match NON_NEGATIVE {
+            true => Avx2NonNegative::depthwise(row, out),
+            false => Avx2::depthwise(row, out),
+        }
+    }
+
+    fn pairwise(pairs: Pairs) {
+        Avx2::pairwise(pairs);
     }
 
     fn compiled<W: Work>(work: W) {

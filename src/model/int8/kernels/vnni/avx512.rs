@@ -5,6 +5,8 @@ use std::arch::x86_64::*;
 use super::super::super::arithmetic::Bounds;
 use super::super::super::convolution::MAX_TAPS;
 use super::super::super::gemm::{Scratch, Scratches};
+use super::super::super::pointwise::Pairs;
+use super::super::avx2::Avx2;
 use super::super::{DepthwiseRow, Family, Requantization, Wanted, Work};
 use super::{KU, Raised};
 
@@ -131,6 +133,10 @@ impl Family for Avx512Vnni {
             // within every tap of every pixel, bias, factor and out, and a block of weights within `weights`.
             unsafe { depthwise(row, fours, first, out) }
         }
+    }
+
+    fn pairwise(pairs: Pairs) {
+        Avx2::pairwise(pairs);
     }
 
     fn compiled<W: Work>(work: W) {

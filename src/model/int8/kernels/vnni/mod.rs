@@ -15,12 +15,19 @@ const KU: usize = 4;
 
 /// An s8 value, 128 higher: 0..=255.
 #[derive(Debug, Clone, Copy, Default)]
+#[repr(transparent)]
 pub struct Raised(u8);
 
 impl From<i8> for Raised {
     #[inline(always)]
     fn from(value: i8) -> Raised {
         Raised(value as u8 ^ 0x80)
+    }
+}
+
+impl From<Raised> for i8 {
+    fn from(Raised(value): Raised) -> i8 {
+        (value ^ 0x80) as i8
     }
 }
 
