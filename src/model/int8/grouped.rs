@@ -7,7 +7,7 @@
 use super::arithmetic::Bounds;
 use super::convolution::{Convolution, Window};
 use super::gemm::{Results, Scratches, Weights};
-use super::kernels::{Family, MAX_NR};
+use super::kernels::Family;
 
 /// A convolution of `groups` groups.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Grouped {
         let outputs = bias.len() / groups;
         let per_output = weights.len() / bias.len();
         let together = (1..=groups)
-            .filter(|n| groups.is_multiple_of(*n) && (n * outputs <= MAX_NR || *n == 1))
+            .filter(|n| groups.is_multiple_of(*n) && (n * outputs <= F::NR || *n == 1))
             .max()
             .unwrap_or(1);
         let part = |first: usize| {
