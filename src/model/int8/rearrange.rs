@@ -22,17 +22,13 @@ enum Order {
 impl Gather {
     /// `from` says for each output value which input value it is.
     pub fn new(from: Vec<u32>, table: Option<Table>) -> Gather {
-        let is = |place: &dyn Fn(usize) -> usize| (0..from.len()).all(|i| from[i] as usize == place(i));
         // Down the first column, the second value is as far off as the matrix has columns.
-        let columns = from.get(1).map_or(1, |second| *second as usize);
-        let order = if columns > 0 && from.len().is_multiple_of(columns) {
-            let rows = from.len() / columns;
-            match is(&|i| i % rows * columns + i / rows) {
-                true => Order::Transposed { columns },
-                false => Order::Any(from),
-            }
-        } else {
-            Order::Any(from)
+        let columns = from.get(1).map_or(1, |second| *second as usize).max(1);
+        let rows = from.len() / columns;
+        let whole = rows * columns == from.len();
+        let order = match whole && (0..from.len()).all(|i| from[i] as usize == i % rows * columns + i / rows) {
+            true => Order::Transposed { columns },
+            false => Order::Any(from),
         };
         Gather { order, table }
     }
@@ -41,7 +37,7 @@ impl Gather {
     pub fn bytes(&self) -> usize {
         match &self.order {
             Order::Any(from) => size_of_val(&from[..]),
-            _ => 0,
+            Order::Transposed { .. } => 0,
         }
     }
 

@@ -91,7 +91,7 @@ impl<F: Family> Importer<'_, F> {
                     in_order[out_place(i)] = place(source) as u32;
                 }
                 let stays = in_order.iter().zip(0..).all(|(source, i)| *source == i);
-                let all = in_order.len() == self.activation(input).dims.iter().product();
+                let all = in_order.len() == self.activation(input).dims.iter().product::<usize>();
                 match table {
                     None if stays => return Ok(self.add_alias(dims, to, input)),
                     Some(table) if stays && all => Step::Table {
