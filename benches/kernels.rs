@@ -128,8 +128,10 @@ fn depthwise<F: Family>(bencher: Bencher, window: Window, least: i8) {
         .map(|q| if least < 0 { q } else { q & 127 })
         .collect();
     let mut out = vec![0; window.output[0] * window.output[1] * CHANNELS];
+    let mut scratches = Scratches::default();
+    op.reserve(&mut scratches);
     let bencher = bencher.counter(ItemsCount::new(op.macs()));
-    bencher.bench_local(|| op.run::<F>(&input, BOUNDS, &mut out));
+    bencher.bench_local(|| op.run::<F>(&input, &mut scratches, BOUNDS, &mut out));
 }
 
 #[divan::bench(args = Kind::available())]

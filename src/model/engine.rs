@@ -43,7 +43,7 @@ pub struct Engine {
 }
 
 enum Runner {
-    Int8(Program),
+    Int8(Box<Program>),
     Tract { graph: FloatGraph, outputs: Vec<Vec<f32>> },
 }
 
@@ -94,7 +94,7 @@ impl Engine {
                 Ok(program) => {
                     untaken = program.untaken().to_vec();
                     if program.operators()[1] > 0 {
-                        let runner = Runner::Int8(program);
+                        let runner = Runner::Int8(Box::new(program));
                         return Ok(Engine { runner, untaken });
                     }
                 }

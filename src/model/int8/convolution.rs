@@ -134,6 +134,27 @@ impl Rows for UnderWindow<'_> {
     }
 
     #[inline(always)]
+    fn pack_block<L: Copy + From<i8>>(&self, first: usize, depth: usize, out: &mut [L]) {
+        let window = &self.convolution.window;
+        let (width, inside) = (window.output[1], window.inside());
+        let (mut i, mut rest) = (first, out);
+        while rest.len() >= depth {
+            let (y, x) = (i / width, i % width);
+            // Pixels with all their columns in the picture go together.
+            let together = match inside.contains(&x) && window.dilation[1] == 1 {
+                true => (inside.end - x).min(rest.len() / depth),
+                false => 1,
+            };
+            let (rows, others) = rest.split_at_mut(together * depth);
+            match together {
+                1 => self.pack(i, rows),
+                _ => self.pack_run([y, x], depth, rows),
+            }
+            (i, rest) = (i + together, others);
+        }
+    }
+
+    #[inline(always)]
     fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]) {
         let Convolution {
             window,
@@ -145,8 +166,8 @@ impl Rows for UnderWindow<'_> {
         let (input, pitch) = (self.input, window.input[1] * channels);
         let (y, x) = (i / window.output[1], i % window.output[1]);
         let line = window.kernel[1] * channels;
-        let lines = row.chunks_exact_mut(line).take(window.kernel[0]);
         if window.dilation != [1, 1] {
+            let lines = row.chunks_exact_mut(line).take(window.kernel[0]);
             for (ky, line) in lines.enumerate() {
                 for (kx, pixel) in line.chunks_exact_mut(channels).enumerate() {
                     match (window.under(0, y, ky), window.under(1, x, kx)) {
@@ -164,7 +185,7 @@ impl Rows for UnderWindow<'_> {
             |axis: usize, first: usize| first < window.input[axis] && first + window.kernel[axis] <= window.input[axis];
         if whole(0, top) && whole(1, left) {
             let mut from = (top * window.input[1] + left) * channels;
-            for line in lines {
+            for line in row.chunks_exact_mut(line).take(window.kernel[0]) {
                 widen(&input[from..][..line.len()], line);
                 from += pitch;
             }
@@ -178,7 +199,7 @@ impl Rows for UnderWindow<'_> {
             (start, first..end)
         });
         let (from, to) = (taps_x.start * channels, taps_x.end * channels);
-        for (ky, line) in lines.enumerate() {
+        for (ky, line) in row.chunks_exact_mut(line).take(window.kernel[0]).enumerate() {
             if from == to || !taps_y.contains(&ky) {
                 line.fill(zero);
                 continue;
@@ -194,6 +215,62 @@ impl Rows for UnderWindow<'_> {
                 line[to..].fill(zero);
             }
         }
+    }
+}
+
+impl UnderWindow<'_> {
+    /// Neighbouring pixels from (`y`, `x`) on that have all their columns in the picture, a line of each after the other.
+    #[inline(always)]
+    fn pack_run<L: Copy + From<i8>>(&self, [y, x]: [usize; 2], depth: usize, rows: &mut [L]) {
+        let Convolution {
+            window,
+            channels,
+            zero_point,
+            ..
+        } = self.convolution;
+        let line = window.kernel[1] * channels;
+        let step = window.stride[1] * channels;
+        for ky in 0..window.kernel[0] {
+            let lines = rows.chunks_exact_mut(depth).map(|row| &mut row[ky * line..]);
+            let Some(source_y) = window.under(0, y, ky) else {
+                lines.for_each(|to| to[..line].fill(L::from(*zero_point)));
+                continue;
+            };
+            let source_x = x * window.stride[1] - window.pad[1];
+            let source = &self.input[(source_y * window.input[1] + source_x) * channels..];
+            match line {
+                3..=4 => copy_lines::<L, 4>(source, step, line, lines),
+                5..=8 => copy_lines::<L, 8>(source, step, line, lines),
+                _ => copy_lines::<L, 16>(source, step, line, lines),
+            }
+        }
+    }
+}
+
+/// Copies a line of every pixel, N values at a time. Behind short lines, what follows is copied with them where there is
+/// room: the next line, packed later, or the padding of the row takes its place.
+#[inline(always)]
+fn copy_lines<'a, L: Copy + From<i8> + 'a, const N: usize>(
+    source: &[i8],
+    step: usize,
+    line: usize,
+    lines: impl Iterator<Item = &'a mut [L]>,
+) {
+    for (i, to) in lines.enumerate() {
+        let from = &source[i * step..];
+        if line <= N && from.len() >= N && to.len() >= N {
+            copy::<L, N>(from, to);
+        } else {
+            widen(&from[..line], to);
+        }
+    }
+}
+
+/// The first N values.
+#[inline(always)]
+fn copy<L: Copy + From<i8>, const N: usize>(from: &[i8], to: &mut [L]) {
+    if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
+        *to = from.map(L::from);
     }
 }
 
@@ -217,8 +294,8 @@ pub struct Depthwise {
     /// Padded so that every run of channels a family takes at once is there.
     bias: Vec<i32>,
     factor: Vec<f32>,
-    /// A row of padding.
-    nothing: Vec<i8>,
+    /// Stands for zero in the input, and so in the padding.
+    zero_point: i8,
 }
 
 impl Depthwise {
@@ -250,8 +327,7 @@ impl Depthwise {
             },
             bias,
             factor,
-            // As long as a row of the picture, for kernels that go along it.
-            nothing: vec![zero_point; channels * (window.input[1] + window.kernel[1])],
+            zero_point,
         }
     }
 
@@ -265,54 +341,76 @@ impl Depthwise {
         self.weights.len() + 4 * (self.bias.len() + self.factor.len())
     }
 
-    pub fn run<F: Family>(&self, input: &[i8], bounds: Bounds, out: &mut [i8]) {
-        match self.non_negative {
-            true => self.run_all::<F::NonNegative>(input, bounds, out),
-            false => self.run_all::<F>(input, bounds, out),
-        }
+    /// Values in a line of the picture as far as output pixels see it, padding included.
+    fn seen(&self) -> usize {
+        let Window {
+            output,
+            kernel,
+            stride,
+            dilation,
+            ..
+        } = self.window;
+        self.channels * ((output[1] - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1)
     }
 
-    fn run_all<F: Family>(&self, input: &[i8], bounds: Bounds, out: &mut [i8]) {
-        let (window, channels) = (&self.window, self.channels);
-        let inside = window.inside();
-        for (y, line) in out.chunks_exact_mut(window.output[1] * channels).enumerate() {
-            let (left, rest) = line.split_at_mut(inside.start * channels);
-            let (middle, right) = rest.split_at_mut(inside.len() * channels);
-            // Pixels at the sides lack taps and are done one by one, those between all at once.
-            let alone = left.chunks_exact_mut(channels).zip(0..);
-            for (pixel, x) in alone.chain(right.chunks_exact_mut(channels).zip(inside.end..)) {
-                self.run_from::<F>(input, bounds, y, x, pixel);
-            }
-            if !middle.is_empty() {
-                self.run_from::<F>(input, bounds, y, inside.start, middle);
-            }
-        }
+    /// How many lines of the picture one output line spans.
+    fn span(&self) -> usize {
+        self.window.kernel[0] * self.window.dilation[0]
     }
 
-    /// Pixels from (`y`, `x`) on, as many as `out` has room for.
-    fn run_from<F: Family>(&self, input: &[i8], bounds: Bounds, y: usize, x: usize, out: &mut [i8]) {
-        let (window, channels) = (&self.window, self.channels);
-        let mut taps: [&[i8]; MAX_TAPS] = [&[]; MAX_TAPS];
-        let taps = &mut taps[..window.taps()];
-        for (ky, taps) in taps.chunks_exact_mut(window.kernel[1]).enumerate() {
-            let row = window.under(0, y, ky);
-            for (kx, tap) in taps.iter_mut().enumerate() {
-                *tap = match (row, window.under(1, x, kx)) {
-                    (Some(y), Some(x)) => &input[(y * window.input[1] + x) * channels..],
-                    _ => &self.nothing,
-                };
-            }
-        }
-        let row = DepthwiseRow {
-            taps,
-            step: window.stride[1] * channels,
-            channels,
-            weights: &self.weights,
-            bias: &self.bias,
-            factor: &self.factor,
-            bounds,
+    /// Makes the room a run needs: for the lines of the picture under an output line, and one of padding.
+    pub fn reserve(&self, scratches: &mut Scratches) {
+        let needed = (self.span() + 1) * self.seen();
+        scratches.lines.resize(scratches.lines.len().max(needed), 0);
+    }
+
+    /// Lines of the picture are copied to stand between the padding at their sides, so that no pixel lacks a tap and a whole
+    /// line of output is computed at once.
+    pub fn run<F: Family>(&self, input: &[i8], scratches: &mut Scratches, bounds: Bounds, out: &mut [i8]) {
+        let depthwise = match self.non_negative {
+            true => F::NonNegative::depthwise,
+            false => F::depthwise,
         };
-        F::depthwise(&row, out);
+        let (window, channels) = (&self.window, self.channels);
+        let (seen, span, pitch) = (self.seen(), self.span(), window.input[1] * channels);
+        let (lines, nothing) = scratches.lines[..(span + 1) * seen].split_at_mut(span * seen);
+        lines.fill(self.zero_point);
+        nothing.fill(self.zero_point);
+        // What of a line is seen; with more padding than that, nothing is.
+        let before = (window.pad[1] * channels).min(seen);
+        let within = pitch.min(seen - before);
+        // The first line of the picture that has not been copied yet.
+        let mut next = 0;
+        for (y, out) in out.chunks_exact_mut(window.output[1] * channels).enumerate() {
+            let below = y * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1;
+            let end = below.saturating_sub(window.pad[0]).min(window.input[0]);
+            for source in next.max(end.saturating_sub(span))..end {
+                let line = &mut lines[source % span * seen + before..][..within];
+                line.copy_from_slice(&input[source * pitch..][..within]);
+            }
+            next = next.max(end);
+            let mut taps: [&[i8]; MAX_TAPS] = [&[]; MAX_TAPS];
+            let taps = &mut taps[..window.taps()];
+            for (ky, taps) in taps.chunks_exact_mut(window.kernel[1]).enumerate() {
+                let line = match window.under(0, y, ky) {
+                    Some(source) => &lines[source % span * seen..][..seen],
+                    None => &*nothing,
+                };
+                for (kx, tap) in taps.iter_mut().enumerate() {
+                    *tap = &line[kx * window.dilation[1] * channels..];
+                }
+            }
+            let row = DepthwiseRow {
+                taps,
+                step: window.stride[1] * channels,
+                channels,
+                weights: &self.weights,
+                bias: &self.bias,
+                factor: &self.factor,
+                bounds,
+            };
+            depthwise(&row, out);
+        }
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Scratches {
     pub wide: Scratch<i16>,
     #[cfg(target_arch = "x86_64")]
     pub raised: Scratch<Raised>,
+    /// Lines of a picture between their padding.
+    pub lines: Vec<i8>,
 }
 
 impl Scratches {
@@ -110,7 +112,7 @@ impl Scratches {
         let raised = self.raised.rows.len();
         #[cfg(not(target_arch = "x86_64"))]
         let raised = 0;
-        self.narrow.rows.len() + size_of::<i16>() * self.wide.rows.len() + raised
+        self.narrow.rows.len() + size_of::<i16>() * self.wide.rows.len() + raised + self.lines.len()
     }
 }
 
@@ -139,6 +141,14 @@ pub trait Rows {
     /// Writes row `i`. Lanes that only pad `row` may stay as they are, since the weights there are zero. To be
     /// `#[inline(always)]`, see [`Work`].
     fn pack<L: Copy + From<i8>>(&self, i: usize, row: &mut [L]);
+
+    /// Writes as many rows of `depth` lanes as `out` holds, from row `first` on.
+    #[inline(always)]
+    fn pack_block<L: Copy + From<i8>>(&self, first: usize, depth: usize, out: &mut [L]) {
+        for (i, row) in out.chunks_exact_mut(depth).enumerate() {
+            self.pack(first + i, row);
+        }
+    }
 }
 
 /// The rows of a matrix as they are.
@@ -178,9 +188,7 @@ impl<R: Rows, L: Copy + From<i8>> Work for Pack<'_, R, L> {
         {
             return widen(&values[self.first * self.depth..], self.out);
         }
-        for (i, row) in self.out.chunks_exact_mut(self.depth).enumerate() {
-            self.rows.pack(self.first + i, row);
-        }
+        self.rows.pack_block(self.first, self.depth, self.out);
     }
 }
 
@@ -196,7 +204,7 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
         .and_then(F::as_packed);
     for first in (0..rows).step_by(block) {
         let count = block.min(rows - first);
-        let reach = count.next_multiple_of(F::MR) * depth;
+        let reach = results.reach::<F>(count) * depth;
         let block = match packed.and_then(|rows| rows[first * depth..].get(..reach)) {
             Some(block) => block,
             None => {
@@ -210,28 +218,33 @@ pub fn multiply<F: Family>(left: &impl Rows, weights: &Weights, scratches: &mut 
             }
         };
         for (panel, column) in weights.panels.chunks_exact(weights.panel).zip((0..).step_by(F::NR)) {
-            // The last tile of a block may reach past its rows: what lies there is multiplied and left.
-            for (tile, row) in block.chunks_exact(F::MR * depth).zip((0..count).step_by(F::MR)) {
-                let wanted = Wanted {
-                    rows: F::MR.min(count - row),
-                    columns: F::NR.min(weights.columns - column),
-                    stride: weights.columns,
-                };
-                results.take::<F>([first + row, column], wanted, weights, (tile, panel), &mut acc);
-            }
+            let wanted = Wanted {
+                rows: count,
+                columns: F::NR.min(weights.columns - column),
+                stride: weights.columns,
+            };
+            results.take::<F>([first, column], wanted, weights, (block, panel), &mut acc);
         }
     }
 }
 
 impl Results<'_> {
-    /// Multiplies a tile and takes in what is wanted of it, from the first row and column on.
+    /// How many packed rows are read where so many are wanted.
+    fn reach<F: Family>(&self, rows: usize) -> usize {
+        match self {
+            Results::Quantized { .. } => F::reach(rows),
+            Results::Real { .. } => rows.next_multiple_of(F::MR),
+        }
+    }
+
+    /// Multiplies packed rows with a panel and takes in what is wanted of it, from the first row and column on.
     #[inline(always)]
     fn take<F: Family>(
         &mut self,
         [row, column]: [usize; 2],
         wanted: Wanted,
         weights: &Weights,
-        (tile, panel): (&[F::Lane], &[i8]),
+        (rows, panel): (&[F::Lane], &[i8]),
         acc: &mut [i32],
     ) {
         let (depth, columns) = (weights.depth, weights.columns);
@@ -242,18 +255,22 @@ impl Results<'_> {
                 let bounds = *bounds;
                 let to = Requantization { bias, factor, bounds };
                 let out = &mut out[row * columns + column..];
-                F::quantized_tile(depth, tile, panel, acc, wanted, &to, out);
+                F::quantized_panel(depth, rows, panel, acc, wanted, &to, out);
             }
             Results::Real {
                 limits: [low, high],
                 out,
             } => {
-                F::tile(depth, wanted.columns, tile, panel, acc);
                 let plane = out.len() / columns;
-                for (i, acc) in acc.chunks_exact(F::NR).take(wanted.rows).enumerate() {
-                    for c in 0..wanted.columns {
-                        let real = acc[c].wrapping_add(bias[c]) as f32 * factor[c];
-                        out[(column + c) * plane + row + i] = real.max(*low).min(*high);
+                // The last tile of a block may reach past its rows: what lies there is multiplied and left.
+                for (tile, first) in rows.chunks_exact(F::MR * depth).zip((0..wanted.rows).step_by(F::MR)) {
+                    F::tile(depth, wanted.columns, tile, panel, acc);
+                    let acc = acc.chunks_exact(F::NR).take(wanted.rows - first);
+                    for (acc, i) in acc.take(F::MR).zip(row + first..) {
+                        for c in 0..wanted.columns {
+                            let real = acc[c].wrapping_add(bias[c]) as f32 * factor[c];
+                            out[(column + c) * plane + i] = real.max(*low).min(*high);
+                        }
                     }
                 }
             }
@@ -284,9 +301,13 @@ impl Product {
     pub fn run<F: Family>(&mut self, left: &[i8], right: &[i8], scratches: &mut Scratches, results: Results) {
         let columns = self.weights.columns;
         let depth = right.len() / columns;
-        for column in 0..columns {
-            let down = right.iter().skip(column).step_by(columns).copied();
-            self.weights.put_column::<F>(column, down);
+        let Weights { panels, panel, .. } = &mut self.weights;
+        for (k, row) in right.chunks_exact(columns).enumerate() {
+            let first = k / F::KU * F::KU * F::NR + k % F::KU;
+            for (row, panel) in row.chunks(F::NR).zip(panels.chunks_exact_mut(*panel)) {
+                let places = panel[first..].iter_mut().step_by(F::KU);
+                places.zip(row).for_each(|(place, w)| *place = *w);
+            }
         }
         self.weights.note::<F>();
         multiply::<F>(&Matrix { values: left, depth }, &self.weights, scratches, results);

@@ -136,9 +136,17 @@ impl Work for Quantize<'_> {
             return;
         }
         let plane = input.len() / channels;
+        // Rounded side by side first: spread out, values would be rounded one by one.
+        const RUN: usize = 64;
         for (c, input) in input.chunks_exact(plane).enumerate() {
-            for (out, x) in out.iter_mut().skip(c).step_by(channels).zip(input) {
-                *out = bounds.round(x / to.scale);
+            for (input, out) in input.chunks(RUN).zip(out.chunks_mut(RUN * channels)) {
+                let mut rounded = [0; RUN];
+                let places = out.iter_mut().skip(c).step_by(channels);
+                rounded
+                    .iter_mut()
+                    .zip(input)
+                    .for_each(|(q, x)| *q = bounds.round(x / to.scale));
+                places.zip(&rounded).for_each(|(out, q)| *out = *q);
             }
         }
     }

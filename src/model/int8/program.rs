@@ -214,6 +214,7 @@ impl Step {
             Step::Convolution { op, .. } if op.non_negative => scratches.reserve::<F::NonNegative>(&op.weights),
             Step::Convolution { op, .. } => scratches.reserve::<F>(&op.weights),
             Step::Grouped { op, .. } => op.weights().for_each(|weights| scratches.reserve::<F>(weights)),
+            Step::Depthwise { op, .. } => op.reserve(scratches),
             Step::Linear { weights, .. } => scratches.reserve::<F>(weights),
             Step::Product { op, .. } => scratches.reserve::<F>(op.weights()),
             _ => {}
@@ -227,7 +228,7 @@ impl Step {
             Step::Product { op, .. } => op.bytes(),
             Step::Depthwise { op, .. } => op.bytes(),
             Step::Grouped { op, .. } => op.bytes(),
-            Step::Gather { op, .. } => 4 * op.from.len(),
+            Step::Gather { op, .. } => op.bytes(),
             Step::Pairwise { right, .. } => right.bytes(),
             Step::Concat { inputs, .. } => inputs.iter().map(Operand::bytes).sum(),
             Step::RealTable { .. } => size_of::<RealTable>(),
@@ -530,7 +531,7 @@ impl Memory<'_> {
                 });
             }
             Step::Depthwise { op, input, bounds, out } => {
-                self.write(*out, |m, out| op.run::<F>(m.read(*input), *bounds, out));
+                self.write(*out, |m, out| op.run::<F>(m.read(*input), scratches, *bounds, out));
             }
             Step::Grouped { op, input, bounds, out } => {
                 self.write(*out, |m, out| op.run::<F>(m.read(*input), *bounds, scratches, out));

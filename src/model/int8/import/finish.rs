@@ -86,23 +86,24 @@ impl<F: Family> Importer<'_, F> {
                 let place = in_memory(&self.activation(input).dims);
                 let out_place = in_memory(&dims);
                 let table = self.rescaling(input, to, |x| clipped(function(x)));
-                if table.is_none()
-                    && from
-                        .iter()
-                        .enumerate()
-                        .all(|(i, source)| out_place(i) == place(*source))
-                {
-                    return Ok(self.add_alias(dims, to, input));
-                }
                 let mut in_order = vec![0u32; from.len()];
                 for (i, source) in from.into_iter().enumerate() {
                     in_order[out_place(i)] = place(source) as u32;
                 }
-                let op = Gather { from: in_order, table };
-                Step::Gather {
-                    op: Box::new(op),
-                    input,
-                    out,
+                let stays = in_order.iter().zip(0..).all(|(source, i)| *source == i);
+                let all = in_order.len() == self.activation(input).dims.iter().product::<usize>();
+                match table {
+                    None if stays => return Ok(self.add_alias(dims, to, input)),
+                    Some(table) if stays && all => Step::Table {
+                        op: Box::new(table),
+                        input,
+                        out,
+                    },
+                    table => Step::Gather {
+                        op: Box::new(Gather::new(in_order, table)),
+                        input,
+                        out,
+                    },
                 }
             }
             Operator::Concat { inputs, axis } => {

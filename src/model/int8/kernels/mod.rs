@@ -78,6 +78,30 @@ pub trait Family {
         Self::requantize_tile(acc, wanted, to.bias, to.factor, to.bounds, out);
     }
 
+    /// [`Family::quantized_tile`] for `wanted.rows` rows, any number: a tile after the other. `rows` holds at least
+    /// [`Family::reach`] of them.
+    fn quantized_panel(
+        depth: usize,
+        rows: &[Self::Lane],
+        panel: &[i8],
+        acc: &mut [i32],
+        wanted: Wanted,
+        to: &Requantization,
+        out: &mut [i8],
+    ) {
+        let tiles = rows.chunks_exact(Self::MR * depth);
+        for (tile, first) in tiles.zip((0..wanted.rows).step_by(Self::MR)) {
+            let rows = Self::MR.min(wanted.rows - first);
+            let out = &mut out[first * wanted.stride..];
+            Self::quantized_tile(depth, tile, panel, acc, Wanted { rows, ..wanted }, to, out);
+        }
+    }
+
+    /// How many rows [`Family::quantized_panel`] reads where so many are wanted: whole tiles, or only those.
+    fn reach(rows: usize) -> usize {
+        rows.next_multiple_of(Self::MR)
+    }
+
     /// Rows that lie one after the other, as packed ones, if that is no other form.
     fn as_packed(_rows: &[i8]) -> Option<&[Self::Lane]> {
         None

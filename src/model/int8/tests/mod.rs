@@ -221,7 +221,9 @@ fn check_depthwise<F: Family>(layer: &Layer) -> Checked {
         .map(|(y, x, c)| bounds.round(layer.sum(y, x, c, c..c + 1) as f32 * factor[c]))
         .collect();
     let mut out = vec![0; wanted.len()];
-    op.run::<F>(&layer.input, *bounds, &mut out);
+    let mut scratches = Scratches::default();
+    op.reserve(&mut scratches);
+    op.run::<F>(&layer.input, &mut scratches, *bounds, &mut out);
     prop_assert_eq!(wanted, out);
     Ok(())
 }
@@ -290,6 +292,42 @@ fn check_requantization<F: Family>(
             prop_assert_eq!(right, out);
         }
     }
+    Ok(())
+}
+
+/// Nine values of each channel times weights one: as a matrix product and as a depthwise convolution.
+fn check_factors<F: Family>(values: &[i8], factor: &[f32], bounds: Bounds) -> Checked {
+    let channels = factor.len();
+    let mut scratches = Scratches::default();
+    let sum = |values: &mut dyn Iterator<Item = &i8>| values.map(|q| i32::from(*q)).sum::<i32>() as f32;
+
+    let weights = Weights::pack::<F>(&vec![1; 9 * channels], &vec![0; channels], factor);
+    scratches.reserve::<F>(&weights);
+    let mut out = vec![0; channels * channels];
+    let results = Results::Quantized { bounds, out: &mut out };
+    multiply::<F>(&Matrix { values, depth: 9 }, &weights, &mut scratches, results);
+    for (values, out) in values.chunks(9).zip(out.chunks(channels)) {
+        let sum = sum(&mut values.iter());
+        let wanted: Vec<i8> = factor.iter().map(|factor| bounds.round(sum * factor)).collect();
+        prop_assert_eq!(wanted, out);
+    }
+
+    let window = Window {
+        input: [3, 3],
+        output: [1, 1],
+        kernel: [3, 3],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: [0, 0],
+    };
+    let op = Depthwise::new::<F>(window, [0, i8::MIN], &vec![1; 9 * channels], &vec![0; channels], factor);
+    op.reserve(&mut scratches);
+    let mut out = vec![0; channels];
+    op.run::<F>(values, &mut scratches, bounds, &mut out);
+    let wanted: Vec<i8> = (0..channels)
+        .map(|c| bounds.round(sum(&mut values.iter().skip(c).step_by(channels)) * factor[c]))
+        .collect();
+    prop_assert_eq!(wanted, out);
     Ok(())
 }
 
@@ -423,6 +461,18 @@ proptest! {
     }
 
     #[test]
+    fn products_equal_the_definition_whatever_the_factors(
+        (values, factor) in (1..40usize).prop_flat_map(|channels| {
+            // Most of them usual, so that those that are not stand among others.
+            let factor = prop_oneof![9 => 1e-4f32..1.0, 1 => prop::num::f32::ANY];
+            (bytes(9 * channels), prop::collection::vec(factor, channels))
+        }),
+        bounds in bounds(),
+    ) {
+        for_each_family!(check_factors(&values, &factor, bounds));
+    }
+
+    #[test]
     fn matrix_products_equal_the_definition(
         (left, right, columns) in (1..20usize, 1..40usize, 1..40usize).prop_flat_map(|(rows, depth, columns)| {
             (bytes(rows * depth), bytes(depth * columns), Just(columns))
@@ -487,8 +537,9 @@ fn sums_of_products_at_the_edge_of_sixteen_bits_do_not_overflow() {
         let weights: Vec<i8> = (0..16 * 9).map(|i| four[i % 9 % 4]).collect();
         let sum: i32 = weights[..9].iter().map(|w| i32::from(a) * i32::from(*w)).sum();
         let op = Depthwise::new::<F>(window, [0, a], &weights, &[0; 16], &[1e-3; 16]);
-        let mut out = [0; 16];
-        op.run::<F>(&[a; 16 * 9], bounds, &mut out);
+        let (mut out, mut scratches) = ([0; 16], Scratches::default());
+        op.reserve(&mut scratches);
+        op.run::<F>(&[a; 16 * 9], &mut scratches, bounds, &mut out);
         assert_eq!([bounds.round(sum as f32 * 1e-3); 16], out, "{a} × {four:?}");
     }
     let edges = [

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::DepthwiseRow;
-use super::requantize::Scale;
+use super::requantize::{Scale, round_both};
 use super::together;
 
 /// Where the blocks of a depthwise convolution of `channels`, at least eight, begin, and how many halves of eight channels
@@ -23,7 +23,7 @@ fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// `[block][tap][channel]`, and behind each block how many products may meet. Fewer than eight channels stay as they are.
-pub fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
+pub fn pack_depthwise<const NON_NEGATIVE: bool>(weights: &[i8], channels: usize) -> Vec<i8> {
     if channels < 8 {
         return weights.to_vec();
     }
@@ -33,7 +33,7 @@ pub fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
         for tap in weights.chunks_exact(channels) {
             packed.extend_from_slice(&tap[first..first + 8 * halves]);
         }
-        packed.push(together::<false>(8 * halves, &packed[start..]));
+        packed.push(together::<NON_NEGATIVE>(8 * halves, &packed[start..]));
     }
     packed
 }
@@ -201,6 +201,7 @@ unsafe fn nine_taps_of_16(row: &DepthwiseRow, first: usize, weights: &[i8], four
         let t: [*const i8; 9] = std::array::from_fn(|tap| row.taps[tap].as_ptr().add(first));
         let scale = scales::<2>(row, first);
         let [[b0, b1], [b2, b3]] = scale.map(|scale| scale.bias);
+        let finite = scale[0].finite && scale[1].finite;
         macro_rules! sums {
             ($taps:ident, $at:ident) => {{
                 let (s0, s1, s2, s3): (int32x4_t, int32x4_t, int32x4_t, int32x4_t);
@@ -223,7 +224,11 @@ unsafe fn nine_taps_of_16(row: &DepthwiseRow, first: usize, weights: &[i8], four
                 let (mut at, mut to) = (0, out.as_mut_ptr().wrapping_add(first));
                 for _ in 0..out.len() / row.channels {
                     let sums = sums!($taps, at);
-                    vst1q_s8(to, vcombine_s8(scale[0].round(sums[0]), scale[1].round(sums[1])));
+                    let rounded = match finite {
+                        true => round_both([&scale[0], &scale[1]], sums),
+                        false => vcombine_s8(scale[0].round(sums[0]), scale[1].round(sums[1])),
+                    };
+                    vst1q_s8(to, rounded);
                     at += row.step;
                     to = to.wrapping_add(row.channels);
                 }

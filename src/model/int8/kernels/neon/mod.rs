@@ -10,13 +10,15 @@ mod depthwise;
 mod requantize;
 mod tile;
 
+use std::arch::aarch64::*;
+
 use super::super::arithmetic::Bounds;
 use super::super::gemm::{Scratch, Scratches};
-use super::{DepthwiseRow, Family, Wanted, Work};
+use super::{DepthwiseRow, Family, Requantization, Wanted, Work};
 
 pub(super) use depthwise::{depthwise, pack_depthwise};
-pub(super) use requantize::{look_up, requantize_tile};
-use tile::tile;
+pub(super) use requantize::{Scale, look_up, requantize_tile, round_rows};
+use tile::{spread, tile_of_1, tile_of_2, tile_of_4};
 
 /// For any rows, or for those without negative values: their products are at most 127 × 258 = 32766 if the weights of each
 /// sign sum to at most 258, so that twice as many may meet.
@@ -53,10 +55,64 @@ impl<const NON_NEGATIVE: bool> Family for Neon<NON_NEGATIVE> {
     }
 
     fn tile(depth: usize, _columns: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
-        assert!(depth.is_multiple_of(KU));
-        assert!(rows.len() >= MR * depth && panel.len() >= depth * NR + Self::notes(depth) && acc.len() >= MR * NR);
+        assert!(depth.is_multiple_of(KU) && rows.len() >= MR * depth);
+        assert!(panel.len() >= depth * NR + Self::notes(depth) && acc.len() >= MR * NR);
         // SAFETY: every aarch64 processor has NEON; the slices are as long as asserted.
-        unsafe { tile(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()) }
+        unsafe {
+            let start = spread([vdupq_n_s32(0); 2]);
+            tile_of_4(depth, rows.as_ptr(), panel.as_ptr(), start, |sums| {
+                store(&sums, acc.as_mut_ptr());
+            });
+        }
+    }
+
+    fn quantized_panel(
+        depth: usize,
+        rows: &[i8],
+        panel: &[i8],
+        _acc: &mut [i32],
+        wanted: Wanted,
+        to: &Requantization,
+        out: &mut [i8],
+    ) {
+        let Wanted { columns, stride, .. } = wanted;
+        assert!(depth.is_multiple_of(KU) && panel.len() >= depth * NR + Self::notes(depth));
+        wanted.check(depth, rows, out, to);
+        let panel = panel.as_ptr();
+        let (mut row, mut to_row) = (rows.as_ptr(), out.as_mut_ptr());
+        // SAFETY: every aarch64 processor has NEON; panel, rows, bias, factor and out are as long as checked, and no more
+        // rows than are wanted are read or written.
+        unsafe {
+            let scale = Scale::load(to.bias.as_ptr(), to.factor.as_ptr(), to.bounds);
+            let start = spread(scale.bias);
+            for _ in 0..wanted.rows / MR {
+                tile_of_4(depth, row, panel, start, |sums| {
+                    round_rows::<4>(&sums, &scale, columns, stride, to_row);
+                });
+                row = row.wrapping_add(MR * depth);
+                to_row = to_row.wrapping_add(MR * stride);
+            }
+            if wanted.rows & 2 != 0 {
+                tile_of_2(depth, row, panel, start, |sums| {
+                    round_rows::<2>(&sums, &scale, columns, stride, to_row);
+                });
+                row = row.wrapping_add(2 * depth);
+                to_row = to_row.wrapping_add(2 * stride);
+            }
+            if wanted.rows & 1 != 0 {
+                tile_of_1(depth, row, panel, start, |sums| {
+                    round_rows::<1>(&sums, &scale, columns, stride, to_row);
+                });
+            }
+        }
+    }
+
+    fn reach(rows: usize) -> usize {
+        rows
+    }
+
+    fn as_packed(rows: &[i8]) -> Option<&[i8]> {
+        Some(rows)
     }
 
     fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
@@ -84,7 +140,7 @@ impl<const NON_NEGATIVE: bool> Family for Neon<NON_NEGATIVE> {
     }
 
     fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
-        pack_depthwise(weights, channels)
+        pack_depthwise::<NON_NEGATIVE>(weights, channels)
     }
 
     fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
@@ -97,6 +153,31 @@ impl<const NON_NEGATIVE: bool> Family for Neon<NON_NEGATIVE> {
 
     fn compiled<W: Work>(work: W) {
         work.run();
+    }
+}
+
+impl Wanted {
+    /// Panics unless rows, output, bias and factor are as long as the kernels take for granted.
+    #[inline(always)]
+    pub(super) fn check(&self, depth: usize, rows: &[i8], out: &[i8], to: &Requantization) {
+        assert!(self.rows > 0 && (1..=NR).contains(&self.columns) && rows.len() >= self.rows * depth);
+        assert!(out.len() >= (self.rows - 1) * self.stride + self.columns);
+        assert!(to.bias.len() >= NR && to.factor.len() >= NR);
+    }
+}
+
+/// Stores sums row by row.
+///
+/// # Safety
+/// `acc` points to [`NR`] values for each row.
+#[inline(always)]
+pub(super) unsafe fn store(sums: &[[int32x4_t; 2]], acc: *mut i32) {
+    for (row, sums) in sums.iter().enumerate() {
+        // SAFETY: as the caller promised.
+        unsafe {
+            vst1q_s32(acc.add(row * NR), sums[0]);
+            vst1q_s32(acc.add(row * NR + 4), sums[1]);
+        }
     }
 }
 
