@@ -68,12 +68,17 @@ static struct video open_video(char **argument) {
     rate.parm.output.timeperframe = (struct v4l2_fract){1, (uint32_t)video.rate};
     ioctl(video.fd, VIDIOC_S_PARM, &rate);
 
+    // Not what the driver says: it rounds buffers up to whole pages.
+    size_t size = (size_t)format.fmt.pix.width * format.fmt.pix.height;
+    if (strcmp(fourcc, "YUYV") == 0) size *= 2;
+    if (strcmp(fourcc, "NV12") == 0) size += size / 2;
+
     struct file file = map(argument[5]);
     int jpeg = strcmp(fourcc, "MJPG") == 0;
     size_t start = 0;
     video.pictures = calloc(100000, sizeof *video.pictures);
     while (start < file.size && video.count < 100000) {
-        size_t end = start + format.fmt.pix.sizeimage;
+        size_t end = start + size;
         if (jpeg) {
             end = start + 2;
             while (end + 2 < file.size && memcmp(file.bytes + end, "\xff\xd8\xff", 3) != 0) end++;
