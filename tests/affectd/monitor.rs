@@ -152,8 +152,8 @@ fn in_a_terminal_it_draws_outlives_changes_of_size_and_leaves_it_clean() {
             .try_iter()
             .for_each(|piece| *seen += &String::from_utf8_lossy(&piece))
     };
-    // The small one has the numbers; only a large one has the series; the cursor's way to row 40 is in the largest.
-    for wanted in ["+0.50", "arousal,", "\u{1b}[40;"] {
+    // The small one has the numbers; only a large one has the series of the last 60 s; the cursor's way to row 40 is in the largest.
+    for wanted in ["+0.50", "last", "\u{1b}[40;"] {
         wait(|| {
             take(&mut seen);
             seen.contains(wanted).then_some(())
