@@ -79,7 +79,7 @@ def row(head, nets, ticks, actors, dropped):
 
 
 def show(title, rows):
-    print(f"\n{title}\n| head | valence | seeds | actors | arousal | seeds | actors |\n| --- | --- | --- | --- | --- | --- | --- |")
+    print(f"\n{title}\n| head | valence | seeds | actors | arousal | seeds | actors |\n|{' --- |' * 7}")
     for r in rows:
         cells = [f"{r[kind][k]:.3f}" for k in range(2) for kind in ("mean", "seeds", "actors")]
         print(f"| {r['head']} | {' | '.join(cells)} |", flush=True)
@@ -89,6 +89,7 @@ def main():
     parser = fusion.arguments(__doc__)
     parser.add_argument("--tag", default="", help="keeps the networks of different trials apart")
     parser.add_argument("--test", action="store_true", help="measure on the test actors too")
+    parser.set_defaults(seeds=3, steps=700)
     options = parser.parse_args()
     material = fusion.Material(options)
     nets = networks(material, options)

@@ -273,37 +273,6 @@ def register(f32, head, prior_variance, figures):
     bundle.register("fusion", entry)
 
 
-def garbage(encode):
-    """What the fusion is to be unsure about, as the encoders in the bundle see and hear it."""
-    sounds = non_voice.inputs(600)
-    return fusion_windows.Garbage(encode(sounds).flatten(1).numpy(), recorded_clips.walls())
-
-
-def learned_performances(corpora, options):
-    """The training performances with out-of-fold embeddings; what went into them is kept in --work for the same encoder."""
-    folder = options.work / f"heard_by_{voice_key()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    teacher, _ = voice_encoder.load(options.work / "voice_encoder")
-    ravdess, nemo = corpora.select("ravdess", "train"), corpora.select("nemo", "train")
-
-    def heard(by, encode_of, passes):
-        def listen():
-            utterances = ravdess + nemo[::NEMO_EVERY]
-            return fusion_windows.performances(corpora, options.data, utterances, encode_of, passes)
-
-        return kept(folder / f"{by}.pickle", listen)
-
-    if options.heard:
-        by_students = pickle.loads((options.heard / "students.pickle").read_bytes())
-    else:
-        students = out_of_fold.students(teacher, corpora, ravdess + nemo, folder, options.student_epochs)
-        by_students = heard("students", lambda u: students[out_of_fold.fold_of(u)], PASSES)
-    by_teacher = heard("teacher", lambda u: teacher, 1)
-    if options.heard:
-        by_students = out_of_fold.translated(by_students, by_teacher)
-    return out_of_fold.matched(by_students, by_teacher)
-
-
 class Material:
     """What all heads are trained and measured with."""
 
@@ -314,7 +283,7 @@ class Material:
         self.readout = voice_projection.readout_of(voice_encoder.load(options.work / "voice_encoder")[1])
         faces = recorded_clips.read_all(options.data, options.work)
         self.translation = recorded_clips.translation(options.data, faces["actor01"])
-        self.garbage = garbage(self.shipped)
+        self.garbage = self.shipped(non_voice.inputs(600)).flatten(1).numpy()
         self.corpora, self.options, self.faces, self.actors = corpora, options, faces, {}
         self.windows = fusion_windows.TrainingWindows(
             self.items,
@@ -340,6 +309,10 @@ class Material:
             name: fusion_windows.ticks(unseen),
             name + TRANSLATED: fusion_windows.ticks(unseen, change=self.translation.fully),
         }
+
+    def heard_garbage(self):
+        """Embeddings [n, 64] of sounds that are no voice and that no training window held."""
+        return self.shipped(non_voice.inputs(200, seed=31)).flatten(1).numpy()
 
     def clips(self, which):
         """Ticks of recorded clips ("actor01" or "grid"), through all four graphs."""
@@ -380,14 +353,14 @@ def arguments(description):
     parser.add_argument("--work", type=Path, required=True, help="caches and checkpoints")
     parser.add_argument("--heard", type=Path, help="a folder with the student embeddings of an earlier voice encoder")
     parser.add_argument("--student-epochs", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--windows", type=int, default=16_000, help="how many different training windows")
+    parser.add_argument("--windows", type=int, default=14_000, help="how many different training windows")
     parser.add_argument("--neutral", type=float, default=2.0, help="how much more often than others neutral ones are drawn")
     parser.add_argument("--stills", type=float, default=0.08, help="the share of windows that hold a photograph")
     parser.add_argument("--from", type=Path, dest="start_from", help="a trained fusion's weights to begin with")
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
     return parser
 
 

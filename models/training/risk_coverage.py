@@ -56,9 +56,8 @@ def svg(curves):
         parts.append(f'<text x="{x(coverage):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{coverage:.0%}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">most certain share of the estimates</text>')
-    parts.append(
-        f'<text transform="translate(12 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)" text-anchor="middle">root mean squared error</text>'
-    )
+    turned = f"translate(12 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)"
+    parts.append(f'<text transform="{turned}" text-anchor="middle">root mean squared error</text>')
     for place, (dimension, (coverage, risk)) in enumerate(curves.items()):
         line = " ".join(f"{x(c):.1f},{y(r):.1f}" for c, r in zip(coverage, risk, strict=True))
         colour = COLOURS[dimension]

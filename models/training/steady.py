@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+import recorded_clips
 from fusion_windows import STEP_S, TICK_HZ
 from joint_cross_attention import FACE, STEPS
 
@@ -23,13 +24,14 @@ def on_neutral(network, ticks):
 
 
 @torch.no_grad()
-def on_garbage(network, garbage):
-    """Mean variances claimed of windows with nothing but sounds that are no voice, and with nothing but walls."""
-    sounds = torch.from_numpy(garbage.voice[::2])[:, :, None, None].repeat(1, 1, 1, STEPS)
+def on_garbage(network, garbage, walls):
+    """Mean variances claimed of windows with nothing but sounds that are no voice, and with nothing but walls taken for faces:
+    embeddings [n, 64] and posteriors [m, 7]."""
+    sounds = torch.from_numpy(garbage)[:, :, None, None].repeat(1, 1, 1, STEPS)
     mask = torch.zeros(len(sounds), 2, 1, STEPS)
     mask[:, 1] = 1
     _, heard = flat(network(torch.zeros(len(sounds), FACE, 1, STEPS), sounds, mask))
-    mean = torch.from_numpy(garbage.face)
+    mean = torch.from_numpy(walls)
     features = torch.cat([mean, mean, (torch.log(mean + 1e-3) + 3) / 4], dim=1)[:, :, None, None].repeat(1, 1, 1, STEPS)
     mask = torch.zeros(len(mean), 2, 1, STEPS)
     mask[:, 0] = 1
@@ -95,7 +97,7 @@ def figures(network, material, validation, command):
     add("mean of absolute values", absolute, grid)
     add("mean", mean, grid)
     add("claimed variance", variance, grid)
-    heard, seen = on_garbage(network, material.garbage)
+    heard, seen = on_garbage(network, material.heard_garbage(), recorded_clips.walls())
     add("claimed variance", heard, "tones, music, drums and noise")
     add("claimed variance", seen, "walls taken for a face")
     for modality, name in enumerate(("face", "voice")):
