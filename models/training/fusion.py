@@ -1,11 +1,12 @@
 """Train the fusion: 8 steps of face features and voice embeddings -> valence, arousal and the log variance of each.
 
-    python models/training/fusion.py --data DIR --work DIR
+    python models/training/fusion.py --data DIR --work DIR [--head NAME]
 
 Needs the voice encoder's newest checkpoint in --work, and its int8 graph and the face graphs in the bundle. Training
 speakers are heard through out-of-fold students (out_of_fold.py), everyone else through the int8 graph that ships. Faces
 are posteriors of another network, in training disturbed towards ours (recorded_clips.py). Trains a few networks that
-differ by their random seed, keeps the one that is best on the validation actors, exports and registers it.
+differ by their random seed, keeps the one that is best on the validation actors, calibrates its variances there, exports
+and registers it. compare_heads.py trains the alternatives to the head.
 """
 
 import argparse
@@ -20,13 +21,18 @@ from torch import nn
 
 import bundle
 import fusion_windows
-import joint_cross_attention
+import non_voice
 import out_of_fold
 import quantize
 import recorded_clips
+import risk_coverage
 import static_export
+import steady
+import stills
 import voice_encoder
-from joint_cross_attention import FACE, STEPS, VOICE, JointCrossAttention
+import voice_projection
+from fusion_heads import HEADS
+from joint_cross_attention import FACE, STEPS, VOICE
 from speech_corpora import Corpora
 from voice_encoder import ccc
 
@@ -34,20 +40,42 @@ PASSES = 4  # one clean and three augmented hearings of each training performanc
 NEMO_EVERY = 3  # every third nEMO utterance: voices without faces are a quarter of the windows
 EMBEDDING_NOISE = 0.05  # of a channel's deviation: what int8 and a student's imitation leave uncertain
 LOG_VARIANCE = (-6.0, 1.0)
+FEWEST = 8  # windows that a CCC is taken of
+SQUARED = 0.5  # weight of the squared error
 DIMENSIONS = ("valence", "arousal")
 VALIDATION = "RAVDESS validation, actors 19-21"
 TEST = "RAVDESS test, actors 22-24"
 TRANSLATED = ", face posteriors translated to affectd's"
 ACTOR_01 = "RAVDESS actor 01, all four graphs; its faces, not its labels, served to fit the translation"
+THIN = 4  # while training, every so many validation ticks are measured
+SOURCES = {
+    "joint cross-attention": "the joint cross-attention of Praveen et al. 2022 (arXiv 2203.14779)",
+    "cross-attention": "dot-product cross-attention",
+    "concatenation, 8 steps": "both modalities' features side by side over eight steps",
+    "concatenation, newest step": "both modalities' features side by side",
+}
 CONDITIONS = {"face and voice": (), "face only": (1,), "voice only": (0,)}
 
 
-def loss_of(affect, log_variance, target):
-    """1 - CCC, a little squared error, and the Gaussian likelihood of the errors, which trains the variance alone."""
+def discordance(affect, target, mask):
+    """1 - CCC, both dimensions summed, of the windows with both modalities, with a face alone and with a voice alone.
+
+    One CCC over all of them would shrink what either modality alone says, as a squared error does, for the sake of the rest.
+    """
+    face, voice = (mask[:, m].flatten(1).amax(1) > 0 for m in range(2))
+    total = 0.0
+    for rows in (face & voice, face & ~voice, ~face & voice):
+        if rows.sum() >= FEWEST:
+            total = total + rows.float().mean() * (1 - ccc(affect[rows], target[rows])).sum()
+    return total
+
+
+def loss_of(affect, log_variance, target, mask):
+    """The discordance, a little squared error, and the Gaussian likelihood of the errors, which trains the variance alone."""
     affect, log_variance = affect.flatten(1), log_variance.flatten(1).clamp(*LOG_VARIANCE)
     error = (affect - target).square()
     likelihood = 0.5 * (log_variance + error.detach() * torch.exp(-log_variance)).mean()
-    return (1 - ccc(affect, target)).sum() + error.mean() + 0.3 * likelihood
+    return discordance(affect, target, mask) + SQUARED * error.mean() + 0.3 * likelihood
 
 
 def without(batch, modalities):
@@ -101,41 +129,79 @@ def report(label, result):
     print(label, "; ".join(parts), flush=True)
 
 
-def train(items, windows, validation, steps, batch, rate, seed, every=500):
-    """Train one network; returns (score, state) of the averaged weights at their best moment.
+def thinned(ticks):
+    return tuple(part[::THIN] for part in ticks)
 
-    `validation` is {name: ticks}; the best moment is that of the highest mean score over them.
+
+def train(head, items, windows, validation, readout, options, seed):
+    """Train one network of `head`; returns (score, network) with averaged weights at the end of the schedule.
+
+    `validation` is {name: ticks}; the score is the mean over them. `readout` [11, 64, 1, 1] are the voice encoder's heads.
     """
     torch.manual_seed(seed)
-    network = JointCrossAttention()
+    windows.rng = np.random.default_rng(seed)
+    network = HEADS[head]()
+    if options.start_from:
+        network.load_state_dict(torch.load(options.start_from))
+    voice_projection.install(network, readout, trained=bool(options.start_from))
     average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.95)
     )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.05, fused=True)
     heard = np.concatenate([item.voice[0][item.voiced] for item in items])
     noise = torch.from_numpy(EMBEDDING_NOISE * heard.std(0))[None, :, None, None]
-    best, state, start = -1.0, None, time.time()
-    for step in range(steps):
-        network.train()
+    start, network = time.process_time(), network.train()
+    for step in range(options.steps):
+        fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / options.steps))
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        face, voice, mask, target = windows.batch(batch)
+            group["lr"] = options.rate * min(1.0, (step + 1) / 100) * fall
+        face, voice, mask, target = windows.batch(options.batch)
         voice = voice + noise * torch.randn_like(voice) * mask[:, 1:]
-        loss = loss_of(*network(face, voice, mask), target)
+        loss = loss_of(*network(face, voice, mask), target, mask)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        average.update_parameters(network)
-        if (step + 1) % every == 0:
-            results = {name: measure(average.module.eval(), ticks) for name, ticks in validation.items()}
-            mean = sum(score(result) for result in results.values()) / len(results)
-            print(f"seed {seed} step {step + 1} loss {loss.item():.3f} {time.time() - start:.0f} s score {mean:.4f}", flush=True)
-            for name, result in results.items():
-                report(f"    {name}:", result)
-            if mean > best:
-                best, state = mean, {k: v.clone() for k, v in average.module.state_dict().items()}
-    return best, state
+        if step % 5 == 0:
+            average.update_parameters(network)
+    network = voice_projection.fold(average.module).eval()
+    results = {name: measure(network, thinned(ticks)) for name, ticks in validation.items()}
+    mean = sum(score(result) for result in results.values()) / len(results)
+    print(f"{head} seed {seed} loss {loss.item():.3f} {time.process_time() - start:.0f} CPU s score {mean:.4f}", flush=True)
+    for name, result in results.items():
+        report(f"    {name}:", result)
+    return mean, network
+
+
+@torch.no_grad()
+def calibrate(network, validation):
+    """Make the variances true on the validation ticks, each condition counting the same: log v' = a log v + b, by maximum
+    likelihood, folded into the last layer. Returns {dimension: (a, b)}."""
+    logs, errors = [], []
+    for *batch, target, _ in validation.values():
+        for dropped in CONDITIONS.values():
+            affect, log_variance = (part.flatten(1) for part in network(*without(batch, dropped)))
+            logs.append(log_variance)
+            errors.append((affect - target).square())
+    logs, errors = torch.cat(logs), torch.cat(errors)
+    layer = next(module for name, module in network.named_modules() if name.endswith("log_variance"))
+    fitted = {}
+    for k, dimension in enumerate(DIMENSIONS):
+        slope, shift = fit_likelihood(logs[:, k], errors[:, k])
+        layer.weight[k] *= slope
+        layer.bias[k] = slope * layer.bias[k] + shift
+        fitted[dimension] = slope, shift
+    return fitted
+
+
+def fit_likelihood(logs, errors):
+    """The a >= 0 and b of the greatest Gaussian likelihood of `errors` (squared) under log variance a * logs + b."""
+    best = (math.inf, 1.0, 0.0)
+    for slope in np.arange(0.0, 4.01, 0.05):
+        shift = (errors * torch.exp(-slope * logs)).mean().log().item()  # the best b for this a, in closed form
+        loss = (slope * logs).mean().item() + shift
+        best = min(best, (loss, float(slope), shift))
+    return best[1:]
 
 
 def int8_network(path):
@@ -153,7 +219,7 @@ def int8_network(path):
 
 
 def export(network, windows):
-    """Write both graphs; calibrated on training windows."""
+    """Write both graphs; ranges from training windows."""
     f32, int8 = (bundle.MODELS / f"fusion.{kind}.onnx" for kind in ("f32", "int8"))
     example = {
         "face": torch.zeros(1, FACE, 1, STEPS),
@@ -170,9 +236,8 @@ def export(network, windows):
     return f32, int8
 
 
-def register(f32, prior_variance, results):
-    """`results` is {split: measure()} of the int8 graph."""
-    command = "python models/training/fusion.py --data DIR --work DIR"
+def figures_of(results, command):
+    """The manifest's figures from {split: measure()}."""
     entries = []
     for split, result in results.items():
         for condition, kinds in result.items():
@@ -180,9 +245,17 @@ def register(f32, prior_variance, results):
                 for dimension, value in zip(DIMENSIONS, kinds[kind]):
                     name = f"CCC {dimension}, {condition}, per {kind}"
                     entries.append({"name": name, "value": round(value, 3), "split": split, "command": command})
+            for dimension, value in zip(DIMENSIONS, kinds.get("variance", ())):
+                name = f"squared error over claimed variance, {dimension}, {condition}"
+                entries.append({"name": name, "value": round(value, 2), "split": split, "command": command})
+    return entries
+
+
+def register(f32, head, prior_variance, figures):
     inputs, outputs = static_export.shapes(f32)
     entry = {
-        "version": "0.1.0",
+        "version": "0.2.0",
+        "head": head,
         "inputs": inputs,
         "outputs": outputs,
         "preprocessing": {
@@ -191,82 +264,120 @@ def register(f32, prior_variance, results):
             "tick_hz": fusion_windows.TICK_HZ,
             "prior_variance": [round(float(v), 4) for v in prior_variance],
         },
-        "macs": joint_cross_attention.macs(),
+        "macs": quantize.macs(f32),
         "licence": "research only: trained on RAVDESS and nEMO (CC BY-NC-SA 4.0)",
-        "source": "affectd's own: the joint cross-attention of Praveen et al. 2022 (arXiv 2203.14779), trained from nothing on "
-        "RAVDESS actors 02-18, whose faces another network had read, and the voices of seven nEMO speakers",
-        "figures": entries,
+        "source": f"affectd's own: {SOURCES[head]}, trained from nothing on RAVDESS actors 02-18, whose faces another network "
+        "had read, and the voices of seven nEMO speakers",
+        "figures": figures,
     }
     bundle.register("fusion", entry)
 
 
-def learned_performances(corpora, options):
-    """The training performances with out-of-fold embeddings; what went into them is kept in --work for the same encoder."""
-    folder = options.work / f"heard_by_{bundle.sha256(bundle.MODELS / 'voice_encoder.f32.onnx')[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    teacher, _ = voice_encoder.load(options.work / "voice_encoder")
-    ravdess, nemo = corpora.select("ravdess", "train"), corpora.select("nemo", "train")
+class Material:
+    """What all heads are trained and measured with."""
 
-    def heard(by, encode_of):
-        kept = folder / f"{by}.pickle"
-        if not kept.exists():
-            utterances = ravdess + nemo[::NEMO_EVERY]
-            items = fusion_windows.performances(corpora, options.data, utterances, encode_of, PASSES)
-            kept.write_bytes(pickle.dumps(items))
-        return pickle.loads(kept.read_bytes())
-
-    students = out_of_fold.students(teacher, corpora, ravdess + nemo, folder, options.student_epochs)
-    by_students = heard("students", lambda u: students[out_of_fold.fold_of(u)])
-    return out_of_fold.matched(by_students, heard("teacher", lambda u: teacher))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the data folder")
-    parser.add_argument("--work", type=Path, required=True, help="caches and checkpoints")
-    parser.add_argument("--student-epochs", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--windows", type=int, default=20_000, help="how many different training windows")
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seeds", type=int, default=1)
-    options = parser.parse_args()
-
-    corpora = Corpora(options.data, options.work)
-    items = learned_performances(corpora, options)
-    faces = recorded_clips.read_all(options.data)
-    translation = recorded_clips.translation(options.data, faces)
-    shipped = voice_encoder.int8_encoder(bundle.MODELS / "voice_encoder.int8.onnx")
-
-    def ticks(split, name):
-        unseen = fusion_windows.performances(
-            corpora, options.data, corpora.select("ravdess", split), lambda u: shipped, 1
+    def __init__(self, options):
+        corpora = Corpora(options.data, options.work)
+        self.shipped = voice_encoder.int8_encoder(bundle.MODELS / "voice_encoder.int8.onnx")
+        self.items = learned_performances(corpora, options)
+        self.readout = voice_projection.readout_of(voice_encoder.load(options.work / "voice_encoder")[1])
+        faces = recorded_clips.read_all(options.data, options.work)
+        self.translation = recorded_clips.translation(options.data, faces["actor01"])
+        self.garbage = self.shipped(non_voice.inputs(600)).flatten(1).numpy()
+        self.corpora, self.options, self.faces, self.actors = corpora, options, faces, {}
+        self.windows = fusion_windows.TrainingWindows(
+            self.items,
+            self.translation,
+            self.garbage,
+            stills.read(options.data),
+            seed=0,
+            count=options.windows,
+            still_share=options.stills,
+            neutral_weight=options.neutral,
         )
+        self.validation = self.ticks("validation", VALIDATION)
+
+    def ticks(self, split, name):
+        unseen = kept(
+            self.options.work / f"unseen_{split}_{voice_key()}.pickle",
+            lambda: fusion_windows.performances(
+                self.corpora, self.options.data, self.corpora.select("ravdess", split), lambda u: self.shipped, 1
+            ),
+        )
+        self.actors[name] = self.actors[name + TRANSLATED] = np.array([item.utterance.speaker for item in unseen])
         return {
             name: fusion_windows.ticks(unseen),
-            name + TRANSLATED: fusion_windows.ticks(unseen, change=translation.fully),
+            name + TRANSLATED: fusion_windows.ticks(unseen, change=self.translation.fully),
         }
 
-    validation = ticks("validation", VALIDATION)
-    windows = fusion_windows.TrainingWindows(items, translation, seed=0, count=options.windows)
-    runs = [
-        train(items, windows, validation, options.steps, options.batch, options.rate, seed)
-        for seed in range(1, options.seeds + 1)
-    ]
-    best, state = max(runs, key=lambda run: run[0])
-    network = JointCrossAttention()
-    network.load_state_dict(state)
-    torch.save(state, options.work / "fusion.pt")
-    f32, int8 = export(network.eval(), windows)
-    splits = dict(validation)
-    splits |= ticks("test", TEST)
-    clips = recorded_clips.performances(corpora, options.data, faces, shipped)
-    splits[ACTOR_01] = fusion_windows.ticks(clips, rate_hz=None)
-    results = {split: measure(int8_network(int8), data) for split, data in splits.items()}
+    def heard_garbage(self):
+        """Embeddings [n, 64] of sounds that are no voice and that no training window held."""
+        return self.shipped(non_voice.inputs(200, seed=31)).flatten(1).numpy()
+
+    def clips(self, which):
+        """Ticks of recorded clips ("actor01" or "grid"), through all four graphs."""
+        heard = recorded_clips.performances(self.corpora, self.faces[which], self.shipped)
+        return fusion_windows.ticks(heard, rate_hz=None)
+
+
+def voice_key():
+    return bundle.sha256(bundle.MODELS / "voice_encoder.f32.onnx")[:12]
+
+
+def kept(path, make):
+    """What `make` gives, made once."""
+    if not path.exists():
+        path.write_bytes(pickle.dumps(make()))
+    return pickle.loads(path.read_bytes())
+
+
+def finish(material, network, head, command):
+    """Calibrate, export, quantize, measure the int8 graph everywhere, and register it."""
+    print("calibration, log variance times and plus:", calibrate(network, material.validation), flush=True)
+    f32, path = export(network, material.windows)
+    int8 = int8_network(path)
+    splits = material.validation | material.ticks("test", TEST) | {ACTOR_01: material.clips("actor01")}
+    results = {split: measure(int8, data) for split, data in splits.items()}
     for split, result in results.items():
         report(f"int8, {split}:", result)
         report(f"f32, {split}:", measure(network, splits[split]))
-    register(f32, windows.target_variance(), results)
+    figures = figures_of(results, command)
+    figures += steady.figures(int8, material, splits[VALIDATION], command)
+    figures += risk_coverage.draw(int8, splits[TEST], bundle.MODELS / "risk_coverage.svg", TEST, command)
+    register(f32, head, material.windows.target_variance(), figures)
+
+
+def arguments(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data folder")
+    parser.add_argument("--work", type=Path, required=True, help="caches and checkpoints")
+    parser.add_argument("--heard", type=Path, help="a folder with the student embeddings of an earlier voice encoder")
+    parser.add_argument("--student-epochs", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--windows", type=int, default=14_000, help="how many different training windows")
+    parser.add_argument("--neutral", type=float, default=2.0, help="how much more often than others neutral ones are drawn")
+    parser.add_argument("--stills", type=float, default=0.08, help="the share of windows that hold a photograph")
+    parser.add_argument("--from", type=Path, dest="start_from", help="a trained fusion's weights to begin with")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seeds", type=int, default=1)
+    return parser
+
+
+def main():
+    parser = arguments(__doc__)
+    parser.add_argument("--head", choices=SOURCES, default="joint cross-attention")
+    options = parser.parse_args()
+    command = f'python models/training/fusion.py --data DIR --work DIR --head "{options.head}"'
+
+    material = Material(options)
+    runs = [
+        train(options.head, material.items, material.windows, material.validation, material.readout, options, seed)
+        for seed in range(1, options.seeds + 1)
+    ]
+    _, network = max(runs, key=lambda run: run[0])
+    torch.save(network.state_dict(), options.work / "fusion.pt")
+    finish(material, network, options.head, command)
 
 
 if __name__ == "__main__":

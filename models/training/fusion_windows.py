@@ -163,45 +163,60 @@ def cut(performance, grid, index, rate_hz, phase, change=None):
     return face, voice, np.stack([face_present, heard.astype(np.float32)])
 
 
-def absent(window, modality, steps):
-    """Clear `steps` (bool [8]) of modality 0 (face) or 1 (voice) in place."""
-    window[modality][:, steps] = 0
-    window[2][modality, steps] = 0
-
-
-def drop_modalities(window, rng):
-    """Modality dropout: a whole window, single steps, or one side of a moment at which a modality came or went."""
-    dropped = tuple(part.copy() for part in window)
-    modality, kind, steps = rng.integers(2), rng.random(), np.arange(STEPS)
-    if kind < 0.30:
-        absent(dropped, modality, steps >= 0)
-    elif kind < 0.45:
-        absent(dropped, modality, rng.random(STEPS) < rng.uniform(0.1, 0.7))
-    elif kind < 0.55:
-        absent(dropped, modality, steps < rng.integers(1, STEPS))
-    elif kind < 0.65:
-        absent(dropped, modality, steps >= rng.integers(1, STEPS))
-    # affectd asks only when the newest step has something.
-    return dropped if dropped[2][:, -1].any() else window
+def kept(n, rng):
+    """Modality dropout for n windows, [n, 2, STEPS] of 0 and 1: a whole modality, single steps of it, or one side of a
+    moment at which it came or went."""
+    keep, steps = np.ones((n, 2, STEPS), np.float32), np.arange(STEPS)
+    moment = rng.integers(1, STEPS, (n, 1))
+    kinds = (
+        (0.30, np.zeros((n, STEPS), bool)),
+        (0.15, rng.random((n, STEPS)) >= rng.uniform(0.1, 0.7, (n, 1))),
+        (0.10, steps >= moment),
+        (0.10, steps < moment),
+    )
+    kind = np.searchsorted(np.cumsum([share for share, _ in kinds]), rng.random(n))
+    modality = rng.integers(2, size=n)
+    for number, (_, pattern) in enumerate(kinds):
+        rows = np.flatnonzero(kind == number)
+        keep[rows, modality[rows]] = pattern[rows]
+    return keep
 
 
 class TrainingWindows:
-    """A bank of random windows with their targets; modality dropout is drawn anew with every batch."""
+    """A bank of random windows with their targets; modality dropout is drawn anew with every batch.
 
-    def __init__(self, items, translation, seed, count, nemo_share=0.25):
+    In a part of the windows `garbage`, embeddings [n, 64] of sounds that are no voice, takes the place of a voice. Beside a
+    face that keeps the target: it is to be ignored. Alone, the target is anybody's: nothing can be known but how targets
+    spread. (The same with walls for faces, tried, made valence worse: to our encoder they look like calm people.) Another part
+    holds `stills`, (posteriors [n, 7], targets [n, 2]) of single pictures, as if somebody kept that face for a while.
+    """
+
+    def __init__(
+        self, items, translation, garbage, stills, seed, count,
+        nemo_share=0.25, garbage_share=0.06, still_share=0.08, neutral_weight=2.0,
+    ):  # fmt: skip
         self.rng = np.random.default_rng(seed)
         self.disturb = Disturbance(translation, self.rng)
-        self.items = items
+        self.items, self.garbage = items, garbage
         self.ends = [asked(item, 1) for item in items]
         usable = [row for row, ends in enumerate(self.ends) if len(ends)]
-        of_corpus = {c: [r for r in usable if items[r].utterance.corpus == c] for c in ("ravdess", "nemo")}
         self.alike = {}
         for row in usable:
             self.alike.setdefault(self.mood(row), []).append(row)
-        from_nemo = self.rng.random(count) < nemo_share
-        self.rows = [int(self.rng.choice(of_corpus["nemo" if nemo else "ravdess"])) for nemo in from_nemo]
-        self.windows = [self.window(row) for row in self.rows]
+        share = {"ravdess": 1 - nemo_share, "nemo": nemo_share}
+        weight = np.array([neutral_weight if items[r].utterance.emotion == "neutral" else 1.0 for r in usable])
+        of_nemo = np.array([items[r].utterance.corpus == "nemo" for r in usable])
+        for corpus, rows in (("ravdess", ~of_nemo), ("nemo", of_nemo)):
+            weight[rows] *= share[corpus] / max(weight[rows].sum(), 1e-9)
+        self.rows = [int(row) for row in self.rng.choice(usable, count, p=weight / weight.sum())]
+        windows = [self.window(row) for row in self.rows]
         self.targets = np.stack([items[row].target for row in self.rows])
+        for index in np.flatnonzero(self.rng.random(count) < garbage_share):
+            windows[index] = self.spoiled(windows[index], index)
+        for index in np.flatnonzero(self.rng.random(count) < still_share):
+            windows[index], self.targets[index] = self.still(*stills)
+        self.face, self.voice, self.mask = (torch.from_numpy(np.stack(part))[:, :, None] for part in zip(*windows))
+        self.targets = torch.from_numpy(self.targets)
 
     def mood(self, row):
         u = self.items[row].utterance
@@ -227,16 +242,43 @@ class TrainingWindows:
         item = self.items[row]
         return cut(item, int(self.rng.choice(ends)), self.rng.integers(len(item.voice)), rate, phase, self.disturb)
 
+    def spoiled(self, window, index):
+        """The window with sounds that are no voice over some or all of its steps, and the target to match."""
+        rng = self.rng
+        face, voice, mask = (part.copy() for part in window)
+        steps = np.arange(STEPS) >= rng.integers(0, STEPS - 2)
+        few = self.garbage[rng.integers(len(self.garbage), size=3)]
+        heard = few[rng.integers(3, size=STEPS)].T
+        voice[:, steps], mask[1, steps] = heard[:, steps], 1
+        if rng.random() < 0.5:
+            face[:], mask[0] = 0, 0
+            voice[:, ~steps], mask[1, ~steps] = 0, 0
+            self.targets[index] = self.targets[rng.integers(len(self.targets))]
+        return face, voice, mask
+
+    def still(self, posteriors, targets):
+        """A window that one photograph fills, its posteriors flickering, from a random step on; and its target."""
+        rng, pick = self.rng, self.rng.integers(len(targets))
+        ages = np.arange(0, STEPS * STEP_S - 1e-9, 0.13)
+        flicker = rng.normal(0, rng.uniform(0, 0.4), (len(ages), 7))
+        face, present = face_features(softmax(np.log(posteriors[pick] + 1e-6) + flicker), ages)
+        absent = np.arange(STEPS) < rng.integers(0, STEPS)
+        face[:, absent], present[absent] = 0, 0
+        mask = np.stack([present, np.zeros(STEPS, np.float32)])
+        return (face, np.zeros((VOICE, STEPS), np.float32), mask), targets[pick]
+
     def batch(self, size):
         """face [n, 21, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8], target [n, 2]."""
-        picks = self.rng.integers(len(self.windows), size=size)
-        windows = [drop_modalities(self.windows[pick], self.rng) for pick in picks]
-        parts = [torch.from_numpy(np.stack(part))[:, :, None] for part in zip(*windows)]
-        return *parts, torch.from_numpy(self.targets[picks])
+        picks = torch.from_numpy(self.rng.integers(len(self.face), size=size))
+        mask, keep = self.mask[picks], torch.from_numpy(kept(size, self.rng))[:, :, None]
+        # affectd asks only when the newest step has something.
+        asked_for = ((mask * keep)[..., -1].sum((1, 2)) > 0)[:, None, None, None]
+        keep = torch.where(asked_for, keep, torch.ones(()))
+        return self.face[picks] * keep[:, :1], self.voice[picks] * keep[:, 1:], mask * keep, self.targets[picks]
 
     def target_variance(self):
         """Variance of the targets, [2]."""
-        return self.targets.var(0)
+        return self.targets.var(0, unbiased=False)
 
 
 def asked(item, every, both=False):

@@ -1,0 +1,71 @@
+"""How a fusion reads the voice embedding while it trains.
+
+The embedding goes in twice: as it is, made small, and as what the voice encoder's own heads read out of it, which holds for
+people nobody has heard yet where single channels need not. Both ways are linear, so that one 1x1 convolution is left of
+them in the end: what ships does not change its form.
+"""
+
+import torch
+from torch import nn
+
+from joint_cross_attention import VOICE
+
+OWN = 0.3
+EMOTION = 0.3  # makes logits about as large as valence and arousal
+
+
+def readout_of(heads):
+    """The voice encoder's heads as a 1x1 convolution's weight, [11, VOICE, 1, 1]."""
+    return torch.cat([heads.affect.weight, EMOTION * heads.emotion.weight]).detach()[:, :, None, None]
+
+
+class VoiceProjection(nn.Module):
+    """Voice embedding and mask, [n, VOICE + masks, 1, L] -> [n, channels, 1, L], in place of `convolution`."""
+
+    def __init__(self, convolution, readout):
+        super().__init__()
+        self.register_buffer("readout", readout)
+        self.masks = convolution.in_channels - VOICE
+        self.project = nn.Conv2d(VOICE + len(readout) + self.masks, convolution.out_channels, 1)
+
+    def forward(self, x):
+        voice, mask = x.split([VOICE, self.masks], dim=1)
+        return self.project(torch.cat([OWN * voice, nn.functional.conv2d(voice, self.readout), mask], dim=1))
+
+    @torch.no_grad()
+    def begin_as(self, convolution):
+        """Compute at first what `convolution` does."""
+        own, mask = convolution.weight.split([VOICE, self.masks], dim=1)
+        read = torch.zeros_like(self.project.weight[:, VOICE : VOICE + len(self.readout)])
+        self.project.weight.copy_(torch.cat([own / OWN, read, mask], dim=1))
+        self.project.bias.copy_(convolution.bias)
+
+    @torch.no_grad()
+    def folded(self):
+        """The same as one convolution."""
+        own, read, mask = self.project.weight.split([VOICE, len(self.readout), self.masks], dim=1)
+        convolution = nn.Conv2d(VOICE + self.masks, self.project.out_channels, 1)
+        through = torch.einsum("dr,rv->dv", read[..., 0, 0], self.readout[..., 0, 0])[..., None, None]
+        convolution.weight.copy_(torch.cat([OWN * own + through, mask], dim=1))
+        convolution.bias.copy_(self.project.bias)
+        return convolution
+
+
+def install(network, readout, trained=False):
+    """Put a VoiceProjection in place of the layer `voice`, if the network has one; returns the network.
+
+    What a `trained` layer does it goes on doing; an untrained one is forgotten.
+    """
+    convolution = getattr(network, "voice", None)
+    if convolution is not None:
+        network.voice = VoiceProjection(convolution, readout)
+        if trained:
+            network.voice.begin_as(convolution)
+    return network
+
+
+def fold(network):
+    """Undo `install`, keeping what was learnt; returns the network."""
+    if isinstance(getattr(network, "voice", None), VoiceProjection):
+        network.voice = network.voice.folded()
+    return network
