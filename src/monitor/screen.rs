@@ -47,7 +47,7 @@ fn plane(frame: &mut Frame, area: Rect, session: &Session) {
         points.map(|(v, a)| (v.into(), a.into())).collect()
     };
     let canvas = Canvas::default()
-        .block(Block::bordered().title(" valence→ arousal↑ "))
+        .block(Block::bordered().title("valence→arousal↑"))
         .marker(Marker::Braille)
         .x_bounds([-1.0, 1.0])
         .y_bounds([-1.0, 1.0])
@@ -183,7 +183,7 @@ mod tests {
     fn a_small_terminal_has_room_for_the_plane_and_the_numbers() {
         let screen = drawn(40, 12, &session());
         for text in [
-            "valence→ arousal",
+            "valence→arousal↑",
             "●",
             "V -0.61  A +0.52",
             "confidence 0.81",

@@ -103,7 +103,10 @@ fn check_names_every_part_and_ends_with_the_code_of_the_first_bad_one() {
         .unwrap();
     assert_eq!(check.status.code(), Some(4));
     let report = String::from_utf8(check.stdout).unwrap();
-    insta::assert_snapshot!(report.replace(&format!("{}/", folder.path().display()), ""), @r#"
+    let report = report.replace(&format!("{}/", folder.path().display()), "");
+    // Whether the clock is synchronized depends on where the test runs.
+    let report: Vec<&str> = report.lines().filter(|line| !line.contains("clock: ")).collect();
+    insta::assert_snapshot!(report.join("\n"), @r#"
     ok   configuration
     bad  models: face_encoder.int8.onnx: cannot be read (No such file or directory (os error 2)): restore the file from the release or check its permissions
     bad  input: nowhere.mkv: no such file: check the path of the clip
