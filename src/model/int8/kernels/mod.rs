@@ -51,18 +51,9 @@ pub trait Family {
     /// noted about them; `depth` is a multiple of `KU`; `acc` holds `MR * NR`.
     fn tile(depth: usize, columns: usize, rows: &[Self::Lane], panel: &[i8], acc: &mut [i32]);
 
-    /// `out[c] = bounds.round((acc[c] + bias[c]) as f32 * factor[c])` for up to `NR` channels; the slices of `acc`, `bias`
-    /// and `factor` hold `NR` each, `out` as many as are wanted.
-    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]);
-
-    /// [`Family::requantize`] for the first `rows` rows of a tile, all of one panel's channels. `out` begins with the first
-    /// row's, of which `columns` are wanted, and goes on with the next row's after `stride`.
-    fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
-        let Wanted { rows, columns, stride } = wanted;
-        for (acc, out) in acc.chunks_exact(Self::NR).take(rows).zip(out.chunks_mut(stride)) {
-            Self::requantize(acc, bias, factor, bounds, &mut out[..columns]);
-        }
-    }
+    /// `out[r * stride + c] = bounds.round((acc[r * NR + c] + bias[c]) as f32 * factor[c])` for the wanted rows and columns
+    /// of a tile; `bias` and `factor` hold `NR` each.
+    fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]);
 
     /// [`Family::tile`] and [`Family::requantize_tile`] in one, for families that need not put the sums down in between.
     fn quantized_tile(

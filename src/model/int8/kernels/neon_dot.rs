@@ -8,7 +8,7 @@ use std::arch::asm;
 
 use super::super::arithmetic::Bounds;
 use super::super::gemm::{Scratch, Scratches};
-use super::neon::{self, NR, Neon, Scale, round_rows, store};
+use super::neon::{self, NR, Scale, round_rows, store};
 use super::{DepthwiseRow, Family, Requantization, Wanted, Work};
 
 pub struct NeonDot;
@@ -57,10 +57,6 @@ impl Family for NeonDot {
 
     fn as_packed(rows: &[i8]) -> Option<&[i8]> {
         Some(rows)
-    }
-
-    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
-        Neon::<false>::requantize(acc, bias, factor, bounds, out);
     }
 
     fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {

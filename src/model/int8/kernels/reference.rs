@@ -2,7 +2,7 @@
 
 use super::super::arithmetic::Bounds;
 use super::super::gemm::{Scratch, Scratches};
-use super::{DepthwiseRow, Family, Work};
+use super::{DepthwiseRow, Family, Wanted, Work};
 
 pub struct Reference;
 
@@ -24,9 +24,12 @@ impl Family for Reference {
         }
     }
 
-    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
-        for (((out, acc), bias), factor) in out.iter_mut().zip(acc).zip(bias).zip(factor) {
-            *out = bounds.round(acc.wrapping_add(*bias) as f32 * factor);
+    fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
+        for r in 0..wanted.rows {
+            for c in 0..wanted.columns {
+                let sum = acc[r * Self::NR + c].wrapping_add(bias[c]);
+                out[r * wanted.stride + c] = bounds.round(sum as f32 * factor[c]);
+            }
         }
     }
 

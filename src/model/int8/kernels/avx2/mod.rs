@@ -64,29 +64,22 @@ impl Family for Avx2 {
         }
     }
 
-    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
-        assert!(acc.len() >= NR && bias.len() >= NR && factor.len() >= NR && out.len() <= NR);
-        let mut all = [0i8; NR];
-        // SAFETY: AVX2 was detected before this family could be chosen; all pointers are to NR values.
-        unsafe {
-            let (acc, bias, factor) = (acc.as_ptr(), bias.as_ptr(), factor.as_ptr());
-            requantize_rows(acc, 1, NR, bias, factor, bounds, all.as_mut_ptr());
-        }
-        match <&mut [i8; NR]>::try_from(&mut *out) {
-            Ok(out) => *out = all,
-            Err(_) => out.copy_from_slice(&all[..out.len()]),
-        }
-    }
-
     fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
         let Wanted { rows, columns, stride } = wanted;
         if columns < NR {
+            let whole = Wanted {
+                rows: 1,
+                columns: NR,
+                stride: NR,
+            };
             for (acc, out) in acc.chunks_exact(NR).take(rows).zip(out.chunks_mut(stride)) {
-                Self::requantize(acc, bias, factor, bounds, &mut out[..columns]);
+                let mut all = [0i8; NR];
+                Self::requantize_tile(acc, whole, bias, factor, bounds, &mut all);
+                out[..columns].copy_from_slice(&all[..columns]);
             }
             return;
         }
-        assert!(acc.len() >= rows * NR && bias.len() >= NR && factor.len() >= NR);
+        assert!(columns == NR && acc.len() >= rows * NR && bias.len() >= NR && factor.len() >= NR);
         assert!(rows > 0 && out.len() >= (rows - 1) * stride + NR);
         // SAFETY: AVX2 was detected before this family could be chosen; the slices are as long as asserted.
         unsafe {

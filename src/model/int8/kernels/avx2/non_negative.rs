@@ -81,10 +81,6 @@ impl Family for Avx2NonNegative {
         &mut scratches.narrow
     }
 
-    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
-        Avx2::requantize(acc, bias, factor, bounds, out);
-    }
-
     fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
         Avx2::requantize_tile(acc, wanted, bias, factor, bounds, out);
     }

@@ -115,22 +115,6 @@ impl<const NON_NEGATIVE: bool> Family for Neon<NON_NEGATIVE> {
         Some(rows)
     }
 
-    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
-        let (columns, stride) = (out.len(), out.len());
-        requantize_tile(
-            &acc[..NR],
-            Wanted {
-                rows: 1,
-                columns,
-                stride,
-            },
-            bias,
-            factor,
-            bounds,
-            out,
-        );
-    }
-
     fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
         requantize_tile(acc, wanted, bias, factor, bounds, out);
     }

@@ -39,10 +39,6 @@ impl<const NON_NEGATIVE: bool> Family for AvxVnni<NON_NEGATIVE> {
         }
     }
 
-    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
-        Avx2::requantize(acc, bias, factor, bounds, out);
-    }
-
     fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
         Avx2::requantize_tile(acc, wanted, bias, factor, bounds, out);
     }

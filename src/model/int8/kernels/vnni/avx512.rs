@@ -45,15 +45,6 @@ impl Family for Avx512Vnni {
         }
     }
 
-    fn requantize(acc: &[i32], bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
-        let wanted = Wanted {
-            rows: 1,
-            columns: out.len(),
-            stride: out.len(),
-        };
-        Self::requantize_tile(acc, wanted, bias, factor, bounds, out);
-    }
-
     fn requantize_tile(acc: &[i32], wanted: Wanted, bias: &[i32], factor: &[f32], bounds: Bounds, out: &mut [i8]) {
         let to = Requantization { bias, factor, bounds };
         check_results(wanted, &to, out);
