@@ -4,7 +4,7 @@
 #     models/training/reproduce.sh DATA WORK
 #
 # DATA holds faces/, speech/, av/, clips/ and circumplex.csv as models/README.md describes; WORK gets caches and checkpoints,
-# from which an interrupted run goes on. By the sum of its parts it takes one and a half to two hours on two cores; the
+# from which an interrupted run goes on. By the sum of its parts it takes three hours on two cores; the
 # shipped models were made part by part, not by one run of this script. Needs python3 (3.11), ffmpeg and espeak-ng.
 set -euo pipefail
 
@@ -28,7 +28,7 @@ export OMP_PROC_BIND=true
 cd "$here"
 python blazeface.py --data "$data" --work "$work/blazeface"
 python framing.py --data "$data"
-python face_encoder.py --data "$data" --work "$work/face" --epochs 32
+python face_encoder.py --data "$data" --work "$work/face" --epochs 64
 python voice_encoder.py --data "$data" --work "$work/voice"
 python fusion.py --data "$data" --work "$work/voice"
 python demo_clip.py
