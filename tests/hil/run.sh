@@ -98,10 +98,10 @@ cp "$tree/bin/busybox" "$image/bin/"
 libraries="libasound.so.2 libgcc_s.so.1 libm.so.6 libc.so.6 libdl.so.2 libpthread.so.0 librt.so.1"
 mkdir -p "$image/lib/$gnu"
 for library in $libraries; do
-    found=$(find "$tree/lib/$gnu" "$tree/usr/lib/$gnu" -name "$library" 2>/dev/null | head -n 1)
+    found=$(find "$tree" -path "*/lib/$gnu/$library" -print -quit)
     [ -z "$found" ] || cp -L "$found" "$image/lib/$gnu/"
 done
-loader=$(find "$tree/lib" "$tree/lib64" "$tree/usr/lib" -maxdepth 2 -name 'ld-linux-*' 2>/dev/null | head -n 1)
+loader=$(find "$tree" -maxdepth 4 -name 'ld-linux-*' -print -quit)
 case $arch in
 amd64) mkdir -p "$image/lib64" && cp -L "$loader" "$image/lib64/ld-linux-x86-64.so.2" ;;
 arm64) cp -L "$loader" "$image/lib/ld-linux-aarch64.so.1" ;;
