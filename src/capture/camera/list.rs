@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use v4l::FourCC;
 
 use super::negotiate::{self, Encoding, Mode, Wish};
 use super::open_node;
-use super::v4l2::FourCc;
 use crate::capture::CaptureError;
 
 /// One camera, as `affectd devices` tells of it.
@@ -92,7 +92,7 @@ fn look(node: &Path, stable: &Path, wish: &Wish) -> Option<CameraInfo> {
         Ok((open, identity)) => {
             (camera.card, camera.driver) = (identity.card, identity.driver);
             camera.modes = negotiate::modes(&open, wish).iter().map(ModeInfo::from).collect();
-            let foreign = |fourcc: &FourCc| Encoding::of(*fourcc).is_none();
+            let foreign = |fourcc: &FourCC| Encoding::of(*fourcc).is_none();
             camera.unread = open
                 .formats()
                 .into_iter()

@@ -5,9 +5,9 @@
 
 pub mod list;
 pub mod negotiate;
+mod node;
 mod picture;
 mod stream;
-mod v4l2;
 
 use std::fmt;
 use std::io;
@@ -16,19 +16,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use v4l::buffer::Flags;
+use v4l::timestamp::Timestamp;
+
 use super::monotonic::moment;
 use super::{CaptureError, VideoFrame, VideoSource};
 use negotiate::{Encoding, Mode, Wish};
+use node::{Format, Identity, Node};
 use picture::Layout;
 use stream::{Filled, Stream};
-use v4l2::{Format, Identity, Node};
 
 /// A camera that sends nothing for this long has stalled, unless its own rate is that low.
 const STALL: Duration = Duration::from_secs(1);
 /// Jumps of the picture counter beyond this are no pictures missed but a counter that started again.
 const LONGEST_JUMP: u32 = 1000;
-/// Pictures stamped this long before the camera was started are left over: v4l2loopback hands out the last one again.
-const LEFT_OVER: Duration = Duration::from_millis(100);
 
 /// Which camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub struct Camera {
 struct Reader {
     layout: Layout,
     epoch: Instant,
+    /// Pictures from before are left over.
     started: Instant,
     faults: CameraFaults,
     /// Sequence number and time of the picture before.
@@ -122,8 +124,9 @@ impl Camera {
         let patience = got
             .rate_hz
             .map_or(STALL, |rate| STALL.max(Duration::from_secs_f64(3.0 / rate.max(0.1))));
+        let stream = Stream::of(&node).map_err(|e| failed("be started", e))?;
+        // v4l2loopback stamps its buffers as they are asked for, and then hands out the last picture of its feeder again.
         let started = Instant::now();
-        let stream = Stream::start(node).map_err(|e| failed("be started", e))?;
         Ok(Camera {
             description: format!("{name} ({}), {got}", identity.card),
             name,
@@ -149,17 +152,17 @@ impl Reader {
     /// What a buffer holds; `None` if that cannot be used.
     fn read(&mut self, filled: &Filled) -> Option<VideoFrame> {
         let Filled {
-            buffer, passed_over, ..
+            metadata, passed_over, ..
         } = filled;
         self.faults
             .passed_over
             .fetch_add((*passed_over).into(), Ordering::Relaxed);
-        let captured = buffer.stamp().and_then(moment).unwrap_or_else(Instant::now);
-        if captured + LEFT_OVER < self.started {
+        let captured = stamp(metadata.timestamp).and_then(moment).unwrap_or_else(Instant::now);
+        if captured < self.started {
             return None;
         }
         let (jump, before) = match self.last {
-            Some((sequence, at)) => (buffer.sequence.wrapping_sub(sequence), at),
+            Some((sequence, at)) => (metadata.sequence.wrapping_sub(sequence), at),
             None => (1, Duration::ZERO),
         };
         let astray = jump == 0 || jump > LONGEST_JUMP;
@@ -169,14 +172,22 @@ impl Reader {
             self.faults.missed.fetch_add(missed, Ordering::Relaxed);
         }
         let picture::Read { picture, lied } = self.layout.read(filled.bytes, filled.capacity);
-        if lied || astray || buffer.damaged() {
+        if lied || astray || metadata.flags.contains(Flags::ERROR) {
             self.faults.lied.fetch_add(1, Ordering::Relaxed);
         }
         // Times never go back, whatever a driver says.
         let at = captured.saturating_duration_since(self.epoch).max(before);
-        self.last = Some((buffer.sequence, at));
+        self.last = Some((metadata.sequence, at));
         picture.map(|picture| VideoFrame { at, captured, picture })
     }
+}
+
+/// When a buffer was filled. On CLOCK_MONOTONIC, but v4l2loopback for one does not say so: whether the time can be of that
+/// clock must be judged by itself.
+fn stamp(timestamp: Timestamp) -> Option<Duration> {
+    let seconds = Duration::from_secs(u64::try_from(timestamp.sec).ok()?);
+    let micros = Duration::from_micros(u64::try_from(timestamp.usec).ok()?);
+    Some(seconds + micros)
 }
 
 impl VideoSource for Camera {
@@ -286,7 +297,7 @@ fn explain(name: &str, doing: &str, error: &io::Error) -> CaptureError {
 mod tests {
     use super::*;
     use crate::capture::monotonic::clock;
-    use v4l2::Buffer;
+    use v4l::buffer::Metadata;
 
     fn reader() -> Reader {
         let layout = Layout {
@@ -307,11 +318,15 @@ mod tests {
 
     /// A picture captured `ago` milliseconds ago.
     fn read(reader: &mut Reader, sequence: u32, ago: u64, passed_over: u32) -> Option<Duration> {
-        let buffer = Buffer::filled(sequence, clock() - Duration::from_millis(ago));
+        let metadata = Metadata {
+            sequence,
+            timestamp: (clock() - Duration::from_millis(ago)).into(),
+            ..Metadata::default()
+        };
         let filled = Filled {
             bytes: &[1, 2],
             capacity: 2,
-            buffer,
+            metadata,
             passed_over,
         };
         reader.read(&filled).map(|frame| frame.at)

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::v4l2::{FourCc, Node, Range};
+use v4l::FourCC;
+
+use super::node::{Node, Range};
 
 /// How a camera hands over a picture, cheapest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,8 +20,8 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    pub fn of(fourcc: FourCc) -> Option<Encoding> {
-        match &fourcc.0 {
+    pub fn of(fourcc: FourCC) -> Option<Encoding> {
+        match &fourcc.repr {
             b"GREY" => Some(Encoding::Grey),
             b"NV12" => Some(Encoding::Nv12),
             b"YUYV" => Some(Encoding::Yuyv),
@@ -62,7 +64,7 @@ impl Default for Wish {
 /// One way to run a camera.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mode {
-    pub fourcc: FourCc,
+    pub fourcc: FourCC,
     pub encoding: Encoding,
     pub width: u32,
     pub height: u32,
@@ -149,7 +151,7 @@ mod tests {
     };
 
     fn mode(fourcc: &[u8; 4], width: u32, height: u32, rate_hz: f64) -> Mode {
-        let fourcc = FourCc(*fourcc);
+        let fourcc = FourCC::new(fourcc);
         Mode {
             fourcc,
             encoding: Encoding::of(fourcc).unwrap(),

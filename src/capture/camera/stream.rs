@@ -1,17 +1,26 @@
 //! A camera's buffers, passed round between the driver and us.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::v4l2::{Buffer, Mapping, Node};
+use v4l::buffer::{Metadata, Type};
+use v4l::device::Handle;
+use v4l::io::mmap;
+use v4l::io::traits::CaptureStream;
+
+use super::node::Node;
 
 /// One being filled, one filled, one being read, and one spare for when we are late.
 const BUFFERS: u32 = 4;
 
-/// A running capture. Dropping it stops the camera and gives the memory back, whatever state the device is in.
+/// A running capture, good until its first error. Dropping it stops the camera and gives the memory back, whatever state
+/// the device is in.
 pub struct Stream {
-    node: Node,
-    buffers: Vec<Mapping>,
+    /// `None` only while it is being dropped.
+    buffers: Option<mmap::Stream<'static>>,
+    /// Whether the driver has been given the buffers: the crate does that with the first picture.
+    running: bool,
 }
 
 /// A buffer as the driver filled it.
@@ -20,90 +29,76 @@ pub struct Filled<'a> {
     pub bytes: &'a [u8],
     /// How many fit.
     pub capacity: usize,
-    pub buffer: Buffer,
+    pub metadata: Metadata,
     /// Buffers that were ready before this one, and were given back unread.
     pub passed_over: u32,
 }
 
 impl Stream {
-    /// Starts capturing in the format that `node` is set to.
-    pub fn start(node: Node) -> io::Result<Stream> {
-        let count = node.request_buffers(BUFFERS)?;
-        let mut stream = Stream {
-            node,
-            buffers: Vec::new(),
-        };
-        for index in 0..count {
-            stream.buffers.push(stream.node.map(index)?);
-            stream.node.queue(index)?;
-        }
-        if stream.buffers.is_empty() {
-            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
-        }
-        stream.node.start()?;
-        Ok(stream)
+    /// Gets ready to capture in the format that `node` is set to; the camera starts when the first picture is waited for.
+    pub fn of(node: &Node) -> io::Result<Stream> {
+        let buffers = mmap::Stream::with_buffers(node.device(), Type::VideoCapture, BUFFERS)?;
+        Ok(Stream {
+            buffers: Some(buffers),
+            running: false,
+        })
     }
 
-    /// Waits for a picture and gives `read` the newest there is; `None` if none came in `patience`.
+    /// Waits for a picture and gives `read` the newest there is; `None` if none came in `patience`. After that and after
+    /// an error it must be dropped: the crate would hand the driver the same buffer again.
     pub fn newest<T>(&mut self, patience: Duration, read: impl FnOnce(Filled) -> T) -> io::Result<Option<T>> {
-        let Some(mut newest) = self.wait(patience)? else {
+        let Some(buffers) = &mut self.buffers else {
             return Ok(None);
         };
+        let handle = buffers.handle();
+        if self.running && !filled(&handle, patience)? {
+            return Ok(None);
+        }
+        self.running = true;
+        buffers.set_timeout(patience);
         let mut passed_over = 0;
-        while let Some(newer) = self.ready()? {
-            self.node.queue(newest.index)?;
-            newest = newer;
-            passed_over += 1;
-        }
-        let mapping = self
-            .buffers
-            .get(newest.index as usize)
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))?;
-        let bytes = mapping.bytes();
-        let answer = read(Filled {
-            bytes: &bytes[..bytes.len().min(newest.used as usize)],
-            capacity: bytes.len(),
-            buffer: newest,
-            passed_over,
-        });
-        self.node.queue(newest.index)?;
-        Ok(Some(answer))
-    }
-
-    fn wait(&self, patience: Duration) -> io::Result<Option<Buffer>> {
-        let deadline = Instant::now() + patience;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.node.wait(left.as_millis() as i32) {
-                Ok(false) => return Ok(None),
-                // What is wrong counts as ready, too: taking a buffer then tells.
-                Ok(true) => {
-                    if let Some(buffer) = self.ready()? {
-                        return Ok(Some(buffer));
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            // Gives the buffer before back to the driver, too.
+            let (bytes, metadata) = match buffers.next() {
+                Ok(next) => next,
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(None),
                 Err(e) => return Err(e),
+            };
+            if filled(&handle, Duration::ZERO)? {
+                passed_over += 1;
+                continue;
             }
+            return Ok(Some(read(Filled {
+                bytes: &bytes[..bytes.len().min(metadata.bytesused as usize)],
+                capacity: bytes.len(),
+                metadata: *metadata,
+                passed_over,
+            })));
         }
     }
+}
 
-    /// A filled buffer, if there is one.
-    fn ready(&self) -> io::Result<Option<Buffer>> {
-        match self.node.dequeue() {
-            Ok(buffer) => Ok(Some(buffer)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(e) => Err(e),
+/// Waits until a buffer is filled or something is wrong, which taking a buffer then tells; false after `patience` with
+/// neither.
+fn filled(handle: &Handle, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match handle.poll(libc::POLLIN, left.as_millis() as i32) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // A camera that was pulled out answers ENODEV, others fail with less reason. The file is closed next in any case,
-        // and then the kernel lets go of everything.
-        let _ = self.node.stop();
-        self.buffers.clear();
-        let _ = self.node.request_buffers(0);
+        // A camera that was pulled out answers ENODEV, others fail with less reason, at which the crate panics. The file is
+        // closed in any case, and then the kernel lets go of everything.
+        let buffers = self.buffers.take();
+        if panic::catch_unwind(AssertUnwindSafe(|| drop(buffers))).is_err() {
+            log::warn!("a camera could not be stopped; it is let go of all the same");
+        }
     }
 }

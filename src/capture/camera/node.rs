@@ -1,0 +1,176 @@
+//! An open video node: what it is, what it can send, and how it is told what to send.
+
+use std::io;
+use std::path::Path;
+
+use v4l::capability::Flags;
+use v4l::frameinterval::FrameIntervalEnum;
+use v4l::framesize::FrameSizeEnum;
+use v4l::v4l_sys::v4l2_capability;
+use v4l::v4l2::{ioctl, vidioc::VIDIOC_QUERYCAP};
+use v4l::video::Capture;
+use v4l::video::capture::Parameters;
+use v4l::{Device, FourCC, Fraction};
+
+/// What a node says it is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub driver: String,
+    pub card: String,
+    pub captures: bool,
+    pub captures_planes: bool,
+    pub outputs: bool,
+}
+
+/// Sizes a pixel format comes in: one, or a range in steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    pub width: Range,
+    pub height: Range,
+}
+
+/// From `min` to `max` in steps of `step`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    pub min: u32,
+    pub max: u32,
+    pub step: u32,
+}
+
+/// The picture format in force.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Format {
+    pub fourcc: FourCC,
+    pub width: u32,
+    pub height: u32,
+    /// Bytes from one row to the next; 0 where the driver leaves it open.
+    pub stride: u32,
+}
+
+/// An open video node.
+pub struct Node(Device);
+
+impl Node {
+    pub fn open(path: &Path) -> io::Result<Node> {
+        Device::with_path(path).map(Node)
+    }
+
+    /// The device, to be streamed from.
+    pub fn device(&self) -> &Device {
+        &self.0
+    }
+
+    /// Asked here and not by the crate, which panics on a name that is not UTF-8, as one cut off within a letter is.
+    pub fn identity(&self) -> io::Result<Identity> {
+        // SAFETY: a struct of integers, for which zeroes are good.
+        let mut raw: v4l2_capability = unsafe { std::mem::zeroed() };
+        // SAFETY: VIDIOC_QUERYCAP writes a v4l2_capability, exclusively borrowed here, and the descriptor is open.
+        unsafe { ioctl(self.0.handle().fd(), VIDIOC_QUERYCAP, (&raw mut raw).cast())? };
+        // Of a device with several nodes, `capabilities` tells of all and `device_caps` of this one.
+        let all = Flags::from(raw.capabilities);
+        let own = match all.contains(Flags::DEVICE_CAPS) {
+            true => Flags::from(raw.device_caps),
+            false => all,
+        };
+        Ok(Identity {
+            driver: text(&raw.driver),
+            card: text(&raw.card),
+            captures: own.contains(Flags::VIDEO_CAPTURE | Flags::STREAMING),
+            captures_planes: own.contains(Flags::VIDEO_CAPTURE_MPLANE),
+            outputs: own.contains(Flags::VIDEO_OUTPUT),
+        })
+    }
+
+    /// The pixel formats it captures.
+    pub fn formats(&self) -> Vec<FourCC> {
+        let formats = self.0.enum_formats().unwrap_or_default();
+        formats.into_iter().map(|format| format.fourcc).collect()
+    }
+
+    /// The sizes a format comes in; empty where the driver does not say.
+    pub fn sizes(&self, fourcc: FourCC) -> Vec<Sizes> {
+        let range = |min, max, step| Range { min, max, step };
+        let sizes = self.0.enum_framesizes(fourcc).unwrap_or_default();
+        sizes
+            .into_iter()
+            .map(|size| match size.size {
+                FrameSizeEnum::Discrete(one) => Sizes {
+                    width: range(one.width, one.width, 1),
+                    height: range(one.height, one.height, 1),
+                },
+                FrameSizeEnum::Stepwise(many) => Sizes {
+                    width: range(many.min_width, many.max_width, many.step_width),
+                    height: range(many.min_height, many.max_height, many.step_height),
+                },
+            })
+            .collect()
+    }
+
+    /// The highest rate at a size, in pictures a second; `None` where the driver does not say.
+    pub fn fastest(&self, fourcc: FourCC, width: u32, height: u32) -> Option<f64> {
+        let intervals = self.0.enum_frameintervals(fourcc, width, height).ok()?;
+        let shortest = |interval| match interval {
+            FrameIntervalEnum::Discrete(one) => one,
+            FrameIntervalEnum::Stepwise(range) => range.min,
+        };
+        intervals
+            .into_iter()
+            .filter_map(|interval| rate_of(shortest(interval.interval)))
+            .max_by(f64::total_cmp)
+    }
+
+    /// Asks for a format and gives what the driver made of it.
+    pub fn set_format(&self, fourcc: FourCC, width: u32, height: u32) -> io::Result<Format> {
+        let got = self.0.set_format(&v4l::Format::new(width, height, fourcc))?;
+        Ok(Format {
+            fourcc: got.fourcc,
+            width: got.width,
+            height: got.height,
+            stride: got.stride,
+        })
+    }
+
+    /// Asks for a rate and gives the one in force, where the driver says.
+    pub fn set_rate(&self, rate_hz: f32) -> Option<f64> {
+        let wanted = Parameters::new(Fraction::new(1000, (rate_hz * 1000.0) as u32));
+        // Not every driver lets itself be told a rate; what it does then is taken as it comes.
+        let got = self.0.set_params(&wanted).or_else(|_| self.0.params()).ok()?;
+        rate_of(got.interval)
+    }
+}
+
+/// An interval as a rate; `None` for the zeroes of drivers that do not know.
+fn rate_of(interval: Fraction) -> Option<f64> {
+    let Fraction { numerator, denominator } = interval;
+    (numerator > 0 && denominator > 0).then(|| f64::from(denominator) / f64::from(numerator))
+}
+
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_of_zero_are_no_rate() {
+        let rate = |numerator, denominator| rate_of(Fraction::new(numerator, denominator));
+        assert_eq!(rate(1, 30), Some(30.0));
+        assert_eq!(rate(1001, 30_000).map(f64::round), Some(30.0));
+        assert_eq!((rate(0, 30), rate(1, 0)), (None, None));
+    }
+
+    #[test]
+    fn a_name_may_be_cut_within_a_letter() {
+        assert_eq!(text(b"Kamera\0\0"), "Kamera");
+        assert_eq!(text("Caméra".as_bytes().split_at(4).0), "Cam\u{FFFD}");
+    }
+
+    #[test]
+    fn what_is_no_video_node_says_so() {
+        let null = Node::open(Path::new("/dev/null")).unwrap();
+        assert_eq!(null.identity().unwrap_err().raw_os_error(), Some(libc::ENOTTY));
+    }
+}
