@@ -26,8 +26,9 @@ triple=aarch64-unknown-linux-gnu
 debian=arm64
 gnu=aarch64-linux-gnu
 
-# A C compiler and the board's C library: tract's kernels are assembly, and rustc links through gcc. And ALSA's library.
-packages=("gcc-$gnu" "libc6-dev-$debian-cross" "libasound2-dev:$debian" pkg-config)
+# A C compiler and the board's C library: tract's kernels are assembly, and rustc links through gcc. ALSA's library. And
+# libclang: bindgen reads the kernel's video headers with it.
+packages=("gcc-$gnu" "libc6-dev-$debian-cross" "libasound2-dev:$debian" pkg-config libclang-dev)
 
 # rustup brings the standard library for any target. Without it, Debian's own rustc does: the rustc-web packages follow
 # Rust's releases (for browsers), where plain rustc stays at the version its Debian release began with.
@@ -66,6 +67,7 @@ export "AR_$shell_triple=$gnu-ar"
 # The board's libraries, not this machine's.
 export "PKG_CONFIG_ALLOW_CROSS_$shell_triple=1"
 export "PKG_CONFIG_LIBDIR_$shell_triple=/usr/lib/$gnu/pkgconfig:/usr/share/pkgconfig"
+export "BINDGEN_EXTRA_CLANG_ARGS_$shell_triple=--target=$gnu -isystem /usr/$gnu/include"
 
 cd "$(dirname "$0")/.."
 "${cargo[@]}" build --release --locked --target "$triple" "$@"
