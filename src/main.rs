@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 
 use affectd::cli::{self, Cli, Command, Common};
 use affectd::config::{Config, Overrides};
-use affectd::daemon;
+use affectd::daemon::{self, Signals};
 use affectd::failure::Failure;
 use affectd::model::Bundle;
 use affectd::monitor;
 use clap::Parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 fn main() -> ExitCode {
@@ -36,8 +36,11 @@ fn execute(cli: Cli) -> Result<(), Failure> {
                 ..input.over(common.overrides())
             };
             let config = load(&common, &flags)?;
-            let stop = stop_on_signals()?;
-            daemon::run(&config, &stop)
+            let signals = Signals {
+                stop: stop_on_signals()?,
+                reload: reload_on_signal()?,
+            };
+            daemon::run(config, &signals, || load(&common, &flags))
         }
         Command::Check { common, input } => {
             let config = load(&common, &input.over(common.overrides()))?;
@@ -99,4 +102,12 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
             .map_err(|e| Failure::Internal(format!("signal {signal} cannot be caught ({e})")))?;
     }
     Ok(stop)
+}
+
+/// A flag that SIGHUP sets.
+fn reload_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+    let reload = Arc::new(AtomicBool::new(false));
+    flag::register(SIGHUP, Arc::clone(&reload))
+        .map_err(|e| Failure::Internal(format!("SIGHUP cannot be caught ({e})")))?;
+    Ok(reload)
 }

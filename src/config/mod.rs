@@ -20,7 +20,13 @@ use crate::output::mqtt::without_password;
 /// Read where no `--config` is given, if it exists.
 pub const USUAL_FILE: &str = "/etc/affectd/affectd.toml";
 /// Variables that begin like configuration but are not.
-const NOT_KEYS: [&str; 3] = ["AFFECTD_CONFIG", "AFFECTD_KERNEL", "AFFECTD_LOG"];
+const NOT_KEYS: &[&str] = &[
+    "AFFECTD_CONFIG",
+    #[cfg(feature = "faults")]
+    "AFFECTD_FAULT",
+    "AFFECTD_KERNEL",
+    "AFFECTD_LOG",
+];
 
 /// Everything affectd can be told, checked.
 #[derive(Debug, Clone, PartialEq)]

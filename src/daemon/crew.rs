@@ -5,8 +5,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Scope};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::failure::Failure;
+
+/// Tells when a thread has ended, with whatever outcome: then the channel is closed.
+pub struct Ended(Receiver<Never>);
+
+/// What no channel can carry.
+enum Never {}
+
+impl Ended {
+    pub fn wait(&self) {
+        let _ = self.0.recv();
+    }
+
+    /// Waits for at most `patience`; whether it has ended.
+    pub fn wait_for(&self, patience: Duration) -> bool {
+        matches!(self.0.recv_timeout(patience), Err(RecvTimeoutError::Disconnected))
+    }
+}
 
 /// Started threads, and the first failure among them.
 pub struct Crew<'a> {
@@ -29,9 +49,11 @@ impl<'a> Crew<'a> {
         scope: &'scope Scope<'scope, 'env>,
         name: &str,
         work: impl FnOnce() -> Result<(), Failure> + Send + 'scope,
-    ) {
+    ) -> Ended {
         let label = name.to_string();
+        let (alive, ended) = bounded(0);
         let guarded = move || {
+            let _alive = alive;
             let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
                 let reason = panic_text(panic.as_ref());
                 Err(Failure::Internal(format!("the {label} thread stopped ({reason})")))
@@ -43,6 +65,7 @@ impl<'a> Crew<'a> {
         if let Err(e) = Builder::new().name(name.to_string()).spawn_scoped(scope, guarded) {
             self.note(Failure::Internal(format!("the {name} thread cannot start ({e})")));
         }
+        Ended(ended)
     }
 
     /// Everybody stops.

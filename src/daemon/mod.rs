@@ -8,394 +8,275 @@
 //!
 //! A clip that is replayed as fast as it can goes through queues that wait, so nothing is left out and the same clip gives
 //! the same lines. By the clock, queues drop the oldest and count it, so nothing ever falls behind.
+//!
+//! The main thread starts the others, and then looks after them: it tells systemd that they move, and on SIGHUP changes what
+//! the configuration changed and leaves the rest as it is.
 
 pub mod control;
 pub mod crew;
+mod fault;
 pub mod feed;
 pub mod health;
 pub mod latency;
 pub mod outlets;
+pub mod pipeline;
 pub mod pressure;
 pub mod queue;
+pub mod sources;
+pub mod stages;
+pub mod standstill;
 pub mod supervise;
+pub mod systemd;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-use log::{info, warn};
+use log::{error, info};
 
-use crate::capture::camera::{Camera, CameraSettings};
-use crate::capture::clip::Clip;
-use crate::capture::microphone::{Microphone, MicrophoneSettings};
-use crate::capture::paced::Paced;
-use crate::capture::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSource};
-use crate::config::{Config, Pace, Source};
-use crate::face::{FaceStage, Look};
+use crate::config::{Config, DeviceSettings, Pace, Source};
 use crate::failure::Failure;
-use crate::fusion::FusionStage;
-use crate::model::{Bundle, ModelError};
 
-use control::Control;
-use crew::Crew;
-use feed::{Event, Feed, Seen};
-use health::{Health, SourceHealth, SourceState, count, temperature_c};
-use outlets::{Outlets, Taps};
-use pressure::Pressure;
-use queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
-use supervise::Keeper;
+use crew::{Crew, Ended};
+use feed::Feed;
+use health::Health;
+use outlets::{Outlets, Running};
+use pipeline::Pipeline;
+use queue::{WhenFull, queue};
+use sources::{Pictures, Sound, Sources};
+use stages::Stages;
+use standstill::Standstill;
+use systemd::Systemd;
 
 /// Pictures on their way to the `face` thread when nothing may be lost. By the clock it is one: the newest.
 const PICTURES_AHEAD: usize = 4;
 /// Runs of samples on their way to the `fusion` thread: more than a second.
 const CHUNKS_AHEAD: usize = 64;
 const SEEN_AHEAD: usize = 16;
-/// By the clock, a tick waits this long for what was captured just before it: a period of sound and the work on a picture.
-const LAG: Duration = Duration::from_millis(40);
-/// Ticks later than this are left out: after the process stood still, nobody wants to hear what it missed.
-const LATEST: Duration = Duration::from_secs(1);
+/// How often the main thread looks after the others.
+const ROUND: Duration = Duration::from_millis(250);
 
-/// Runs until the source ends, every reader has gone, or `stop` is set.
-pub fn run(config: &Config, stop: &AtomicBool) -> Result<(), Failure> {
+/// What signals set.
+#[derive(Debug, Default)]
+pub struct Signals {
+    pub stop: Arc<AtomicBool>,
+    pub reload: Arc<AtomicBool>,
+}
+
+/// Runs until the source ends, every reader has gone, or it is told to stop. Told to reload, it takes the configuration
+/// from `reread`.
+pub fn run(config: Config, signals: &Signals, reread: impl Fn() -> Result<Config, Failure>) -> Result<(), Failure> {
     let started = Instant::now();
-    let bundle = Bundle::open(config.models.as_deref())?;
     let (sources, pace) = Sources::of(&config.source)?;
-    let (face, fusion) = load(config, &bundle, sources.pictures.is_some())?;
-    info!(
-        "models: {} {} from {}, loaded in {} ms",
-        bundle.manifest().name,
-        bundle.manifest().version,
-        bundle.folder().display(),
-        started.elapsed().as_millis()
-    );
-
+    let stages = Stages::load(&config, sources.pictures.is_some())?;
     let health = Health::default();
-    let outlets = Outlets::open(&config.outputs, config.fusion.period, when_full(pace), &health)?;
+    let when_full = match pace {
+        Pace::Replay => WhenFull::Wait,
+        Pace::Realtime => WhenFull::DropOldest,
+    };
+    let outlets = Outlets::open(&config.outputs, config.fusion.period, when_full, &health)?;
     let pipeline = Pipeline {
         epoch: Instant::now(),
         pace,
         health: &health,
-        stop,
+        stop: &signals.stop,
+        frames: Default::default(),
+        chunks: Default::default(),
+        seq: AtomicU64::new(0),
     };
-    let outcome = pipeline.run(outlets, sources, face, fusion);
-    info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
-    outcome
-}
-
-/// Where pictures and sound come from; `None` for what there is none of.
-struct Sources {
-    pictures: Option<Pictures>,
-    sound: Option<Sound>,
-}
-
-enum Pictures {
-    Clip(Box<dyn VideoSource>),
-    Camera(CameraSettings),
-}
-
-enum Sound {
-    Clip(Box<dyn AudioSource>),
-    Microphone(MicrophoneSettings),
-}
-
-impl Sources {
-    /// Opens a clip. Devices are opened by the threads that own them, which also wait for them.
-    fn of(source: &Source) -> Result<(Sources, Pace), Failure> {
-        match source {
-            Source::Clip { path, pace } => {
-                let clip = Clip::open(path).map_err(|e| Failure::Source(e.to_string()))?;
-                info!("{}", clip.description);
-                let sources = Sources {
-                    pictures: clip.video.map(Pictures::Clip),
-                    sound: clip.audio.map(Sound::Clip),
-                };
-                Ok((sources, *pace))
-            }
-            Source::Devices(devices) => {
-                let sources = Sources {
-                    pictures: devices.camera.clone().map(Pictures::Camera),
-                    sound: devices.microphone.clone().map(Sound::Microphone),
-                };
-                Ok((sources, Pace::Realtime))
-            }
-        }
-    }
-}
-
-/// Loads the stages side by side: they are what a start waits for.
-fn load(config: &Config, bundle: &Bundle, with_face: bool) -> Result<(Option<FaceStage>, FusionStage), ModelError> {
+    let crew = Crew::new(&signals.stop);
     thread::scope(|scope| {
-        let face = with_face.then(|| scope.spawn(|| FaceStage::load(bundle, config.face)));
-        let fusion = FusionStage::load(bundle, config.fusion)?;
-        let face = face
-            .map(|loading| loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .transpose()?;
-        Ok((face, fusion))
-    })
+        let outputs = outlets.start(scope, &crew, &health);
+        let mut daemon = Daemon {
+            scope,
+            pipeline: &pipeline,
+            crew: &crew,
+            when_full,
+            config,
+            camera: None,
+            microphone: None,
+            fusion: None,
+            outputs,
+        };
+        daemon.start_stages(stages, sources.sound.is_some());
+        daemon.camera = sources.pictures.map(|pictures| daemon.start_camera(pictures, false));
+        daemon.microphone = sources.sound.map(|sound| daemon.start_microphone(sound, false));
+        daemon.look_after(signals, &reread);
+    });
+    info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
+    crew.outcome()
 }
 
-fn when_full(pace: Pace) -> WhenFull {
-    match pace {
-        Pace::Replay => WhenFull::Wait,
-        Pace::Realtime => WhenFull::DropOldest,
+/// Everything that runs, and how it was configured.
+struct Daemon<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    pipeline: &'scope Pipeline<'scope>,
+    crew: &'scope Crew<'scope>,
+    when_full: WhenFull,
+    config: Config,
+    camera: Option<SourceThread>,
+    microphone: Option<SourceThread>,
+    fusion: Option<Ended>,
+    outputs: Running<'scope, 'env>,
+}
+
+/// A source's thread.
+struct SourceThread {
+    retired: Arc<AtomicBool>,
+    ended: Ended,
+}
+
+impl SourceThread {
+    /// Lets the device go.
+    fn retire(self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.ended.wait();
     }
 }
 
-/// What all threads of one run share.
-struct Pipeline<'a> {
-    /// The source's zero.
-    epoch: Instant,
-    pace: Pace,
-    health: &'a Health,
-    stop: &'a AtomicBool,
-}
-
-impl Pipeline<'_> {
-    fn run(
-        &self,
-        outlets: Outlets,
-        sources: Sources,
-        face: Option<FaceStage>,
-        fusion: FusionStage,
-    ) -> Result<(), Failure> {
-        let crew = Crew::new(self.stop);
-        let health = self.health;
-        thread::scope(|scope| {
-            let mut feed = (None, None);
-            if let (Some(source), Some(stage)) = (sources.pictures, face) {
-                let ahead = match self.pace {
-                    Pace::Replay => PICTURES_AHEAD,
-                    Pace::Realtime => 1,
-                };
-                let (frames, to_face) = queue(ahead, when_full(self.pace), &health.pictures_skipped);
-                let (seen, from_face) = queue(SEEN_AHEAD, WhenFull::Wait, &Default::default());
-                crew.start(scope, "camera", move || self.camera(source, frames));
-                crew.start(scope, "face", move || self.face(stage, to_face, seen));
-                feed.0 = Some(from_face);
-            }
-            if let Some(source) = sources.sound {
-                let (chunks, heard) = queue(CHUNKS_AHEAD, when_full(self.pace), &health.chunks_lost);
-                crew.start(scope, "microphone", move || self.microphone(source, chunks));
-                feed.1 = Some(heard);
-            }
-            let (taps, controls) = outlets.start(scope, &crew, health);
-            let feed = Feed::new(feed.0, feed.1);
-            crew.start(scope, "fusion", move || self.fusion(fusion, feed, taps, controls));
-        });
-        crew.outcome()
-    }
-
-    fn video(&self, source: Box<dyn VideoSource>) -> Box<dyn VideoSource> {
-        match self.pace {
-            Pace::Replay => source,
-            Pace::Realtime => Box::new(Paced::new(source, self.epoch)),
-        }
-    }
-
-    fn audio(&self, source: Box<dyn AudioSource>) -> Box<dyn AudioSource> {
-        match self.pace {
-            Pace::Replay => source,
-            Pace::Realtime => Box::new(Paced::new(source, self.epoch)),
-        }
-    }
-
-    fn camera(&self, source: Pictures, frames: QueueWriter<VideoFrame>) -> Result<(), Failure> {
-        let put = |frame| {
-            count(&self.health.pictures);
-            frames.put(frame)
-        };
-        match source {
-            Pictures::Clip(source) => {
-                let mut source = self.video(source);
-                self.play(&self.health.camera, || source.next_frame(), put)
-            }
-            Pictures::Camera(settings) => {
-                let open = || Camera::open(&settings, self.epoch, &self.health.camera_faults);
-                self.keeper("camera", &self.health.camera)
-                    .keep(open, Camera::description, Camera::next_frame, put)
-            }
-        }
-    }
-
-    fn microphone(&self, source: Sound, chunks: QueueWriter<AudioChunk>) -> Result<(), Failure> {
-        let put = |chunk| {
-            count(&self.health.chunks);
-            chunks.put(chunk)
-        };
-        match source {
-            Sound::Clip(source) => {
-                let mut source = self.audio(source);
-                self.play(&self.health.microphone, || source.next_chunk(), put)
-            }
-            Sound::Microphone(settings) => {
-                let open = || Microphone::open(&settings, self.epoch, &self.health.microphone_faults);
-                self.keeper("microphone", &self.health.microphone).keep(
-                    open,
-                    Microphone::description,
-                    Microphone::next_chunk,
-                    put,
-                )
-            }
-        }
-    }
-
-    fn keeper<'a>(&'a self, what: &'static str, state: &'a SourceHealth) -> Keeper<'a> {
-        Keeper {
-            what,
-            state,
-            stop: self.stop,
-        }
-    }
-
-    /// Plays a track of a clip to its end.
-    fn play<T>(
-        &self,
-        state: &SourceHealth,
-        mut next: impl FnMut() -> Result<Option<T>, CaptureError>,
-        put: impl Fn(T) -> Result<(), Gone>,
-    ) -> Result<(), Failure> {
-        state.set(SourceState::Running, None);
-        while let Some(item) = self.next(next())? {
-            if put(item) == Err(Gone) {
-                break;
-            }
-        }
-        state.set(SourceState::Off, None);
-        Ok(())
-    }
-
-    /// What a source gave; `None` when it is over, for whatever reason.
-    fn next<T>(&self, item: Result<Option<T>, CaptureError>) -> Result<Option<T>, Failure> {
-        match item {
-            Ok(_) if self.stop.load(Ordering::Relaxed) => Ok(None),
-            Ok(item) => Ok(item),
-            Err(CaptureError::CutShort(why)) => {
-                warn!("{why}");
-                Ok(None)
-            }
-            Err(CaptureError::Unusable(why) | CaptureError::Lost(why) | CaptureError::Stalled(why)) => {
-                Err(Failure::Source(why))
-            }
-        }
-    }
-
-    fn face(
-        &self,
-        mut stage: FaceStage,
-        frames: QueueReader<VideoFrame>,
-        seen: QueueWriter<Seen>,
-    ) -> Result<(), Failure> {
-        let rate_hz = stage.rate_hz();
-        let mut pressure = Pressure::new(Instant::now());
-        let set = |rate_hz: f32| {
-            self.health
-                .face_rate_mhz
-                .store((rate_hz * 1000.0) as u64, Ordering::Relaxed)
-        };
-        set(rate_hz);
-        for frame in frames.iter() {
-            let (at, began) = (frame.at, Instant::now());
-            let look = stage.look(frame)?;
-            let now = Instant::now();
-            // A replayed clip is meant to keep the stage busy.
-            if self.pace == Pace::Realtime
-                && let Some(change) = pressure.worked(now - began, now, temperature_c)
-            {
-                let rate_hz = (rate_hz * change.share).max(1.0);
-                warn!("face: looks at {rate_hz} pictures a second from now on, {}", change.why);
-                stage.set_rate_hz(rate_hz);
-                set(rate_hz);
-            }
-            match &look {
-                Look::PassedOver => count(&self.health.pictures_passed_over),
-                Look::Broken(why) => {
-                    count(&self.health.pictures_broken);
-                    warn_sparingly(&self.health.pictures_broken, || {
-                        format!("picture at {:.3} s skipped: {why}", at.as_secs_f32())
-                    });
-                }
-                Look::NoFace => count(&self.health.looks),
-                Look::Face(_) => {
-                    count(&self.health.looks);
-                    count(&self.health.faces);
-                }
-            }
-            self.health.detections.store(stage.detections(), Ordering::Relaxed);
-            let face = match look {
-                Look::Face(observation) => Some(observation),
-                _ => None,
+impl Daemon<'_, '_> {
+    /// Starts the stages on new queues. The ones before, if there are any, use up theirs first.
+    fn start_stages(&mut self, stages: Stages, with_sound: bool) {
+        let (pipeline, health) = (self.pipeline, self.pipeline.health);
+        let looking = stages.face.map(|stage| {
+            let ahead = match pipeline.pace {
+                Pace::Replay => PICTURES_AHEAD,
+                Pace::Realtime => 1,
             };
-            if seen.put(Seen { at, face }) == Err(Gone) {
-                break;
-            }
+            let (frames, to_face) = queue(ahead, self.when_full, &health.pictures_skipped);
+            let (seen, from_face) = queue(SEEN_AHEAD, WhenFull::Wait, &Default::default());
+            pipeline.frames.plug(frames);
+            (stage, to_face, seen, from_face)
+        });
+        let heard = with_sound.then(|| {
+            let (chunks, heard) = queue(CHUNKS_AHEAD, self.when_full, &health.chunks_lost);
+            pipeline.chunks.plug(chunks);
+            heard
+        });
+        if looking.is_none() {
+            pipeline.frames.unplug();
         }
-        Ok(())
+        if heard.is_none() {
+            pipeline.chunks.unplug();
+        }
+        if let Some(before) = self.fusion.take() {
+            before.wait();
+        }
+        let seen = looking.map(|(stage, to_face, seen, from_face)| {
+            self.crew
+                .start(self.scope, "face", move || pipeline.face(stage, to_face, seen));
+            from_face
+        });
+        let (feed, taps, controls) = (Feed::new(seen, heard), self.outputs.taps(), self.outputs.controls());
+        let fusion = stages.fusion;
+        let work = move || pipeline.fusion(fusion, feed, taps, controls);
+        self.fusion = Some(self.crew.start(self.scope, "fusion", work));
     }
 
-    fn fusion(
-        &self,
-        mut stage: FusionStage,
-        mut feed: Feed,
-        taps: Taps,
-        controls: Receiver<Control>,
-    ) -> Result<(), Failure> {
-        let mut tick = 0;
-        loop {
-            tick = self.tick_after(tick, &stage);
-            let time = stage.time_of(tick);
-            while let Some(event) = match self.pace {
-                Pace::Replay => feed.next_up_to(time),
-                Pace::Realtime => feed.next_before(self.epoch + time + LAG),
-            } {
-                match event {
-                    Event::Seen(Seen { face, .. }) => face.into_iter().for_each(|f| stage.see(f)),
-                    Event::Heard(chunk) => stage.hear(&chunk),
+    fn start_camera(&self, pictures: Pictures, stubborn: bool) -> SourceThread {
+        let (pipeline, retired) = (self.pipeline, Arc::<AtomicBool>::default());
+        let told = Arc::clone(&retired);
+        let work = move || pipeline.camera(pictures, &told, stubborn);
+        let ended = self.crew.start(self.scope, "camera", work);
+        SourceThread { retired, ended }
+    }
+
+    fn start_microphone(&self, sound: Sound, stubborn: bool) -> SourceThread {
+        let (pipeline, retired) = (self.pipeline, Arc::<AtomicBool>::default());
+        let told = Arc::clone(&retired);
+        let work = move || pipeline.microphone(sound, &told, stubborn);
+        let ended = self.crew.start(self.scope, "microphone", work);
+        SourceThread { retired, ended }
+    }
+
+    /// Until the fusion stage ends: it is the last to know that there is nothing more.
+    fn look_after(&mut self, signals: &Signals, reread: &impl Fn() -> Result<Config, Failure>) {
+        let health = self.pipeline.health;
+        let mut systemd = Systemd::from_environment();
+        let mut standstill = Standstill::new(Instant::now());
+        let mut hanging = None;
+        let mut ready = false;
+        while self.fusion.as_ref().is_some_and(|fusion| !fusion.wait_for(ROUND)) {
+            let now = Instant::now();
+            if signals.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if !ready && health.estimates.load(Ordering::Relaxed) > 0 {
+                systemd.ready();
+                ready = true;
+            }
+            if signals.reload.swap(false, Ordering::Relaxed) {
+                systemd.reloading();
+                match reread().and_then(|config| self.reload(config)) {
+                    Ok(()) => {}
+                    Err(why) => error!("reload refused, everything goes on as it was: {why}"),
                 }
+                systemd.ready();
+                standstill = Standstill::new(Instant::now());
             }
-            if feed.end().is_some_and(|end| end < time) {
-                break;
-            }
-            for control in controls.try_iter() {
-                match control {
-                    Control::Baseline { begun } => {
-                        stage.start_baseline(time);
-                        // Whoever asked may have gone since.
-                        let _ = begun.try_send(());
-                    }
+            let hangs = match self.pipeline.pace {
+                // Whoever reads a replay may take as long as they like.
+                Pace::Replay => None,
+                Pace::Realtime => standstill.find(health, now),
+            };
+            if hangs != hanging {
+                match hangs {
+                    Some(stage) => error!("{stage}: stands still; systemd is no longer told that all is well"),
+                    None => info!("everything moves again"),
                 }
+                hanging = hangs;
             }
-            let estimate = stage.estimate(tick)?;
-            count(&self.health.estimates);
-            if taps.estimate(estimate) == Err(Gone) {
-                break;
+            if hanging.is_none() {
+                systemd.feed(now);
             }
+            systemd.status(format!(
+                "camera {}, microphone {}",
+                health.camera.get(),
+                health.microphone.get()
+            ));
         }
+    }
+
+    /// Changes what `config` changes and leaves the rest as it is. If that cannot be, all is as before.
+    fn reload(&mut self, config: Config) -> Result<(), Failure> {
+        let (Source::Devices(old), Source::Devices(new)) = (self.config.source.clone(), config.source.clone()) else {
+            return Err(Failure::Source(
+                "a clip is replayed to its end: restart affectd for another source".into(),
+            ));
+        };
+        if config == self.config {
+            info!("reload: nothing has changed");
+            return Ok(());
+        }
+        let stages_change =
+            (&config.models, config.face, config.fusion) != (&self.config.models, self.config.face, self.config.fusion);
+        let sources_change =
+            (new.camera.is_some(), new.microphone.is_some()) != (old.camera.is_some(), old.microphone.is_some());
+        let stages = (stages_change || sources_change)
+            .then(|| Stages::load(&config, new.camera.is_some()))
+            .transpose()?;
+        self.outputs.change(&config.outputs, config.fusion.period)?;
+        self.config = config;
+        // From here on nothing can fail: a device that is not there is waited for.
+        let DeviceSettings { camera, microphone } = new;
+        let (new_camera, new_microphone) = (camera != old.camera, microphone != old.microphone);
+        if new_camera && let Some(thread) = self.camera.take() {
+            thread.retire();
+        }
+        if new_microphone && let Some(thread) = self.microphone.take() {
+            thread.retire();
+        }
+        if let Some(stages) = stages {
+            self.start_stages(stages, microphone.is_some());
+        }
+        if new_camera {
+            self.camera = camera.map(|settings| self.start_camera(Pictures::Camera(settings), true));
+        }
+        if new_microphone {
+            self.microphone = microphone.map(|settings| self.start_microphone(Sound::Microphone(settings), true));
+        }
+        info!("reload: the changed configuration is in force");
         Ok(())
-    }
-
-    /// The next tick; by the clock, the next that is worth it.
-    fn tick_after(&self, tick: u64, stage: &FusionStage) -> u64 {
-        let next = tick + 1;
-        let due = self.epoch + stage.time_of(next) + LAG;
-        let late = Instant::now().saturating_duration_since(due);
-        if self.pace == Pace::Replay || late <= LATEST {
-            return next;
-        }
-        let missed = (late.as_secs_f64() / stage.time_of(1).as_secs_f64()) as u64;
-        self.health.ticks_missed.fetch_add(missed, Ordering::Relaxed);
-        warn!(
-            "stood still for {:.1} s: {missed} estimates are left out",
-            late.as_secs_f32()
-        );
-        next + missed
-    }
-}
-
-/// Warns of the 1st, 2nd, 4th, 8th … time: a camera that sends rubbish all night must not fill the journal.
-fn warn_sparingly(counter: &std::sync::atomic::AtomicU64, message: impl FnOnce() -> String) {
-    let times = counter.load(Ordering::Relaxed);
-    if times.is_power_of_two() {
-        warn!("{} ({times} so far)", message());
     }
 }

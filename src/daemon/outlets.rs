@@ -3,8 +3,8 @@
 //! All outputs are opened before anything runs, so that what can never work ends affectd at once. Later the failure of one
 //! does not touch the others; when the last one has gone there is nobody left to estimate for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,21 @@ use crate::fusion::Estimate;
 use crate::output::{Output, OutputError, OutputSpec, Service};
 
 use super::control::Control;
-use super::crew::Crew;
+use super::crew::{Crew, Ended};
 use super::health::{Health, HealthReport};
 use super::latency::Latency;
 use super::queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
 
 /// Items on their way to an output.
 const AHEAD: usize = 16;
-/// From one health record to the next.
+/// From one health record to the next while nothing changes.
 const HEALTH_EVERY: Duration = Duration::from_secs(30);
+/// How soon a change is noticed.
+const HEALTH_LOOK: Duration = Duration::from_secs(1);
 /// Requests on their way to the `fusion` thread: a person gives them.
 const CONTROLS_AHEAD: usize = 4;
+/// For an output that is no longer wanted to write what it has.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
 
 /// One thing an output gets.
 #[derive(Debug, Clone)]
@@ -47,6 +51,16 @@ struct Outlet {
     output: Box<dyn Output>,
 }
 
+impl Outlet {
+    fn open(spec: &OutputSpec, service: &Service) -> Result<Outlet, Failure> {
+        let output = spec.open(service).map_err(|e| Failure::Output(e.to_string()))?;
+        Ok(Outlet {
+            spec: spec.clone(),
+            output,
+        })
+    }
+}
+
 impl Outlets {
     /// Opens all that `specs` name. What cannot be opened, and would not by waiting, is a failure.
     pub fn open(
@@ -65,13 +79,7 @@ impl Outlets {
         };
         let outlets = specs
             .iter()
-            .map(|spec| {
-                let output = spec.open(&service).map_err(|e| Failure::Output(e.to_string()))?;
-                Ok(Outlet {
-                    spec: spec.clone(),
-                    output,
-                })
-            })
+            .map(|spec| Outlet::open(spec, &service))
             .collect::<Result<_, Failure>>()?;
         Ok(Outlets {
             outlets,
@@ -80,65 +88,189 @@ impl Outlets {
         })
     }
 
-    /// Starts a thread for each output, and one that tells them of `health`. They end when the [`Taps`] are dropped.
+    /// Starts a thread for each output, and one that tells them of `health`. They end when what this gives is dropped, and
+    /// every clone of its taps.
     pub fn start<'scope, 'env>(
         self,
         scope: &'scope Scope<'scope, 'env>,
         crew: &'scope Crew<'_>,
         health: &'scope Health,
-    ) -> (Taps, Receiver<Control>) {
-        let running = Arc::new(AtomicUsize::new(self.outlets.len()));
-        let mut queues = Vec::new();
-        for outlet in self.outlets {
-            let (writer, reader) = queue(AHEAD, self.service.when_full, &self.service.dropped);
-            let running = Arc::clone(&running);
-            let latency = &health.latency;
-            let name = format!("output-{}", outlet.spec.kind());
-            crew.start(scope, &name, move || {
-                outlet.run(&reader, latency, &running, crew);
-                Ok(())
-            });
-            queues.push(writer);
-        }
-        let queues = Arc::new(queues);
+    ) -> Running<'scope, 'env> {
         let (alive, ended) = bounded(0);
-        let to_outputs = Arc::clone(&queues);
+        let running = Running {
+            scope,
+            crew,
+            health,
+            taps: Taps::default(),
+            alive: Arc::default(),
+            service: self.service,
+            controls: self.controls,
+            _health: alive,
+        };
+        for outlet in self.outlets {
+            running.add(outlet);
+        }
+        let taps = running.taps.clone();
         crew.start(scope, "health", move || {
-            tell_health(health, &to_outputs, &ended);
+            tell_health(health, &taps, &ended);
             Ok(())
         });
-        (Taps { queues, _alive: alive }, self.controls)
+        running
+    }
+}
+
+/// Outputs with their threads.
+pub struct Running<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    crew: &'scope Crew<'scope>,
+    health: &'scope Health,
+    taps: Taps,
+    /// How many threads have not ended.
+    alive: Arc<AtomicUsize>,
+    service: Service,
+    controls: Receiver<Control>,
+    /// Its end is that of the `health` thread.
+    _health: Sender<()>,
+}
+
+impl Running<'_, '_> {
+    pub fn taps(&self) -> Taps {
+        self.taps.clone()
+    }
+
+    /// What readers ask for.
+    pub fn controls(&self) -> Receiver<Control> {
+        self.controls.clone()
+    }
+
+    /// From now on writes to `specs`, for estimates `period` apart. Outputs that stay the same go on undisturbed. If one
+    /// cannot be opened all is as before.
+    pub fn change(&mut self, specs: &[OutputSpec], period: Duration) -> Result<(), Failure> {
+        let service = Service {
+            period,
+            ..self.service.clone()
+        };
+        let same_period = period == self.service.period;
+        let kept = |spec: &OutputSpec| same_period && specs.contains(spec);
+        let leaving: Vec<OutputSpec> = self.taps.specs().into_iter().filter(|spec| !kept(spec)).collect();
+        let present = self.taps.specs();
+        let coming = specs.iter().filter(|spec| !(same_period && present.contains(spec)));
+        // A port or file that goes on to be used in another way must be closed before it can be opened.
+        let (again, fresh): (Vec<_>, Vec<_>) = coming.partition(|spec| leaving.iter().any(|old| old.same_place(spec)));
+        let mut opened = fresh
+            .into_iter()
+            .map(|spec| Outlet::open(spec, &service))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut closed = Vec::new();
+        for spec in again {
+            for old in leaving.iter().filter(|old| old.same_place(spec)) {
+                self.taps.close(old);
+                closed.push(old);
+            }
+            match Outlet::open(spec, &service) {
+                Ok(outlet) => opened.push(outlet),
+                Err(failure) => {
+                    opened.clear();
+                    for old in closed {
+                        match Outlet::open(old, &self.service) {
+                            Ok(outlet) => self.add(outlet),
+                            Err(gone) => warn!("{gone}; it was open until now"),
+                        }
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+        leaving.iter().for_each(|old| self.taps.close(old));
+        self.service = service;
+        opened.into_iter().for_each(|outlet| self.add(outlet));
+        Ok(())
+    }
+
+    fn add(&self, outlet: Outlet) {
+        let (writer, reader) = queue(AHEAD, self.service.when_full, &self.service.dropped);
+        self.alive.fetch_add(1, Ordering::Relaxed);
+        let (alive, crew, latency) = (Arc::clone(&self.alive), self.crew, &self.health.latency);
+        let name = format!("output-{}", outlet.spec.kind());
+        let spec = outlet.spec.clone();
+        let ended = crew.start(self.scope, &name, move || {
+            outlet.run(&reader, latency, &alive, crew);
+            Ok(())
+        });
+        self.taps.lock().push(Tap { spec, writer, ended });
     }
 }
 
 /// The way to all outputs.
-pub struct Taps {
-    queues: Arc<Vec<QueueWriter<Item>>>,
-    /// Its end is that of the `health` thread.
-    _alive: Sender<()>,
+#[derive(Clone, Default)]
+pub struct Taps(Arc<Mutex<Vec<Tap>>>);
+
+struct Tap {
+    spec: OutputSpec,
+    writer: QueueWriter<Item>,
+    ended: Ended,
 }
 
 impl Taps {
     /// Gives every output `estimate`; an error if all have gone.
     pub fn estimate(&self, estimate: Estimate) -> Result<(), Gone> {
-        put(&self.queues, &Item::Estimate(Arc::new(estimate)))
+        self.put(&Item::Estimate(Arc::new(estimate)))
+    }
+
+    fn put(&self, item: &Item) -> Result<(), Gone> {
+        let taps = self.lock();
+        let taken = taps.iter().filter(|tap| tap.writer.put(item.clone()).is_ok()).count();
+        // There are none at all only while they are changed.
+        if taken == 0 && !taps.is_empty() {
+            Err(Gone)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn specs(&self) -> Vec<OutputSpec> {
+        self.lock().iter().map(|tap| tap.spec.clone()).collect()
+    }
+
+    /// Lets an output write what it has, and waits for that within reason.
+    fn close(&self, spec: &OutputSpec) {
+        let mut taps = self.lock();
+        let Some(at) = taps.iter().position(|tap| tap.spec == *spec) else {
+            return;
+        };
+        let Tap { writer, ended, .. } = taps.remove(at);
+        // The others get their estimates meanwhile.
+        drop(taps);
+        drop(writer);
+        if !ended.wait_for(LONGEST_FAREWELL) {
+            warn!("{spec}: still not closed after {LONGEST_FAREWELL:?}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Tap>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-fn put(queues: &[QueueWriter<Item>], item: &Item) -> Result<(), Gone> {
-    let taken = queues.iter().filter(|queue| queue.put(item.clone()).is_ok()).count();
-    if taken == 0 { Err(Gone) } else { Ok(()) }
-}
-
-/// The `health` thread: a record at the start, so that there is always one to answer with, and then one every 30 s.
-fn tell_health(health: &Health, queues: &[QueueWriter<Item>], ended: &Receiver<()>) {
+/// The `health` thread: a record at the start, so that there is always one to answer with, then one every 30 s, and one as
+/// soon as a source's state or what is wrong has changed.
+fn tell_health(health: &Health, taps: &Taps, ended: &Receiver<()>) {
     let started = Instant::now();
+    let mut told: Option<(Instant, HealthReport)> = None;
     loop {
         let report = health.report(started.elapsed());
-        if put(queues, &Item::Health(report)) == Err(Gone) {
-            return;
+        let due = told.as_ref().is_none_or(|(at, before)| {
+            at.elapsed() >= HEALTH_EVERY
+                || (before.camera, before.microphone, &before.problem)
+                    != (report.camera, report.microphone, &report.problem)
+        });
+        if due {
+            if taps.put(&Item::Health(report.clone())) == Err(Gone) {
+                return;
+            }
+            told = Some((Instant::now(), report));
         }
-        match ended.recv_timeout(HEALTH_EVERY) {
+        match ended.recv_timeout(HEALTH_LOOK) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -225,9 +357,9 @@ mod tests {
         let crew = Crew::new(&stop);
         let mut given = 0;
         std::thread::scope(|scope| {
-            let (taps, _controls) = outlets.start(scope, &crew, &health);
+            let running = outlets.start(scope, &crew, &health);
             for seq in 1..=1000 {
-                if taps.estimate(nothing(seq)) == Err(Gone) {
+                if running.taps.estimate(nothing(seq)) == Err(Gone) {
                     break;
                 }
                 given = seq;

@@ -1,7 +1,7 @@
 //! The arrows between threads: bounded channels that say what happens when the reader is too slow.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
@@ -66,6 +66,35 @@ impl<T> QueueWriter<T> {
     }
 }
 
+/// Where a source puts what it has, whoever takes it at the time. While nobody does, it is dropped.
+pub struct Socket<T>(Mutex<Option<QueueWriter<T>>>);
+
+impl<T> Default for Socket<T> {
+    fn default() -> Socket<T> {
+        Socket(Mutex::new(None))
+    }
+}
+
+impl<T> Socket<T> {
+    /// From now on goes into `queue`. The reader of the one before gets what is in there, and then learns that it is over.
+    pub fn plug(&self, queue: QueueWriter<T>) {
+        *self.lock() = Some(queue);
+    }
+
+    pub fn unplug(&self) {
+        *self.lock() = None;
+    }
+
+    /// An error if the reader has gone by itself.
+    pub fn put(&self, item: T) -> Result<(), Gone> {
+        self.lock().as_ref().map_or(Ok(()), |queue| queue.put(item))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<QueueWriter<T>>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +130,19 @@ mod tests {
             drop(reader);
             assert_eq!(writer.put(2), Err(Gone));
         }
+    }
+
+    #[test]
+    fn a_socket_plugged_anew_ends_the_old_queue_and_fills_the_new_one() {
+        let socket = Socket::default();
+        socket.put(0).unwrap();
+        let readers = [1, 2].map(|i| {
+            let (writer, reader) = queue(4, WhenFull::Wait, &Arc::default());
+            socket.plug(writer);
+            socket.put(i).unwrap();
+            reader
+        });
+        socket.unplug();
+        assert_eq!(readers.map(|reader| reader.iter().collect::<Vec<_>>()), [[1], [2]]);
     }
 }

@@ -1,7 +1,6 @@
 //! Keeps a device going whatever it does: opens it, pulls it, and when it fails opens it again, for ever.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,10 @@ const NAP: Duration = Duration::from_millis(50);
 pub struct Keeper<'a> {
     pub what: &'static str,
     pub state: &'a SourceHealth,
-    pub stop: &'a AtomicBool,
+    /// Whether all is over, or this device no longer wanted.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Goes on trying even what is said to be no such device.
+    pub stubborn: bool,
 }
 
 impl Keeper<'_> {
@@ -36,7 +38,7 @@ impl Keeper<'_> {
         mut put: impl FnMut(T) -> Result<(), Gone>,
     ) -> Result<(), Failure> {
         let mut log = ChangeLog::new(self.what);
-        let mut ran = false;
+        let mut ran = self.stubborn;
         self.state.set(SourceState::Starting, None);
         while !self.stopped() {
             let error = match open() {
@@ -73,7 +75,7 @@ impl Keeper<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        (self.stop)()
     }
 
     fn pause(&self) {
@@ -165,6 +167,7 @@ impl SourceHealth {
 mod tests {
     use super::*;
     use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// What a device does next.
     enum Act {
@@ -178,7 +181,8 @@ mod tests {
         let keeper = Keeper {
             what: "camera",
             state: &state,
-            stop: &stop,
+            stop: &|| stop.load(Ordering::Relaxed),
+            stubborn: false,
         };
         let (mut acts, mut got, mut states) = (VecDeque::from(acts), Vec::new(), Vec::new());
         let open = || {

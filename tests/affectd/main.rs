@@ -11,6 +11,7 @@ mod outputs_serial;
 mod outputs_wire;
 mod preprocessing;
 mod run;
+mod service;
 mod settings;
 
 #[path = "../support/jpeg.rs"]
