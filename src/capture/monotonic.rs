@@ -12,7 +12,9 @@ const OLDEST: Duration = Duration::from_secs(60);
 
 /// The moment of a CLOCK_MONOTONIC `stamp`; `None` if it cannot be one that a device set just now.
 pub fn moment(stamp: Duration) -> Option<Instant> {
-    moment_at(stamp, clock(), Instant::now())
+    // The clock last: a thread that is held up in between makes a moment seem too early, never too late.
+    let now = Instant::now();
+    moment_at(stamp, clock(), now)
 }
 
 fn moment_at(stamp: Duration, clock: Duration, now: Instant) -> Option<Instant> {

@@ -61,11 +61,6 @@ impl Health {
     /// The record as of now.
     pub fn report(&self, uptime: Duration) -> HealthReport {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
-        let problems = [("camera", &self.camera), ("microphone", &self.microphone)];
-        let problems: Vec<String> = problems
-            .iter()
-            .filter_map(|(what, source)| source.problem().map(|why| format!("{what} {}: {why}", source.get())))
-            .collect();
         HealthReport {
             schema: 1,
             uptime_s: uptime.as_secs(),
@@ -86,8 +81,24 @@ impl Health {
             latency_p50_ms: self.latency.quantile_ms(0.5),
             latency_p99_ms: self.latency.quantile_ms(0.99),
             temperature_c: temperature_c(),
-            problem: (!problems.is_empty()).then(|| problems.join("; ")),
+            problem: self.problem(),
         }
+    }
+
+    /// What is wrong with the devices, if anything is.
+    fn problem(&self) -> Option<String> {
+        let sources = [("camera", &self.camera), ("microphone", &self.microphone)];
+        let problems: Vec<String> = sources
+            .iter()
+            .filter_map(|(what, source)| source.problem().map(|why| format!("{what} {}: {why}", source.get())))
+            .collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
+    }
+
+    /// The part of the record that somebody acts on: it is told as soon as it changes.
+    pub fn condition(&self) -> impl PartialEq + use<> {
+        let states = (self.camera.get(), self.microphone.get());
+        (states, self.face_rate_mhz.load(Relaxed), self.problem())
     }
 }
 
@@ -134,8 +145,8 @@ impl fmt::Display for SourceState {
     }
 }
 
-/// The health record: one JSON object, on request and every 30 s where an output carries it. Counters are totals since
-/// the start.
+/// The health record: one JSON object, on request, every 30 s and whenever a device's state changes, where an output carries
+/// it. Counters are totals since the start.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
 pub struct HealthReport {
     pub schema: u8,

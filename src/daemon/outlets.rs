@@ -23,10 +23,10 @@ use super::queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
 
 /// Items on their way to an output.
 const AHEAD: usize = 16;
-/// From one health record to the next while nothing changes.
+/// From one health record to the next, while nothing happens.
 const HEALTH_EVERY: Duration = Duration::from_secs(30);
-/// How soon a change is noticed.
-const HEALTH_LOOK: Duration = Duration::from_secs(1);
+/// How soon a record follows a change: a device that came or went, a rate lowered or raised.
+const CHANGE_SEEN_EVERY: Duration = Duration::from_millis(250);
 /// Requests on their way to the `fusion` thread: a person gives them.
 const CONTROLS_AHEAD: usize = 4;
 /// For an output that is no longer wanted to write what it has.
@@ -252,25 +252,23 @@ impl Taps {
     }
 }
 
-/// The `health` thread: a record at the start, so that there is always one to answer with, then one every 30 s, and one as
-/// soon as a source's state or what is wrong has changed.
+/// The `health` thread: a record at the start, so that there is always one to answer with, one every 30 s, and one whenever
+/// what it says of the devices has changed.
 fn tell_health(health: &Health, taps: &Taps, ended: &Receiver<()>) {
     let started = Instant::now();
-    let mut told: Option<(Instant, HealthReport)> = None;
+    let mut told = None;
     loop {
-        let report = health.report(started.elapsed());
-        let due = told.as_ref().is_none_or(|(at, before)| {
-            at.elapsed() >= HEALTH_EVERY
-                || (before.camera, before.microphone, &before.problem)
-                    != (report.camera, report.microphone, &report.problem)
-        });
-        if due {
-            if taps.put(&Item::Health(report.clone())) == Err(Gone) {
+        let condition = health.condition();
+        if told
+            .as_ref()
+            .is_none_or(|(before, at): &(_, Instant)| at.elapsed() >= HEALTH_EVERY || *before != condition)
+        {
+            if taps.put(&Item::Health(health.report(started.elapsed()))) == Err(Gone) {
                 return;
             }
-            told = Some((Instant::now(), report));
+            told = Some((condition, Instant::now()));
         }
-        match ended.recv_timeout(HEALTH_LOOK) {
+        match ended.recv_timeout(CHANGE_SEEN_EVERY) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -317,6 +315,7 @@ fn serve(output: &mut dyn Output, items: &QueueReader<Item>, latency: &Latency) 
 
 #[cfg(test)]
 mod tests {
+    use super::super::health::SourceState;
     use super::*;
     use crate::output::estimate::samples::nothing;
     use std::sync::atomic::AtomicBool;
@@ -373,6 +372,28 @@ mod tests {
         let (outcome, received, given) = run([3, 1000], || OutputError::Failed("disk: full".into()));
         assert_eq!((received, given), ([3, 1000], 1000));
         assert!(matches!(outcome, Err(Failure::Output(why)) if why == "disk: full"));
+    }
+
+    #[test]
+    fn a_device_that_goes_is_told_at_once_and_nothing_else_is() {
+        let health = Health::default();
+        let (queue, told) = queue(AHEAD, WhenFull::Wait, &Default::default());
+        let (alive, ended) = bounded(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| tell_health(&health, &[queue], &ended));
+            let mut next = || match told.recv_timeout(HEALTH_EVERY / 2) {
+                Ok(Item::Health(report)) => report,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(next().camera, SourceState::Off);
+            health.estimates.fetch_add(1, Ordering::Relaxed);
+            health.camera.set(SourceState::Absent, Some("not connected".into()));
+            let report = next();
+            assert_eq!((report.camera, report.estimates), (SourceState::Absent, 1));
+            assert_eq!(report.problem.as_deref(), Some("camera absent: not connected"));
+            drop(alive);
+        });
+        assert!(told.try_recv().is_err());
     }
 
     #[test]

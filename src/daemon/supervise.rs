@@ -51,6 +51,7 @@ impl Keeper<'_> {
                                 self.state.set(SourceState::Running, None);
                                 log.change(SourceState::Running, describe(&source));
                             }
+                            log.catch_up();
                             ran = true;
                             if put(item) == Err(Gone) {
                                 return Ok(());
@@ -68,6 +69,7 @@ impl Keeper<'_> {
             };
             let why = error.to_string();
             log.change(state, &why);
+            log.catch_up();
             self.state.set(state, Some(why));
             self.pause();
         }
@@ -90,12 +92,15 @@ impl Keeper<'_> {
 const LINES: u32 = 6;
 const REFILL: Duration = Duration::from_secs(10);
 
-/// One line for each change of state or reason, within reason.
+/// One line for each change of state or reason, within reason. The last word is always said, if later.
 struct ChangeLog {
     what: &'static str,
-    said: Option<(SourceState, String)>,
+    current: Option<(SourceState, String)>,
+    /// Whether `current` has been logged.
+    said: bool,
     left: u32,
     refilled: Instant,
+    /// Changes before the current one that were not.
     unsaid: u32,
 }
 
@@ -103,7 +108,8 @@ impl ChangeLog {
     fn new(what: &'static str) -> ChangeLog {
         ChangeLog {
             what,
-            said: None,
+            current: None,
+            said: true,
             left: LINES,
             refilled: Instant::now(),
             unsaid: 0,
@@ -111,35 +117,41 @@ impl ChangeLog {
     }
 
     fn change(&mut self, state: SourceState, why: &str) {
-        if let Some(line) = self.line(state, why, Instant::now()) {
-            match state {
-                SourceState::Running => info!("{line}"),
-                _ => warn!("{line}"),
-            }
+        if self.current.as_ref().is_some_and(|(s, w)| *s == state && w == why) {
+            return;
+        }
+        self.unsaid += u32::from(!self.said);
+        self.current = Some((state, why.to_owned()));
+        self.said = false;
+    }
+
+    /// Logs what has not been said, once it may be. To be called often.
+    fn catch_up(&mut self) {
+        if self.said {
+            return;
+        }
+        match self.line(Instant::now()) {
+            Some((SourceState::Running, line)) => info!("{line}"),
+            Some((_, line)) => warn!("{line}"),
+            None => {}
         }
     }
 
-    /// The line to log, unless it was the last, or there were too many.
-    fn line(&mut self, state: SourceState, why: &str, now: Instant) -> Option<String> {
-        if self.said.as_ref().is_some_and(|(s, w)| *s == state && w == why) {
-            return None;
-        }
-        self.said = Some((state, why.to_owned()));
+    /// The line to log, unless that was done, or there were too many.
+    fn line(&mut self, now: Instant) -> Option<(SourceState, String)> {
+        let (state, why) = self.current.as_ref().filter(|_| !self.said)?;
         let refills = (now.saturating_duration_since(self.refilled).as_secs() / REFILL.as_secs()) as u32;
         if refills > 0 {
             self.left = self.left.saturating_add(refills).min(LINES);
             self.refilled = now;
         }
-        if self.left == 0 {
-            self.unsaid += 1;
-            return None;
-        }
-        self.left -= 1;
+        self.left = self.left.checked_sub(1)?;
+        self.said = true;
         let unsaid = match std::mem::take(&mut self.unsaid) {
             0 => String::new(),
             n => format!(" ({n} changes before this one were not logged)"),
         };
-        Some(format!("{} {state}: {why}{unsaid}", self.what))
+        Some((*state, format!("{} {state}: {why}{unsaid}", self.what)))
     }
 }
 
@@ -241,18 +253,33 @@ mod tests {
         assert!(got.is_empty());
     }
 
+    /// What the log says, at `now`, of a change.
+    fn said(log: &mut ChangeLog, state: SourceState, why: &str, now: Instant) -> Option<String> {
+        log.change(state, why);
+        log.line(now).map(|(_, line)| line)
+    }
+
     #[test]
     fn the_log_says_each_change_once_and_not_too_many() {
         let (mut log, start) = (ChangeLog::new("camera"), Instant::now());
-        let first = log.line(SourceState::Absent, "not connected", start).unwrap();
+        let first = said(&mut log, SourceState::Absent, "not connected", start).unwrap();
         insta::assert_snapshot!(first, @"camera absent: not connected");
-        assert_eq!(log.line(SourceState::Absent, "not connected", start), None);
-        let said = (0..100)
-            .filter_map(|i| log.line(SourceState::Stalled, &i.to_string(), start))
-            .count();
-        assert_eq!(said, 5);
-        let later = start + REFILL;
-        let next = log.line(SourceState::Running, "/dev/video0", later).unwrap();
+        assert_eq!(said(&mut log, SourceState::Absent, "not connected", start), None);
+        let more = (0..100).filter_map(|i| said(&mut log, SourceState::Stalled, &i.to_string(), start));
+        assert_eq!(more.count(), 5);
+        let next = said(&mut log, SourceState::Running, "/dev/video0", start + REFILL).unwrap();
         insta::assert_snapshot!(next, @"camera running: /dev/video0 (95 changes before this one were not logged)");
+    }
+
+    #[test]
+    fn the_log_ends_with_how_things_are() {
+        let (mut log, start) = (ChangeLog::new("camera"), Instant::now());
+        for i in 0..100 {
+            said(&mut log, SourceState::Stalled, &i.to_string(), start);
+        }
+        assert_eq!(said(&mut log, SourceState::Running, "/dev/video0", start), None);
+        let (_, last) = log.line(start + REFILL).unwrap();
+        insta::assert_snapshot!(last, @"camera running: /dev/video0 (94 changes before this one were not logged)");
+        assert_eq!(log.line(start + 2 * REFILL), None);
     }
 }

@@ -131,12 +131,7 @@ fn home_assistant_is_told_again_when_it_says_that_it_has_started() {
 #[test]
 fn a_broker_killed_three_times_costs_no_estimate_and_doubles_none() {
     let folder = tempfile::tempdir().unwrap();
-    // A reader's subscription outlives the broker, and what comes before the reader is back is kept for it.
-    let settings = format!(
-        "allow_anonymous true\npersistence true\npersistence_location {}/\nqueue_qos0_messages true",
-        folder.path().display()
-    );
-    let mut broker = Mosquitto::start(folder.path(), free_port(), &settings);
+    let mut broker = Mosquitto::lasting(folder.path(), free_port());
     let reader = Reader::with(&broker, &["affectd/d/estimate"], &["-c", "-i", "reader"]);
     broker.save();
     wait(|| folder.path().join("mosquitto.db").exists().then_some(()));

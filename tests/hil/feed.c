@@ -4,6 +4,7 @@
 //     feed audio PCM RATE FILE
 //     feed both DEVICE FOURCC WIDTH HEIGHT RATE FILE PCM RATE FILE
 //
+// RATE is pictures or samples a second; of pictures also CLAIMED:SHOWN, for a camera that says more than it sends.
 // Video is a stream of JPEG pictures, or raw ones one after another; audio is mono 16-bit samples. Both start over at their
 // end, for ever. With `both` they start at the same moment, and the sound card's clock leads: a picture is shown when its
 // sample is heard.
@@ -55,7 +56,8 @@ static struct file map(const char *path) {
 
 static struct video open_video(char **argument) {
     const char *fourcc = argument[1];
-    struct video video = {open(argument[0], O_RDWR), atof(argument[4]), NULL, 0};
+    const char *shown = strchr(argument[4], ':');
+    struct video video = {open(argument[0], O_RDWR), atof(shown ? shown + 1 : argument[4]), NULL, 0};
     if (video.fd < 0) die(argument[0]);
     struct v4l2_format format = {.type = V4L2_BUF_TYPE_VIDEO_OUTPUT};
     format.fmt.pix.width = atoi(argument[2]);
@@ -65,7 +67,7 @@ static struct video open_video(char **argument) {
     format.fmt.pix.sizeimage = format.fmt.pix.width * format.fmt.pix.height * 2;
     if (ioctl(video.fd, VIDIOC_S_FMT, &format) < 0) die("VIDIOC_S_FMT");
     struct v4l2_streamparm rate = {.type = V4L2_BUF_TYPE_VIDEO_OUTPUT};
-    rate.parm.output.timeperframe = (struct v4l2_fract){1, (uint32_t)video.rate};
+    rate.parm.output.timeperframe = (struct v4l2_fract){1, (uint32_t)atof(argument[4])};
     ioctl(video.fd, VIDIOC_S_PARM, &rate);
 
     // Not what the driver says: it rounds buffers up to whole pages.

@@ -3,7 +3,8 @@
 #
 #     tests/hil/run.sh [amd64|arm64] [SCENARIO…]
 #
-# Boots Debian's kernel under QEMU without KVM, with v4l2loopback and vivid as cameras and snd-aloop as microphone, runs the
+# Boots Debian's kernel under QEMU without KVM, with v4l2loopback and vivid as cameras, snd-aloop as microphone, and a UART and
+# a USB serial port whose bytes end up in files here; runs the
 # scenarios of guest/scenarios.sh (all short ones if none is named, `all` for the long ones, too) and ends with 0 only if
 # the guest says that every one passed. Needs Debian or Ubuntu, and for what is missing root (apt). Downloads are kept in
 # $HIL_CACHE (default ~/.cache/affectd-hil). The binary is $AFFECTD, or what `cargo build --release` or cross/build.sh made.
@@ -40,6 +41,7 @@ need cpio cpio
 need depmod kmod
 need ffmpeg ffmpeg
 need make make
+need python3 python3
 need "$gnu-gcc" "${cross[0]:-gcc}"
 if [ "$arch" != "$host" ] && ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
     as_root dpkg --add-architecture "$arch"
@@ -65,7 +67,7 @@ if [ ! -e "$tree/.done" ]; then
     touch "$tree/.done"
 fi
 
-step "v4l2loopback and the feeder"
+step "v4l2loopback, what feeds it, and what asks"
 module=$cache/v4l2loopback-$stamp.ko
 if [ ! -e "$module" ]; then
     headers=$tree/usr/src/linux-headers-$version
@@ -78,6 +80,7 @@ if [ ! -e "$module" ]; then
     "$gnu-strip" -g -o "$module" "$source/v4l2loopback.ko"
 fi
 "$gnu-gcc" -O2 -Wall -o "$cache/feed" "$here/feed.c" -lasound -lpthread
+"$gnu-gcc" -O2 -Wall -o "$cache/ask" "$here/ask.c"
 
 step "what the camera sees and the microphone hears"
 if [ ! -e "$cache/face.s16" ]; then
@@ -110,14 +113,14 @@ mkdir -p "$image/usr/share" && cp -r "$tree/usr/share/alsa" "$image/usr/share/"
 modules=$image/lib/modules/$version
 mkdir -p "$modules"
 depmod -b "$tree" "$version"
-for name in virtio_pci virtio_blk videodev vivid snd-aloop; do
+for name in virtio_pci virtio_blk videodev vivid snd-aloop xhci-pci ftdi_sio; do
     modprobe -d "$tree" -S "$version" --show-depends "$name" | awk '$1 == "insmod" { print $2 }'
 done | awk '!seen[$0]++' | while read -r file; do
     cp "$file" "$modules/" && basename "$file"
 done >"$modules/order"
 cp "$module" "$modules/v4l2loopback.ko"
 cp "$affectd" "$image/hil/affectd" && "$gnu-strip" "$image/hil/affectd"
-cp "$cache/feed" "$cache"/face.* "$cache"/sync.* "$image/hil/"
+cp "$cache/feed" "$cache/ask" "$cache"/face.* "$cache"/sync.* "$image/hil/"
 cp "$root"/models/manifest.json "$root"/models/*.onnx "$root"/models/README.md "$image/hil/models/"
 cp "$here"/guest/*.sh "$image/hil/"
 cp "$here/guest/init" "$image/init" && chmod 755 "$image/init"
@@ -129,15 +132,20 @@ case $arch in
 amd64) machine=(-M q35 -cpu max) console=ttyS0 ;;
 arm64) machine=(-M virt,gic-version=3 -cpu cortex-a72) console=ttyAMA0 ;;
 esac
-rm -f "$cache/console" "$cache/uart" "$cache"/out/*
+rm -f "$cache/console" "$cache/uart" "$cache/ftdi" "$cache"/out/*
+touch "$cache/console"
 truncate -s 256M "$cache/disk"
+# The guest pulls cables through QEMU's monitor: it says what it wants on its console.
+monitor() { tail -f --pid=$$ "$cache/console" 2>/dev/null | sed -un 's/\r//; s/^HIL QEMU //p'; }
 # Time in the guest goes by the instructions it executes, 2 ns each, and jumps ahead while it waits: what it measures does not
 # depend on how busy this machine is, only how long we wait for it does.
-timeout "${HIL_TIMEOUT:-1800}" "$qemu" "${machine[@]}" -accel tcg -icount shift=1,sleep=off -rtc clock=vm -m 1024 -display none -monitor none \
+timeout "${HIL_TIMEOUT:-1800}" "$qemu" "${machine[@]}" -accel tcg -icount shift=1,sleep=off -rtc clock=vm -m 1024 -display none -monitor stdio \
     -no-reboot -nic none -audiodev none,id=none -kernel "$tree/boot/vmlinuz-$version" -initrd "$cache/initramfs" \
     -append "console=$console quiet loglevel=4 panic=-1 mitigations=off" \
     -drive "file=$cache/disk,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk \
-    -serial "file:$cache/console" -serial "file:$cache/uart" </dev/null || echo "qemu ended with $?"
+    -serial "file:$cache/console" -serial "file:$cache/uart" \
+    -device qemu-xhci -chardev "file,id=ftdi,path=$cache/ftdi" -device usb-serial,chardev=ftdi,id=cable \
+    < <(monitor) >"$cache/monitor.txt" || echo "qemu ended with $?"
 tr -d '\r' <"$cache/console" >"$cache/console.txt"
 grep -aE '^(HIL|    )' "$cache/console.txt" || true
 # What the guest wrote to the disk for us to judge.
@@ -151,7 +159,16 @@ for clip in "$cache"/out/in_step*.mkv; do
     "$here/in_step.sh" "$clip" || judged=fail
 done
 
+given=$(sed -n 's/^HIL SERIAL //p' "$cache/console.txt")
+if [ -n "$given" ]; then
+    step "what came over the UART and the USB port"
+    "$here/serial_lines.py" "$given" "$cache/uart" "$cache/ftdi" || judged=fail
+fi
+
+step "recovery"
+awk '$2 == "START" { name = $3 } $2 == "RECOVERED" { printf "%-24s %-14s %4.1f s\n", name, $3, $4 }' "$cache/console.txt"
+
 step "verdict"
 grep -aqx 'HIL VERDICT pass' "$cache/console.txt" || { echo "not passed; the guest's console is $cache/console.txt" >&2; exit 1; }
-[ $judged = pass ] || { echo "not passed: picture and sound are out of step" >&2; exit 1; }
+[ $judged = pass ] || { echo "not passed: what reached this machine is wrong, see above" >&2; exit 1; }
 echo pass

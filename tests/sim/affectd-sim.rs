@@ -3,12 +3,19 @@
 //! ```sh
 //! cargo run --release --example affectd-sim -- fleet 1000 60    # devices, seconds: CPU and loss
 //! cargo run --release --example affectd-sim -- outage 600 3     # seconds, how often the broker is killed: loss and order
+//! cargo build --release                                         # for the next, which runs affectd itself
+//! cargo run --release --example affectd-sim -- punctual 600 3   # the same: whether a serial line is late because of it
 //! ```
 
 #[path = "../support/mosquitto.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use the rest")]
 mod mosquitto;
+#[path = "../support/pty.rs"]
+#[expect(dead_code, reason = "as above")]
+mod pty;
+mod punctual;
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,8 +42,11 @@ fn main() -> ExitCode {
     match (arguments.first().map(String::as_str), number(1), number(2)) {
         (Some("fleet"), Some(devices), Some(seconds)) => fleet(devices as usize, seconds),
         (Some("outage"), Some(seconds), Some(kills)) => outage(seconds, kills),
+        (Some("punctual"), Some(seconds), Some(kills)) => punctual::punctual(seconds, kills),
         _ => {
-            eprintln!("usage: affectd-sim fleet DEVICES SECONDS | affectd-sim outage SECONDS KILLS");
+            eprintln!(
+                "usage: affectd-sim fleet DEVICES SECONDS | affectd-sim outage SECONDS KILLS | affectd-sim punctual SECONDS KILLS"
+            );
             ExitCode::from(2)
         }
     }
@@ -142,44 +152,58 @@ fn fleet(devices: usize, seconds: u64) -> ExitCode {
 /// One device publishes 5 Hz for `seconds` while the broker is killed `kills` times, each time away for a while.
 fn outage(seconds: u64, kills: u64) -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // A reader that knows its subscription is kept over the kills: what is counted is the device's loss, not the reader's.
-    let settings = format!(
-        "allow_anonymous true\npersistence true\npersistence_location {}/\nqueue_qos0_messages true\nmax_queued_messages 0",
-        folder.path().display()
-    );
-    let mut broker = Mosquitto::start(folder.path(), free_port(), &settings);
+    let broker = Mosquitto::lasting(folder.path(), free_port());
     let reader = Reader::with(&broker, &["affectd/d/estimate"], &["-c", "-i", "reader"]);
     broker.save();
     let mut output = device(broker.port, "d");
     let began = Instant::now();
     let last = seconds * 5;
-    let killer = std::thread::spawn(move || {
-        for n in 1..=kills {
-            let at = Duration::from_secs(seconds).mul_f64(n as f64 / (kills + 1) as f64);
-            std::thread::sleep(at.saturating_sub(began.elapsed()));
-            broker.kill();
-            println!("{:.1} s: killed", began.elapsed().as_secs_f32());
-            std::thread::sleep(Duration::from_secs(seconds).mul_f64(0.02 * n as f64));
-            broker.restart();
-            println!("{:.1} s: back", began.elapsed().as_secs_f32());
-        }
-        broker
-    });
+    let killer = std::thread::spawn(move || kill_over_and_over(broker, began, seconds, kills));
     for n in 1..=last {
         std::thread::sleep((PERIOD * n as u32).saturating_sub(began.elapsed()));
         output.write(&estimate(n)).expect("into memory");
     }
-    let broker = killer.join().expect("it does not panic");
+    let (broker, _) = killer.join().expect("it does not panic");
     let seqs: Vec<u64> = reader.until(|m| seq(m) == Some(last)).iter().filter_map(seq).collect();
     drop((output, broker));
-    let doubled = seqs.windows(2).filter(|pair| pair[1] <= pair[0]).count();
-    let missing = (1..=last).filter(|n| !seqs.contains(n)).count();
+    let (missing, doubled) = losses(&seqs, last);
     println!("{last} estimates in {seconds} s: {missing} missing, {doubled} doubled or out of order");
     if missing + doubled == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Kills the broker `kills` times in `seconds` since `began`, each time for longer. Gives when it was away.
+fn kill_over_and_over(
+    mut broker: Mosquitto,
+    began: Instant,
+    seconds: u64,
+    kills: u64,
+) -> (Mosquitto, Vec<(Instant, Instant)>) {
+    let seconds = Duration::from_secs(seconds);
+    let outages = (1..=kills).map(|n| {
+        let at = seconds.mul_f64(n as f64 / (kills + 1) as f64);
+        std::thread::sleep(at.saturating_sub(began.elapsed()));
+        broker.kill();
+        let killed = Instant::now();
+        println!("{:.1} s: killed", began.elapsed().as_secs_f32());
+        std::thread::sleep(seconds.mul_f64(0.02 * n as f64));
+        broker.restart();
+        println!("{:.1} s: back", began.elapsed().as_secs_f32());
+        (killed, Instant::now())
+    });
+    let outages = outages.collect();
+    (broker, outages)
+}
+
+/// How many of the numbers up to `last` are missing, and how many came twice or out of order.
+fn losses(seqs: &[u64], last: u64) -> (usize, usize) {
+    let doubled = seqs.windows(2).filter(|pair| pair[1] <= pair[0]).count();
+    let came: HashSet<u64> = seqs.iter().copied().collect();
+    let missing = (1..=last).filter(|n| !came.contains(n)).count();
+    (missing, doubled)
 }
 
 /// User and system time of a process since its start, from /proc.

@@ -46,6 +46,16 @@ impl Mosquitto {
         Mosquitto::start(folder, free_port(), "allow_anonymous true")
     }
 
+    /// Keeps over a kill what a reader that says `-c -i NAME` has subscribed to, and what came for it meanwhile: what is then
+    /// missing was lost by us. It must [`save`](Mosquitto::save) once the reader is there.
+    pub fn lasting(folder: &Path, port: u16) -> Mosquitto {
+        let settings = format!(
+            "allow_anonymous true\npersistence true\npersistence_location {}/\nqueue_qos0_messages true\nmax_queued_messages 0",
+            folder.display()
+        );
+        Mosquitto::start(folder, port, &settings)
+    }
+
     /// Starts it again, on the same port with the same settings, and waits until it listens.
     pub fn restart(&mut self) {
         let log = fs::File::create(self.config.with_extension("log")).unwrap();

@@ -73,14 +73,24 @@ impl Pty {
     pub fn until(&mut self, delimiter: u8) -> Vec<u8> {
         let started = Instant::now();
         loop {
-            if let Some(at) = self.rest.iter().position(|b| *b == delimiter) {
-                let after = self.rest.split_off(at + 1);
-                return std::mem::replace(&mut self.rest, after);
+            if let Some(message) = self.soon(delimiter) {
+                return message;
             }
             assert!(started.elapsed() < PATIENCE, "nothing comes out of the port");
+        }
+    }
+
+    /// The same, `None` if nothing comes for a moment.
+    pub fn soon(&mut self, delimiter: u8) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = self.rest.iter().position(|b| *b == delimiter) {
+                let after = self.rest.split_off(at + 1);
+                return Some(std::mem::replace(&mut self.rest, after));
+            }
             if !self.take_in(50) {
                 // Nobody has the other end open: poll comes back at once.
                 std::thread::sleep(Duration::from_millis(5));
+                return None;
             }
         }
     }

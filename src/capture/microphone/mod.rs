@@ -7,6 +7,8 @@ mod clock;
 pub mod list;
 
 use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -304,14 +306,24 @@ fn quiet() -> Option<Rc<RefCell<Output>>> {
 /// What an error of ALSA's means to somebody who wants sound.
 fn explain(name: &str, doing: &str, error: &alsa::Error) -> CaptureError {
     let reason = match error.errno() {
+        // To find a card by its name alsa-lib asks every card, and one that it may not ask is none.
+        libc::ENOENT | libc::ENODEV | libc::ENXIO if !may_ask_cards() => FORBIDDEN.into(),
         libc::ENOENT | libc::ENODEV | libc::ENXIO => "not connected".into(),
         libc::EBUSY | libc::EAGAIN => "in use by another program: end it (`fuser -v /dev/snd/*` names it)".into(),
-        libc::EACCES | libc::EPERM => {
-            "permission denied: let the user that runs affectd use microphones (usermod -aG audio)".into()
-        }
+        libc::EACCES | libc::EPERM => FORBIDDEN.into(),
         _ => format!("cannot {doing} ({error})"),
     };
     CaptureError::Lost(format!("{name}: {reason}"))
+}
+
+const FORBIDDEN: &str = "permission denied: let the user that runs affectd use microphones (usermod -aG audio)";
+
+/// Whether the cards that are there, if any, tell us what they are.
+fn may_ask_cards() -> bool {
+    let nodes = fs::read_dir("/dev/snd").into_iter().flatten().flatten();
+    nodes
+        .filter(|node| node.file_name().to_string_lossy().starts_with("controlC"))
+        .all(|node| !matches!(File::open(node.path()), Err(e) if e.kind() == ErrorKind::PermissionDenied))
 }
 
 #[cfg(test)]

@@ -21,11 +21,12 @@ now() { cut -d' ' -f1 /proc/uptime; }
 
 since() { echo "$(now) $1" | awk '{ printf "%.1f", $1 - $2 }'; }
 
-# Runs affectd in the background on the devices given by AFFECTD_* variables; $pid is its process.
-start_affectd() {
+# Runs affectd in the background on the devices given by AFFECTD_* variables, with the outputs given besides its own two;
+# $pid is its process. Its estimates go to $work/lines, and its newest health record is in $work/health.
+start_affectd() { # [--output SPEC…]
     : >$work/log
     : >$work/lines
-    /hil/affectd run >$work/lines 2>$work/log &
+    /hil/affectd run --output stdout --output serial:$work/port "$@" >$work/lines 2>$work/log &
     pid=$!
 }
 
@@ -45,20 +46,47 @@ feed_microphone() {
     player=$!
 }
 
-# Waits until the log says TEXT, after `mark` if that was called; fails after SECONDS. Prints how long it took.
-mark() { marked=$(wc -l <$work/log); }
-await() { # TEXT SECONDS
+# Waits until FILE has TEXT, in the lines after the first `marked`; fails after SECONDS. Sets `took` to how long it took.
+await_in() { # FILE TEXT SECONDS
     began=$(now)
-    until tail -n +$((marked + 1)) $work/log | grep -q "$1"; do
+    until tail -n +$((marked + 1)) "$1" | grep -q "$2"; do
         kill -0 "$pid" 2>/dev/null || { echo "    affectd has ended"; return 1; }
-        if [ "$(since "$began" | cut -d. -f1)" -ge "$2" ]; then
-            echo "    not within $2 s: $1"
+        if [ "$(since "$began" | cut -d. -f1)" -ge "$3" ]; then
+            echo "    not within $3 s: $2"
             return 1
         fi
         sleep 0.1
     done
     took=$(since "$began")
-    echo "    $1: after $took s"
+    echo "    $2: after $took s"
+}
+
+# Waits until the log says TEXT, after `mark` if that was called.
+mark() { marked=$(wc -l <$work/log); }
+await() { await_in $work/log "$@"; } # TEXT SECONDS
+
+# Waits until the health record has what the pattern says.
+await_health() { # PATTERN SECONDS
+    before=$marked marked=0
+    await_in $work/health "$@"
+    found=$?
+    marked=$before
+    return $found
+}
+
+# Waits until the health record says that CAMERA or MICROPHONE is in STATE, and the log, which may be late, says so, too.
+await_state() { # camera|microphone STATE SECONDS
+    await_health "\"$1\":\"$2\"" "$3" || return 1
+    in_health=$took
+    await "$1 $2" 10 || return 1
+    took=$in_health
+}
+
+# The same for the recovery that a scenario is about: within 2 s, and shown on the host.
+recovers() { # camera|microphone
+    await_state "$1" running 10 || return 1
+    echo "HIL RECOVERED $1 $took"
+    within 2
 }
 
 # Waits until the newest estimate has what the pattern says.
@@ -85,15 +113,20 @@ give() { # FILE NAME
     sector=$((sector + bytes / 512 + 1))
 }
 
+# Has the host do something to this machine: a command of QEMU's monitor.
+host() { echo "HIL QEMU $*"; }
+
 lines() { wc -l <$work/lines; }
 
-# Whether every estimate since line N has what the pattern says.
+# Whether every estimate since line N has what the pattern says, and none is missing: they are 0.2 s apart on their own clock.
 always_since() { # N PATTERN
     tail -n +$(($1 + 1)) $work/lines >$work/part
     all=$(wc -l <$work/part)
     with=$(grep -c "$2" $work/part)
-    echo "    $with of $all estimates meanwhile have $2"
-    [ "$all" -gt 0 ] && [ "$all" = "$with" ]
+    gap=$(sed 's/.*"t":\([0-9.]*\).*/\1/' $work/part |
+        awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { printf "%.1f", most }')
+    echo "    $with of $all estimates meanwhile have $2; they are $gap s apart at most"
+    [ "$all" -gt 0 ] && [ "$all" = "$with" ] && [ "$gap" = 0.2 ]
 }
 
 # Whether the last recovery took no longer than SECONDS.
@@ -106,6 +139,10 @@ scenario() { # NAME
     echo "HIL START $1 at $(now)"
     mkdir -p $work
     : >$work/feed.log
+    : >$work/health
+    /hil/ask $work/port $work/health &
+    asker=$!
+    sleep 0.1
     if "$1"; then
         echo "HIL PASS $1"
     else
@@ -113,13 +150,16 @@ scenario() { # NAME
         echo "HIL FAIL $1"
         tail -n 12 $work/log | sed 's/^/    log: /'
         tail -n 2 $work/lines | sed 's/^/    line: /'
+        sed 's/^/    health: /' $work/health
         sed 's/^/    feed: /' $work/feed.log | tail -n 3
     fi
-    for process in $pid $feeder $player; do
+    for process in $pid $feeder $player $asker; do
         kill -CONT "$process" 2>/dev/null
         kill -KILL "$process" 2>/dev/null
         wait "$process" 2>/dev/null
     done
-    pid= feeder= player= marked=0
+    rm -f $work/port
+    pid= feeder= player= asker= marked=0
     unset AFFECTD_CAMERA_DEVICE AFFECTD_MICROPHONE_DEVICE AFFECTD_CAMERA_RATE_HZ AFFECTD_CAMERA_WIDTH AFFECTD_CAMERA_HEIGHT
+    unset AFFECTD_OUTPUT
 }
