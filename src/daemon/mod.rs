@@ -236,6 +236,8 @@ impl Daemon<'_, '_> {
                 health.microphone.get()
             ));
         }
+        // The outputs still write what they have.
+        systemd.stopping();
     }
 
     /// Changes what `config` changes and leaves the rest as it is. If that cannot be, all is as before.
