@@ -91,7 +91,7 @@ SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --fo
     --customize-hook="copy-out /var/tmp/firmware $work" \
     --customize-hook='cd "$1" && rm -rf var/tmp/firmware boot/initrd.img-* boot/vmlinuz-* boot/System.map-* etc/ssh/ssh_host_* var/lib/apt/lists/* var/cache/apt/*.bin' \
     --customize-hook='mkdir -p "$1/boot/firmware"' \
-    --customize-hook='chroot "$1" systemctl enable systemd-networkd systemd-timesyncd systemd-resolved ssh wpa_supplicant@wlan0' \
+    --customize-hook='chroot "$1" systemctl enable systemd-networkd systemd-timesyncd systemd-resolved ssh wpa_supplicant@wlan0 affectd-confirm' \
     --customize-hook='chroot "$1" systemctl disable wpa_supplicant apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer' \
     --customize-hook='ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"' \
     --customize-hook='echo affectd >"$1/etc/hostname" && printf "127.0.0.1 localhost\n::1 localhost\n" >"$1/etc/hosts"' \
@@ -133,4 +133,16 @@ mkfs.vfat -F 32 -n AFFECTD -i "$disk" --invariant "$work/fat" >/dev/null
 (cd "$boot" && find . -mindepth 1 -maxdepth 1 | sort | xargs -I{} env MTOOLS_SKIP_CHECK=1 mcopy -i "$work/fat" -s -m -Q {} ::)
 dd if="$work/fat" of="$output" bs=1M seek=1 conv=notrunc,sparse status=none
 dd if="$work/root.squashfs" of="$output" bs=1M seek=$((1 + boot_size)) conv=notrunc status=none
+# The update: what makes a slot, with the sums first.
+update=${output%.img}.update
+mkdir "$work/update"
+mv "$boot/a" "$work/update/boot"
+mv "$work/root.squashfs" "$work/update/"
+(
+    cd "$work/update"
+    for file in boot/* root.squashfs; do
+        echo "$(sha256sum <"$file" | cut -d' ' -f1) $(stat -c %s "$file") $file"
+    done >sums
+    "${reproducible_tar[@]}" -cf "$update" sums boot root.squashfs
+)
 echo "$output: $(($(stat -c %s "$output") / 1000000)) MB, of it $((root_size / 1000000)) MB root"
