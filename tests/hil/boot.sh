@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Boots the SD-card image that cross/image.sh made, as it is, on QEMU's arm64 machine:
 #
-#     tests/hil/boot.sh IMAGE [up | absent | cuts [NUMBER]]…
+#     tests/hil/boot.sh IMAGE [up | absent | update | cuts [NUMBER]]…
 #
 #     up      power on, systemd, affectd, estimates on the UART; then kill -9, a hung face thread, writes to the card
 #     absent  without a camera, and with the clock at 1970: estimates all the same, and the camera found when it comes
+#     update  into the other slot, power cut while on trial: back in the old one; again, and confirmed: it stays
 #     cuts    power cut at NUMBER random moments (20 if not said): the card stays as it is, and boots (long)
 #
 # Without a check, the first two. What the board's firmware does, this does: it reads config.txt from the boot partition and
@@ -47,7 +48,7 @@ TOML
 # What lies in memory beside the image: the virtual devices, and who asks the questions.
 write_bench() {
     local module rest=$work/rest
-    module=$(ls -t "$cache"/v4l2loopback-*.ko 2>/dev/null | head -n 1)
+    module=$(find "$cache" -maxdepth 1 -name 'v4l2loopback-*.ko' -print -quit)
     [ -n "$module" ] || { echo "no camera module in $cache: run tests/hil/run.sh arm64 listed" >&2; exit 1; }
     rm -rf "$rest" && mkdir -p "$rest/bench" "$rest/scripts/init-bottom"
     cp "$module" "$rest/bench/v4l2loopback.ko"
@@ -106,12 +107,39 @@ cuts() { # NUMBER
     judge cuts
 }
 
+slot() { mtype -i "$fat" ::config.txt | sed -n 's/^os_prefix=//p'; }
+
+update() {
+    local update=${image%.img}.update
+    [ -e "$update" ] || fail "$update is missing"
+    write_card && write_bench
+    for try in cut confirmed; do
+        power_on update -drive "file=$update,format=raw,if=none,id=update,readonly=on" -device virtio-blk-pci,drive=update
+        [ "$(slot)" = b/ ] || fail "the update did not choose slot b"
+        echo "    slot b on trial, $try"
+        if [ $try = cut ]; then
+            # Long enough for the initramfs, not for the minute of trial.
+            HIL_TIMEOUT=${HIL_TRIAL_SECONDS:-60} power_on wait >/dev/null
+            mdir -b -i "$fat" :: | grep -q trial.begun || fail "the trial had not begun"
+            power_on wait
+            [ "$(slot)" = a/ ] || fail "not back in slot a"
+            echo "    back in slot a"
+        else
+            power_on confirmed
+            judge confirmed
+            [ "$(slot)" = b/ ] || fail "slot b did not stay"
+            if mdir -b -i "$fat" :: | grep -q trial; then fail "the trial has not ended"; fi
+        fi
+    done
+}
+
 while [ $# -gt 0 ]; do
     check=$1 && shift
     step "$check"
     case $check in
     up) write_card && write_bench && power_on up && judge up ;;
     absent) write_card && write_bench && power_on absent -rtc base=1970-01-01T00:00:00 && judge absent ;;
+    update) update ;;
     cuts)
         number=20
         case ${1:-} in [0-9]*) number=$1 && shift ;; esac
