@@ -73,15 +73,17 @@ newest=2.31
 sysroot=$PWD/target/sysroot/$debian
 cross/sysroot.sh "$debian" "$sysroot"
 # gcc looks into its own folders before the sysroot's. A script, and not flags for rustc: those would build everything anew.
-cat >"$sysroot/link" <<LINK
+# (By its name rustc knows whose arguments it takes.)
+linker=$sysroot/$gnu-gcc
+cat >"$linker" <<LINK
 #!/bin/sh
 exec $gnu-gcc --sysroot=$sysroot -B$sysroot/usr/lib/$gnu -L$sysroot/usr/lib/$gnu -L$sysroot/lib/$gnu "\$@"
 LINK
-chmod +x "$sysroot/link"
+chmod +x "$linker"
 
 # Cargo wants the triple in two spellings: upper case for itself, as it is for the cc crate.
 shell_triple=${triple//-/_}
-export "CARGO_TARGET_${shell_triple^^}_LINKER=$sysroot/link"
+export "CARGO_TARGET_${shell_triple^^}_LINKER=$linker"
 export "CC_$shell_triple=$gnu-gcc"
 export "AR_$shell_triple=$gnu-ar"
 # The board's libraries and headers, not this machine's.
