@@ -36,7 +36,7 @@ if [ -z "$binary" ]; then
         cargo build --profile dist --locked
         binary=target/dist/affectd
     else
-        cross/build.sh "${triple%%-*}" --profile dist
+        cross/build.sh "${triple%%-*}" --dist
         binary=target/$triple/dist/affectd
     fi
 fi
@@ -103,6 +103,12 @@ gzip -9n "$doc"/changelog*
     cat cross/package/copyright
     sed 's/^$/./; s/^/ /' LICENSE-MIT
 } >"$doc/copyright"
+
+mkdir -p "$root/usr/share/lintian/overrides"
+cat >"$root/usr/share/lintian/overrides/affectd" <<'OVERRIDES'
+# The package is not in Debian, so that no request for it waits there.
+affectd: initial-upload-closes-no-bugs
+OVERRIDES
 
 mkdir "$root/DEBIAN"
 cat >"$root/DEBIAN/control" <<CONTROL

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Makes an SD-card image for a Raspberry Pi 3, 4 or Zero 2 W out of Debian packages, without a loop device or a mount:
+#
+#     cross/image.sh pi [--output affectd-pi.img] [--deb FILE] [--install]
+#
+# Without --deb, cross/package.sh makes the package first. Beside the image comes its update, affectd-pi.update. On x86-64,
+# arm64 programs run through qemu-user. Needs no root where unprivileged user namespaces are allowed.
+set -euo pipefail
+
+usage() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+}
+
+board=
+output=affectd-pi.img
+deb=
+install=no
+while [ $# -gt 0 ]; do
+    case $1 in
+    pi) board=pi ;;
+    --output) output=$2 && shift ;;
+    --deb) deb=$(realpath "$2") && shift ;;
+    --install) install=yes ;;
+    *) usage ;;
+    esac
+    shift
+done
+[ -n "$board" ] || usage
+output=$(realpath "$output")
+cd "$(dirname "$0")/.."
+
+packages=(mmdebstrap arch-test squashfs-tools-ng dosfstools mtools fdisk debian-archive-keyring)
+[ "$(dpkg --print-architecture)" = arm64 ] || packages+=(qemu-user-static)
+missing=()
+for package in "${packages[@]}"; do
+    state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+    [ "$state" = "install ok installed" ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    [ $install = yes ] || { echo "missing: ${missing[*]}; to install them: $0 pi --install" >&2; exit 1; }
+    sudo=sudo
+    [ "$(id -u)" != 0 ] || sudo=
+    $sudo apt-get update
+    $sudo apt-get install -y --no-install-recommends "${missing[@]}"
+fi
+# A container has no systemd to register qemu-user with the kernel.
+binfmt=/proc/sys/fs/binfmt_misc
+if [ "$(dpkg --print-architecture)" != arm64 ] && [ ! -e $binfmt/qemu-aarch64 ] && [ "$(id -u)" = 0 ]; then
+    [ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt
+    cat /usr/lib/binfmt.d/qemu-aarch64.conf >$binfmt/register
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+chmod 755 "$work"
+# The same commit and the same packages give the same image.
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+reproducible_tar=(tar --owner=0 --group=0 --numeric-owner --sort=name --mtime="@$epoch" --mode=u+rwX,go=rX)
+
+if [ -z "$deb" ]; then
+    cross/package.sh arm64 --output "$work"
+    deb=$(echo "$work"/affectd_*_arm64.deb)
+fi
+
+"${reproducible_tar[@]}" -C cross/image/root -cf "$work/root.tar" .
+cp "$deb" "$work/affectd.deb"
+
+# Network, time, names, SSH and Wi-Fi; what the kernel is started with; and affectd.
+include=systemd-sysv,systemd-timesyncd,systemd-resolved,dbus,udev,kmod,iproute2,ca-certificates,openssh-server
+include+=,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
+mirror=http://deb.debian.org
+cat >"$work/sources" <<SOURCES
+deb $mirror/debian bookworm main non-free-firmware
+deb $mirror/debian bookworm-updates main non-free-firmware
+deb $mirror/debian-security bookworm-security main non-free-firmware
+SOURCES
+# shellcheck disable=SC2016  # $1 is the hooks' own.
+SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --format=tar \
+    --aptopt='APT::Install-Recommends "false"' \
+    --dpkgopt=path-exclude=/usr/share/doc/\* --dpkgopt=path-include=/usr/share/doc/\*/copyright \
+    --dpkgopt=path-exclude=/usr/share/man/\* --dpkgopt=path-exclude=/usr/share/locale/\* \
+    --include=$include \
+    --essential-hook="tar-in $work/root.tar /" \
+    --customize-hook="copy-in $work/affectd.deb /var/tmp" \
+    --customize-hook='chroot "$1" apt-get install -qq --yes --no-install-recommends /var/tmp/affectd.deb && rm "$1/var/tmp/affectd.deb"' \
+    --customize-hook='chroot "$1" sh -c "cd /var/tmp && apt-get download -qq raspi-firmware && dpkg-deb -x raspi-firmware_*.deb firmware && rm *.deb"' \
+    --customize-hook='cp "$1"/usr/lib/linux-image-*/broadcom/*rpi*.dtb "$1/var/tmp/firmware"' \
+    --customize-hook='cp "$1"/boot/vmlinuz-* "$1/var/tmp/firmware/vmlinuz"' \
+    --customize-hook='cp "$1"/boot/initrd.img-* "$1/var/tmp/firmware/initrd.img"' \
+    --customize-hook="copy-out /var/tmp/firmware $work" \
+    --customize-hook='cd "$1" && rm -rf var/tmp/firmware boot/initrd.img-* boot/vmlinuz-* boot/System.map-* etc/ssh/ssh_host_* var/lib/apt/lists/* var/cache/apt/*.bin' \
+    --customize-hook='mkdir -p "$1/boot/firmware"' \
+    --customize-hook='chroot "$1" systemctl enable systemd-networkd systemd-timesyncd systemd-resolved ssh wpa_supplicant@wlan0' \
+    --customize-hook='chroot "$1" systemctl disable wpa_supplicant apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer' \
+    --customize-hook='ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"' \
+    --customize-hook='echo affectd >"$1/etc/hostname" && printf "127.0.0.1 localhost\n::1 localhost\n" >"$1/etc/hosts"' \
+    bookworm "$work/tar" "$work/sources"
+
+tar2sqfs --quiet --compressor zstd --defaults "mtime=$epoch" "$work/root.squashfs" <"$work/tar"
+rm "$work/tar"
+
+# The boot partition: firmware, settings, and a folder for what the firmware starts from each slot.
+boot=$work/boot
+mkdir -p "$boot/a"
+cp "$work"/firmware/usr/lib/raspi-firmware/{bootcode.bin,start*.elf,fixup*.dat} "$boot/"
+mv "$work"/firmware/{vmlinuz,initrd.img,*.dtb} "$boot/a/"
+disk=afec7d00
+slot_line() { # PARTITION
+    echo "root=PARTUUID=$disk-0$1 rootfstype=squashfs ro rootwait console=tty1 quiet loglevel=4 panic=10"
+}
+slot_line 2 >"$boot/a/cmdline.txt"
+cp cross/image/boot/* "$boot/"
+sed 's#^output = .*#output = ["serial:/dev/serial0?baud=115200\&wire=json"]#' cross/package/affectd.toml >"$boot/affectd.toml"
+find "$boot" -exec touch -d "@$epoch" {} +
+
+# In MiB: the first partition begins at 1.
+boot_size=192
+slot_size=256
+root_size=$(stat -c %s "$work/root.squashfs")
+[ "$root_size" -le $((slot_size << 20)) ] || { echo "the root is $((root_size >> 20)) MiB; a slot is $slot_size" >&2; exit 1; }
+rm -f "$output"
+truncate -s $((1 + boot_size + 2 * slot_size))M "$output"
+sfdisk --quiet "$output" <<TABLE
+label: dos
+label-id: 0x$disk
+start=1MiB, size=${boot_size}MiB, type=c, bootable
+start=$((1 + boot_size))MiB, size=${slot_size}MiB, type=83
+start=$((1 + boot_size + slot_size))MiB, size=${slot_size}MiB, type=83
+TABLE
+truncate -s ${boot_size}M "$work/fat"
+mkfs.vfat -F 32 -n AFFECTD -i "$disk" --invariant "$work/fat" >/dev/null
+(cd "$boot" && find . -mindepth 1 -maxdepth 1 | sort | xargs -I{} env MTOOLS_SKIP_CHECK=1 mcopy -i "$work/fat" -s -m -Q {} ::)
+dd if="$work/fat" of="$output" bs=1M seek=1 conv=notrunc,sparse status=none
+dd if="$work/root.squashfs" of="$output" bs=1M seek=$((1 + boot_size)) conv=notrunc status=none
+# The update: what makes a slot, with the sums first.
+update=${output%.img}.update
+mkdir "$work/update"
+mv "$boot/a" "$work/update/boot"
+mv "$work/root.squashfs" "$work/update/"
+(
+    cd "$work/update"
+    for file in boot/* root.squashfs; do
+        echo "$(sha256sum <"$file" | cut -d' ' -f1) $(stat -c %s "$file") $file"
+    done >sums
+    "${reproducible_tar[@]}" -cf "$update" sums boot root.squashfs
+)
+echo "$output: $(($(stat -c %s "$output") / 1000000)) MB, of it $((root_size / 1000000)) MB root"
