@@ -374,24 +374,38 @@ mod tests {
         assert!(matches!(outcome, Err(Failure::Output(why)) if why == "disk: full"));
     }
 
+    /// Passes on the health records it gets.
+    struct Listener(mpsc::Sender<HealthReport>);
+
+    impl Output for Listener {
+        fn write(&mut self, _: &Estimate) -> Result<(), OutputError> {
+            Ok(())
+        }
+
+        fn health(&mut self, report: &HealthReport) -> Result<(), OutputError> {
+            self.0.send(report.clone()).map_err(|_| OutputError::ReaderGone)
+        }
+    }
+
     #[test]
     fn a_device_that_goes_is_told_at_once_and_nothing_else_is() {
-        let health = Health::default();
-        let (queue, told) = queue(AHEAD, WhenFull::Wait, &Default::default());
-        let (alive, ended) = bounded(0);
+        let (health, stop) = (Health::default(), AtomicBool::new(false));
+        let crew = Crew::new(&stop);
+        let mut outlets = Outlets::open(&[], Duration::from_millis(200), WhenFull::Wait, &health).unwrap();
+        let (to, told) = mpsc::channel();
+        outlets.outlets.push(Outlet {
+            spec: "stdout".parse().unwrap(),
+            output: Box::new(Listener(to)),
+        });
         std::thread::scope(|scope| {
-            scope.spawn(|| tell_health(&health, &[queue], &ended));
-            let mut next = || match told.recv_timeout(HEALTH_EVERY / 2) {
-                Ok(Item::Health(report)) => report,
-                other => panic!("{other:?}"),
-            };
+            let _running = outlets.start(scope, &crew, &health);
+            let next = || told.recv_timeout(HEALTH_EVERY / 2).unwrap();
             assert_eq!(next().camera, SourceState::Off);
             health.estimates.fetch_add(1, Ordering::Relaxed);
             health.camera.set(SourceState::Absent, Some("not connected".into()));
             let report = next();
             assert_eq!((report.camera, report.estimates), (SourceState::Absent, 1));
             assert_eq!(report.problem.as_deref(), Some("camera absent: not connected"));
-            drop(alive);
         });
         assert!(told.try_recv().is_err());
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use v4l::FourCC;
 
 use super::negotiate::{self, Encoding, Mode, Wish};
+use super::node::name;
 use super::open_node;
 use crate::capture::CaptureError;
 
@@ -39,7 +40,7 @@ pub struct ModeInfo {
 impl From<&Mode> for ModeInfo {
     fn from(mode: &Mode) -> ModeInfo {
         ModeInfo {
-            format: mode.fourcc.to_string(),
+            format: name(mode.fourcc),
             width: mode.width,
             height: mode.height,
             rate_hz: mode.rate_hz,
@@ -93,12 +94,7 @@ fn look(node: &Path, stable: &Path, wish: &Wish) -> Option<CameraInfo> {
             (camera.card, camera.driver) = (identity.card, identity.driver);
             camera.modes = negotiate::modes(&open, wish).iter().map(ModeInfo::from).collect();
             let foreign = |fourcc: &FourCC| Encoding::of(*fourcc).is_none();
-            camera.unread = open
-                .formats()
-                .into_iter()
-                .filter(foreign)
-                .map(|f| f.to_string())
-                .collect();
+            camera.unread = open.formats().into_iter().filter(foreign).map(name).collect();
         }
         Err(CaptureError::Unusable(_)) => return None,
         Err(error) => camera.problem = Some(error.to_string()),

@@ -112,7 +112,7 @@ impl Camera {
         let Some(encoding) = Encoding::of(got.format.fourcc) else {
             return Err(CaptureError::Lost(format!(
                 "{name}: was asked for {mode} and sends {} instead: another camera is needed",
-                got.format.fourcc
+                node::name(got.format.fourcc)
             )));
         };
         let layout = Layout {
@@ -230,7 +230,7 @@ impl fmt::Display for Got {
         let Format {
             width, height, fourcc, ..
         } = self.format;
-        write!(f, "{fourcc} {width}×{height}")?;
+        write!(f, "{} {width}×{height}", node::name(fourcc))?;
         match self.rate_hz {
             Some(rate) => write!(f, " at {} Hz", (rate * 10.0).round() / 10.0),
             None => write!(f, " at a rate it does not say"),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use v4l::FourCC;
 
-use super::node::{Node, Range};
+use super::node::{Node, Range, name};
 
 /// How a camera hands over a picture, cheapest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,7 +89,7 @@ impl Mode {
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}×{}", self.fourcc, self.width, self.height)?;
+        write!(f, "{} {}×{}", name(self.fourcc), self.width, self.height)?;
         match self.rate_hz {
             Some(rate) => write!(f, " at {} Hz", (rate * 10.0).round() / 10.0),
             None => Ok(()),

@@ -145,6 +145,17 @@ fn rate_of(interval: Fraction) -> Option<f64> {
     (numerator > 0 && denominator > 0).then(|| f64::from(denominator) / f64::from(numerator))
 }
 
+/// The four letters that name a pixel format. Of big-endian ones the last has its highest bit set, for which the kernel's
+/// documents write `-BE`.
+pub fn name(fourcc: FourCC) -> String {
+    let [a, b, c, d] = fourcc.repr;
+    let letters = String::from_utf8_lossy(&[a, b, c, d & 0x7F]).trim_end().to_owned();
+    match d & 0x80 {
+        0 => letters,
+        _ => letters + "-BE",
+    }
+}
+
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
@@ -160,6 +171,13 @@ mod tests {
         assert_eq!(rate(1, 30), Some(30.0));
         assert_eq!(rate(1001, 30_000).map(f64::round), Some(30.0));
         assert_eq!((rate(0, 30), rate(1, 0)), (None, None));
+    }
+
+    #[test]
+    fn a_format_has_a_name_that_can_be_printed() {
+        assert_eq!(name(FourCC::new(b"YUYV")), "YUYV");
+        assert_eq!(name(FourCC::new(b"Y16 ")), "Y16");
+        assert_eq!(name(FourCC::new(b"Y16\xA0")), "Y16-BE");
     }
 
     #[test]
