@@ -136,7 +136,8 @@ def thinned(ticks):
 def train(head, items, windows, validation, readout, options, seed):
     """Train one network of `head`; returns (score, network) with averaged weights at the end of the schedule.
 
-    `validation` is {name: ticks}; the score is the last one's, of faces as our encoder reads them. `readout` [11, 64, 1, 1] are the voice encoder's heads.
+    `validation` is {name: ticks}; the score is the last one's, of faces as our encoder reads them. `readout` [11, 64, 1, 1]
+    are the voice encoder's heads.
     """
     torch.manual_seed(seed)
     windows.rng = np.random.default_rng(seed)

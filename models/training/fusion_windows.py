@@ -130,10 +130,10 @@ def softmax(logits):
 
 
 class Disturbance:
-    """The same faces as our own network might read them, by `translation` (recorded_clips.py) and what it leaves unexplained.
+    """The same faces as our own network might read them, by `translation` (recorded_clips.py) and what that leaves open.
 
-    What ships only ever sees faces as ours reads them, and what ours calls neutral another calls many things: half-way readings,
-    tried, taught the fusion to doubt every face. `parts` is how far the translation goes, least and most.
+    What ships only ever sees faces as ours reads them, and what ours calls neutral another calls many things: half-way
+    readings, tried, taught the fusion to doubt every face. `parts` is how far the translation goes, least and most.
     """
 
     def __init__(self, translation, rng, parts=(0.9, 1.1)):
@@ -142,8 +142,8 @@ class Disturbance:
     def __call__(self, posteriors):
         """[n, 7] -> [n, 7]: translated, then bias between classes, frame noise, temperature, confusion.
 
-        On actor 01 the translation errs by .3 to .4 over a whole clip, by .6 from frame to frame, in log posteriors; two thirds
-        of that did best on validation.
+        On actor 01 the translation errs by .3 to .4 over a whole clip, by .6 from frame to frame, in log posteriors; two
+        thirds of that did best on validation.
         """
         rng = self.rng
         logits = self.translation.log_posteriors(posteriors, rng.uniform(*self.parts))

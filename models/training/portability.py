@@ -148,7 +148,8 @@ def litert(graph, inputs, calibration, outputs, int8):
         detail["name"].split(":")[0].removeprefix("serving_default_"): detail["index"]
         for detail in interpreter.get_input_details()
     }
-    # Tensors that go out have names of TensorFlow's making, in the order of the saved model's outputs: by name, or as the graph has them.
+    # Tensors that go out have names of TensorFlow's making, in the order of the signature's outputs, which is that of their
+    # names; without a signature, in the graph's.
     signatures = interpreter.get_signature_list()
     order = sorted(outputs) if "serving_default" in signatures else list(outputs)
     numbers = {detail["name"]: detail["index"] for detail in interpreter.get_output_details()}
