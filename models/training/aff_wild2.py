@@ -86,7 +86,7 @@ def plain(name):
 def probe(path, *entries):
     command = ["ffprobe", "-v", "error", *entries, "-of", "json", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
     except FileNotFoundError:
         raise BadInput("ffprobe is not installed, and tells the frames' times: apt-get install ffmpeg") from None
     if done.returncode != 0:
@@ -119,7 +119,7 @@ def read_sound(path, rate):
         return np.zeros(0, np.float32)
     placed = ["-af", "aresample=async=1:first_pts=0", "-ac", "1", "-ar", str(rate)]
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a:0", *placed, "-f", "f32le", "pipe:1"]
-    done = subprocess.run(command, capture_output=True)
+    done = subprocess.run(command, check=False, capture_output=True)
     if done.returncode != 0:
         raise BadInput(
             f"{path}: ffmpeg cannot decode its sound ({done.stderr.decode(errors='replace').strip()[-100:]})"

@@ -6,6 +6,8 @@ as its last step, and nothing else writes the file.
 
 import hashlib
 import json
+import shlex
+import sys
 from pathlib import Path
 
 MODELS = Path(__file__).resolve().parent.parent
@@ -15,6 +17,16 @@ FORMAT = 1
 
 def sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def command():
+    """How this program was called, with DIR and FILE for paths, as figures carry it."""
+    program, *arguments = sys.argv
+    words = [f"python models/training/{Path(program).name}"]
+    for before, word in zip([program, *arguments], arguments):
+        is_path = before in ("--data", "--work", "--heard", "--from")
+        words.append({"--heard": "DIR", "--from": "FILE"}.get(before, "DIR") if is_path else shlex.quote(word))
+    return " ".join(words)
 
 
 def load():

@@ -1,6 +1,6 @@
 """Draws models/demo.svg: what affectd makes of the demo clip.
 
-    affectd run --input models/demo.mkv | python models/training/demo_picture.py
+affectd run --input models/demo.mkv | python models/training/demo_picture.py
 """
 
 import json
@@ -51,7 +51,7 @@ def draw(lines):
     for t in range(0, int(SECONDS) + 1, 2):
         yield text(x(t), bottom + 16, f"{t} s", anchor="middle")
     for name in ("valence", "arousal"):
-        known = list(runs(lines, lambda line: line[name] is not None))
+        known = list(runs(lines, lambda line, name=name: line[name] is not None))
         for run in known:
             points = " ".join(f"{x(line['t']):.1f},{y(line[name]):.1f}" for line in run)
             yield f'<polyline points="{points}" fill="none" stroke="{COLOURS[name]}" stroke-width="2"/>'
@@ -60,7 +60,7 @@ def draw(lines):
             yield text(x(end["t"]) + 6, y(end[name]) + 4, name, COLOURS[name])
     for row, name in enumerate(("face", "voice")):
         at = bottom + 30 + row * (STRIP + 6)
-        for run in runs(lines, lambda line: name in line["modalities"]):
+        for run in runs(lines, lambda line, name=name: name in line["modalities"]):
             start, end = run[0]["t"] - 0.2, run[-1]["t"]
             yield f'<rect x="{x(start):.1f}" y="{at}" width="{x(end) - x(start):.1f}" height="{STRIP}" fill="{COLOURS[name]}"/>'
         yield text(LEFT + WIDTH + 6, at + STRIP - 2, name, COLOURS[name])

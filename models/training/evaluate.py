@@ -329,7 +329,9 @@ def replay(affectd, clip):
     """The estimates, and the share of pictures with a face (None without pictures)."""
     every_picture = {**os.environ, "AFFECTD_FACE_RATE_HZ": "60"}
     try:
-        done = subprocess.run([affectd, "run", "--input", clip], capture_output=True, text=True, env=every_picture)
+        done = subprocess.run(
+            [affectd, "run", "--input", clip], check=False, capture_output=True, text=True, env=every_picture
+        )
     except OSError as error:
         raise BadInput(
             f"{affectd}: {error.strerror}; build it with cargo build --release, or name it with --affectd"

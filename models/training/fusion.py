@@ -4,7 +4,7 @@
 
 Needs the voice encoder's newest checkpoint in --work, and its int8 graph and the face graphs in the bundle. Training
 speakers are heard through out-of-fold students (out_of_fold.py), everyone else through the int8 graph that ships. Faces
-are posteriors of another network, in training disturbed towards ours (recorded_clips.py). Trains a few networks that
+are posteriors of another network, in training translated to ours (recorded_clips.py). Trains a few networks that
 differ by their random seed, keeps the one that is best on the validation actors, calibrates its variances there, exports
 and registers it. compare_heads.py trains the alternatives to the head.
 """
@@ -136,7 +136,8 @@ def thinned(ticks):
 def train(head, items, windows, validation, readout, options, seed):
     """Train one network of `head`; returns (score, network) with averaged weights at the end of the schedule.
 
-    `validation` is {name: ticks}; the score is the mean over them. `readout` [11, 64, 1, 1] are the voice encoder's heads.
+    `validation` is {name: ticks}; the score is the last one's, of faces as our encoder reads them. `readout` [11, 64, 1, 1]
+    are the voice encoder's heads.
     """
     torch.manual_seed(seed)
     windows.rng = np.random.default_rng(seed)
@@ -166,23 +167,26 @@ def train(head, items, windows, validation, readout, options, seed):
             average.update_parameters(network)
     network = voice_projection.fold(average.module).eval()
     results = {name: measure(network, thinned(ticks)) for name, ticks in validation.items()}
-    mean = sum(score(result) for result in results.values()) / len(results)
-    print(f"{head} seed {seed} loss {loss.item():.3f} {time.process_time() - start:.0f} CPU s score {mean:.4f}", flush=True)
+    best = score(list(results.values())[-1])
+    print(
+        f"{head} seed {seed} loss {loss.item():.3f} {time.process_time() - start:.0f} CPU s score {best:.4f}",
+        flush=True,
+    )
     for name, result in results.items():
         report(f"    {name}:", result)
-    return mean, network
+    return best, network
 
 
 @torch.no_grad()
-def calibrate(network, validation):
-    """Make the variances true on the validation ticks, each condition counting the same: log v' = a log v + b, by maximum
+def calibrate(network, ticks):
+    """Make the variances true on these ticks, each condition counting the same: log v' = a log v + b, by maximum
     likelihood, folded into the last layer. Returns {dimension: (a, b)}."""
     logs, errors = [], []
-    for *batch, target, _ in validation.values():
-        for dropped in CONDITIONS.values():
-            affect, log_variance = (part.flatten(1) for part in network(*without(batch, dropped)))
-            logs.append(log_variance)
-            errors.append((affect - target).square())
+    *batch, target, _ = ticks
+    for dropped in CONDITIONS.values():
+        affect, log_variance = (part.flatten(1) for part in network(*without(batch, dropped)))
+        logs.append(log_variance)
+        errors.append((affect - target).square())
     logs, errors = torch.cat(logs), torch.cat(errors)
     layer = next(module for name, module in network.named_modules() if name.endswith("log_variance"))
     fitted = {}
@@ -218,9 +222,8 @@ def int8_network(path):
     return network
 
 
-def export(network, windows):
+def export(network, windows, f32, int8):
     """Write both graphs; ranges from training windows."""
-    f32, int8 = (bundle.MODELS / f"fusion.{kind}.onnx" for kind in ("f32", "int8"))
     example = {
         "face": torch.zeros(1, FACE, 1, STEPS),
         "voice": torch.zeros(1, VOICE, 1, STEPS),
@@ -229,11 +232,11 @@ def export(network, windows):
     static_export.export(network, f32, example, ["affect", "log_variance"])
     face, voice, mask, _ = windows.batch(600)
     feeds = [
-        {"face": f[None], "voice": v[None], "mask": m[None]} for f, v, m in zip(face.numpy(), voice.numpy(), mask.numpy())
+        {"face": f[None], "voice": v[None], "mask": m[None]}
+        for f, v, m in zip(face.numpy(), voice.numpy(), mask.numpy())
     ]
     quantize.quantize(f32, int8, feeds)
     print("int8 against f32:", quantize.compare(f32, int8, feeds[:200]), flush=True)
-    return f32, int8
 
 
 def figures_of(results, command):
@@ -273,28 +276,39 @@ def register(f32, head, prior_variance, figures):
     bundle.register("fusion", entry)
 
 
-class Material:
-    """What all heads are trained and measured with."""
+def learned_performances(corpora, options):
+    """The training performances with out-of-fold embeddings; what went into them is kept in --work for the same encoder."""
+    folder = options.work / f"heard_by_{voice_key()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher, _ = voice_encoder.load(options.work / "voice_encoder")
+    ravdess, nemo = corpora.select("ravdess", "train"), corpora.select("nemo", "train")
+    utterances = ravdess + nemo[::NEMO_EVERY]
+
+    def heard(by, encode_of, passes):
+        return kept(
+            folder / f"{by}.pickle",
+            lambda: fusion_windows.performances(corpora, options.data, utterances, encode_of, passes),
+        )
+
+    if options.heard:
+        by_students = pickle.loads((options.heard / "students.pickle").read_bytes())
+    else:
+        students = out_of_fold.students(teacher, corpora, ravdess + nemo, folder, options.student_epochs)
+        by_students = heard("students", lambda u: students[out_of_fold.fold_of(u)], PASSES)
+    by_teacher = heard("teacher", lambda u: teacher, 1)
+    if options.heard:
+        by_students = out_of_fold.translated(by_students, by_teacher)
+    return out_of_fold.matched(by_students, by_teacher)
+
+
+class Unseen:
+    """What a fusion is measured with: people whom nobody was trained on, through the encoders in the bundle."""
 
     def __init__(self, options):
-        corpora = Corpora(options.data, options.work)
+        self.options, self.corpora, self.actors = options, Corpora(options.data, options.work), {}
         self.shipped = voice_encoder.int8_encoder(bundle.MODELS / "voice_encoder.int8.onnx")
-        self.items = learned_performances(corpora, options)
-        self.readout = voice_projection.readout_of(voice_encoder.load(options.work / "voice_encoder")[1])
-        faces = recorded_clips.read_all(options.data, options.work)
-        self.translation = recorded_clips.translation(options.data, faces["actor01"])
-        self.garbage = self.shipped(non_voice.inputs(600)).flatten(1).numpy()
-        self.corpora, self.options, self.faces, self.actors = corpora, options, faces, {}
-        self.windows = fusion_windows.TrainingWindows(
-            self.items,
-            self.translation,
-            self.garbage,
-            stills.read(options.data),
-            seed=0,
-            count=options.windows,
-            still_share=options.stills,
-            neutral_weight=options.neutral,
-        )
+        self.faces = recorded_clips.read_all(options.data, options.work)
+        self.translation = recorded_clips.translation(options.data, self.faces["actor01"])
         self.validation = self.ticks("validation", VALIDATION)
 
     def ticks(self, split, name):
@@ -320,6 +334,26 @@ class Material:
         return fusion_windows.ticks(heard, rate_hz=None)
 
 
+class Material(Unseen):
+    """What all heads are trained with, too."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.items = learned_performances(self.corpora, options)
+        self.readout = voice_projection.readout_of(voice_encoder.load(options.work / "voice_encoder")[1])
+        self.garbage = self.shipped(non_voice.inputs(600)).flatten(1).numpy()
+        self.windows = fusion_windows.TrainingWindows(
+            self.items,
+            self.translation,
+            self.garbage,
+            stills.read(options.data),
+            seed=0,
+            count=options.windows,
+            still_share=options.stills,
+            neutral_weight=options.neutral,
+        )
+
+
 def voice_key():
     return bundle.sha256(bundle.MODELS / "voice_encoder.f32.onnx")[:12]
 
@@ -331,19 +365,32 @@ def kept(path, make):
     return pickle.loads(path.read_bytes())
 
 
-def finish(material, network, head, command):
-    """Calibrate, export, quantize, measure the int8 graph everywhere, and register it."""
-    print("calibration, log variance times and plus:", calibrate(network, material.validation), flush=True)
-    f32, path = export(network, material.windows)
-    int8 = int8_network(path)
-    splits = material.validation | material.ticks("test", TEST) | {ACTOR_01: material.clips("actor01")}
+def measure_everywhere(int8, unseen, exact=None):
+    """The manifest's figures of an int8 network; `exact`, the f32 one, is measured and printed beside it."""
+    command = "python models/training/fusion.py --data DIR --work DIR --measure"
+    splits = unseen.validation | unseen.ticks("test", TEST) | {ACTOR_01: unseen.clips("actor01")}
     results = {split: measure(int8, data) for split, data in splits.items()}
     for split, result in results.items():
         report(f"int8, {split}:", result)
-        report(f"f32, {split}:", measure(network, splits[split]))
+        if exact is not None:
+            report(f"f32, {split}:", measure(exact, splits[split]))
     figures = figures_of(results, command)
-    figures += steady.figures(int8, material, splits[VALIDATION], command)
-    figures += risk_coverage.draw(int8, splits[TEST], bundle.MODELS / "risk_coverage.svg", TEST, command)
+    figures += steady.figures(int8, unseen, splits[VALIDATION + TRANSLATED], command)
+    return figures + risk_coverage.draw(
+        int8, splits[TEST + TRANSLATED], bundle.MODELS / "risk_coverage.svg", TEST + TRANSLATED, command
+    )
+
+
+def finish(material, network, head):
+    """Calibrate, export, quantize, measure the int8 graph everywhere, and register it."""
+    print(
+        "calibration, log variance times and plus:",
+        calibrate(network, material.validation[VALIDATION + TRANSLATED]),
+        flush=True,
+    )
+    f32, path = (bundle.MODELS / f"fusion.{kind}.onnx" for kind in ("f32", "int8"))
+    export(network, material.windows, f32, path)
+    figures = measure_everywhere(int8_network(path), material, network)
     register(f32, head, material.windows.target_variance(), figures)
 
 
@@ -356,8 +403,10 @@ def arguments(description):
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--windows", type=int, default=14_000, help="how many different training windows")
-    parser.add_argument("--neutral", type=float, default=2.0, help="how much more often than others neutral ones are drawn")
-    parser.add_argument("--stills", type=float, default=0.08, help="the share of windows that hold a photograph")
+    parser.add_argument(
+        "--neutral", type=float, default=2.5, help="how much more often than others neutral ones are drawn"
+    )
+    parser.add_argument("--stills", type=float, default=0.12, help="the share of windows that hold a photograph")
     parser.add_argument("--from", type=Path, dest="start_from", help="a trained fusion's weights to begin with")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, default=1)
@@ -367,8 +416,10 @@ def arguments(description):
 def main():
     parser = arguments(__doc__)
     parser.add_argument("--head", choices=SOURCES, default="joint cross-attention")
+    parser.add_argument("--measure", action="store_true", help="only measure the int8 graph in the bundle again")
     options = parser.parse_args()
-    command = f'python models/training/fusion.py --data DIR --work DIR --head "{options.head}"'
+    if options.measure:
+        return measure_everywhere(int8_network(bundle.MODELS / "fusion.int8.onnx"), Unseen(options))
 
     material = Material(options)
     runs = [
@@ -377,7 +428,7 @@ def main():
     ]
     _, network = max(runs, key=lambda run: run[0])
     torch.save(network.state_dict(), options.work / "fusion.pt")
-    finish(material, network, options.head, command)
+    finish(material, network, options.head)
 
 
 if __name__ == "__main__":

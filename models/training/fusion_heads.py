@@ -61,7 +61,9 @@ class CrossAttention(nn.Module):
         self.readout = Readout(2 * D, STEPS, dropout)
 
     def attend(self, side, x, other, present):
-        query, key, value = (part[:, :, 0] for part in (self.query[side](x), self.key[side](other), self.value[side](other)))
+        query, key, value = (
+            part[:, :, 0] for part in (self.query[side](x), self.key[side](other), self.value[side](other))
+        )
         scores = torch.matmul(query.transpose(1, 2), key) / math.sqrt(D) - 1e4 * (1 - present)
         return x + torch.matmul(value, scores.softmax(-1).transpose(1, 2))[:, :, None]
 

@@ -62,9 +62,7 @@ def student(teacher, corpora, utterances, fold, path, epochs, batch=32, rate=2e-
 
 def students(teacher, corpora, utterances, folder, epochs):
     """One student a fold."""
-    return [
-        student(teacher, corpora, utterances, fold, folder / f"student_{fold}.pt", epochs) for fold in range(FOLDS)
-    ]
+    return [student(teacher, corpora, utterances, fold, folder / f"student_{fold}.pt", epochs) for fold in range(FOLDS)]
 
 
 def translated(by_students, by_teacher):

@@ -86,7 +86,11 @@ def ncnn_cpu(graph, inputs, _, outputs, vulkan=False):
 
     program = Path(importlib.util.find_spec("pnnx").origin).parent / "pnnx"  # to import it would need torch
     subprocess.run(
-        [program, graph.name, "fp16=0"], cwd=graph.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [program, graph.name, "fp16=0"],
+        cwd=graph.parent,
+        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     param = graph.with_suffix(".ncnn.param")
     if not param.exists() or "pnnx.Expression" in param.read_text():
@@ -131,17 +135,25 @@ def litert(graph, inputs, calibration, outputs, int8):
             np.save(graph.parent / f"{name}.npy", channels_last(values[:, 0]))
             command += ["-cind", name, f"{name}.npy", "0", "1"]
     path = os.environ["PATH"] + os.pathsep + str(Path(sys.executable).parent)
-    done = subprocess.run(command, cwd=graph.parent, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    done = subprocess.run(
+        command, cwd=graph.parent, check=False, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
     written = graph.parent / "tflite" / f"{graph.stem}_{'integer_quant' if int8 else 'float32'}.tflite"
     if not written.exists():
         said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
         raise RuntimeError(f"onnx2tf wrote no {written.name}: {said[-1]}")
     interpreter = Interpreter(model_path=str(written), num_threads=1)
     interpreter.allocate_tensors()
-    read, write = (
-        {detail["name"].split(":")[0].removeprefix("serving_default_"): detail["index"] for detail in details}
-        for details in (interpreter.get_input_details(), interpreter.get_output_details())
-    )
+    read = {
+        detail["name"].split(":")[0].removeprefix("serving_default_"): detail["index"]
+        for detail in interpreter.get_input_details()
+    }
+    # Tensors that go out have names of TensorFlow's making, in the order of the signature's outputs, which is that of their
+    # names; without a signature, in the graph's.
+    signatures = interpreter.get_signature_list()
+    order = sorted(outputs) if "serving_default" in signatures else list(outputs)
+    numbers = {detail["name"]: detail["index"] for detail in interpreter.get_output_details()}
+    write = dict(zip(order, [numbers[name] for name in sorted(numbers)], strict=True))
     results = []
     for feed in one_by_one(inputs):
         for name, value in feed.items():
@@ -322,7 +334,7 @@ def environment(tool, work):
         print(f"installing {tool}: {' '.join(REQUIREMENTS[tool])}", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--no-compile", *REQUIREMENTS[tool]]
-        done = subprocess.run(pip, capture_output=True, text=True)
+        done = subprocess.run(pip, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"not installed: {last_line(done.stderr)}")
         stamp.write_text(wanted)

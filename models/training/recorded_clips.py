@@ -65,7 +65,9 @@ def read_all(data, work):
         detector = quantize.session(bundle.MODELS / "face_detector.int8.onnx")
         folders = {"actor01": data / "av" / "actor01_kids", "grid": data / "clips"}
         crops = {
-            name: {clip: read_crops(clip, detector) for clip in sorted(folder.iterdir()) if clip.suffix in (".mkv", ".mpg")}
+            name: {
+                clip: read_crops(clip, detector) for clip in sorted(folder.iterdir()) if clip.suffix in (".mkv", ".mpg")
+            }
             for name, folder in folders.items()
         }
         kept.write_bytes(pickle.dumps(crops))
@@ -84,7 +86,9 @@ def walls(count=300, seed=3):
     for _ in range(count):
         slope = rng.normal(size=2)
         image = rng.uniform(0, 60) * (slope[0] * x + slope[1] * y)
-        image += rng.choice([0, 40]) * np.sin(2 * np.pi * (rng.uniform(1, 8) * x + rng.uniform(1, 8) * y + rng.random()))
+        image += rng.choice([0, 40]) * np.sin(
+            2 * np.pi * (rng.uniform(1, 8) * x + rng.uniform(1, 8) * y + rng.random())
+        )
         blobs = np.kron(rng.normal(size=(6, 6)), np.ones((8, 8)))
         image += rng.choice([0, 30]) * blobs + rng.uniform(0, 30) * rng.normal(size=(48, 48)) + 128
         crops.append(face_crop.normalize(np.clip(image, 0, 255).astype(np.uint8)))

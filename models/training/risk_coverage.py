@@ -29,7 +29,12 @@ def draw(network, ticks, path, split, command):
         for half, rows in (("more certain", certain), ("less certain", ~certain)):
             value = round(float(np.sqrt(squared[rows, k].mean())), 3)
             figures.append(
-                {"name": f"root mean squared error, {dimension}, {half} half", "value": value, "split": split, "command": command}
+                {
+                    "name": f"root mean squared error, {dimension}, {half} half",
+                    "value": value,
+                    "split": split,
+                    "command": command,
+                }
             )
     path.write_text(svg(curves))
     return figures
@@ -53,7 +58,9 @@ def svg(curves):
         parts.append(f'<path d="M{LEFT} {y(risk):.1f}H{WIDTH - RIGHT}" stroke="#d0d7de"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(risk) + 4:.1f}" text-anchor="end">{risk:.1f}</text>')
     for coverage in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(f'<text x="{x(coverage):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{coverage:.0%}</text>')
+        parts.append(
+            f'<text x="{x(coverage):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{coverage:.0%}</text>'
+        )
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">most certain share of the estimates</text>')
     turned = f"translate(12 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)"

@@ -90,7 +90,9 @@ def figures(network, material, validation, command):
     def add(name, values, split):
         print(name, [round(float(v), 3) for v in values], flush=True)
         for dimension, value in zip(DIMENSIONS, values, strict=True):
-            result.append({"name": f"{name}, {dimension}", "value": round(float(value), 3), "split": split, "command": command})
+            result.append(
+                {"name": f"{name}, {dimension}", "value": round(float(value), 3), "split": split, "command": command}
+            )
 
     absolute, mean, variance = on_neutral(network, material.clips("grid"))
     grid = "11 GRID clips, all four graphs, without smoothing"
@@ -102,7 +104,7 @@ def figures(network, material, validation, command):
     add("claimed variance", seen, "walls taken for a face")
     for modality, name in enumerate(("face", "voice")):
         at, elsewhere = jumps(network, validation, modality)
-        split = "RAVDESS validation, actors 19-21, smoothed as affectd does"
+        split = "RAVDESS validation, actors 19-21, face posteriors translated to affectd's, smoothed as affectd does"
         add(f"largest change in a tick when the {name} goes", at, split)
         add(f"largest change in any other tick, {name} gone after half of the clip", elsewhere, split)
     return result

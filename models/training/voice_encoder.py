@@ -60,7 +60,11 @@ class VoiceEncoder(nn.Module):
         super().__init__()
         layers = []
         for inputs, outputs, kernel, stride, padding in LAYERS:
-            layers += [nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [
+                nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
         self.convolutions = nn.Sequential(*layers)
         _, frames = sizes()[-1]
         self.mean = nn.AvgPool2d((1, frames))
@@ -147,8 +151,10 @@ def loss_of(heads, embedding, target, emotion):
     affect = affect[: len(target)]
     concordance = (1 - ccc(affect, target)).sum()
     emotion = nn.functional.pad(emotion, (0, len(embedding) - len(target)), value=len(CLASSES))
-    return concordance + (affect - target).square().mean() + 0.5 * nn.functional.cross_entropy(
-        logits, emotion, label_smoothing=0.1
+    return (
+        concordance
+        + (affect - target).square().mean()
+        + 0.5 * nn.functional.cross_entropy(logits, emotion, label_smoothing=0.1)
     )
 
 
@@ -190,7 +196,9 @@ def hardships():
     generator = torch.Generator().manual_seed(9)
     changes = {f"gain {db:+} dB": partial(torch.mul, other=mel_augment.decibels(db)) for db in (-20, -10, 10, 20)}
     changes["noise 10 dB under"] = partial(mel_augment.noise, generator=generator, under=(10.0, 10.0))
-    changes["telephone band"] = partial(mel_augment.roll_off, low=mel_augment.TELEPHONE[0], high=mel_augment.TELEPHONE[1])
+    changes["telephone band"] = partial(
+        mel_augment.roll_off, low=mel_augment.TELEPHONE[0], high=mel_augment.TELEPHONE[1]
+    )
     changes["reverberation"] = partial(mel_augment.reverberate, generator=generator)
     return changes
 
@@ -198,7 +206,7 @@ def hardships():
 def train(corpora, utterances, validation, folder, epochs, batch, rate, seed, start_from=None, frozen=0, every=4):
     """Train (or go on training) in `folder`; returns the encoder and heads with the averaged weights of the newest epoch.
 
-    The first `frozen` layers keep the weights and norms of `start_from`.
+    The first `frozen` layers keep the weights and norms of `start_from`. Without `validation` nothing is measured meanwhile.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -241,7 +249,7 @@ def train(corpora, utterances, validation, folder, epochs, batch, rate, seed, st
             average.update_parameters(both)
             total += loss.item()
         line = f"epoch {epoch} loss {total / steps:.3f} {time.time() - start:.0f} s"
-        if (epoch + 1) % every == 0 or epoch + 1 == epochs:
+        if validation is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
             figures = measure(*average.module.eval(), validation)
             line += f" validation { {k: [round(x, 3) for x in v] for k, v in figures.items()} }"
         print(line, flush=True)
@@ -286,16 +294,21 @@ def calibration(corpora, utterances, count=400):
     return [{"log_mel": window[None].contiguous().numpy()} for window in batch_input(heard)]
 
 
-def export_and_register(corpora, utterances, encoder, heads, final):
-    """Write f32 and int8 graphs, measure the int8 one (on the test splits only if it is final), and register it."""
-    f32, int8 = (bundle.MODELS / f"voice_encoder.{kind}.onnx" for kind in ("f32", "int8"))
+def export(corpora, utterances, encoder, f32, int8):
+    """Write both graphs, the ranges of the second from training windows."""
     encoder = encoder.to(memory_format=torch.contiguous_format)
     static_export.export(encoder, f32, {"log_mel": torch.zeros(1, 1, log_mel.BANDS, log_mel.FRAMES)}, ["embedding"])
     feeds = calibration(corpora, utterances)
     quantize.quantize(f32, int8, feeds)
     print("int8 against f32:", quantize.compare(f32, int8, feeds[:100]), flush=True)
 
-    command = "python models/training/voice_encoder.py --data DIR --work DIR"
+
+def export_and_register(corpora, utterances, encoder, heads, final):
+    """Write f32 and int8 graphs, measure the int8 one (on the test splits only if it is final), and register it."""
+    f32, int8 = (bundle.MODELS / f"voice_encoder.{kind}.onnx" for kind in ("f32", "int8"))
+    export(corpora, utterances, encoder, f32, int8)
+
+    command = bundle.command()
     encode, figures = int8_encoder(int8), []
     splits = {"RAVDESS validation, actors 19-21": ("ravdess", "validation")}
     if final:
