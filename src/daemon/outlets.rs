@@ -381,7 +381,7 @@ mod tests {
         let (alive, ended) = bounded(0);
         std::thread::scope(|scope| {
             scope.spawn(|| tell_health(&health, &[queue], &ended));
-            let mut next = || match told.recv_timeout(HEALTH_EVERY / 2) {
+            let next = || match told.recv_timeout(HEALTH_EVERY / 2) {
                 Ok(Item::Health(report)) => report,
                 other => panic!("{other:?}"),
             };
