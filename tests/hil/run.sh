@@ -42,6 +42,7 @@ need depmod kmod
 need ffmpeg ffmpeg
 need make make
 need python3 python3
+need xz xz-utils
 need "$gnu-gcc" "${cross[0]:-gcc}"
 if [ "$arch" != "$host" ] && ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
     as_root dpkg --add-architecture "$arch"
@@ -52,12 +53,15 @@ dpkg-query -W "libasound2-dev:$arch" >/dev/null 2>&1 || missing+=("libasound2-de
 
 step "guest packages"
 version=$(apt-cache depends "linux-image-$arch:$arch" | sed -n 's/.*Depends: linux-image-\([0-9][^:]*\).*/\1/p' | head -n 1)
-kbuild=linux-kbuild-${version%%-*}
-kbuild=${kbuild%.*}
-common=linux-headers-${version%-"$arch"}-common
+# What the headers need, whatever a Debian release calls it. Its tools run here, so they are of this machine's kind.
+headers_need() { apt-cache depends "linux-headers-$version:$arch" | grep -o "$1" | awk 'NR == 1'; }
+kbuild=$(headers_need 'linux-kbuild-[^:>]*')
+common=$(headers_need 'linux-headers-[^:>]*-common')
+alsa=libasound2t64
+apt-cache show "$alsa:$arch" >/dev/null 2>&1 || alsa=libasound2
 # The alsa library and the C library that the guest's programs link against, and the kernel with what builds a module for it.
 packages=("linux-image-$version:$arch" "linux-headers-$version:$arch" "$common" "$kbuild" v4l2loopback-dkms
-    "busybox-static:$arch" "libc6:$arch" "libgcc-s1:$arch" "libasound2:$arch" libasound2-data)
+    "busybox-static:$arch" "libc6:$arch" "libgcc-s1:$arch" "$alsa:$arch" libasound2-data)
 stamp=$(printf '%s\n' "${packages[@]}" | sha256sum | cut -c1-16)
 tree=$cache/tree-$stamp
 if [ ! -e "$tree/.done" ]; then
@@ -116,7 +120,12 @@ depmod -b "$tree" "$version"
 for name in virtio_pci virtio_blk videodev vivid snd-aloop xhci-pci ftdi_sio; do
     modprobe -d "$tree" -S "$version" --show-depends "$name" | awk '$1 == "insmod" { print $2 }'
 done | awk '!seen[$0]++' | while read -r file; do
-    cp "$file" "$modules/" && basename "$file"
+    name=$(basename "${file%.xz}")
+    case $file in
+    *.xz) xz -dc "$file" >"$modules/$name" ;;
+    *) cp "$file" "$modules/" ;;
+    esac
+    echo "$name"
 done >"$modules/order"
 cp "$module" "$modules/v4l2loopback.ko"
 cp "$affectd" "$image/hil/affectd" && "$gnu-strip" "$image/hil/affectd"
@@ -132,6 +141,12 @@ case $arch in
 amd64) machine=(-M q35 -cpu max) console=ttyS0 ;;
 arm64) machine=(-M virt,gic-version=3 -cpu cortex-a72) console=ttyAMA0 ;;
 esac
+uart=(-serial "file:$cache/uart")
+# Before 9.1 the ARM machine has one PL011 only, which the console takes: then a UART on the PCI bus.
+release=$("$qemu" --version | sed -n '1s/.*version \([0-9]*\)\.\([0-9]*\).*/\1 * 100 + \2/p')
+if [ "$arch" = arm64 ] && [ $((release)) -lt 901 ]; then
+    uart=(-chardev "file,id=uart,path=$cache/uart" -device pci-serial,chardev=uart)
+fi
 rm -f "$cache/console" "$cache/uart" "$cache/ftdi" "$cache"/out/*
 touch "$cache/console"
 truncate -s 256M "$cache/disk"
@@ -143,7 +158,7 @@ timeout "${HIL_TIMEOUT:-1800}" "$qemu" "${machine[@]}" -accel tcg -icount shift=
     -no-reboot -nic none -audiodev none,id=none -kernel "$tree/boot/vmlinuz-$version" -initrd "$cache/initramfs" \
     -append "console=$console quiet loglevel=4 panic=-1 mitigations=off" \
     -drive "file=$cache/disk,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk \
-    -serial "file:$cache/console" -serial "file:$cache/uart" \
+    -serial "file:$cache/console" "${uart[@]}" \
     -device qemu-xhci -chardev "file,id=ftdi,path=$cache/ftdi" -device usb-serial,chardev=ftdi,id=cable \
     < <(monitor) >"$cache/monitor.txt" || echo "qemu ended with $?"
 tr -d '\r' <"$cache/console" >"$cache/console.txt"

@@ -283,7 +283,6 @@ serial_lines() { # a UART as lines and a USB port as frames, which the host read
     use_loopback && use_card
     feed_camera 10
     sleep 1
-    [ -e $uart ] || { echo "    no $uart: this QEMU's board has one UART only, 9.1 and later have two"; return 1; }
     start_affectd --output "serial:$uart?wire=json" --output "serial:$usb?wire=frame"
     await_state camera running 20 && await_line '"face":{' 30 || return 1
     from=$(lines)
@@ -374,14 +373,14 @@ load ftdi_sio
 sleep 1
 usb=/dev/ttyUSB0
 case $(uname -m) in
-aarch64) uart=/dev/ttyAMA1 ;;
+aarch64) uart=/dev/ttyAMA1 && [ -e $uart ] || uart=/dev/ttyS0 ;;
 *) uart=/dev/ttyS1 ;;
 esac
 vivid=
 for node in /dev/video*; do
     [ "$(cat "/sys/class/video4linux/${node#/dev/}/name" 2>/dev/null | cut -c1-5)" = vivid ] && vivid=$node
 done
-echo "    kernel $(uname -r), cameras $(echo /dev/video*), vivid is $vivid, cards: $(cat /proc/asound/cards | head -n 1)"
+echo "    kernel $(uname -r), cameras $(echo /dev/video*), vivid is $vivid, serial ports $uart $usb, cards: $(cat /proc/asound/cards | head -n 1)"
 mkdir -p $work
 
 [ $# -gt 0 ] || set -- $short
