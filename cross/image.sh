@@ -56,7 +56,7 @@ trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 # The same commit and the same packages give the same image.
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-reproducible_tar=(tar --owner=0 --group=0 --numeric-owner --sort=name --mtime="@$epoch" --mode=u+rwX,go=rX)
+reproducible_tar=(tar --owner=0 --group=0 --numeric-owner --sort=name "--mtime=@$epoch" "--mode=u+rwX,go=rX")
 
 if [ -z "$deb" ]; then
     cross/package.sh arm64 --output "$work"

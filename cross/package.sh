@@ -44,7 +44,7 @@ fi
 # The package that brings a shared library, with the version that the binary's symbols ask of it.
 library_package() {
     case $1 in
-    libc.so.6 | libm.so.6 | ld-linux-*)
+    libc.so.6 | libm.so.6 | libpthread.so.0 | libdl.so.2 | librt.so.1 | libutil.so.1 | ld-linux-*)
         echo "libc6 (>= $("$gnu-objdump" -T "$binary" | grep -o 'GLIBC_[0-9.]*' | cut -d_ -f2 | sort -V | tail -n 1))"
         ;;
     libgcc_s.so.1) echo "libgcc-s1" ;;
