@@ -118,7 +118,8 @@ def ncnn_vulkan(*job):
 
 
 def litert(graph, inputs, calibration, outputs, int8):
-    """onnx2tf turns [n, c, h, w] into [n, h, w, c], and keeps the names."""
+    """onnx2tf turns [n, c, h, w] into [n, h, w, c]."""
+    import onnx
     from ai_edge_litert.interpreter import Interpreter
 
     def channels_last(value):
@@ -148,12 +149,14 @@ def litert(graph, inputs, calibration, outputs, int8):
         detail["name"].split(":")[0].removeprefix("serving_default_"): detail["index"]
         for detail in interpreter.get_input_details()
     }
-    # Tensors that go out have names of TensorFlow's making, in the order of the signature's outputs, which is that of their
-    # names; without a signature, in the graph's.
-    signatures = interpreter.get_signature_list()
-    order = sorted(outputs) if "serving_default" in signatures else list(outputs)
-    numbers = {detail["name"]: detail["index"] for detail in interpreter.get_output_details()}
-    write = dict(zip(order, [numbers[name] for name in sorted(numbers)], strict=True))
+    # Tensors that go out have names of TensorFlow's making, in an order that changes: told apart by shape, then by name.
+    details = sorted(interpreter.get_output_details(), key=lambda detail: detail["name"])
+    write = {}
+    for value in sorted(onnx.load(graph).graph.output, key=lambda value: value.name):
+        n, c, h, w = (d.dim_value for d in value.type.tensor_type.shape.dim)
+        found = next(detail for detail in details if tuple(detail["shape"]) == (n, h, w, c))
+        details.remove(found)
+        write[value.name] = found["index"]
     results = []
     for feed in one_by_one(inputs):
         for name, value in feed.items():
