@@ -68,7 +68,7 @@ cp "$deb" "$work/affectd.deb"
 
 # Network, time, names, SSH and Wi-Fi; what the kernel is started with; and affectd.
 include=systemd-sysv,systemd-timesyncd,systemd-resolved,dbus,udev,kmod,iproute2,ca-certificates,openssh-server
-include+=,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
+include+=,libasound2,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
 mirror=http://deb.debian.org
 cat >"$work/sources" <<SOURCES
 deb $mirror/debian bookworm main non-free-firmware
@@ -83,8 +83,8 @@ SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --fo
     --include=$include \
     --essential-hook="tar-in $work/root.tar /" \
     --customize-hook="copy-in $work/affectd.deb /var/tmp" \
-    --customize-hook='chroot "$1" apt-get install -qq --yes --no-install-recommends /var/tmp/affectd.deb && rm "$1/var/tmp/affectd.deb"' \
-    --customize-hook='chroot "$1" sh -c "cd /var/tmp && apt-get download -qq raspi-firmware && dpkg-deb -x raspi-firmware_*.deb firmware && rm *.deb"' \
+    --customize-hook='chroot "$1" dpkg -i /var/tmp/affectd.deb && rm "$1/var/tmp/affectd.deb"' \
+    --customize-hook='cd "$1/var/tmp" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get download -qq raspi-firmware && dpkg-deb -x raspi-firmware_*.deb firmware && rm raspi-firmware_*.deb' \
     --customize-hook='cp "$1"/usr/lib/linux-image-*/broadcom/*rpi*.dtb "$1/var/tmp/firmware"' \
     --customize-hook='cp "$1"/boot/vmlinuz-* "$1/var/tmp/firmware/vmlinuz"' \
     --customize-hook='cp "$1"/boot/initrd.img-* "$1/var/tmp/firmware/initrd.img"' \
