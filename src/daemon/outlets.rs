@@ -108,7 +108,8 @@ impl Outlets {
             _health: alive,
         };
         for outlet in self.outlets {
-            running.add(outlet);
+            let tap = running.start(outlet, &running.service);
+            running.taps.lock().push(tap);
         }
         let taps = running.taps.clone();
         crew.start(scope, "health", move || {
@@ -152,8 +153,10 @@ impl Running<'_, '_> {
         };
         let same_period = period == self.service.period;
         let kept = |spec: &OutputSpec| same_period && specs.contains(spec);
-        let leaving: Vec<OutputSpec> = self.taps.specs().into_iter().filter(|spec| !kept(spec)).collect();
-        let present = self.taps.specs();
+        // Held to the end: an estimate that comes meanwhile waits, and is not lost between two outputs.
+        let mut taps = self.taps.lock();
+        let present: Vec<OutputSpec> = taps.iter().map(|tap| tap.spec.clone()).collect();
+        let leaving: Vec<OutputSpec> = present.iter().filter(|spec| !kept(spec)).cloned().collect();
         let coming = specs.iter().filter(|spec| !(same_period && present.contains(spec)));
         // A port or file that goes on to be used in another way must be closed before it can be opened.
         let (again, fresh): (Vec<_>, Vec<_>) = coming.partition(|spec| leaving.iter().any(|old| old.same_place(spec)));
@@ -164,7 +167,7 @@ impl Running<'_, '_> {
         let mut closed = Vec::new();
         for spec in again {
             for old in leaving.iter().filter(|old| old.same_place(spec)) {
-                self.taps.close(old);
+                close(&mut taps, old);
                 closed.push(old);
             }
             match Outlet::open(spec, &service) {
@@ -173,7 +176,7 @@ impl Running<'_, '_> {
                     opened.clear();
                     for old in closed {
                         match Outlet::open(old, &self.service) {
-                            Ok(outlet) => self.add(outlet),
+                            Ok(outlet) => taps.push(self.start(outlet, &self.service)),
                             Err(gone) => warn!("{gone}; it was open until now"),
                         }
                     }
@@ -181,14 +184,16 @@ impl Running<'_, '_> {
                 }
             }
         }
-        leaving.iter().for_each(|old| self.taps.close(old));
+        leaving.iter().for_each(|old| close(&mut taps, old));
+        let started: Vec<Tap> = opened.into_iter().map(|outlet| self.start(outlet, &service)).collect();
+        taps.extend(started);
+        drop(taps);
         self.service = service;
-        opened.into_iter().for_each(|outlet| self.add(outlet));
         Ok(())
     }
 
-    fn add(&self, outlet: Outlet) {
-        let (writer, reader) = queue(AHEAD, self.service.when_full, &self.service.dropped);
+    fn start(&self, outlet: Outlet, service: &Service) -> Tap {
+        let (writer, reader) = queue(AHEAD, service.when_full, &service.dropped);
         self.alive.fetch_add(1, Ordering::Relaxed);
         let (alive, crew, latency) = (Arc::clone(&self.alive), self.crew, &self.health.latency);
         let name = format!("output-{}", outlet.spec.kind());
@@ -197,7 +202,7 @@ impl Running<'_, '_> {
             outlet.run(&reader, latency, &alive, crew);
             Ok(())
         });
-        self.taps.lock().push(Tap { spec, writer, ended });
+        Tap { spec, writer, ended }
     }
 }
 
@@ -228,27 +233,20 @@ impl Taps {
         }
     }
 
-    fn specs(&self) -> Vec<OutputSpec> {
-        self.lock().iter().map(|tap| tap.spec.clone()).collect()
-    }
-
-    /// Lets an output write what it has, and waits for that within reason.
-    fn close(&self, spec: &OutputSpec) {
-        let mut taps = self.lock();
-        let Some(at) = taps.iter().position(|tap| tap.spec == *spec) else {
-            return;
-        };
-        let Tap { writer, ended, .. } = taps.remove(at);
-        // The others get their estimates meanwhile.
-        drop(taps);
-        drop(writer);
-        if !ended.wait_for(LONGEST_FAREWELL) {
-            warn!("{spec}: still not closed after {LONGEST_FAREWELL:?}");
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<Tap>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Lets an output write what it has, and waits for that within reason.
+fn close(taps: &mut Vec<Tap>, spec: &OutputSpec) {
+    let Some(at) = taps.iter().position(|tap| tap.spec == *spec) else {
+        return;
+    };
+    let Tap { writer, ended, .. } = taps.remove(at);
+    drop(writer);
+    if !ended.wait_for(LONGEST_FAREWELL) {
+        warn!("{spec}: still not closed after {LONGEST_FAREWELL:?}");
     }
 }
 
