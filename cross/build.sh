@@ -45,8 +45,11 @@ if rustup target list --installed 2>/dev/null | grep -qx "$triple"; then
     cargo=(cargo)
 else
     cargo=(env RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc /usr/bin/cargo)
-    packages+=(rustc-web cargo-web "libstd-rust-web-dev:$debian")
-    foreign=yes
+    packages+=(rustc-web cargo-web)
+    if [ ! -d "$(/usr/bin/rustc --print target-libdir --target "$triple" 2>/dev/null)" ]; then
+        packages+=("libstd-rust-web-dev:$debian")
+        foreign=yes
+    fi
 fi
 
 missing=()

@@ -1,38 +1,41 @@
 #!/usr/bin/env bash
 # Boots the SD-card image that cross/image.sh made, as it is, on QEMU's arm64 machine:
 #
-#     tests/hil/boot.sh IMAGE [up | absent | update | cuts [NUMBER]]…
+#     tests/hil/boot.sh IMAGE [up | absent | pi3 | update | cuts [NUMBER]]…
 #
-#     up      power on, systemd, affectd, estimates on the UART; then kill -9, a hung face thread, writes to the card
+#     up      power on, systemd, affectd, estimates on the UART; then kill -9, a hung face thread, and no writes to the card for
+#             a minute (or $HIL_QUIET seconds)
 #     absent  without a camera, and with the clock at 1970: estimates all the same, and the camera found when it comes
+#     pi3     the image without any setting, on QEMU's Raspberry Pi 3: estimates come from GPIO 14
 #     update  into the other slot, power cut while on trial: back in the old one; again, and confirmed: it stays
 #     cuts    power cut at NUMBER random moments (20 if not said): the card stays as it is, and boots (long)
 #
-# Without a check, the first two. What the board's firmware does, this does: it reads config.txt from the boot partition and
+# Without a check, the first two. For the hung thread, $AFFECTD_FAULTS is affectd built with the feature `faults`; the image's own
+# cannot be made to hang. What the board's firmware does, this does: it reads config.txt from the boot partition and
 # starts the kernel that stands there. The virtual camera and sound card are put into memory beside the initramfs; nothing
-# else is added to the image but its settings. Time in the guest goes by its instructions, as in run.sh, whose cache has the
-# camera's module: run tests/hil/run.sh arm64 listed once before.
+# else is added to the image but its settings. Time in the guest goes by its instructions, as in run.sh, but while it waits, by this
+# machine's clock: else it would leap ahead whenever the card takes a moment.
 set -euo pipefail
 
-here=$(cd "$(dirname "$0")" && pwd)
-cache=${HIL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/affectd-hil}/arm64
 [ -e "${1:-}" ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 image=$1 && shift
 [ $# -gt 0 ] || set -- up absent
+arch=arm64
+# shellcheck source=tests/hil/devices.sh
+. "$(dirname "$0")/devices.sh"
 work=$cache/boot
 mkdir -p "$work"
 card=$work/card.img
 fat=$card@@1M
 
-step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 fail() { echo "not passed: $*; the guest's console is $work/console.txt" >&2; exit 1; }
 
 # A card with the settings that a user would put there with an editor.
 write_card() {
     cp --sparse=always "$image" "$card"
-    cat >"$work/affectd.toml" <<'TOML'
+    cat >"$work/affectd.toml" <<TOML
 # Written by the bench.
-output = ["serial:/dev/ttyAMA1?baud=115200&wire=json", "file:/run/affectd/estimates.jsonl?max_mb=1&keep=1"]
+output = ["serial:/dev/$port?baud=115200&wire=json", "file:/run/affectd/estimates.jsonl?max_mb=1&keep=1"]
 [camera]
 device = "/dev/video10"
 rate_hz = 10
@@ -47,12 +50,11 @@ TOML
 
 # What lies in memory beside the image: the virtual devices, and who asks the questions.
 write_bench() {
-    local module rest=$work/rest
-    module=$(find "$cache" -maxdepth 1 -name 'v4l2loopback-*.ko' -print -quit)
-    [ -n "$module" ] || { echo "no camera module in $cache: run tests/hil/run.sh arm64 listed" >&2; exit 1; }
+    local rest=$work/rest
     rm -rf "$rest" && mkdir -p "$rest/bench" "$rest/scripts/init-bottom"
     cp "$module" "$rest/bench/v4l2loopback.ko"
     cp "$cache/feed" "$cache"/face.* "$here"/boot/* "$rest/bench/"
+    [ -z "${AFFECTD_FAULTS:-}" ] || "$gnu-strip" -o "$rest/bench/affectd-faults" "$AFFECTD_FAULTS"
     mcopy -o -i "$fat" ::a/initrd.img "$work/initrd"
     # initramfs-tools runs what ORDER names.
     zstdcat "$work/initrd" | (cd "$work" && cpio -i --quiet --to-stdout scripts/init-bottom/ORDER) >"$rest/scripts/init-bottom/ORDER"
@@ -60,10 +62,9 @@ write_bench() {
     (cd "$rest" && find . | cpio -o -H newc --quiet -R 0:0 | gzip -1) >"$work/bench.cpio"
 }
 
-# Starts the machine and waits for its end: power_on CHECK [QEMU ARGUMENT…]
-power_on() {
-    local check=$1 prefix kernel initrd cmdline
-    shift
+# What a board's firmware does: takes from the boot partition what config.txt names.
+firmware() {
+    local kernel initrd
     mcopy -o -i "$fat" ::config.txt "$work/config.txt"
     prefix=$(sed -n 's/^os_prefix=//p' "$work/config.txt")
     kernel=$(sed -n 's/^kernel=//p' "$work/config.txt")
@@ -72,12 +73,20 @@ power_on() {
     mcopy -o -i "$fat" "::$prefix$initrd" "$work/initrd"
     cmdline=$(mtype -i "$fat" "::${prefix}cmdline.txt")
     cat "$work/initrd" "$work/bench.cpio" >"$work/initrd+bench"
-    rm -f "$work/console" "$work/uart"
+    rm -f "$work/console" "$cache/uart"
+}
+
+# Starts the machine and waits for its end: power_on CHECK [QEMU ARGUMENT…]
+power_on() {
+    local check=$1 prefix cmdline
+    shift
+    firmware
     timeout -s KILL "${HIL_TIMEOUT:-1500}" qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -m 1024 \
-        -accel tcg -icount shift=1,sleep=off -display none -monitor none -no-reboot -nic none -audiodev none,id=none \
-        -kernel "$work/kernel" -initrd "$work/initrd+bench" -append "$cmdline console=ttyAMA0 mitigations=off bench=$check" \
+        -accel tcg -icount shift=1 -display none -monitor none -no-reboot -nic "${network:-none}" -audiodev none,id=none \
+        -kernel "$work/kernel" -initrd "$work/initrd+bench" \
+        -append "$cmdline console=ttyAMA0 systemd.mask=serial-getty@ttyAMA0.service mitigations=off bench=$check bench_quiet=${HIL_QUIET:-60}" \
         -drive "file=$card,format=raw,if=none,id=card" -device virtio-blk-pci,drive=card -device i6300esb \
-        -serial "file:$work/console" -serial "file:$work/uart" "$@" </dev/null || echo "qemu ended with $?"
+        -serial "file:$work/console" "${uart[@]}" "$@" </dev/null || echo "qemu ended with $?"
 }
 
 # The guest's verdict on a check, and what the host read from the UART.
@@ -86,9 +95,28 @@ judge() { # CHECK
     grep -aE '^(HIL|    )' "$work/console.txt" || true
     grep -aqx 'HIL VERDICT pass' "$work/console.txt" || fail "$1"
     local first
-    first=$(grep -am 1 '^{"schema":1.*}' "$work/uart") || fail "no estimate on the UART"
+    first=$(grep -am 1 '^{"schema":1.*}' "$cache/uart") || fail "no estimate on the UART"
     echo "    first on the UART: $(echo "$first" | cut -c1-160)"
-    echo "    lines on the UART: $(grep -ac '^{"schema":1' "$work/uart")"
+    echo "    lines on the UART: $(grep -ac '^{"schema":1' "$cache/uart")"
+}
+
+# QEMU's Pi cannot switch itself off and has one UART for all: the host waits for the estimates, and ends it. And it takes the
+# start of the watchdog for a reset, so there is none.
+pi3() {
+    local prefix cmdline machine
+    cp --sparse=always "$image" "$card" && truncate -s 1G "$card"
+    write_bench && firmware
+    mcopy -o -i "$fat" "::${prefix}bcm2837-rpi-3-b.dtb" "$work/board.dtb"
+    touch "$cache/uart"
+    timeout -s KILL "${HIL_TIMEOUT:-1500}" qemu-system-aarch64 -M raspi3b -accel tcg -icount shift=1 -display none -monitor none \
+        -no-reboot -kernel "$work/kernel" -initrd "$work/initrd+bench" -dtb "$work/board.dtb" -append "$cmdline systemd.watchdog_sec=0 bench=pi3" \
+        -drive "file=$card,format=raw,if=sd" -serial null -serial "file:$cache/uart" </dev/null &
+    machine=$!
+    while kill -0 $machine 2>/dev/null && ! grep -aq '"modalities":\["face","voice"\]' "$cache/uart"; do sleep 1; done
+    kill $machine 2>/dev/null || true
+    wait $machine 2>/dev/null || true
+    grep -am 1 '"modalities":\["face","voice"\]' "$cache/uart" | cut -c1-160 | sed 's/^/    /' || fail "no estimate with face and voice from GPIO 14"
+    echo "    lines from GPIO 14 until then: $(grep -ac '^{"schema":1' "$cache/uart")"
 }
 
 cuts() { # NUMBER
@@ -98,8 +126,8 @@ cuts() { # NUMBER
     for cut in $(seq "$1"); do
         seconds=$((RANDOM % ${HIL_CUT_SECONDS:-90} + 2))
         HIL_TIMEOUT=$seconds power_on wait >/dev/null 2>&1
-        if grep -aqs '^{"schema":1' "$work/uart"; then reached=$((reached + 1)); fi
-        echo "    cut $cut after $seconds s: $(grep -ac '^{"schema":1' "$work/uart" 2>/dev/null || true) estimates by then"
+        if grep -aqs '^{"schema":1' "$cache/uart"; then reached=$((reached + 1)); fi
+        echo "    cut $cut after $seconds s: $(grep -ac '^{"schema":1' "$cache/uart" 2>/dev/null || true) estimates by then"
         [ "$(sha256sum <"$card")" = "$before" ] || fail "the card has changed"
     done
     echo "    $reached of $1 cuts came after the first estimate; the card is the same, bit by bit"
@@ -109,17 +137,35 @@ cuts() { # NUMBER
 
 slot() { mtype -i "$fat" ::config.txt | sed -n 's/^os_prefix=//p'; }
 
+# Sends the update as a user does, by SSH with a key from the boot partition; the machine restarts by itself, which ends it here.
+send_update() {
+    local network=user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:2222-:22 machine
+    local ssh=(ssh -q -p 2222 -i "$work/key" -o StrictHostKeyChecking=accept-new -o "UserKnownHostsFile=$work/known_hosts"
+        -o ConnectTimeout=20 -o BatchMode=yes root@127.0.0.1)
+    power_on wait &
+    machine=$!
+    until "${ssh[@]}" true </dev/null; do
+        kill -0 $machine 2>/dev/null || fail "no SSH"
+        sleep 2
+    done
+    "${ssh[@]}" affectd-update <"$1" | sed 's/^/    /' || true
+    wait $machine
+}
+
 update() {
     local update=${image%.img}.update
     [ -e "$update" ] || fail "$update is missing"
+    command -v ssh >/dev/null || as_root apt-get install -y -qq openssh-client
     write_card && write_bench
+    rm -f "$work"/key* "$work/known_hosts" && ssh-keygen -q -t ed25519 -N '' -f "$work/key"
+    MTOOLS_SKIP_CHECK=1 mcopy -o -i "$fat" "$work/key.pub" ::authorized_keys
     for try in cut confirmed; do
-        power_on update -drive "file=$update,format=raw,if=none,id=update,readonly=on" -device virtio-blk-pci,drive=update
+        send_update "$update"
         [ "$(slot)" = b/ ] || fail "the update did not choose slot b"
         echo "    slot b on trial, $try"
         if [ $try = cut ]; then
             # Long enough for the initramfs, not for the minute of trial.
-            HIL_TIMEOUT=${HIL_TRIAL_SECONDS:-60} power_on wait >/dev/null
+            HIL_TIMEOUT=${HIL_TRIAL_SECONDS:-60} power_on wait >/dev/null 2>&1
             mdir -b -i "$fat" :: | grep -q trial.begun || fail "the trial had not begun"
             power_on wait
             [ "$(slot)" = a/ ] || fail "not back in slot a"
@@ -139,6 +185,7 @@ while [ $# -gt 0 ]; do
     case $check in
     up) write_card && write_bench && power_on up && judge up ;;
     absent) write_card && write_bench && power_on absent -rtc base=1970-01-01T00:00:00 && judge absent ;;
+    pi3) pi3 ;;
     update) update ;;
     cuts)
         number=20

@@ -118,7 +118,7 @@ static void play_audio(char **argument, const struct video *video) {
     snd_pcm_t *pcm;
     unsigned rate = atoi(argument[1]);
     if (snd_pcm_open(&pcm, argument[0], SND_PCM_STREAM_PLAYBACK, 0) < 0) die(argument[0]);
-    if (snd_pcm_set_params(pcm, SND_PCM_FORMAT_S16_LE, SND_PCM_ACCESS_RW_INTERLEAVED, 1, rate, 0, 200000) < 0)
+    if (snd_pcm_set_params(pcm, SND_PCM_FORMAT_S16_LE, SND_PCM_ACCESS_RW_INTERLEAVED, 1, rate, 1, 200000) < 0)
         die("snd_pcm_set_params");
     struct file file = map(argument[2]);
     const int16_t *samples = (const int16_t *)file.bytes;

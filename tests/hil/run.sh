@@ -14,89 +14,15 @@ case ${1:-} in
 amd64 | arm64) arch=$1 && shift ;;
 *) arch=$(dpkg --print-architecture) ;;
 esac
-here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../.." && pwd)
-cache=${HIL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/affectd-hil}/$arch
-mkdir -p "$cache/debs" "$cache/out"
-host=$(dpkg --print-architecture)
+# shellcheck source=tests/hil/devices.sh
+. "$(dirname "$0")/devices.sh"
 
 case $arch in
-amd64) gnu=x86_64-linux-gnu qemu=qemu-system-x86_64 qemu_package=qemu-system-x86 binary=$root/target/release/affectd ;;
-arm64) gnu=aarch64-linux-gnu qemu=qemu-system-aarch64 qemu_package=qemu-system-arm
-    binary=$root/target/aarch64-unknown-linux-gnu/release/affectd ;;
+amd64) binary=$root/target/release/affectd ;;
+arm64) binary=$root/target/aarch64-unknown-linux-gnu/release/affectd ;;
 esac
 affectd=${AFFECTD:-$binary}
 [ -x "$affectd" ] || { echo "$affectd: build it first (cargo build --release, or cross/build.sh)" >&2; exit 1; }
-
-step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-
-step "host packages"
-cross=()
-[ "$arch" = "$host" ] || cross=("gcc-$gnu" "libc6-dev-$arch-cross")
-missing=()
-need() { command -v "$1" >/dev/null || missing+=("$2"); }
-need "$qemu" "$qemu_package"
-need cpio cpio
-need depmod kmod
-need ffmpeg ffmpeg
-need make make
-need python3 python3
-need xz xz-utils
-need "$gnu-gcc" "${cross[0]:-gcc}"
-if [ "$arch" != "$host" ] && ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
-    as_root dpkg --add-architecture "$arch"
-    as_root apt-get update -qq
-fi
-dpkg-query -W "libasound2-dev:$arch" >/dev/null 2>&1 || missing+=("libasound2-dev:$arch")
-[ ${#missing[@]} = 0 ] || as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" "${cross[@]}"
-
-step "guest packages"
-version=$(apt-cache depends "linux-image-$arch:$arch" | sed -n 's/.*Depends: linux-image-\([0-9][^:]*\).*/\1/p' | head -n 1)
-# What the headers need, whatever a Debian release calls it. Its tools run here, so they are of this machine's kind.
-headers_need() { apt-cache depends "linux-headers-$version:$arch" | grep -o "$1" | awk 'NR == 1'; }
-kbuild=$(headers_need 'linux-kbuild-[^:>]*')
-common=$(headers_need 'linux-headers-[^:>]*-common')
-alsa=libasound2t64
-apt-cache show "$alsa:$arch" >/dev/null 2>&1 || alsa=libasound2
-# The alsa library and the C library that the guest's programs link against, and the kernel with what builds a module for it.
-packages=("linux-image-$version:$arch" "linux-headers-$version:$arch" "$common" "$kbuild" v4l2loopback-dkms
-    "busybox-static:$arch" "libc6:$arch" "libgcc-s1:$arch" "$alsa:$arch" libasound2-data)
-stamp=$(printf '%s\n' "${packages[@]}" | sha256sum | cut -c1-16)
-tree=$cache/tree-$stamp
-if [ ! -e "$tree/.done" ]; then
-    (cd "$cache/debs" && rm -f ./*.deb && apt-get download -q "${packages[@]}")
-    rm -rf "$tree" && mkdir -p "$tree"
-    for deb in "$cache"/debs/*.deb; do dpkg-deb -x "$deb" "$tree"; done
-    touch "$tree/.done"
-fi
-
-step "v4l2loopback, what feeds it, and what asks"
-module=$cache/v4l2loopback-$stamp.ko
-if [ ! -e "$module" ]; then
-    headers=$tree/usr/src/linux-headers-$version
-    sed -i "s#^include /usr/src#include $tree/usr/src#" "$headers/Makefile"
-    ln -sfn "$tree/usr/lib/$kbuild/scripts" "$tree/usr/src/$common/scripts" 2>/dev/null || true
-    source=$(echo "$tree"/usr/src/v4l2loopback-*)
-    flags=()
-    [ "$arch" = "$host" ] || flags=(ARCH=arm64 "CROSS_COMPILE=$gnu-")
-    make -s -C "$headers" M="$source" "${flags[@]}" modules >"$cache/module.log" 2>&1 || { cat "$cache/module.log" >&2; exit 1; }
-    "$gnu-strip" -g -o "$module" "$source/v4l2loopback.ko"
-fi
-"$gnu-gcc" -O2 -Wall -o "$cache/feed" "$here/feed.c" -lasound -lpthread
-"$gnu-gcc" -O2 -Wall -o "$cache/ask" "$here/ask.c"
-
-step "what the camera sees and the microphone hears"
-if [ ! -e "$cache/face.s16" ]; then
-    ffmpeg -v error -y -t 3 -i "$root/models/demo.mkv" -an -c:v copy -f mjpeg "$cache/face.mjpg"
-    ffmpeg -v error -y -t 3 -i "$root/models/demo.mkv" -vn -ac 1 -ar 48000 -f s16le "$cache/face.s16"
-fi
-# A flash and a beep at the same instant, every two seconds.
-if [ ! -e "$cache/sync.s16" ]; then
-    ffmpeg -v error -y -f lavfi -i "color=black:s=160x120:r=25:d=2" -vf "drawbox=enable='between(t,1,1.07)':color=white:t=fill" \
-        -pix_fmt gray -f rawvideo "$cache/sync.grey"
-    ffmpeg -v error -y -f lavfi -i "aevalsrc='between(t,1,1.08)*0.5*sin(2*PI*1000*t)':s=48000:d=2" -f s16le "$cache/sync.s16"
-fi
 
 step "initramfs"
 image=$cache/image
@@ -141,12 +67,6 @@ case $arch in
 amd64) machine=(-M q35 -cpu max) console=ttyS0 ;;
 arm64) machine=(-M virt,gic-version=3 -cpu cortex-a72) console=ttyAMA0 ;;
 esac
-uart=(-serial "file:$cache/uart")
-# Before 9.1 the ARM machine has one PL011 only, which the console takes: then a UART on the PCI bus.
-release=$("$qemu" --version | sed -n '1s/.*version \([0-9]*\)\.\([0-9]*\).*/\1 * 100 + \2/p')
-if [ "$arch" = arm64 ] && [ $((release)) -lt 901 ]; then
-    uart=(-chardev "file,id=uart,path=$cache/uart" -device pci-serial,chardev=uart)
-fi
 rm -f "$cache/console" "$cache/uart" "$cache/ftdi" "$cache"/out/*
 touch "$cache/console"
 truncate -s 256M "$cache/disk"
