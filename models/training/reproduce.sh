@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes the models again, from data to manifest:
+# Makes models of the shipped kind, from data to manifest; the end of models/README.md says what was done otherwise for the
+# shipped files:
 #
 #     models/training/reproduce.sh DATA WORK
 #
 # DATA holds faces/, speech/, av/, clips/ and circumplex.csv as models/README.md describes; WORK gets caches and checkpoints,
-# from which an interrupted run goes on. By the sum of its parts it takes three hours on two cores; the
-# shipped models were made part by part, not by one run of this script. Needs python3 (3.11), ffmpeg and espeak-ng.
+# from which an interrupted run goes on. By the sum of its parts it takes three hours on two cores. Needs python3 (3.11),
+# ffmpeg and espeak-ng.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
