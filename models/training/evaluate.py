@@ -208,8 +208,12 @@ def faces(options):
     picked = slice(None, None, options.every)
     pictures, votes, majority = pictures[picked], votes[picked], majority[picked]
 
+    def read(pictures):
+        once = encoder.posteriors(pictures)
+        return (once + encoder.posteriors(pictures[:, :, ::-1])) / 2 if options.both_views else once
+
     def score(pictures):
-        return score_faces(encoder.posteriors(pictures), votes, majority, points, encoder.labels)
+        return score_faces(read(pictures), votes, majority, points, encoder.labels)
 
     result = score(pictures)
     print(
@@ -420,6 +424,9 @@ def parse():
     command.add_argument("--atlas", type=Path, required=True, help="grey picture of 48 x 48 faces, 100 a row")
     command.add_argument("--votes", type=Path, required=True, help="table: index, votes by expression, unknown, NF")
     command.add_argument("--disturb", action="store_true", help="also with what a webcam adds, at several strengths")
+    command.add_argument(
+        "--both-views", action="store_true", help="mean posteriors of a face and its mirror image: two inferences"
+    )
     command.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth face")
     command.set_defaults(score=faces)
     command = commands.add_parser("voice", help="a tar of acted speech, with voice encoder and fusion alone")
