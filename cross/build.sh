@@ -75,19 +75,19 @@ fi
 newest=2.31
 sysroot=$PWD/target/sysroot/$debian
 cross/sysroot.sh "$debian" "$sysroot"
-# gcc looks into its own folders before the sysroot's. A script, and not flags for rustc: those would build everything anew.
-# (By its name rustc knows whose arguments it takes.)
-linker=$sysroot/$gnu-gcc
-cat >"$linker" <<LINK
+# Compiles and links in the sysroot; gcc looks into its own folders first, but for what is named here. A script, and not flags for
+# rustc: those would build everything anew. (By its name rustc knows whose arguments it takes.)
+gcc=$sysroot/$gnu-gcc
+cat >"$gcc" <<GCC
 #!/bin/sh
 exec $gnu-gcc --sysroot=$sysroot -B$sysroot/usr/lib/$gnu -L$sysroot/usr/lib/$gnu -L$sysroot/lib/$gnu "\$@"
-LINK
-chmod +x "$linker"
+GCC
+chmod +x "$gcc"
 
 # Cargo wants the triple in two spellings: upper case for itself, as it is for the cc crate.
 shell_triple=${triple//-/_}
-export "CARGO_TARGET_${shell_triple^^}_LINKER=$linker"
-export "CC_$shell_triple=$gnu-gcc"
+export "CARGO_TARGET_${shell_triple^^}_LINKER=$gcc"
+export "CC_$shell_triple=$gcc"
 export "AR_$shell_triple=$gnu-ar"
 # The board's libraries and headers, not this machine's.
 export "PKG_CONFIG_ALLOW_CROSS_$shell_triple=1"
