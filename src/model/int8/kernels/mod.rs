@@ -157,6 +157,7 @@ pub struct DepthwiseRow<'a> {
 
 impl DepthwiseRow<'_> {
     /// Panics unless all of it is as long as kernels take for granted when they write `out`.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     fn check(&self, out: &[i8]) {
         let pixels = out.len() / self.channels;
         assert!(pixels > 0 && out.len() == pixels * self.channels);
