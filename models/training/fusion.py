@@ -93,7 +93,10 @@ def clip_means(values, index):
 
 @torch.no_grad()
 def measure(network, ticks):
-    """{condition: {"tick" and "clip": CCC [2], "variance": mean error over mean claimed}} at ticks with both modalities."""
+    """{condition: {"tick", "clip" and "end": CCC [2], "variance": mean error over mean claimed}} at ticks with both modalities.
+
+    "end" is of each clip's last tick, which knows all of the performance; most ticks know little yet.
+    """
     *batch, target, index = ticks
     result, outputs = {}, {}
     for condition, dropped in CONDITIONS.items():
@@ -109,9 +112,11 @@ def measure(network, ticks):
 
 
 def figures(affect, target, index):
+    last = torch.stack([(index == i).nonzero().max() for i in index.unique()])
     return {
         "tick": ccc(affect, target).tolist(),
         "clip": ccc(clip_means(affect, index), clip_means(target, index)).tolist(),
+        "end": ccc(affect[last], target[last]).tolist(),
     }
 
 
