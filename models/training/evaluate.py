@@ -348,21 +348,34 @@ def replay(affectd, clip):
     return [json.loads(line) for line in done.stdout.splitlines()], seen / looked if looked else None
 
 
+def weighted(estimates, key):
+    """The mean over a clip's estimates, each counting as much as affectd believes in it; all alike where it believes in none."""
+    belief = sum(line["confidence"] for line in estimates)
+    if belief == 0:
+        return mean([line[key] for line in estimates])
+    return sum(line["confidence"] * line[key] for line in estimates) / belief
+
+
 def of_clip(clip, lines, pictures):
     estimates = [line for line in lines if line["valence"] is not None]
     return {
         "clip": clip.name,
         "pictures_with_face": pictures,
         "faces": mean([line["face"] is not None for line in lines]),
-        "valence": mean([line["valence"] for line in estimates]),
-        "arousal": mean([line["arousal"] for line in estimates]),
+        "valence": weighted(estimates, "valence"),
+        "arousal": weighted(estimates, "arousal"),
+        "plain_valence": mean([line["valence"] for line in estimates]),
+        "plain_arousal": mean([line["arousal"] for line in estimates]),
         "absolute_valence": mean([abs(line["valence"]) for line in estimates]),
         "absolute_arousal": mean([abs(line["arousal"]) for line in estimates]),
     }
 
 
 def clips(options):
-    """Replays every clip, every picture looked at; clips with RAVDESS or nEMO names are also held against their targets."""
+    """Replays every clip, every picture looked at; clips with RAVDESS or nEMO names are also held against their targets.
+
+    What is said of a clip is the mean of its estimates, weighted by their confidence: the first second knows little.
+    """
     try:
         found = sorted(p for p in Path(options.dir).iterdir() if p.suffix.lower() in CLIPS)
     except OSError as error:
@@ -370,7 +383,7 @@ def clips(options):
     if not found:
         raise BadInput(f"{options.dir}: no clips ({', '.join(sorted(CLIPS))})")
     targets = read_targets(options.targets)
-    rows, ticks, whole, by_emotion = [], [], [], defaultdict(list)
+    rows, ticks, whole, plain, by_emotion = [], [], [], [], defaultdict(list)
     for clip in found:
         lines, pictures = replay(options.affectd, clip)
         row = of_clip(clip, lines, pictures)
@@ -386,6 +399,7 @@ def clips(options):
             ticks += [((line["valence"], line["arousal"]), target) for line in lines if line["valence"] is not None]
             if row["valence"] is not None:
                 whole.append(((row["valence"], row["arousal"]), target))
+                plain.append(((row["plain_valence"], row["plain_arousal"]), target))
 
     def over(key, *emotions):
         return mean([row[key] for emotion in emotions for row in by_emotion[emotion]])
@@ -411,6 +425,7 @@ def clips(options):
             "arousal_angry_fearful": over("arousal", "anger", "fear"),
             "arousal_sad_neutral": over("arousal", "sadness", "neutral"),
             **both(*zip(*whole)),
+            "of_plain_means": both(*zip(*plain)),
             "per_estimate": {"n": len(ticks), **both(*zip(*ticks))},
             "intensity": options.intensity,
         }

@@ -30,8 +30,8 @@ if "broken" in clip:
 happy = "-03-" in clip
 for tick in range(3):
     face = None if tick == 0 else {{"id": 1}}
-    value = None if tick == 0 else 0.8 if happy else -0.4
-    print(json.dumps({{"valence": value, "arousal": value, "face": face}}))
+    value = (None, 0.2, 1.0)[tick] if happy else (None, -0.1, -0.5)[tick]
+    print(json.dumps({{"valence": value, "arousal": value, "confidence": (None, 0.2, 0.6)[tick], "face": face}}))
 print("3 estimates; 6 pictures, 4 looked at, 3 with a face", file=sys.stderr)
 """
 
@@ -283,7 +283,13 @@ class Clips(Folder):
         self.assertAlmostEqual(found["faces_mean"], 2 / 3, places=3)
         expected = evaluate.concordance([0.8, -0.4], [0.81, -0.63])
         self.assertAlmostEqual(found["ccc_valence"], expected, places=3)
+        plain = evaluate.concordance([0.6, -0.3], [0.81, -0.63])
+        self.assertAlmostEqual(found["of_plain_means"]["ccc_valence"], plain, places=3)
         self.assertEqual(found["per_estimate"]["n"], 4)
+
+    def test_a_clip_in_which_nothing_is_believed_has_the_plain_mean(self):
+        lines = [{"valence": v, "arousal": 0.0, "confidence": 0.0, "face": None} for v in (0.2, 0.4)]
+        self.assertAlmostEqual(evaluate.of_clip(Path("a.mkv"), lines, None)["valence"], 0.3)
 
     def test_bad_input_gets_one_line(self):
         self.refused("--dir must name a folder", "clips", "--dir", self.folder / "gone")
