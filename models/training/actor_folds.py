@@ -137,9 +137,9 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="caches and checkpoints")
     parser.add_argument("--epochs", type=int, default=66, help="of each voice encoder")
     parser.add_argument("--student-epochs", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=2500, help="of each fusion")
+    parser.add_argument("--steps", type=int, default=1500, help="of each fusion")
     parser.add_argument(
-        "--windows", type=int, default=14_000, help="how many different training windows of each fusion"
+        "--windows", type=int, default=60_000, help="how many different training windows of each fusion"
     )
     parser.add_argument("--faces", choices=PARTS, default="ours", help="whose readings of faces the fusions learn from")
     parser.add_argument("--folds", default=",".join(map(str, range(FOLDS))), help="which folds, such as 0,3")

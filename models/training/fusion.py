@@ -41,7 +41,8 @@ NEMO_EVERY = 3  # every third nEMO utterance: voices without faces are a quarter
 EMBEDDING_NOISE = 0.05  # of a channel's deviation: what int8 and a student's imitation leave uncertain
 LOG_VARIANCE = (-6.0, 1.0)
 FEWEST = 8  # windows that a CCC is taken of
-SQUARED = 0.5  # weight of the squared error
+SQUARED, LIKELIHOOD = 0.5, 0.3  # weights of the squared error and of the likelihood
+ALONE = 0.75  # weight of either modality alone, of both together 1
 DIMENSIONS = ("valence", "arousal")
 VALIDATION = "RAVDESS validation, actors 19-21"
 TEST = "RAVDESS test, actors 22-24"
@@ -57,25 +58,34 @@ SOURCES = {
 CONDITIONS = {"face and voice": (), "face only": (1,), "voice only": (0,)}
 
 
-def discordance(affect, target, mask):
-    """1 - CCC, both dimensions summed, of the windows with both modalities, with a face alone and with a voice alone.
+def alone_too(face, voice, mask, target):
+    """The batch, and once more what of it has both modalities: with its faces alone, then with its voices alone.
 
-    One CCC over all of them would shrink what either modality alone says, as a squared error does, for the sake of the rest.
+    What the two say together they learn from all of the windows; that either alone says as much as a network of its own would,
+    they only learn if they are asked as often as that one is.
     """
-    face, voice = (mask[:, m].flatten(1).amax(1) > 0 for m in range(2))
-    total = 0.0
-    for rows in (face & voice, face & ~voice, ~face & voice):
-        if rows.sum() >= FEWEST:
-            total = total + rows.float().mean() * (1 - ccc(affect[rows], target[rows])).sum()
-    return total
+    both = (mask.flatten(2).amax(2) > 0).all(1)
+    parts = [(face, voice, mask)] + [without((face[both], voice[both], mask[both]), (m,)) for m in (1, 0)]
+    return *(torch.cat(part) for part in zip(*parts)), torch.cat([target, target[both], target[both]])
 
 
 def loss_of(affect, log_variance, target, mask):
-    """The discordance, a little squared error, and the Gaussian likelihood of the errors, which trains the variance alone."""
+    """1 - CCC, both dimensions summed, a little squared error, and the Gaussian likelihood of the errors, which trains the
+    variance alone; of windows with both modalities, with a face alone and with a voice alone, apart.
+
+    One CCC over all of them would shrink what either modality alone says, as a squared error does, for the sake of the rest.
+    """
     affect, log_variance = affect.flatten(1), log_variance.flatten(1).clamp(*LOG_VARIANCE)
     error = (affect - target).square()
-    likelihood = 0.5 * (log_variance + error.detach() * torch.exp(-log_variance)).mean()
-    return discordance(affect, target, mask) + SQUARED * error.mean() + 0.3 * likelihood
+    likelihood = 0.5 * (log_variance + error.detach() * torch.exp(-log_variance))
+    each = (SQUARED * error + LIKELIHOOD * likelihood).mean(1)
+    face, voice = (mask[:, m].flatten(1).amax(1) > 0 for m in range(2))
+    total, weights = 0.0, 0.0
+    for rows, weight in ((face & voice, 1.0), (face & ~voice, ALONE), (~face & voice, ALONE)):
+        if rows.sum() >= FEWEST:
+            total = total + weight * ((1 - ccc(affect[rows], target[rows])).sum() + each[rows].mean())
+            weights += weight
+    return total / weights
 
 
 def without(batch, modalities):
@@ -163,6 +173,7 @@ def train(head, items, windows, validation, readout, options, seed):
             group["lr"] = options.rate * min(1.0, (step + 1) / 100) * fall
         face, voice, mask, target = windows.batch(options.batch)
         voice = voice + noise * torch.randn_like(voice) * mask[:, 1:]
+        face, voice, mask, target = alone_too(face, voice, mask, target)
         loss = loss_of(*network(face, voice, mask), target, mask)
         optimizer.zero_grad()
         loss.backward()
@@ -356,6 +367,7 @@ class Material(Unseen):
             count=options.windows,
             still_share=options.stills,
             neutral_weight=options.neutral,
+            resting=options.resting,
         )
 
 
@@ -405,11 +417,14 @@ def arguments(description):
     parser.add_argument("--work", type=Path, required=True, help="caches and checkpoints")
     parser.add_argument("--heard", type=Path, help="a folder with the student embeddings of an earlier voice encoder")
     parser.add_argument("--student-epochs", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--windows", type=int, default=14_000, help="how many different training windows")
+    parser.add_argument("--windows", type=int, default=60_000, help="how many different training windows")
     parser.add_argument(
-        "--neutral", type=float, default=2.5, help="how much more often than others neutral ones are drawn"
+        "--neutral", type=float, default=4.0, help="how much more often than others neutral ones are drawn"
+    )
+    parser.add_argument(
+        "--resting", type=float, default=1.2, help="bias of neutral faces between expressions, in log posteriors"
     )
     parser.add_argument("--stills", type=float, default=0.12, help="the share of windows that hold a photograph")
     parser.add_argument("--from", type=Path, dest="start_from", help="a trained fusion's weights to begin with")
