@@ -5,8 +5,9 @@
 What the figures of one split of actors are worth: actors differ more than models do. For each fold a voice encoder learns
 from nothing on the other folds' actors and nEMO's training speakers, students of its own hear those out of fold, a fusion
 learns from them, and both are quantized as what ships is. The face side is what ships: our encoder never saw RAVDESS, and
-the translation of the other network's posteriors is fitted on actor 01, who is in no fold. Nothing is chosen by a fold's own
-actors: all schedules are fixed, the weights are the last ones, averaged. Of one seed.
+the translation of the other network's posteriors is fitted on actor 01, who is in no fold. No weights are chosen by a
+fold's own actors: schedules are fixed, the weights are the last ones, averaged. The recipe itself was chosen with actors 02
+to 21 in sight (models/README.md). Of one seed.
 
 Fold k holds actors 4 k + 1 .. 4 k + 4, two men and two women, the first without actor 01. Everything is kept in --work, and a
 second run goes on where the first one stopped. The last line is one JSON object.
