@@ -14,11 +14,14 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod face;
 pub mod failure;
 pub mod fusion;
+pub mod health;
 pub mod model;
 pub mod monitor;
 pub mod output;
+pub mod queue;
 pub mod voice;

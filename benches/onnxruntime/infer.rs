@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     };
     let kernel = Kernel::wanted().map_err(anyhow::Error::msg)?;
     let (mut engine, shapes) = Engine::load_file(&std::fs::read(graph)?, kernel)?;
-    for node in engine.untaken() {
+    for node in engine.fallback_nodes() {
         eprintln!("{node}");
     }
     let inputs = inputs

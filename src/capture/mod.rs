@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use luma::Luma;
 
-/// Sample rate of every [`AudioChunk`]. The voice models are trained at this rate.
+/// Sample rate of every [`AudioBlock`]. The voice models are trained at this rate.
 pub const AUDIO_RATE_HZ: u32 = 16_000;
 
 /// One picture as it left the source, not yet decoded: most pictures never need to be.
@@ -49,7 +49,7 @@ pub enum Picture {
 
 /// A run of mono samples at [`AUDIO_RATE_HZ`], each in −1..1.
 #[derive(Debug)]
-pub struct AudioChunk {
+pub struct AudioBlock {
     /// Capture time of the first sample on the source's clock.
     pub at: Duration,
     /// The moment the last sample was captured, as in [`VideoFrame::captured`].
@@ -57,7 +57,7 @@ pub struct AudioChunk {
     pub samples: Vec<f32>,
 }
 
-impl AudioChunk {
+impl AudioBlock {
     /// Capture time of the sample after the last.
     pub fn end(&self) -> Duration {
         self.at + Duration::from_secs_f64(self.samples.len() as f64 / f64::from(AUDIO_RATE_HZ))
@@ -73,7 +73,7 @@ pub trait VideoSource: Send {
 /// A source of sound, pulled by the `microphone` thread.
 pub trait AudioSource: Send {
     /// Waits for the next run of samples; `None` once the source has ended. Times never go back.
-    fn next_chunk(&mut self) -> Result<Option<AudioChunk>, CaptureError>;
+    fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError>;
 }
 
 /// What went wrong with a source.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSource};
+use super::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 
 /// A source whose zero is at `epoch` on this machine's clock.
 pub struct Paced<S> {
@@ -34,9 +34,9 @@ impl VideoSource for Paced<Box<dyn VideoSource>> {
 }
 
 impl AudioSource for Paced<Box<dyn AudioSource>> {
-    fn next_chunk(&mut self) -> Result<Option<AudioChunk>, CaptureError> {
-        let chunk = self.source.next_chunk()?;
-        Ok(chunk.map(|chunk| AudioChunk {
+    fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
+        let chunk = self.source.next_block()?;
+        Ok(chunk.map(|chunk| AudioBlock {
             captured: self.reach(chunk.end()),
             ..chunk
         }))

@@ -4,14 +4,16 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::capture::camera::{Camera, CameraFaults, CameraSettings};
+use crate::capture::camera::{Camera, CameraSettings};
 use crate::capture::clip::Clip;
-use crate::capture::microphone::{Microphone, MicrophoneFaults, MicrophoneSettings};
+use crate::capture::microphone::{Microphone, MicrophoneSettings};
 use crate::capture::{AudioSource, VideoSource};
 use crate::config::{Config, DeviceSettings, Source};
 use crate::face::{FaceStage, Look};
 use crate::failure::Failure;
 use crate::fusion::FusionStage;
+use crate::health::CameraCounters;
+use crate::health::MicrophoneCounters;
 use crate::model::{Bundle, ModelError};
 use crate::output::wall_clock::WallClock;
 
@@ -119,7 +121,7 @@ fn camera_findings(config: &Config, settings: &CameraSettings) -> Vec<Finding> {
         // Without models, which is said elsewhere, the camera can still be watched.
         let bundle = Bundle::open(config.models.as_deref());
         let mut stage = bundle.and_then(|bundle| FaceStage::load(&bundle, config.face)).ok();
-        let faults = CameraFaults::default();
+        let faults = CameraCounters::default();
         let mut camera = Camera::open(settings, Instant::now(), &faults).map_err(source)?;
         findings.push(Finding::Well(camera.description().to_owned()));
         let (mut pictures, mut broken, mut face) = (0u32, 0u32, false);
@@ -134,7 +136,7 @@ fn camera_findings(config: &Config, settings: &CameraSettings) -> Vec<Finding> {
                 _ => {}
             }
             if watched >= WATCH {
-                let passed_over = faults.passed_over.load(std::sync::atomic::Ordering::Relaxed);
+                let passed_over = faults.skipped.load(std::sync::atomic::Ordering::Relaxed);
                 let rate = (f64::from(pictures) + passed_over as f64) / watched.as_secs_f64();
                 findings.push(rate_finding(rate, settings.wish.rate_hz.into()));
                 break;
@@ -171,11 +173,11 @@ fn rate_finding(rate: f64, asked: f64) -> Finding {
 }
 
 fn microphone_findings(settings: &MicrophoneSettings) -> Vec<Finding> {
-    let faults = MicrophoneFaults::default();
+    let faults = MicrophoneCounters::default();
     let heard = Microphone::open(settings, Instant::now(), &faults).and_then(|mut microphone| {
         let mut level = Level::default();
         while level.duration() < WATCH {
-            let Some(chunk) = microphone.next_chunk()? else { break };
+            let Some(chunk) = microphone.next_block()? else { break };
             level.add(&chunk.samples);
         }
         Ok((microphone.description().to_owned(), level))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::capture::camera::list::{CameraInfo, ModeInfo, cameras};
-use crate::capture::camera::negotiate::Wish;
+use crate::capture::camera::negotiate::RequestedMode;
 use crate::capture::microphone::list::{MicrophoneInfo, microphones};
 use crate::config::{Config, DeviceSettings, Source};
 
@@ -33,7 +33,7 @@ pub fn print(config: &Config, json: bool) {
         Source::Devices(DeviceSettings {
             camera: Some(camera), ..
         }) => camera.wish,
-        _ => Wish::default(),
+        _ => RequestedMode::default(),
     };
     let devices = Devices::find(&wish);
     let text = if json {
@@ -47,7 +47,7 @@ pub fn print(config: &Config, json: bool) {
 
 impl Devices {
     /// Looks; `wish` stands for the sizes of cameras that do any.
-    pub fn find(wish: &Wish) -> Devices {
+    pub fn find(wish: &RequestedMode) -> Devices {
         Devices {
             cameras: cameras(wish),
             microphones: microphones(),

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
-use crate::capture::camera::{Camera, CameraFaults};
+use crate::capture::camera::Camera;
 use crate::capture::clip::writer::{PictureKind, Writer, kind_of};
-use crate::capture::microphone::{Microphone, MicrophoneFaults};
-use crate::capture::{AudioChunk, AudioSource, CaptureError, Picture, VideoFrame, VideoSource};
+use crate::capture::microphone::Microphone;
+use crate::capture::{AudioBlock, AudioSource, CaptureError, Picture, VideoFrame, VideoSource};
 use crate::config::{Config, DeviceSettings, Source};
 use crate::failure::Failure;
+use crate::health::CameraCounters;
+use crate::health::MicrophoneCounters;
 
 /// Pictures and runs of samples on their way to the disk. A second of both.
 const AHEAD: usize = 100;
@@ -24,7 +26,7 @@ const START: Duration = Duration::from_secs(5);
 
 enum Item {
     Frame(VideoFrame),
-    Chunk(AudioChunk),
+    Chunk(AudioBlock),
     /// A device gave up, for this reason.
     Over(CaptureError),
 }
@@ -89,7 +91,7 @@ fn spawn<'scope>(
     if let Some(settings) = &devices.camera {
         let items = items.clone();
         scope.spawn(move || {
-            let faults = CameraFaults::default();
+            let faults = CameraCounters::default();
             pull(&items, wanted, || {
                 let mut camera = Camera::open(settings, epoch, &faults)?;
                 info!("camera: {}", camera.description());
@@ -100,11 +102,11 @@ fn spawn<'scope>(
     if let Some(settings) = &devices.microphone {
         let items = items.clone();
         scope.spawn(move || {
-            let faults = MicrophoneFaults::default();
+            let faults = MicrophoneCounters::default();
             pull(&items, wanted, || {
                 let mut microphone = Microphone::open(settings, epoch, &faults)?;
                 info!("microphone: {}", microphone.description());
-                Ok(move || microphone.next_chunk().map(|chunk| chunk.map(Item::Chunk)))
+                Ok(move || microphone.next_block().map(|chunk| chunk.map(Item::Chunk)))
             });
         });
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::capture::camera::negotiate::Wish;
+use crate::capture::camera::negotiate::RequestedMode;
 use crate::capture::camera::{self, CameraSettings};
 use crate::capture::microphone::{self, MicrophoneSettings};
 use crate::face::stage::FaceSettings;
@@ -322,8 +322,8 @@ fn devices(camera: RawCamera, microphone: RawMicrophone) -> Result<DeviceSetting
             reason: "must be from 64 to 7680".into(),
         }),
     };
-    let usual = Wish::default();
-    let wish = Wish {
+    let usual = RequestedMode::default();
+    let wish = RequestedMode {
         width: pixels("camera.width", camera.width, usual.width)?,
         height: pixels("camera.height", camera.height, usual.height)?,
         rate_hz: in_range("camera.rate_hz", camera.rate_hz.unwrap_or(usual.rate_hz), 1.0, 120.0)?,

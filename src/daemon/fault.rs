@@ -1,6 +1,6 @@
 //! Faults on purpose, for the bench: only in a build with the feature `faults`.
 
-use super::health::Health;
+use crate::health::Health;
 
 /// With `AFFECTD_FAULT=hang-face` the face stage looks at twenty pictures and then never comes back.
 #[cfg(feature = "faults")]

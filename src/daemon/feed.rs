@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, at, never, select};
 
-use crate::capture::AudioChunk;
+use crate::capture::AudioBlock;
 use crate::face::FaceObservation;
 
-use super::queue::QueueReader;
+use crate::queue::QueueReader;
 
 /// What the `face` thread says of every picture, so that it is known how far it has come.
 #[derive(Debug)]
-pub struct Seen {
+pub struct FaceResult {
     pub at: Duration,
     pub face: Option<FaceObservation>,
 }
@@ -19,14 +19,14 @@ pub struct Seen {
 /// One thing to take in.
 #[derive(Debug)]
 pub enum Event {
-    Seen(Seen),
-    Heard(AudioChunk),
+    FaceResult(FaceResult),
+    Heard(AudioBlock),
 }
 
 /// Both sources, and how far each has come.
 pub struct Feed {
-    seen: Progress<Seen>,
-    heard: Progress<AudioChunk>,
+    seen: Progress<FaceResult>,
+    heard: Progress<AudioBlock>,
 }
 
 /// One source; `queue` is `None` once it has ended.
@@ -62,7 +62,7 @@ fn open<T>(queue: &Option<QueueReader<T>>) -> Receiver<T> {
 }
 
 impl Feed {
-    pub fn new(seen: Option<QueueReader<Seen>>, heard: Option<QueueReader<AudioChunk>>) -> Feed {
+    pub fn new(seen: Option<QueueReader<FaceResult>>, heard: Option<QueueReader<AudioBlock>>) -> Feed {
         Feed {
             seen: Progress::new(seen),
             heard: Progress::new(heard),
@@ -75,12 +75,12 @@ impl Feed {
         while self.seen.is_behind(time) {
             let item = self.seen.queue.as_ref().and_then(|q| q.recv().ok());
             if let Some(seen) = self.seen.take(item, |s| s.at) {
-                return Some(Event::Seen(seen));
+                return Some(Event::FaceResult(seen));
             }
         }
         while self.heard.is_behind(time) {
             let item = self.heard.queue.as_ref().and_then(|q| q.recv().ok());
-            if let Some(chunk) = self.heard.take(item, AudioChunk::end) {
+            if let Some(chunk) = self.heard.take(item, AudioBlock::end) {
                 return Some(Event::Heard(chunk));
             }
         }
@@ -94,11 +94,11 @@ impl Feed {
             select! {
                 recv(seen) -> item => {
                     if let Some(seen) = self.seen.take(item.ok(), |s| s.at) {
-                        return Some(Event::Seen(seen));
+                        return Some(Event::FaceResult(seen));
                     }
                 }
                 recv(heard) -> item => {
-                    if let Some(chunk) = self.heard.take(item.ok(), AudioChunk::end) {
+                    if let Some(chunk) = self.heard.take(item.ok(), AudioBlock::end) {
                         return Some(Event::Heard(chunk));
                     }
                 }
@@ -116,25 +116,25 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::queue::{QueueWriter, WhenFull, queue};
     use super::*;
+    use crate::queue::{QueueWriter, WhenFull, queue};
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
-    fn feed() -> (QueueWriter<Seen>, QueueWriter<AudioChunk>, Feed) {
+    fn feed() -> (QueueWriter<FaceResult>, QueueWriter<AudioBlock>, Feed) {
         let (seen, seen_reader) = queue(16, WhenFull::Wait, &Default::default());
         let (heard, heard_reader) = queue(16, WhenFull::Wait, &Default::default());
         (seen, heard, Feed::new(Some(seen_reader), Some(heard_reader)))
     }
 
-    fn picture(at: u64) -> Seen {
-        Seen { at: ms(at), face: None }
+    fn picture(at: u64) -> FaceResult {
+        FaceResult { at: ms(at), face: None }
     }
 
-    fn sound(at: u64) -> AudioChunk {
-        AudioChunk {
+    fn sound(at: u64) -> AudioBlock {
+        AudioBlock {
             at: ms(at),
             captured: Instant::now(),
             samples: vec![0.0; 1600],
@@ -151,7 +151,7 @@ mod tests {
         let mut got = (0, 0);
         while let Some(event) = feed.next_up_to(ms(200)) {
             match event {
-                Event::Seen(_) => got.0 += 1,
+                Event::FaceResult(_) => got.0 += 1,
                 Event::Heard(_) => got.1 += 1,
             }
         }
@@ -177,7 +177,7 @@ mod tests {
         seen.put(picture(0)).unwrap();
         drop(heard);
         let deadline = Instant::now() + ms(20);
-        assert!(matches!(feed.next_before(deadline), Some(Event::Seen(_))));
+        assert!(matches!(feed.next_before(deadline), Some(Event::FaceResult(_))));
         assert!(feed.next_before(deadline).is_none());
         assert!(Instant::now() >= deadline);
     }

@@ -12,21 +12,17 @@
 //! The main thread starts the others, and then looks after them: it tells systemd that they move, and on SIGHUP changes what
 //! the configuration changed and leaves the rest as it is.
 
-pub mod control;
-pub mod crew;
 mod fault;
 pub mod feed;
-pub mod health;
-pub mod latency;
+pub mod load_shedder;
 pub mod outlets;
 pub mod pipeline;
-pub mod pressure;
-pub mod queue;
 pub mod sources;
 pub mod stages;
-pub mod standstill;
+pub mod stall;
 pub mod supervise;
 pub mod systemd;
+pub mod thread_group;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,21 +34,21 @@ use log::{error, info};
 use crate::config::{Config, DeviceSettings, Pace, Source};
 use crate::failure::Failure;
 
-use crew::{Crew, Ended};
+use crate::health::Health;
+use crate::queue::{WhenFull, queue};
 use feed::Feed;
-use health::Health;
 use outlets::{Outlets, Running};
 use pipeline::Pipeline;
-use queue::{WhenFull, queue};
 use sources::{Pictures, Sound, Sources};
 use stages::Stages;
-use standstill::Standstill;
+use stall::StallDetector;
 use systemd::Systemd;
+use thread_group::{ExitSignal, ThreadGroup};
 
 /// Pictures on their way to the `face` thread when nothing may be lost. By the clock it is one: the newest.
-const PICTURES_AHEAD: usize = 4;
+const FRAMES_AHEAD: usize = 4;
 /// Runs of samples on their way to the `fusion` thread: more than a second.
-const CHUNKS_AHEAD: usize = 64;
+const AUDIO_BLOCKS_AHEAD: usize = 64;
 const SEEN_AHEAD: usize = 16;
 /// How often the main thread looks after the others.
 const ROUND: Duration = Duration::from_millis(250);
@@ -85,13 +81,13 @@ pub fn run(config: Config, signals: &Signals, reread: impl Fn() -> Result<Config
         chunks: Default::default(),
         seq: AtomicU64::new(0),
     };
-    let crew = Crew::new(&signals.stop);
+    let threads = ThreadGroup::new(&signals.stop);
     thread::scope(|scope| {
-        let outputs = outlets.start(scope, &crew, &health);
+        let outputs = outlets.start(scope, &threads, &health);
         let mut daemon = Daemon {
             scope,
             pipeline: &pipeline,
-            crew: &crew,
+            threads: &threads,
             when_full,
             config,
             camera: None,
@@ -105,26 +101,26 @@ pub fn run(config: Config, signals: &Signals, reread: impl Fn() -> Result<Config
         daemon.look_after(signals, &reread);
     });
     info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
-    crew.outcome()
+    threads.outcome()
 }
 
 /// Everything that runs, and how it was configured.
 struct Daemon<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     pipeline: &'scope Pipeline<'scope>,
-    crew: &'scope Crew<'scope>,
+    threads: &'scope ThreadGroup<'scope>,
     when_full: WhenFull,
     config: Config,
     camera: Option<SourceThread>,
     microphone: Option<SourceThread>,
-    fusion: Option<Ended>,
+    fusion: Option<ExitSignal>,
     outputs: Running<'scope, 'env>,
 }
 
 /// A source's thread.
 struct SourceThread {
     retired: Arc<AtomicBool>,
-    ended: Ended,
+    ended: ExitSignal,
 }
 
 impl SourceThread {
@@ -141,44 +137,44 @@ impl Daemon<'_, '_> {
         let (pipeline, health) = (self.pipeline, self.pipeline.health);
         let looking = stages.face.map(|stage| {
             let ahead = match pipeline.pace {
-                Pace::Replay => PICTURES_AHEAD,
+                Pace::Replay => FRAMES_AHEAD,
                 Pace::Realtime => 1,
             };
-            let (frames, to_face) = queue(ahead, self.when_full, &health.pictures_skipped);
+            let (frames, to_face) = queue(ahead, self.when_full, &health.frames_skipped);
             let (seen, from_face) = queue(SEEN_AHEAD, WhenFull::Wait, &Default::default());
-            pipeline.frames.plug(frames);
+            pipeline.frames.connect(frames);
             (stage, to_face, seen, from_face)
         });
         let heard = with_sound.then(|| {
-            let (chunks, heard) = queue(CHUNKS_AHEAD, self.when_full, &health.chunks_lost);
-            pipeline.chunks.plug(chunks);
+            let (chunks, heard) = queue(AUDIO_BLOCKS_AHEAD, self.when_full, &health.audio_blocks_lost);
+            pipeline.chunks.connect(chunks);
             heard
         });
         if looking.is_none() {
-            pipeline.frames.unplug();
+            pipeline.frames.disconnect();
         }
         if heard.is_none() {
-            pipeline.chunks.unplug();
+            pipeline.chunks.disconnect();
         }
         if let Some(before) = self.fusion.take() {
             before.wait();
         }
         let seen = looking.map(|(stage, to_face, seen, from_face)| {
-            self.crew
+            self.threads
                 .start(self.scope, "face", move || pipeline.face(stage, to_face, seen));
             from_face
         });
         let (feed, taps, controls) = (Feed::new(seen, heard), self.outputs.taps(), self.outputs.controls());
         let fusion = stages.fusion;
         let work = move || pipeline.fusion(fusion, feed, taps, controls);
-        self.fusion = Some(self.crew.start(self.scope, "fusion", work));
+        self.fusion = Some(self.threads.start(self.scope, "fusion", work));
     }
 
     fn start_camera(&self, pictures: Pictures, stubborn: bool) -> SourceThread {
         let (pipeline, retired) = (self.pipeline, Arc::<AtomicBool>::default());
         let told = Arc::clone(&retired);
         let work = move || pipeline.camera(pictures, &told, stubborn);
-        let ended = self.crew.start(self.scope, "camera", work);
+        let ended = self.threads.start(self.scope, "camera", work);
         SourceThread { retired, ended }
     }
 
@@ -186,7 +182,7 @@ impl Daemon<'_, '_> {
         let (pipeline, retired) = (self.pipeline, Arc::<AtomicBool>::default());
         let told = Arc::clone(&retired);
         let work = move || pipeline.microphone(sound, &told, stubborn);
-        let ended = self.crew.start(self.scope, "microphone", work);
+        let ended = self.threads.start(self.scope, "microphone", work);
         SourceThread { retired, ended }
     }
 
@@ -194,7 +190,7 @@ impl Daemon<'_, '_> {
     fn look_after(&mut self, signals: &Signals, reread: &impl Fn() -> Result<Config, Failure>) {
         let health = self.pipeline.health;
         let mut systemd = Systemd::from_environment();
-        let mut standstill = Standstill::new(Instant::now());
+        let mut stall = StallDetector::new(Instant::now());
         let mut hanging = None;
         let mut ready = false;
         while self.fusion.as_ref().is_some_and(|fusion| !fusion.wait_for(ROUND)) {
@@ -213,12 +209,12 @@ impl Daemon<'_, '_> {
                     Err(why) => error!("reload refused, everything goes on as it was: {why}"),
                 }
                 systemd.ready();
-                standstill = Standstill::new(Instant::now());
+                stall = StallDetector::new(Instant::now());
             }
             let hangs = match self.pipeline.pace {
                 // Whoever reads a replay may take as long as they like.
                 Pace::Replay => None,
-                Pace::Realtime => standstill.find(health, now),
+                Pace::Realtime => stall.find(health, now),
             };
             if hangs != hanging {
                 match hangs {

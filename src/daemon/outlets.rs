@@ -15,11 +15,11 @@ use crate::failure::Failure;
 use crate::fusion::Estimate;
 use crate::output::{Output, OutputError, OutputSpec, Service};
 
-use super::control::Control;
-use super::crew::{Crew, Ended};
-use super::health::{Health, HealthReport};
-use super::latency::Latency;
-use super::queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
+use super::thread_group::{ExitSignal, ThreadGroup};
+use crate::control::Control;
+use crate::health::Latency;
+use crate::health::{Health, HealthReport};
+use crate::queue::{Gone, QueueReader, QueueWriter, WhenFull, queue};
 
 /// Items on their way to an output.
 const AHEAD: usize = 16;
@@ -93,13 +93,13 @@ impl Outlets {
     pub fn start<'scope, 'env>(
         self,
         scope: &'scope Scope<'scope, 'env>,
-        crew: &'scope Crew<'_>,
+        threads: &'scope ThreadGroup<'_>,
         health: &'scope Health,
     ) -> Running<'scope, 'env> {
         let (alive, ended) = bounded(0);
         let running = Running {
             scope,
-            crew,
+            threads,
             health,
             taps: Taps::default(),
             alive: Arc::default(),
@@ -112,7 +112,7 @@ impl Outlets {
             running.taps.lock().push(tap);
         }
         let taps = running.taps.clone();
-        crew.start(scope, "health", move || {
+        threads.start(scope, "health", move || {
             tell_health(health, &taps, &ended);
             Ok(())
         });
@@ -123,7 +123,7 @@ impl Outlets {
 /// Outputs with their threads.
 pub struct Running<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
-    crew: &'scope Crew<'scope>,
+    threads: &'scope ThreadGroup<'scope>,
     health: &'scope Health,
     taps: Taps,
     /// How many threads have not ended.
@@ -195,11 +195,11 @@ impl Running<'_, '_> {
     fn start(&self, outlet: Outlet, service: &Service) -> Tap {
         let (writer, reader) = queue(AHEAD, service.when_full, &service.dropped);
         self.alive.fetch_add(1, Ordering::Relaxed);
-        let (alive, crew, latency) = (Arc::clone(&self.alive), self.crew, &self.health.latency);
+        let (alive, threads, latency) = (Arc::clone(&self.alive), self.threads, &self.health.latency);
         let name = format!("output-{}", outlet.spec.kind());
         let spec = outlet.spec.clone();
-        let ended = crew.start(self.scope, &name, move || {
-            outlet.run(&reader, latency, &alive, crew);
+        let ended = threads.start(self.scope, &name, move || {
+            outlet.run(&reader, latency, &alive, threads);
             Ok(())
         });
         Tap { spec, writer, ended }
@@ -213,7 +213,7 @@ pub struct Taps(Arc<Mutex<Vec<Tap>>>);
 struct Tap {
     spec: OutputSpec,
     writer: QueueWriter<Item>,
-    ended: Ended,
+    ended: ExitSignal,
 }
 
 impl Taps {
@@ -275,7 +275,7 @@ fn tell_health(health: &Health, taps: &Taps, ended: &Receiver<()>) {
 
 impl Outlet {
     /// One output's thread: writes until there is nothing more, nobody reads, or it cannot go on.
-    fn run(mut self, items: &QueueReader<Item>, latency: &Latency, running: &AtomicUsize, crew: &Crew<'_>) {
+    fn run(mut self, items: &QueueReader<Item>, latency: &Latency, running: &AtomicUsize, threads: &ThreadGroup<'_>) {
         let result = serve(&mut *self.output, items, latency);
         let others = running.fetch_sub(1, Ordering::Relaxed) - 1;
         match result {
@@ -285,7 +285,7 @@ impl Outlet {
                 if others > 0 {
                     warn!("{why}; the other outputs go on");
                 }
-                crew.remember(Failure::Output(why));
+                threads.remember(Failure::Output(why));
             }
         }
     }
@@ -293,7 +293,7 @@ impl Outlet {
 
 fn serve(output: &mut dyn Output, items: &QueueReader<Item>, latency: &Latency) -> Result<(), OutputError> {
     loop {
-        let item = match output.tend_every() {
+        let item = match output.poll_interval() {
             None => items.recv().map_err(RecvTimeoutError::from),
             Some(pause) => items.recv_timeout(pause),
         };
@@ -305,7 +305,7 @@ fn serve(output: &mut dyn Output, items: &QueueReader<Item>, latency: &Latency) 
                 }
             }
             Ok(Item::Health(report)) => output.health(&report)?,
-            Err(RecvTimeoutError::Timeout) => output.tend()?,
+            Err(RecvTimeoutError::Timeout) => output.poll()?,
             Err(RecvTimeoutError::Disconnected) => return output.finish(),
         }
     }
@@ -313,8 +313,8 @@ fn serve(output: &mut dyn Output, items: &QueueReader<Item>, latency: &Latency) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::health::SourceState;
     use super::*;
+    use crate::health::SourceState;
     use crate::output::estimate::samples::nothing;
     use std::sync::atomic::AtomicBool;
     use std::sync::mpsc;
@@ -351,10 +351,10 @@ mod tests {
             from
         });
         let stop = AtomicBool::new(false);
-        let crew = Crew::new(&stop);
+        let threads = ThreadGroup::new(&stop);
         let mut given = 0;
         std::thread::scope(|scope| {
-            let running = outlets.start(scope, &crew, &health);
+            let running = outlets.start(scope, &threads, &health);
             for seq in 1..=1000 {
                 if running.taps.estimate(nothing(seq)) == Err(Gone) {
                     break;
@@ -362,7 +362,7 @@ mod tests {
                 given = seq;
             }
         });
-        (crew.outcome(), received.map(|from| from.iter().count()), given)
+        (threads.outcome(), received.map(|from| from.iter().count()), given)
     }
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn a_device_that_goes_is_told_at_once_and_nothing_else_is() {
         let (health, stop) = (Health::default(), AtomicBool::new(false));
-        let crew = Crew::new(&stop);
+        let threads = ThreadGroup::new(&stop);
         let mut outlets = Outlets::open(&[], Duration::from_millis(200), WhenFull::Wait, &health).unwrap();
         let (to, told) = mpsc::channel();
         outlets.outlets.push(Outlet {
@@ -396,7 +396,7 @@ mod tests {
             output: Box::new(Listener(to)),
         });
         std::thread::scope(|scope| {
-            let _running = outlets.start(scope, &crew, &health);
+            let _running = outlets.start(scope, &threads, &health);
             let next = || told.recv_timeout(HEALTH_EVERY / 2).unwrap();
             assert_eq!(next().camera, SourceState::Off);
             health.estimates.fetch_add(1, Ordering::Relaxed);

@@ -9,21 +9,21 @@ use log::warn;
 use crate::capture::camera::Camera;
 use crate::capture::microphone::Microphone;
 use crate::capture::paced::Paced;
-use crate::capture::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSource};
+use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 use crate::config::Pace;
 use crate::face::{FaceStage, Look};
 use crate::failure::Failure;
 use crate::fusion::FusionStage;
 
-use super::control::Control;
 use super::fault;
-use super::feed::{Event, Feed, Seen};
-use super::health::{Health, SourceHealth, SourceState, count, temperature_c};
+use super::feed::{Event, FaceResult, Feed};
+use super::load_shedder::LoadShedder;
 use super::outlets::Taps;
-use super::pressure::Pressure;
-use super::queue::{Gone, QueueReader, QueueWriter, Socket};
 use super::sources::{Pictures, Sound};
-use super::supervise::Keeper;
+use super::supervise::DeviceSupervisor;
+use crate::control::Control;
+use crate::health::{Health, SourceHealth, SourceState, count, temperature_c};
+use crate::queue::{Gone, QueueReader, QueueWriter, SwappableSender};
 
 /// By the clock, a tick waits this long for what was captured just before it: a period of sound and the work on a picture.
 const LAG: Duration = Duration::from_millis(40);
@@ -38,8 +38,8 @@ pub struct Pipeline<'a> {
     pub health: &'a Health,
     pub stop: &'a AtomicBool,
     /// Pictures to whichever face stage is at work, sound to whichever fusion stage.
-    pub frames: Socket<VideoFrame>,
-    pub chunks: Socket<AudioChunk>,
+    pub frames: SwappableSender<VideoFrame>,
+    pub chunks: SwappableSender<AudioBlock>,
     /// Of the newest estimate.
     pub seq: AtomicU64,
 }
@@ -62,7 +62,7 @@ impl Pipeline<'_> {
     /// Until the source ends or is `retired`.
     pub fn camera(&self, source: Pictures, retired: &AtomicBool, stubborn: bool) -> Result<(), Failure> {
         let put = |frame| {
-            count(&self.health.pictures);
+            count(&self.health.frames);
             self.frames.put(frame)
         };
         let outcome = match source {
@@ -71,19 +71,19 @@ impl Pipeline<'_> {
                 self.play(&self.health.camera, || source.next_frame(), put)
             }
             Pictures::Camera(settings) => {
-                let open = || Camera::open(&settings, self.epoch, &self.health.camera_faults);
-                let keeper = Keeper {
+                let open = || Camera::open(&settings, self.epoch, &self.health.camera_counters);
+                let supervisor = DeviceSupervisor {
                     what: "camera",
                     state: &self.health.camera,
                     stop: &|| self.over(retired),
                     stubborn,
                 };
-                keeper.keep(open, Camera::description, Camera::next_frame, put)
+                supervisor.keep(open, Camera::description, Camera::next_frame, put)
             }
         };
         self.health.camera.set(SourceState::Off, None);
         if !retired.load(Ordering::Relaxed) {
-            self.frames.unplug();
+            self.frames.disconnect();
         }
         outcome
     }
@@ -91,28 +91,28 @@ impl Pipeline<'_> {
     /// Until the source ends or is `retired`.
     pub fn microphone(&self, source: Sound, retired: &AtomicBool, stubborn: bool) -> Result<(), Failure> {
         let put = |chunk| {
-            count(&self.health.chunks);
+            count(&self.health.audio_blocks);
             self.chunks.put(chunk)
         };
         let outcome = match source {
             Sound::Clip(source) => {
                 let mut source = self.audio(source);
-                self.play(&self.health.microphone, || source.next_chunk(), put)
+                self.play(&self.health.microphone, || source.next_block(), put)
             }
             Sound::Microphone(settings) => {
-                let open = || Microphone::open(&settings, self.epoch, &self.health.microphone_faults);
-                let keeper = Keeper {
+                let open = || Microphone::open(&settings, self.epoch, &self.health.microphone_counters);
+                let supervisor = DeviceSupervisor {
                     what: "microphone",
                     state: &self.health.microphone,
                     stop: &|| self.over(retired),
                     stubborn,
                 };
-                keeper.keep(open, Microphone::description, Microphone::next_chunk, put)
+                supervisor.keep(open, Microphone::description, Microphone::next_block, put)
             }
         };
         self.health.microphone.set(SourceState::Off, None);
         if !retired.load(Ordering::Relaxed) {
-            self.chunks.unplug();
+            self.chunks.disconnect();
         }
         outcome
     }
@@ -156,10 +156,10 @@ impl Pipeline<'_> {
         &self,
         mut stage: FaceStage,
         frames: QueueReader<VideoFrame>,
-        seen: QueueWriter<Seen>,
+        seen: QueueWriter<FaceResult>,
     ) -> Result<(), Failure> {
         let rate_hz = stage.rate_hz();
-        let mut pressure = Pressure::new(Instant::now());
+        let mut pressure = LoadShedder::new(Instant::now());
         let set = |rate_hz: f32| {
             self.health
                 .face_rate_mhz
@@ -181,10 +181,10 @@ impl Pipeline<'_> {
                 set(rate_hz);
             }
             match &look {
-                Look::PassedOver => count(&self.health.pictures_passed_over),
+                Look::NotDue => count(&self.health.frames_not_due),
                 Look::Broken(why) => {
-                    count(&self.health.pictures_broken);
-                    warn_sparingly(&self.health.pictures_broken, || {
+                    count(&self.health.frames_undecodable);
+                    warn_sparingly(&self.health.frames_undecodable, || {
                         format!("picture at {:.3} s skipped: {why}", at.as_secs_f32())
                     });
                 }
@@ -199,7 +199,7 @@ impl Pipeline<'_> {
                 Look::Face(observation) => Some(observation),
                 _ => None,
             };
-            if seen.put(Seen { at, face }) == Err(Gone) {
+            if seen.put(FaceResult { at, face }) == Err(Gone) {
                 break;
             }
         }
@@ -228,7 +228,7 @@ impl Pipeline<'_> {
                 Pace::Realtime => feed.next_before(self.epoch + time + LAG),
             } {
                 match event {
-                    Event::Seen(Seen { face, .. }) => face.into_iter().for_each(|f| stage.see(f)),
+                    Event::FaceResult(FaceResult { face, .. }) => face.into_iter().for_each(|f| stage.see(f)),
                     Event::Heard(chunk) => stage.hear(&chunk),
                 }
             }
@@ -264,7 +264,7 @@ impl Pipeline<'_> {
             return next;
         }
         let missed = (late.as_secs_f64() / stage.time_of(1).as_secs_f64()) as u64;
-        self.health.ticks_missed.fetch_add(missed, Ordering::Relaxed);
+        self.health.estimates_skipped.fetch_add(missed, Ordering::Relaxed);
         warn!(
             "stood still for {:.1} s: {missed} estimates are left out",
             late.as_secs_f32()

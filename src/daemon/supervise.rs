@@ -1,6 +1,5 @@
 //! Keeps a device going whatever it does: opens it, pulls it, and when it fails opens it again, for ever.
 
-use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,8 @@ use log::{info, warn};
 use crate::capture::CaptureError;
 use crate::failure::Failure;
 
-use super::health::{SourceHealth, SourceState};
-use super::queue::Gone;
+use crate::health::{SourceHealth, SourceState};
+use crate::queue::Gone;
 
 /// From one attempt to open a device to the next. Looking is cheap, and a device that is back shall be used at once.
 const RETRY: Duration = Duration::from_millis(500);
@@ -18,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(500);
 const NAP: Duration = Duration::from_millis(50);
 
 /// A device's thread: what it is called, where its state is kept, and when to give up.
-pub struct Keeper<'a> {
+pub struct DeviceSupervisor<'a> {
     pub what: &'static str,
     pub state: &'a SourceHealth,
     /// Whether all is over, or this device no longer wanted.
@@ -27,7 +26,7 @@ pub struct Keeper<'a> {
     pub stubborn: bool,
 }
 
-impl Keeper<'_> {
+impl DeviceSupervisor<'_> {
     /// Puts what `next` pulls out of what `open` opens, until `stop` or until nobody takes it. Fails only if a device that
     /// never ran is said to be none.
     pub fn keep<S, T>(
@@ -37,7 +36,7 @@ impl Keeper<'_> {
         mut next: impl FnMut(&mut S) -> Result<Option<T>, CaptureError>,
         mut put: impl FnMut(T) -> Result<(), Gone>,
     ) -> Result<(), Failure> {
-        let mut log = ChangeLog::new(self.what);
+        let mut log = RateLimitedLog::new(self.what);
         let mut ran = self.stubborn;
         self.state.set(SourceState::Starting, None);
         while !self.stopped() {
@@ -93,7 +92,7 @@ const LINES: u32 = 6;
 const REFILL: Duration = Duration::from_secs(10);
 
 /// One line for each change of state or reason, within reason. The last word is always said, if later.
-struct ChangeLog {
+struct RateLimitedLog {
     what: &'static str,
     current: Option<(SourceState, String)>,
     /// Whether `current` has been logged.
@@ -104,9 +103,9 @@ struct ChangeLog {
     unsaid: u32,
 }
 
-impl ChangeLog {
-    fn new(what: &'static str) -> ChangeLog {
-        ChangeLog {
+impl RateLimitedLog {
+    fn new(what: &'static str) -> RateLimitedLog {
+        RateLimitedLog {
             what,
             current: None,
             said: true,
@@ -155,26 +154,6 @@ impl ChangeLog {
     }
 }
 
-impl SourceHealth {
-    fn lock(&self) -> std::sync::MutexGuard<'_, (SourceState, Option<String>)> {
-        let cell: &Mutex<_> = &self.0;
-        cell.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    pub fn get(&self) -> SourceState {
-        self.lock().0
-    }
-
-    /// Why it is not running, if it is not.
-    pub fn problem(&self) -> Option<String> {
-        self.lock().1.clone()
-    }
-
-    pub fn set(&self, state: SourceState, problem: Option<String>) {
-        *self.lock() = (state, problem);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +169,7 @@ mod tests {
     /// Runs a device through `acts`; gives what it delivered, and its state after every attempt to open it.
     fn play(acts: Vec<Act>) -> (Result<(), Failure>, Vec<u32>, Vec<SourceState>) {
         let (state, stop) = (SourceHealth::default(), AtomicBool::new(false));
-        let keeper = Keeper {
+        let supervisor = DeviceSupervisor {
             what: "camera",
             state: &state,
             stop: &|| stop.load(Ordering::Relaxed),
@@ -212,7 +191,7 @@ mod tests {
             Some(item) => item.map(Some),
             None => Err(lost()),
         };
-        let outcome = keeper.keep(
+        let outcome = supervisor.keep(
             open,
             |_| "a device",
             next,
@@ -254,14 +233,14 @@ mod tests {
     }
 
     /// What the log says, at `now`, of a change.
-    fn said(log: &mut ChangeLog, state: SourceState, why: &str, now: Instant) -> Option<String> {
+    fn said(log: &mut RateLimitedLog, state: SourceState, why: &str, now: Instant) -> Option<String> {
         log.change(state, why);
         log.line(now).map(|(_, line)| line)
     }
 
     #[test]
     fn the_log_says_each_change_once_and_not_too_many() {
-        let (mut log, start) = (ChangeLog::new("camera"), Instant::now());
+        let (mut log, start) = (RateLimitedLog::new("camera"), Instant::now());
         let first = said(&mut log, SourceState::Absent, "not connected", start).unwrap();
         insta::assert_snapshot!(first, @"camera absent: not connected");
         assert_eq!(said(&mut log, SourceState::Absent, "not connected", start), None);
@@ -273,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_log_ends_with_how_things_are() {
-        let (mut log, start) = (ChangeLog::new("camera"), Instant::now());
+        let (mut log, start) = (RateLimitedLog::new("camera"), Instant::now());
         for i in 0..100 {
             said(&mut log, SourceState::Stalled, &i.to_string(), start);
         }

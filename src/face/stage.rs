@@ -31,7 +31,7 @@ pub enum Look {
     Face(FaceObservation),
     NoFace,
     /// Not looked at, to keep to the configured rate.
-    PassedOver,
+    NotDue,
     /// Could not be decoded; why.
     Broken(String),
 }
@@ -98,7 +98,7 @@ impl FaceStage {
     pub fn look(&mut self, frame: VideoFrame) -> Result<Look, ModelError> {
         let VideoFrame { at, captured, picture } = frame;
         if !self.is_due(at) {
-            return Ok(Look::PassedOver);
+            return Ok(Look::NotDue);
         }
         let image = match picture.into_luma() {
             Ok(image) => image,

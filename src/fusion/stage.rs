@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::capture::AudioChunk;
+use crate::capture::AudioBlock;
 use crate::face::FaceObservation;
 use crate::model::{Bundle, GraphName, ModelError};
 use crate::voice::{VoiceObservation, VoiceStage};
@@ -87,7 +87,7 @@ impl FusionStage {
         self.timeline.add_face(face);
     }
 
-    pub fn hear(&mut self, chunk: &AudioChunk) {
+    pub fn hear(&mut self, chunk: &AudioBlock) {
         self.voice.push(chunk);
     }
 

@@ -4,7 +4,7 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 use super::int8::float::FloatGraph;
-use super::int8::{self, Kind, Program, Untaken};
+use super::int8::{self, FallbackNode, Kind, Program};
 
 /// Forces the kernels, for comparison: `tract` for none of ours, or a name that `affectd bench` shows.
 pub const KERNEL_VARIABLE: &str = "AFFECTD_KERNEL";
@@ -39,7 +39,7 @@ impl Kernel {
 /// A graph that is ready to run: `f32` in, `f32` out, in ONNX's own layouts.
 pub struct Engine {
     runner: Runner,
-    untaken: Vec<Untaken>,
+    fallback_nodes: Vec<FallbackNode>,
 }
 
 enum Runner {
@@ -87,18 +87,18 @@ impl Engine {
     }
 
     fn of(proto: &ModelProto, inputs: &[Named], outputs: &[&str], kernel: Kernel) -> TractResult<Engine> {
-        let mut untaken = vec![];
+        let mut fallback_nodes = vec![];
         if let Kernel::Ours(kind) = kernel {
             let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
             match int8::compile(proto, &names, outputs, kind) {
                 Ok(program) => {
-                    untaken = program.untaken().to_vec();
+                    fallback_nodes = program.fallback_nodes().to_vec();
                     if program.operators()[1] > 0 {
                         let runner = Runner::Int8(Box::new(program));
-                        return Ok(Engine { runner, untaken });
+                        return Ok(Engine { runner, fallback_nodes });
                     }
                 }
-                Err(why) => untaken = vec![why],
+                Err(why) => fallback_nodes = vec![why],
             }
         }
         let graph = FloatGraph::load(proto, inputs, outputs)?;
@@ -108,7 +108,7 @@ impl Engine {
                 outputs: sizes.map(|size| vec![0.0; size]).collect(),
                 graph,
             },
-            untaken,
+            fallback_nodes,
         })
     }
 
@@ -158,7 +158,7 @@ impl Engine {
     /// What our program holds; unknown where tract runs any of it.
     pub fn footprint(&self) -> Option<Footprint> {
         match &self.runner {
-            Runner::Int8(program) if self.untaken.is_empty() => Some(Footprint {
+            Runner::Int8(program) if self.fallback_nodes.is_empty() => Some(Footprint {
                 loaded: program.bytes(),
                 weights: program.weights(),
                 activations: program.largest_activations(),
@@ -168,7 +168,7 @@ impl Engine {
     }
 
     /// The nodes that are not computed in integers, where that was tried.
-    pub fn untaken(&self) -> &[Untaken] {
-        &self.untaken
+    pub fn fallback_nodes(&self) -> &[FallbackNode] {
+        &self.fallback_nodes
     }
 }

@@ -23,7 +23,7 @@ impl Session {
         let names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
         let engine =
             Engine::load(&bytes, inputs, &names, kernel).map_err(|e| unfit(format!("tract cannot load it ({e:#})")))?;
-        for node in engine.untaken() {
+        for node in engine.fallback_nodes() {
             warn!("{graph}: {node}; tract runs it in f32");
         }
         match engine.kernel() {

@@ -17,8 +17,8 @@ use log::{info, warn};
 use super::lines::{Format, Lines};
 use super::spec::{Options, option};
 use super::{Output, OutputError, Service};
-use crate::daemon::health::count;
 use crate::fusion::Estimate;
+use crate::health::count;
 
 /// A line is never longer: looking for the last line's end needs to go no further back.
 const LONGEST_LINE: u64 = 4096;

@@ -6,7 +6,7 @@
 pub mod csv;
 pub mod estimate;
 pub mod file;
-pub mod home_assistant;
+
 pub mod lines;
 pub mod mqtt;
 pub mod serial;
@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::daemon::control::Control;
-use crate::daemon::health::HealthReport;
-use crate::daemon::queue::WhenFull;
+use crate::control::Control;
 use crate::fusion::Estimate;
+use crate::health::HealthReport;
+use crate::queue::WhenFull;
 
 pub use spec::OutputSpec;
 
@@ -37,13 +37,13 @@ pub trait Output: Send {
         Ok(())
     }
 
-    /// How long nothing may come before [`Output::tend`] is called; `None` if there is nothing to tend.
-    fn tend_every(&self) -> Option<Duration> {
+    /// How long nothing may come before [`Output::poll`] is called; `None` if there is nothing to tend.
+    fn poll_interval(&self) -> Option<Duration> {
         None
     }
 
     /// What is to be done beside writing: reopen what went away, answer who asks.
-    fn tend(&mut self) -> Result<(), OutputError> {
+    fn poll(&mut self) -> Result<(), OutputError> {
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::capture::{AUDIO_RATE_HZ, AudioChunk};
+use crate::capture::{AUDIO_RATE_HZ, AudioBlock};
 use crate::model::{Bundle, ModelError};
 
 use super::activity::Activity;
@@ -58,7 +58,7 @@ impl VoiceStage {
     }
 
     /// Takes in the next samples.
-    pub fn push(&mut self, chunk: &AudioChunk) {
+    pub fn push(&mut self, chunk: &AudioBlock) {
         let continues = self.sound.as_ref().is_some_and(|s| chunk.at < s.end() + LONGEST_FILL);
         if !continues {
             self.sound = Some(Sound::starting(chunk.at, chunk.captured));
@@ -118,7 +118,7 @@ impl Sound {
     }
 
     /// Appends a chunk where its time says: a gap becomes silence, what was heard already is left out.
-    fn push(&mut self, chunk: &AudioChunk) {
+    fn push(&mut self, chunk: &AudioBlock) {
         self.captured = chunk.captured;
         let end = self.end();
         let count = |d: Duration| (d.as_secs_f64() * f64::from(AUDIO_RATE_HZ)).round() as usize;
@@ -157,8 +157,8 @@ impl Sound {
 mod tests {
     use super::*;
 
-    fn chunk(at_ms: u64, samples: usize) -> AudioChunk {
-        AudioChunk {
+    fn chunk(at_ms: u64, samples: usize) -> AudioBlock {
+        AudioBlock {
             at: Duration::from_millis(at_ms),
             captured: Instant::now(),
             samples: vec![0.5; samples],

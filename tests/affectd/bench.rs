@@ -22,7 +22,7 @@ fn every_graph_that_ships_is_in_integers_as_a_whole() {
     assert_eq!(graphs.len(), 4);
     for graph in graphs {
         let name = &graph["name"];
-        assert_eq!(graph["untaken"], serde_json::json!([]), "{name}");
+        assert_eq!(graph["fallback_nodes"], serde_json::json!([]), "{name}");
         assert_eq!(
             (&graph["int8_share"], &graph["int8_mac_share"]),
             (&1.0.into(), &1.0.into()),
@@ -54,9 +54,12 @@ fn a_graph_that_is_not_quantized_runs_in_tract_and_says_why() {
     let report = bench(&["--model", file.to_str().unwrap()]);
     let graph = &report["graphs"][0];
     assert_eq!((&graph["kernel"], &graph["int8_share"]), (&"tract".into(), &0.0.into()));
-    let untaken = graph["untaken"].as_array().unwrap();
+    let fallback_nodes = graph["fallback_nodes"].as_array().unwrap();
     let reason = |node: &Value| node["reason"].as_str().map(str::to_string);
-    assert!(untaken.iter().any(|node| node["op"] == "Conv"));
-    assert_eq!(reason(&untaken[0]).as_deref(), Some("its input face is not quantized"));
+    assert!(fallback_nodes.iter().any(|node| node["op"] == "Conv"));
+    assert_eq!(
+        reason(&fallback_nodes[0]).as_deref(),
+        Some("its input face is not quantized")
+    );
     assert!(report.get("pipeline").is_none());
 }

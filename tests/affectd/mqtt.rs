@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use affectd::daemon::queue::WhenFull;
 use affectd::fusion::Estimate;
 use affectd::output::mqtt::{Address, Mqtt};
 use affectd::output::{Output, Service};
+use affectd::queue::WhenFull;
 use serde_json::Value;
 
 use crate::mosquitto::{Message, Mosquitto, Reader, free_port, wait};
@@ -190,7 +190,7 @@ fn bad_broker(treat: impl Fn(TcpStream) + Send + 'static) -> (u16, Arc<AtomicUsi
     let (counter, ended) = (Arc::clone(&came), Arc::clone(&closed));
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {
-        // Ended from outside, to free the port.
+        // ExitSignal from outside, to free the port.
         while ended.load(Ordering::Relaxed) == 0 {
             match listener.accept() {
                 Ok((stream, _)) => {
@@ -277,7 +277,7 @@ fn a_spool_that_is_full_drops_the_oldest_and_says_so_in_the_health_record() {
     let broker = Mosquitto::start(folder.path(), port, "allow_anonymous true");
     let reader = Reader::of(&broker, &["affectd/d/#"]);
     output
-        .health(&affectd::daemon::health::Health::default().report(Duration::ZERO))
+        .health(&affectd::health::Health::default().report(Duration::ZERO))
         .unwrap();
     output.finish().unwrap();
     let messages = reader.until(is("affectd/d/status", "offline"));

@@ -13,13 +13,13 @@ use super::pty::Pty;
 use super::{Replay, affectd, demo};
 
 /// A folder with a place for a port that comes and goes.
-struct Socket {
+struct SwappableSender {
     folder: TempDir,
 }
 
-impl Socket {
-    fn new() -> Socket {
-        Socket {
+impl SwappableSender {
+    fn new() -> SwappableSender {
+        SwappableSender {
             folder: tempfile::tempdir().unwrap(),
         }
     }
@@ -28,7 +28,7 @@ impl Socket {
         self.folder.path().join("ttyUSB0")
     }
 
-    fn plug(&self) -> Pty {
+    fn connect(&self) -> Pty {
         Pty::at(&self.path())
     }
 
@@ -101,8 +101,8 @@ fn answer(pty: &mut Pty) -> Value {
 
 #[test]
 fn replayed_the_line_carries_what_stdout_carries() {
-    let socket = Socket::new();
-    let mut pty = socket.plug();
+    let socket = SwappableSender::new();
+    let mut pty = socket.connect();
     let mut child = replay(&["stdout", &socket.spec("wire=json")]).spawn().unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap());
     let timeless = |line: &str| {
@@ -123,8 +123,8 @@ fn replayed_the_line_carries_what_stdout_carries() {
 
 #[test]
 fn frames_say_what_lines_say() {
-    let socket = Socket::new();
-    let mut pty = socket.plug();
+    let socket = SwappableSender::new();
+    let mut pty = socket.connect();
     let run = replay(&["stdout", &socket.spec("wire=frame")]).output().unwrap();
     let lines = Replay::from(run).lines;
     let mut reader = Reader::default();
@@ -159,8 +159,8 @@ fn frames_say_what_lines_say() {
 
 #[test]
 fn commands_are_answered_and_noise_is_not() {
-    let socket = Socket::new();
-    let mut pty = socket.plug();
+    let socket = SwappableSender::new();
+    let mut pty = socket.connect();
     let running = Running::new(&[&socket.spec("wire=json")]);
     estimate(&{
         assert_eq!(pty.line(), "");
@@ -192,8 +192,8 @@ fn commands_are_answered_and_noise_is_not() {
 
 #[test]
 fn among_frames_answers_are_frames() {
-    let socket = Socket::new();
-    let mut pty = socket.plug();
+    let socket = SwappableSender::new();
+    let mut pty = socket.connect();
     let running = Running::new(&[&socket.spec("wire=frame")]);
     let mut reader = Reader::default();
     let mut next = || loop {
@@ -210,8 +210,8 @@ fn among_frames_answers_are_frames() {
 
 #[test]
 fn a_cable_pulled_and_put_back_carries_whole_lines_again() {
-    let socket = Socket::new();
-    let mut pty = socket.plug();
+    let socket = SwappableSender::new();
+    let mut pty = socket.connect();
     let mut running = Running::new(&["stdout", &socket.spec("wire=json")]);
     assert_eq!(pty.line(), "");
     let before = estimate(&pty.line())["seq"].as_u64().unwrap();
@@ -220,7 +220,7 @@ fn a_cable_pulled_and_put_back_carries_whole_lines_again() {
     for _ in 0..4 {
         running.stdout.next().unwrap().unwrap();
     }
-    let mut pty = socket.plug();
+    let mut pty = socket.connect();
     assert_eq!(pty.line(), "", "the line begins with a delimiter again");
     let after = estimate(&pty.line())["seq"].as_u64().unwrap();
     assert!(after > before + 1);
@@ -233,10 +233,10 @@ fn a_cable_pulled_and_put_back_carries_whole_lines_again() {
 
 #[test]
 fn a_usb_port_may_come_after_the_start() {
-    let socket = Socket::new();
+    let socket = SwappableSender::new();
     let mut running = Running::new(&["stdout", &socket.spec("wire=json")]);
     running.stdout.next().unwrap().unwrap();
-    let mut pty = socket.plug();
+    let mut pty = socket.connect();
     assert_eq!(pty.line(), "");
     assert!(estimate(&pty.line())["seq"].as_u64().unwrap() > 1);
     let log = running.stop();
@@ -245,8 +245,8 @@ fn a_usb_port_may_come_after_the_start() {
 
 #[test]
 fn a_line_that_nobody_reads_holds_up_nothing_and_tears_nothing() {
-    let socket = Socket::new();
-    let mut pty = socket.plug();
+    let socket = SwappableSender::new();
+    let mut pty = socket.connect();
     pty.fill();
     let file = socket.folder.path().join("affect.jsonl");
     let to_file = format!("file:{}", file.display());
@@ -273,8 +273,8 @@ fn a_line_that_nobody_reads_holds_up_nothing_and_tears_nothing() {
 
 #[test]
 fn a_slow_line_says_so_and_carries_what_it_can() {
-    let socket = Socket::new();
-    let mut pty = socket.plug();
+    let socket = SwappableSender::new();
+    let mut pty = socket.connect();
     let mut running = Running::new(&["stdout", &socket.spec("wire=json&baud=4800")]);
     let given = running.stdout.by_ref().take(20).count();
     let log = running.stop();

@@ -20,10 +20,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use affectd::daemon::queue::WhenFull;
 use affectd::fusion::{Affect, Estimate};
 use affectd::output::mqtt::{Address, Mqtt};
 use affectd::output::{Output, Service};
+use affectd::queue::WhenFull;
 use serde_json::Value;
 
 use mosquitto::{Message, Mosquitto, Reader, free_port};

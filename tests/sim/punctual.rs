@@ -143,7 +143,7 @@ fn make_long(length: Duration, path: &Path) {
         let (mut video, mut audio) = (clip.video.expect("has pictures"), clip.audio.expect("has sound"));
         let mut picture = video.next_frame().expect("is whole");
         let mut end = offset;
-        while let Some(mut chunk) = audio.next_chunk().expect("is whole") {
+        while let Some(mut chunk) = audio.next_block().expect("is whole") {
             chunk.at += offset;
             while let Some(frame) = picture.take_if(|frame| frame.at + offset <= chunk.at) {
                 let taken = writer

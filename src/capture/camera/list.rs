@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use v4l::FourCC;
 
-use super::negotiate::{self, Encoding, Mode, Wish};
+use super::negotiate::{self, Encoding, Mode, RequestedMode};
 use super::node::name;
 use super::open_node;
 use crate::capture::CaptureError;
@@ -62,7 +62,7 @@ pub fn nodes() -> Vec<PathBuf> {
 }
 
 /// Every camera. Nodes that can never be one, a codec's or a camera's second for its metadata, are left out.
-pub fn cameras(wish: &Wish) -> Vec<CameraInfo> {
+pub fn cameras(wish: &RequestedMode) -> Vec<CameraInfo> {
     let names = stable_names();
     let mut cameras: Vec<CameraInfo> = nodes()
         .into_iter()
@@ -78,7 +78,7 @@ pub fn cameras(wish: &Wish) -> Vec<CameraInfo> {
     cameras
 }
 
-fn look(node: &Path, stable: &Path, wish: &Wish) -> Option<CameraInfo> {
+fn look(node: &Path, stable: &Path, wish: &RequestedMode) -> Option<CameraInfo> {
     let mut camera = CameraInfo {
         device: stable.display().to_string(),
         node: node.display().to_string(),

@@ -12,8 +12,7 @@ mod stream;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use v4l::buffer::Flags;
@@ -21,7 +20,8 @@ use v4l::timestamp::Timestamp;
 
 use super::monotonic::moment;
 use super::{CaptureError, VideoFrame, VideoSource};
-use negotiate::{Encoding, Mode, Wish};
+use crate::health::CameraCounters;
+use negotiate::{Encoding, Mode, RequestedMode};
 use node::{Format, Identity, Node};
 use picture::Layout;
 use stream::{Filled, Stream};
@@ -43,18 +43,7 @@ pub enum Choice {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CameraSettings {
     pub device: Choice,
-    pub wish: Wish,
-}
-
-/// What went wrong and was got over, counted since affectd started.
-#[derive(Debug, Default, Clone)]
-pub struct CameraFaults {
-    /// Buffers that were not what the driver said.
-    pub lied: Arc<AtomicU64>,
-    /// Pictures the camera took and had no buffer for.
-    pub missed: Arc<AtomicU64>,
-    /// Pictures that were ready but not the newest.
-    pub passed_over: Arc<AtomicU64>,
+    pub wish: RequestedMode,
 }
 
 /// A camera that captures.
@@ -73,7 +62,7 @@ struct Reader {
     epoch: Instant,
     /// Pictures from before are left over.
     started: Instant,
-    faults: CameraFaults,
+    faults: CameraCounters,
     /// Sequence number and time of the picture before.
     last: Option<(u32, Duration)>,
 }
@@ -81,7 +70,7 @@ struct Reader {
 impl Camera {
     /// Opens the camera and starts it; times count from `epoch`. [`CaptureError::Unusable`] only where the named device is
     /// there and never will be a camera.
-    pub fn open(settings: &CameraSettings, epoch: Instant, faults: &CameraFaults) -> Result<Camera, CaptureError> {
+    pub fn open(settings: &CameraSettings, epoch: Instant, faults: &CameraCounters) -> Result<Camera, CaptureError> {
         match &settings.device {
             Choice::Path(path) => Camera::open_path(path, &settings.wish, epoch, faults),
             Choice::Auto => {
@@ -98,7 +87,12 @@ impl Camera {
         }
     }
 
-    fn open_path(path: &Path, wish: &Wish, epoch: Instant, faults: &CameraFaults) -> Result<Camera, CaptureError> {
+    fn open_path(
+        path: &Path,
+        wish: &RequestedMode,
+        epoch: Instant,
+        faults: &CameraCounters,
+    ) -> Result<Camera, CaptureError> {
         let name = path.display().to_string();
         let (node, identity) = open_node(path)?;
         let failed = |doing: &str, error: io::Error| explain(&name, doing, &error);
@@ -154,9 +148,7 @@ impl Reader {
         let Filled {
             metadata, passed_over, ..
         } = filled;
-        self.faults
-            .passed_over
-            .fetch_add((*passed_over).into(), Ordering::Relaxed);
+        self.faults.skipped.fetch_add((*passed_over).into(), Ordering::Relaxed);
         let captured = stamp(metadata.timestamp).and_then(moment).unwrap_or_else(Instant::now);
         if captured < self.started {
             return None;
@@ -173,7 +165,7 @@ impl Reader {
         }
         let picture::Read { picture, lied } = self.layout.read(filled.bytes, filled.capacity);
         if lied || astray || metadata.flags.contains(Flags::ERROR) {
-            self.faults.lied.fetch_add(1, Ordering::Relaxed);
+            self.faults.malformed.fetch_add(1, Ordering::Relaxed);
         }
         // Times never go back, whatever a driver says.
         let at = captured.saturating_duration_since(self.epoch).max(before);
@@ -220,12 +212,12 @@ impl VideoSource for Camera {
 }
 
 /// What the driver made of a request.
-struct Got {
+struct NegotiatedMode {
     format: Format,
     rate_hz: Option<f64>,
 }
 
-impl fmt::Display for Got {
+impl fmt::Display for NegotiatedMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Format {
             width, height, fourcc, ..
@@ -238,8 +230,8 @@ impl fmt::Display for Got {
     }
 }
 
-fn set(node: &Node, mode: &Mode, wish: &Wish) -> io::Result<Got> {
-    Ok(Got {
+fn set(node: &Node, mode: &Mode, wish: &RequestedMode) -> io::Result<NegotiatedMode> {
+    Ok(NegotiatedMode {
         format: node.set_format(mode.fourcc, mode.width, mode.height)?,
         rate_hz: node.set_rate(wish.rate_hz),
     })
@@ -311,7 +303,7 @@ mod tests {
             layout,
             epoch: now - Duration::from_secs(10),
             started: now - Duration::from_secs(5),
-            faults: CameraFaults::default(),
+            faults: CameraCounters::default(),
             last: None,
         }
     }
@@ -333,7 +325,11 @@ mod tests {
     }
 
     fn counts(reader: &Reader) -> (u64, u64) {
-        let CameraFaults { lied, missed, .. } = &reader.faults;
+        let CameraCounters {
+            malformed: lied,
+            missed,
+            ..
+        } = &reader.faults;
         (lied.load(Ordering::Relaxed), missed.load(Ordering::Relaxed))
     }
 

@@ -44,16 +44,16 @@ impl Encoding {
 
 /// What the configuration wants of a camera.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Wish {
+pub struct RequestedMode {
     pub width: u32,
     pub height: u32,
     pub rate_hz: f32,
 }
 
-impl Default for Wish {
+impl Default for RequestedMode {
     /// What every camera does, and enough for a face at two metres.
-    fn default() -> Wish {
-        Wish {
+    fn default() -> RequestedMode {
+        RequestedMode {
             width: 640,
             height: 480,
             rate_hz: 30.0,
@@ -75,7 +75,7 @@ pub struct Mode {
 impl Mode {
     /// How far the mode is from the wish: 1 for half or twice the pixels or half the pictures a second, plus what its
     /// encoding costs. More pictures than wished are not held against it, since a camera can be told to take fewer.
-    fn penalty(&self, wish: &Wish) -> f64 {
+    fn penalty(&self, wish: &RequestedMode) -> f64 {
         let pixels = |width: u32, height: u32| f64::from(width) * f64::from(height);
         let size = (pixels(self.width, self.height) / pixels(wish.width, wish.height))
             .log2()
@@ -98,14 +98,14 @@ impl fmt::Display for Mode {
 }
 
 /// The mode to try first, second, and so on.
-pub fn ranked(mut modes: Vec<Mode>, wish: &Wish) -> Vec<Mode> {
+pub fn ranked(mut modes: Vec<Mode>, wish: &RequestedMode) -> Vec<Mode> {
     modes.sort_by(|a, b| a.penalty(wish).total_cmp(&b.penalty(wish)));
     modes
 }
 
 /// Every mode of a camera whose encoding we read. Where it does any size within limits, the one nearest to the wish stands
 /// for all.
-pub fn modes(node: &Node, wish: &Wish) -> Vec<Mode> {
+pub fn modes(node: &Node, wish: &RequestedMode) -> Vec<Mode> {
     let mut modes = Vec::new();
     for fourcc in node.formats() {
         let Some(encoding) = Encoding::of(fourcc) else {
@@ -144,7 +144,7 @@ fn nearest(wish: u32, range: Range) -> u32 {
 mod tests {
     use super::*;
 
-    const WISH: Wish = Wish {
+    const WISH: RequestedMode = RequestedMode {
         width: 640,
         height: 480,
         rate_hz: 30.0,
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    fn chosen(modes: &[Mode], wish: &Wish) -> String {
+    fn chosen(modes: &[Mode], wish: &RequestedMode) -> String {
         ranked(modes.to_vec(), wish)[0].to_string()
     }
 
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_usb_camera_sends_jpeg_where_raw_pictures_would_be_too_slow() {
-        let wish = Wish {
+        let wish = RequestedMode {
             width: 1280,
             height: 720,
             rate_hz: 30.0,

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 
 /// Why reading stopped before the end.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum EbmlError {
     /// The input ends within an element.
     CutOff,
     /// The bytes at this position make no sense.
@@ -19,21 +19,21 @@ pub enum Trouble {
     Io(std::io::Error),
 }
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for EbmlError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Trouble::CutOff => write!(f, "cut off: it ends too early"),
-            Trouble::Damaged { position, what } => write!(f, "damaged at byte {position}: {what}"),
-            Trouble::Io(err) => write!(f, "cannot be read: {err}"),
+            EbmlError::CutOff => write!(f, "cut off: it ends too early"),
+            EbmlError::Damaged { position, what } => write!(f, "damaged at byte {position}: {what}"),
+            EbmlError::Io(err) => write!(f, "cannot be read: {err}"),
         }
     }
 }
 
-impl From<std::io::Error> for Trouble {
-    fn from(err: std::io::Error) -> Trouble {
+impl From<std::io::Error> for EbmlError {
+    fn from(err: std::io::Error) -> EbmlError {
         match err.kind() {
-            std::io::ErrorKind::UnexpectedEof => Trouble::CutOff,
-            _ => Trouble::Io(err),
+            std::io::ErrorKind::UnexpectedEof => EbmlError::CutOff,
+            _ => EbmlError::Io(err),
         }
     }
 }
@@ -65,15 +65,15 @@ impl<R: Read> Elements<R> {
         self.position
     }
 
-    pub fn damaged(&self, what: &'static str) -> Trouble {
-        Trouble::Damaged {
+    pub fn damaged(&self, what: &'static str) -> EbmlError {
+        EbmlError::Damaged {
             position: self.position,
             what,
         }
     }
 
     /// The next header, or `None` where the input ends.
-    pub fn next(&mut self) -> Result<Option<Header>, Trouble> {
+    pub fn next(&mut self) -> Result<Option<Header>, EbmlError> {
         if self.input.fill_buf()?.is_empty() {
             return Ok(None);
         }
@@ -102,7 +102,7 @@ impl<R: Read> Elements<R> {
         }))
     }
 
-    fn byte(&mut self) -> Result<u8, Trouble> {
+    fn byte(&mut self) -> Result<u8, EbmlError> {
         let mut byte = [0];
         self.input.read_exact(&mut byte)?;
         self.position += 1;
@@ -110,7 +110,7 @@ impl<R: Read> Elements<R> {
     }
 
     /// Reads the content of an element into `content`, replacing what was there.
-    pub fn read(&mut self, header: Header, most: u64, content: &mut Vec<u8>) -> Result<(), Trouble> {
+    pub fn read(&mut self, header: Header, most: u64, content: &mut Vec<u8>) -> Result<(), EbmlError> {
         content.clear();
         let size = header
             .size
@@ -120,18 +120,18 @@ impl<R: Read> Elements<R> {
         }
         let read = self.input.by_ref().take(size).read_to_end(content)? as u64;
         self.position += read;
-        if read < size { Err(Trouble::CutOff) } else { Ok(()) }
+        if read < size { Err(EbmlError::CutOff) } else { Ok(()) }
     }
 
     /// Passes over the content of an element.
-    pub fn skip(&mut self, header: Header) -> Result<(), Trouble> {
+    pub fn skip(&mut self, header: Header) -> Result<(), EbmlError> {
         let mut left = header
             .size
             .ok_or_else(|| self.damaged("an element that needs a size has none"))?;
         while left > 0 {
             let there = self.input.fill_buf()?.len();
             if there == 0 {
-                return Err(Trouble::CutOff);
+                return Err(EbmlError::CutOff);
             }
             let step = there.min(usize::try_from(left).unwrap_or(usize::MAX));
             self.input.consume(step);
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(header.size, Some(1 << 24));
         assert!(matches!(
             elements.read(header, 1 << 30, &mut content),
-            Err(Trouble::CutOff)
+            Err(EbmlError::CutOff)
         ));
         assert!(content.capacity() < 4096);
     }

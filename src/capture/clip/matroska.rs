@@ -8,7 +8,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::ebml::{Elements, Header, Trouble, children, unsigned, variable};
+use super::ebml::{EbmlError, Elements, Header, children, unsigned, variable};
 use super::tracks::{self, Track};
 
 /// The four bytes every Matroska file starts with.
@@ -84,7 +84,7 @@ pub enum Start {
 }
 
 impl<R: Read> Matroska<R> {
-    pub fn open(input: R, start: Start) -> Result<Matroska<R>, Trouble> {
+    pub fn open(input: R, start: Start) -> Result<Matroska<R>, EbmlError> {
         let mut matroska = Matroska {
             elements: Elements::new(input),
             tracks: Vec::new(),
@@ -116,7 +116,11 @@ impl<R: Read> Matroska<R> {
             }
         }
         // Tracks and nothing after them: a clip of no length is a clip.
-        if described { Ok(matroska) } else { Err(Trouble::CutOff) }
+        if described {
+            Ok(matroska)
+        } else {
+            Err(EbmlError::CutOff)
+        }
     }
 
     pub fn tracks(&self) -> &[Track] {
@@ -129,7 +133,7 @@ impl<R: Read> Matroska<R> {
     }
 
     /// The next block of track `number`, or `None` at the end.
-    pub fn next_block(&mut self, number: u64) -> Result<Option<Block>, Trouble> {
+    pub fn next_block(&mut self, number: u64) -> Result<Option<Block>, EbmlError> {
         let mut data = Vec::new();
         loop {
             // Bytes after the segment are none of our business, and often no elements.
@@ -158,14 +162,14 @@ impl<R: Read> Matroska<R> {
             }
         }
         if self.end.is_some() {
-            Err(Trouble::CutOff)
+            Err(EbmlError::CutOff)
         } else {
             Ok(None)
         }
     }
 
     /// Reads a block. `None` if it is another track's.
-    fn block(&mut self, header: Header, number: u64, data: &mut Vec<u8>) -> Result<Option<Block>, Trouble> {
+    fn block(&mut self, header: Header, number: u64, data: &mut Vec<u8>) -> Result<Option<Block>, EbmlError> {
         self.elements.read(header, LARGEST_BLOCK, data)?;
         let (track, length) = variable(data).ok_or_else(|| self.elements.damaged("a block names no track"))?;
         let Some(&[high, low, flags]) = data.get(length..length + 3) else {

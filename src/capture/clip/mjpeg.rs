@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
-use super::ebml::Trouble;
+use super::ebml::EbmlError;
 use super::playback::cut_short;
 use crate::capture::{CaptureError, Picture, VideoFrame, VideoSource};
 
@@ -88,7 +88,7 @@ impl<R: Read> Pictures<R> {
     }
 
     /// The next picture, or `None` at the end. One that makes no sense comes as far as it does.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, Trouble> {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, EbmlError> {
         if !std::mem::take(&mut self.started) && !self.find_start()? {
             return Ok(None);
         }
@@ -126,7 +126,7 @@ impl<R: Read> Pictures<R> {
     }
 
     /// Passes over everything up to and including the next SOI.
-    fn find_start(&mut self) -> Result<bool, Trouble> {
+    fn find_start(&mut self) -> Result<bool, EbmlError> {
         let mut last = 0;
         loop {
             let buffer = self.input.fill_buf()?;
@@ -145,20 +145,20 @@ impl<R: Read> Pictures<R> {
     }
 
     /// Copies a segment's length and content.
-    fn segment(&mut self, picture: &mut Vec<u8>) -> Result<(), Trouble> {
+    fn segment(&mut self, picture: &mut Vec<u8>) -> Result<(), EbmlError> {
         let length = [self.byte()?, self.byte()?];
         picture.extend_from_slice(&length);
         let content = u64::from(u16::from_be_bytes(length)).saturating_sub(2);
         let copied = self.input.by_ref().take(content).read_to_end(picture)?;
         if (copied as u64) < content {
-            Err(Trouble::CutOff)
+            Err(EbmlError::CutOff)
         } else {
             Ok(())
         }
     }
 
     /// Copies entropy-coded data and returns the marker that ends it.
-    fn entropy(&mut self, picture: &mut Vec<u8>) -> Result<u8, Trouble> {
+    fn entropy(&mut self, picture: &mut Vec<u8>) -> Result<u8, EbmlError> {
         loop {
             let before = picture.len();
             self.input
@@ -170,7 +170,7 @@ impl<R: Read> Pictures<R> {
                 return if picture.len() > LARGEST_PICTURE {
                     Ok(0)
                 } else {
-                    Err(Trouble::CutOff)
+                    Err(EbmlError::CutOff)
                 };
             }
             match self.byte()? {
@@ -196,7 +196,7 @@ impl<R: Read> Pictures<R> {
         }
     }
 
-    fn byte(&mut self) -> Result<u8, Trouble> {
+    fn byte(&mut self) -> Result<u8, EbmlError> {
         let mut byte = [0];
         self.input.read_exact(&mut byte)?;
         Ok(byte[0])
@@ -244,6 +244,6 @@ mod tests {
         let stream = [&whole[..], &whole[..200]].concat();
         let mut pictures = Pictures::new(&stream[..]);
         assert_eq!(pictures.next().unwrap(), Some(whole));
-        assert!(matches!(pictures.next(), Err(Trouble::CutOff)));
+        assert!(matches!(pictures.next(), Err(EbmlError::CutOff)));
     }
 }

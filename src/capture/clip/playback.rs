@@ -4,21 +4,21 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::ebml::Trouble;
+use super::ebml::EbmlError;
 use super::matroska::Matroska;
 use super::sound::Sound;
 use super::tracks::VideoCodec;
 use crate::capture::pcm::PcmLayout;
-use crate::capture::{AudioChunk, AudioSource, CaptureError, VideoFrame, VideoSource};
+use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 
 /// What a source says, once, when its clip stops too early.
-pub fn cut_short(name: &str, trouble: &Trouble, at: Duration) -> CaptureError {
+pub fn cut_short(name: &str, trouble: &EbmlError, at: Duration) -> CaptureError {
     let mend = "what came before was used: copy or record the clip again for the rest";
     let at = at.as_secs_f64();
     CaptureError::CutShort(match trouble {
-        Trouble::CutOff => format!("{name}: cut off after {at:.1} s, {mend}"),
-        Trouble::Damaged { .. } => format!("{name}: {trouble}, after {at:.1} s, {mend}"),
-        Trouble::Io(err) => format!("{name}: cannot be read on after {at:.1} s, {mend} ({err})"),
+        EbmlError::CutOff => format!("{name}: cut off after {at:.1} s, {mend}"),
+        EbmlError::Damaged { .. } => format!("{name}: {trouble}, after {at:.1} s, {mend}"),
+        EbmlError::Io(err) => format!("{name}: cannot be read on after {at:.1} s, {mend} ({err})"),
     })
 }
 
@@ -97,7 +97,7 @@ impl<R: Read> MatroskaAudio<R> {
 }
 
 impl<R: Read + Send> AudioSource for MatroskaAudio<R> {
-    fn next_chunk(&mut self) -> Result<Option<AudioChunk>, CaptureError> {
+    fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
         loop {
             if let Some(chunk) = self.sound.pop() {
                 return Ok(Some(chunk));

@@ -1,11 +1,11 @@
-//! PCM bytes with block times in, [`AudioChunk`]s out.
+//! PCM bytes with block times in, [`AudioBlock`]s out.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::capture::pcm::PcmLayout;
 use crate::capture::resample::Resampler;
-use crate::capture::{AUDIO_RATE_HZ, AudioChunk};
+use crate::capture::{AUDIO_RATE_HZ, AudioBlock};
 
 /// 32 ms: two frames of the voice activity detector.
 const CHUNK_SAMPLES: usize = 512;
@@ -16,7 +16,7 @@ const TOLERANCE: Duration = Duration::from_millis(40);
 
 /// Turns blocks of PCM into chunks of mono at [`AUDIO_RATE_HZ`].
 ///
-/// Samples are counted from the first block on, and [`AudioChunk::at`] follows the count. Where a block comes more than
+/// Samples are counted from the first block on, and [`AudioBlock::at`] follows the count. Where a block comes more than
 /// [`TOLERANCE`] later than the count says, samples are missing: the sound so far is flushed and `at` steps to the
 /// block's time. Where it comes that much earlier, the part that lies in the past is left out.
 pub struct Sound {
@@ -30,7 +30,7 @@ pub struct Sound {
     given: u64,
     mono: Vec<f32>,
     resampled: Vec<f32>,
-    ready: VecDeque<AudioChunk>,
+    ready: VecDeque<AudioBlock>,
 }
 
 impl Sound {
@@ -83,7 +83,7 @@ impl Sound {
     }
 
     /// The next chunk, if one is complete.
-    pub fn pop(&mut self) -> Option<AudioChunk> {
+    pub fn pop(&mut self) -> Option<AudioBlock> {
         self.ready.pop_front()
     }
 
@@ -91,7 +91,7 @@ impl Sound {
         let captured = Instant::now();
         for part in self.resampled[..count].chunks(CHUNK_SAMPLES) {
             let at = self.start + samples(self.given, AUDIO_RATE_HZ);
-            self.ready.push_back(AudioChunk {
+            self.ready.push_back(AudioBlock {
                 at,
                 captured,
                 samples: part.to_vec(),

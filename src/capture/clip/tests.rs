@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::capture::support::jpeg::grey_jpeg;
 use crate::capture::support::matroska::*;
-use crate::capture::{AudioChunk, VideoFrame};
+use crate::capture::{AudioBlock, VideoFrame};
 
 /// Tools that are not there: what the test opens must do without.
 fn open_bare(path: &Path) -> Result<Clip, CaptureError> {
@@ -48,10 +48,10 @@ fn frames(source: &mut dyn VideoSource) -> (Vec<VideoFrame>, Vec<String>) {
     }
 }
 
-fn chunks(source: &mut dyn AudioSource) -> (Vec<AudioChunk>, Vec<String>) {
+fn chunks(source: &mut dyn AudioSource) -> (Vec<AudioBlock>, Vec<String>) {
     let (mut all, mut errors) = (Vec::new(), Vec::new());
     loop {
-        match source.next_chunk() {
+        match source.next_block() {
             Ok(Some(chunk)) => all.push(chunk),
             Ok(None) => return (all, errors),
             Err(err) => errors.push(err.to_string()),

@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{BufReader, Read, Take};
 use std::time::Duration;
 
-use super::ebml::Trouble;
+use super::ebml::EbmlError;
 use super::playback::cut_short;
 use super::sound::Sound;
 use crate::capture::pcm::{PcmLayout, SampleFormat};
-use crate::capture::{AudioChunk, AudioSource, CaptureError};
+use crate::capture::{AudioBlock, AudioSource, CaptureError};
 
 const PCM: u16 = 1;
 const FLOAT: u16 = 3;
@@ -132,7 +132,7 @@ fn parse_format(format: &[u8]) -> Layout {
 }
 
 impl AudioSource for Wav {
-    fn next_chunk(&mut self) -> Result<Option<AudioChunk>, CaptureError> {
+    fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
         loop {
             if let Some(chunk) = self.sound.pop() {
                 return Ok(Some(chunk));
@@ -144,9 +144,9 @@ impl AudioSource for Wav {
             let size = 2048 * self.layout.frame_bytes() as u64;
             let trouble = match self.data.by_ref().take(size).read_to_end(&mut block) {
                 Ok(_) if block.len() as u64 == size => None,
-                Ok(_) if self.promised.is_some() && self.data.limit() > 0 => Some(Some(Trouble::CutOff)),
+                Ok(_) if self.promised.is_some() && self.data.limit() > 0 => Some(Some(EbmlError::CutOff)),
                 Ok(_) => Some(None),
-                Err(err) => Some(Some(Trouble::Io(err))),
+                Err(err) => Some(Some(EbmlError::Io(err))),
             };
             self.sound.push_on(&block);
             self.taken += (block.len() / self.layout.frame_bytes()) as u64;

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use crate::capture::{AUDIO_RATE_HZ, AudioChunk, Luma, Picture};
+use crate::capture::{AUDIO_RATE_HZ, AudioBlock, Luma, Picture};
 
 /// A cluster spans this much time at most. Times in it are 16-bit ticks, so 3 s would be the limit.
 const CLUSTER: Duration = Duration::from_millis(500);
@@ -63,7 +63,7 @@ impl<W: Write> Writer<W> {
         Ok(true)
     }
 
-    pub fn sound(&mut self, chunk: &AudioChunk) -> io::Result<()> {
+    pub fn sound(&mut self, chunk: &AudioBlock) -> io::Result<()> {
         let samples = chunk.samples.iter().map(|s| (s * 32_767.0).round() as i16);
         let bytes: Vec<u8> = samples.flat_map(i16::to_le_bytes).collect();
         self.block(AUDIO, chunk.at, &bytes)
@@ -180,8 +180,8 @@ mod tests {
         height: 16,
     };
 
-    fn chunk(at: Duration) -> AudioChunk {
-        AudioChunk {
+    fn chunk(at: Duration) -> AudioBlock {
+        AudioBlock {
             at,
             captured: Instant::now(),
             samples: vec![0.25; 320],
@@ -217,7 +217,7 @@ mod tests {
             pictures.push(frame.at);
         }
         let mut end = Duration::ZERO;
-        while let Ok(Some(chunk)) = clip.audio.as_mut().unwrap().next_chunk() {
+        while let Ok(Some(chunk)) = clip.audio.as_mut().unwrap().next_block() {
             end = chunk.end();
         }
         (pictures, end.as_secs_f64())

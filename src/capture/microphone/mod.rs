@@ -10,8 +10,7 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use alsa::pcm::{Access, Format, Frames, HwParams, PCM, State, Status, TstampType};
@@ -20,7 +19,8 @@ use alsa::{Direction, Output, ValueOr};
 use super::monotonic::{from_timespec, moment};
 use super::pcm::{PcmLayout, SampleFormat};
 use super::resample::Resampler;
-use super::{AUDIO_RATE_HZ, AudioChunk, AudioSource, CaptureError};
+use super::{AUDIO_RATE_HZ, AudioBlock, AudioSource, CaptureError};
+use crate::health::MicrophoneCounters;
 use clock::{SampleClock, Steady};
 
 /// A microphone that sends nothing for this long has stalled.
@@ -44,13 +44,6 @@ pub struct MicrophoneSettings {
     pub device: Choice,
 }
 
-/// What went wrong and was got over, counted since affectd started.
-#[derive(Debug, Default, Clone)]
-pub struct MicrophoneFaults {
-    /// Overruns: sound that nobody took in time.
-    pub xruns: Arc<AtomicU64>,
-}
-
 /// A microphone that captures.
 pub struct Microphone {
     name: String,
@@ -67,7 +60,7 @@ pub struct Microphone {
     mono: Vec<f32>,
     epoch: Instant,
     last: Duration,
-    faults: MicrophoneFaults,
+    faults: MicrophoneCounters,
     description: String,
 }
 
@@ -77,7 +70,7 @@ impl Microphone {
     pub fn open(
         settings: &MicrophoneSettings,
         epoch: Instant,
-        faults: &MicrophoneFaults,
+        faults: &MicrophoneCounters,
     ) -> Result<Microphone, CaptureError> {
         match &settings.device {
             Choice::Name(name) => Microphone::open_name(name, epoch, faults),
@@ -94,7 +87,7 @@ impl Microphone {
         }
     }
 
-    fn open_name(name: &str, epoch: Instant, faults: &MicrophoneFaults) -> Result<Microphone, CaptureError> {
+    fn open_name(name: &str, epoch: Instant, faults: &MicrophoneCounters) -> Result<Microphone, CaptureError> {
         let errors = quiet();
         if let Some(error) = playback_only(name, &list::card_devices()) {
             return Err(error);
@@ -202,7 +195,7 @@ impl Microphone {
 }
 
 impl AudioSource for Microphone {
-    fn next_chunk(&mut self) -> Result<Option<AudioChunk>, CaptureError> {
+    fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
         loop {
             if !self.read()? {
                 continue;
@@ -220,7 +213,7 @@ impl AudioSource for Microphone {
             let at = self.steady.keep(at, &mut samples, AUDIO_RATE_HZ).max(self.last);
             self.last = at;
             let length = Duration::from_secs_f64(samples.len() as f64 / f64::from(AUDIO_RATE_HZ));
-            return Ok(Some(AudioChunk {
+            return Ok(Some(AudioBlock {
                 at,
                 captured: self.epoch + at + length,
                 samples,

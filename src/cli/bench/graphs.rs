@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::model::engine::{Engine, Footprint, Kernel};
-use crate::model::int8::Untaken;
+use crate::model::int8::FallbackNode;
 use crate::model::{Bundle, GraphName, ModelError};
 
 /// How long each graph is run, unless a number of runs is given.
@@ -30,7 +30,7 @@ pub struct GraphReport {
     /// Where none of it runs in tract.
     pub memory: Option<Memory>,
     /// The nodes that are not computed in integers, and why.
-    pub untaken: Vec<Untaken>,
+    pub fallback_nodes: Vec<FallbackNode>,
 }
 
 /// In bytes.
@@ -118,7 +118,7 @@ fn measure(
         kernel: engine.kernel(),
         load_ms: load.as_secs_f64() * 1e3,
         memory: engine.footprint().map(Memory::from),
-        untaken: engine.untaken().to_vec(),
+        fallback_nodes: engine.fallback_nodes().to_vec(),
     })
 }
 
@@ -159,7 +159,7 @@ pub fn print(graphs: &[GraphReport], peak: Option<f64>) {
             g.load_ms,
             g.kernel,
         );
-        for line in in_groups(&g.untaken) {
+        for line in in_groups(&g.fallback_nodes) {
             println!("  not in integers: {line}");
         }
     }
@@ -171,11 +171,11 @@ fn percent(share: f64) -> String {
 }
 
 /// One line for all nodes of a kind that are left for the same reason, names of inputs aside.
-fn in_groups(untaken: &[Untaken]) -> Vec<String> {
-    let mut groups: Vec<(&Untaken, usize)> = Vec::new();
-    for node in untaken {
-        let alike = |other: &Untaken| {
-            let reason = |node: &Untaken| node.reason.split(" input ").next().map(str::to_string);
+fn in_groups(fallback_nodes: &[FallbackNode]) -> Vec<String> {
+    let mut groups: Vec<(&FallbackNode, usize)> = Vec::new();
+    for node in fallback_nodes {
+        let alike = |other: &FallbackNode| {
+            let reason = |node: &FallbackNode| node.reason.split(" input ").next().map(str::to_string);
             other.op == node.op && reason(other) == reason(node)
         };
         match groups.iter_mut().find(|(first, _)| alike(first)) {
@@ -183,7 +183,7 @@ fn in_groups(untaken: &[Untaken]) -> Vec<String> {
             None => groups.push((node, 1)),
         }
     }
-    let line = |(first, count): (&Untaken, usize)| match count {
+    let line = |(first, count): (&FallbackNode, usize)| match count {
         1 => first.to_string(),
         n => format!("{first} (and {} more like it)", n - 1),
     };
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn nodes_left_for_the_same_reason_make_one_line() {
-        let left = |op: &str, node: &str, reason: &str| Untaken {
+        let left = |op: &str, node: &str, reason: &str| FallbackNode {
             op: op.into(),
             node: node.into(),
             reason: reason.into(),

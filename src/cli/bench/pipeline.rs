@@ -56,7 +56,7 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
             let detections = face.detections();
             let (look, took) = timed(|| face.look(frame));
             let look = look?;
-            if matches!(look, Look::PassedOver) {
+            if matches!(look, Look::NotDue) {
                 continue;
             }
             match face.detections() > detections {
@@ -79,7 +79,7 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
     let mut audio = clip.audio;
     loop {
         let chunk = match &mut audio {
-            Some(audio) => audio.next_chunk().map_err(source)?,
+            Some(audio) => audio.next_block().map_err(source)?,
             None => None,
         };
         if let Some(chunk) = &chunk {

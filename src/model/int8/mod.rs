@@ -9,7 +9,7 @@
 //! global ones, ReduceMean of pictures, Concat, Split, Slice, Transpose, Reshape and its kin, and, fused or as tables, Relu,
 //! Clip, LeakyRelu, Elu, Sigmoid, Tanh, HardSigmoid, HardSwish, what is made of these and constant numbers, and a few more.
 //! Activations u8 or s8, one scale a tensor, any zero point; weights s8 or u8, a scale a tensor or a channel, zero point 0 (128
-//! for u8). Static shapes, batch 1. Every other node is left to tract, in f32, and named in [`Program::untaken`].
+//! for u8). Static shapes, batch 1. Every other node is left to tract, in f32, and named in [`Program::fallback_nodes`].
 //!
 //! This module knows nothing of affectd and could be a crate of its own.
 
@@ -64,7 +64,7 @@ impl Signature {
 /// A node that is not computed in integers, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize)]
 #[error("{op} {node}: {reason}")]
-pub struct Untaken {
+pub struct FallbackNode {
     pub op: String,
     /// Its name, or that of its first output.
     pub node: String,
@@ -75,6 +75,6 @@ pub struct Untaken {
 ///
 /// What cannot be computed in integers is left to f32, node by node. Fails if not even that is possible: if an input has no
 /// static shape, or if what is left cannot be run apart from the rest.
-pub fn compile(model: &ModelProto, inputs: &[&str], outputs: &[&str], kind: Kind) -> Result<Program, Untaken> {
+pub fn compile(model: &ModelProto, inputs: &[&str], outputs: &[&str], kind: Kind) -> Result<Program, FallbackNode> {
     with_family!(kind, F => import::compile::<F>(model, inputs, outputs)).map(|draft| Program::new(kind, draft))
 }

@@ -2,7 +2,7 @@
 
 use tract_onnx::prelude::{TVec, TractResult};
 
-use super::Untaken;
+use super::FallbackNode;
 use super::arithmetic::{Bounds, Quantization};
 use super::convolution::{Convolution, Depthwise};
 use super::float::FloatGraph;
@@ -251,7 +251,7 @@ pub struct Draft {
     pub operators: usize,
     pub taken: usize,
     /// Nodes that are not computed in integers, those that quantize among them.
-    pub untaken: Vec<Untaken>,
+    pub fallback_nodes: Vec<FallbackNode>,
 }
 
 /// A network that is ready to run, again and again, without allocating.
@@ -268,7 +268,7 @@ pub struct Program {
     outputs: usize,
     /// Of all nodes that compute something, and of those taken.
     operators: [usize; 2],
-    untaken: Vec<Untaken>,
+    fallback_nodes: Vec<FallbackNode>,
 }
 
 impl Program {
@@ -282,7 +282,7 @@ impl Program {
             outputs,
             operators,
             taken,
-            untaken,
+            fallback_nodes,
         } = draft;
         activations.shrink_to_fit();
         steps.shrink_to_fit();
@@ -296,7 +296,7 @@ impl Program {
             reals: reals.iter().map(|dims| vec![0.0; dims.iter().product()]).collect(),
             outputs,
             operators: [operators, taken],
-            untaken,
+            fallback_nodes,
             activations,
             steps,
         };
@@ -320,8 +320,8 @@ impl Program {
     }
 
     /// The nodes that are not computed in integers, and why.
-    pub fn untaken(&self) -> &[Untaken] {
-        &self.untaken
+    pub fn fallback_nodes(&self) -> &[FallbackNode] {
+        &self.fallback_nodes
     }
 
     /// Multiply-accumulates of one run that are done in integers.

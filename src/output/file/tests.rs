@@ -2,7 +2,7 @@ use std::fs;
 
 use super::super::estimate::samples::nothing;
 use super::*;
-use crate::daemon::queue::WhenFull;
+use crate::queue::WhenFull;
 use tempfile::{TempDir, tempdir};
 
 fn service() -> Service {

@@ -15,11 +15,11 @@ use super::address::Address;
 use super::backoff::Backoff;
 use super::connection::{Connection, LinkError, wait_for};
 use super::credentials::Credentials;
+use super::home_assistant;
 use super::packet::{Hello, Incoming, Message, Version};
 use super::spool::Spool;
 use super::topics::Topics;
-use crate::daemon::health::HealthReport;
-use crate::output::home_assistant;
+use crate::health::HealthReport;
 
 const ONLINE: &[u8] = b"online";
 const OFFLINE: &[u8] = b"offline";

@@ -23,10 +23,10 @@ use super::lines::{Format, Lines};
 use super::spec::{Options, option};
 use super::wire::{self, Message, Record};
 use super::{Output, OutputError, Service};
-use crate::daemon::control::Control;
-use crate::daemon::health::{HealthReport, count};
-use crate::daemon::queue::WhenFull;
+use crate::control::Control;
 use crate::fusion::Estimate;
+use crate::health::{HealthReport, count};
+use crate::queue::WhenFull;
 use commands::{Command, Commands};
 use outbox::Outbox;
 use pacing::Pacing;
@@ -387,11 +387,11 @@ impl Output for Serial {
         Ok(())
     }
 
-    fn tend_every(&self) -> Option<Duration> {
+    fn poll_interval(&self) -> Option<Duration> {
         Some(TEND_EVERY)
     }
 
-    fn tend(&mut self) -> Result<(), OutputError> {
+    fn poll(&mut self) -> Result<(), OutputError> {
         self.reopen();
         self.exchange();
         Ok(())

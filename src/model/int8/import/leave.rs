@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 
-use super::super::Untaken;
+use super::super::FallbackNode;
 use super::super::float::FloatGraph;
 use super::super::kernels::Family;
 use super::super::onnx::float_info;
@@ -24,7 +24,7 @@ pub struct Island {
 
 impl<F: Family> Importer<'_, F> {
     /// Leaves a node to f32.
-    pub(super) fn leave(&mut self, index: usize, reason: Reason) -> Result<(), Untaken> {
+    pub(super) fn leave(&mut self, index: usize, reason: Reason) -> Result<(), FallbackNode> {
         let node = &self.graph.node[index];
         for name in node.input.iter().filter(|name| !name.is_empty()) {
             self.supply(name).map_err(|why| self.about(index, why))?;
@@ -36,16 +36,16 @@ impl<F: Family> Importer<'_, F> {
             self.values.insert(name.clone(), Value::Left);
         }
         if node.op_type != "Constant" && self.left.insert(index) {
-            let untaken = self.about(index, reason);
-            self.draft.untaken.push(untaken);
+            let fallback_nodes = self.about(index, reason);
+            self.draft.fallback_nodes.push(fallback_nodes);
         }
         Ok(())
     }
 
-    fn about(&self, index: usize, reason: Reason) -> Untaken {
+    fn about(&self, index: usize, reason: Reason) -> FallbackNode {
         let node = &self.graph.node[index];
         let output = node.output.first().cloned().unwrap_or_default();
-        Untaken {
+        FallbackNode {
             op: node.op_type.clone(),
             node: if node.name.is_empty() {
                 output
@@ -133,7 +133,7 @@ impl<F: Family> Importer<'_, F> {
     }
 
     /// Turns what is left so far into a step.
-    pub(super) fn close(&mut self) -> Result<(), Untaken> {
+    pub(super) fn close(&mut self) -> Result<(), FallbackNode> {
         let Island { nodes, inputs } = std::mem::take(&mut self.island);
         let inside: HashSet<usize> = nodes.iter().copied().collect();
         let others = self
@@ -210,8 +210,8 @@ impl<F: Family> Importer<'_, F> {
     }
 
     /// Sees to it that the graph output `name` is computed where outputs are.
-    pub(super) fn output(&mut self, name: &str) -> Result<(), Untaken> {
-        let whole = |reason: String| Untaken {
+    pub(super) fn output(&mut self, name: &str) -> Result<(), FallbackNode> {
+        let whole = |reason: String| FallbackNode {
             op: "output".into(),
             node: name.into(),
             reason,

@@ -19,7 +19,7 @@ use std::marker::PhantomData;
 
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
-use super::Untaken;
+use super::FallbackNode;
 use super::arithmetic::Quantization;
 use super::kernels::Family;
 use super::onnx::{Attributes, Constant, Values, static_dims};
@@ -59,8 +59,8 @@ struct QuantizedConstant {
 
 type Reason = String;
 
-pub fn compile<F: Family>(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<Draft, Untaken> {
-    let whole = |name: &str, reason: &str| Untaken {
+pub fn compile<F: Family>(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<Draft, FallbackNode> {
+    let whole = |name: &str, reason: &str| FallbackNode {
         op: "graph".into(),
         node: name.into(),
         reason: reason.into(),
@@ -152,7 +152,7 @@ impl<'a, F: Family> Importer<'a, F> {
     }
 
     /// Takes the next node, or leaves it.
-    fn next(&mut self, index: usize) -> Result<(), Untaken> {
+    fn next(&mut self, index: usize) -> Result<(), FallbackNode> {
         let node = &self.graph.node[index];
         let quantizes = node.op_type == "QuantizeLinear";
         if quantizes

@@ -5,8 +5,8 @@ use tract_onnx::pb::tensor_proto::DataType;
 use super::super::{Kind, Program, compile};
 use super::sketch::{Sketch, agree, int, ints, tensor, text};
 
-fn untaken(program: &Program) -> Vec<String> {
-    program.untaken().iter().map(ToString::to_string).collect()
+fn fallback_nodes(program: &Program) -> Vec<String> {
+    program.fallback_nodes().iter().map(ToString::to_string).collect()
 }
 
 /// x → convolution → `a_r`.
@@ -31,7 +31,7 @@ fn a_node_in_the_middle() {
         s.requantize("b", 0.02, 0);
         let program = agree(&s.finish(&["b_r"]), |_| 0.02);
         let wanted = "LRN weights: is not among the operators that are computed in integers";
-        assert_eq!(untaken(&program), [wanted]);
+        assert_eq!(fallback_nodes(&program), [wanted]);
         assert_eq!(program.operators(), [3, 2]);
         assert_eq!(program.macs(), 6 * 5 * (8 * 4 * 9 + 6 * 8));
     }
@@ -58,7 +58,7 @@ fn neighbours_stay_together_beside_a_branch_in_integers() {
     s.requantize("sum", 0.05, -20);
     let program = agree(&s.finish(&["sum_r"]), |_| 0.05);
     assert_eq!(program.operators(), [6, 4]);
-    let names: Vec<&str> = program.untaken().iter().map(|node| &node.op[..]).collect();
+    let names: Vec<&str> = program.fallback_nodes().iter().map(|node| &node.op[..]).collect();
     assert_eq!(names, ["LRN", "Resize"]);
     assert_eq!(program.pieces_in_f32(), 1);
 }
@@ -91,7 +91,7 @@ fn sums_that_nothing_quantizes() {
     // A product's sums need no quantizing to be exact: the convolution is computed in integers all the same.
     let program = agree(&s.finish(&["relu_r"]), |_| 0.05);
     assert_eq!(
-        untaken(&program),
+        fallback_nodes(&program),
         [
             "Add sum: its input b is not quantized",
             "Relu relu: its input sum is computed in f32"
@@ -107,7 +107,7 @@ fn functions_that_nothing_quantizes() {
     s.node("Transpose", &["tanh"], "turned", vec![ints("perm", &[0, 2, 3, 1])]);
     s.requantize("turned", 1.0 / 127.0, 0);
     let program = agree(&s.finish(&["turned_r", "tanh"]), |_| 1.0 / 127.0);
-    assert_eq!(untaken(&program), [""; 0]);
+    assert_eq!(fallback_nodes(&program), [""; 0]);
 }
 
 #[test]
@@ -126,9 +126,9 @@ fn scales_that_are_not_one_a_tensor_are_named() {
     s.node("MaxPool", &["b_r"], "c", vec![ints("kernel_shape", &[2, 2])]);
     s.requantize("c", 0.05, 0);
     let program = agree(&s.finish(&["c_r"]), |_| 0.05);
-    let untaken = untaken(&program);
+    let fallback_nodes = fallback_nodes(&program);
     let wanted = "QuantizeLinear b_q: quantizes activations with more than one scale";
-    assert!(untaken.contains(&wanted.to_string()), "{untaken:?}");
+    assert!(fallback_nodes.contains(&wanted.to_string()), "{fallback_nodes:?}");
     assert!(program.operators()[1] >= 1);
 }
 

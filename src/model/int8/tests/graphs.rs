@@ -18,7 +18,7 @@ fn the_shipped_graphs_agree_with_tract() {
         let model = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]).unwrap();
         // Their outputs are real numbers; a step is what eight bits over their range would have.
         let program = agree(&model, |out| out.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0);
-        assert_eq!(program.untaken(), []);
+        assert_eq!(program.fallback_nodes(), []);
     }
 }
 
@@ -72,7 +72,7 @@ fn a_graph_of_everything_agrees_with_tract_signed_and_unsigned() {
     for unsigned in [false, true] {
         // The output's scale is 0.02.
         let program = agree(&varied(unsigned), |_| 0.02);
-        assert_eq!(program.untaken(), []);
+        assert_eq!(program.fallback_nodes(), []);
     }
 }
 
@@ -127,7 +127,7 @@ fn composed(unsigned: bool) -> ModelProto {
 fn a_graph_of_composed_operators_agrees_with_tract_signed_and_unsigned() {
     for unsigned in [false, true] {
         let program = agree(&composed(unsigned), |_| 0.5);
-        assert_eq!(program.untaken(), []);
+        assert_eq!(program.fallback_nodes(), []);
     }
 }
 

@@ -16,7 +16,7 @@ const STEPS: [f32; 4] = [1.0, 0.5, 0.25, 0.1];
 
 /// Watches the face stage at work.
 #[derive(Debug)]
-pub struct Pressure {
+pub struct LoadShedder {
     step: usize,
     began: Instant,
     busy: Duration,
@@ -31,9 +31,9 @@ pub struct Change {
     pub why: String,
 }
 
-impl Pressure {
-    pub fn new(now: Instant) -> Pressure {
-        Pressure {
+impl LoadShedder {
+    pub fn new(now: Instant) -> LoadShedder {
+        LoadShedder {
             step: 0,
             began: now,
             busy: Duration::ZERO,
@@ -93,7 +93,7 @@ mod tests {
     /// The rate's share after each second of a face stage that takes `cost` seconds of work a second at the full rate.
     fn run(seconds: u64, cost: impl Fn(u64) -> f32, heat: impl Fn(u64) -> Option<f32>) -> Vec<f32> {
         let start = Instant::now();
-        let mut pressure = Pressure::new(start);
+        let mut pressure = LoadShedder::new(start);
         let mut share = 1.0;
         (1..=seconds)
             .map(|second| {
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_process_that_stood_still_was_not_busy() {
         let start = Instant::now();
-        let mut pressure = Pressure::new(start);
+        let mut pressure = LoadShedder::new(start);
         let later = start + Duration::from_secs(30);
         assert_eq!(pressure.worked(Duration::from_secs(29), later, || None), None);
     }

@@ -2,59 +2,50 @@
 
 use std::fmt;
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::capture::camera::CameraFaults;
-use crate::capture::microphone::MicrophoneFaults;
+mod latency;
+mod source;
 
-use super::latency::Latency;
+pub use latency::Latency;
+pub use source::{CameraCounters, MicrophoneCounters, SourceHealth, SourceState};
 
 #[derive(Debug, Default)]
 pub struct Health {
     pub camera: SourceHealth,
     pub microphone: SourceHealth,
-    pub camera_faults: CameraFaults,
-    pub microphone_faults: MicrophoneFaults,
+    pub camera_counters: CameraCounters,
+    pub microphone_counters: MicrophoneCounters,
     /// Pictures looked at a second, at most, in thousandths.
     pub face_rate_mhz: AtomicU64,
     /// Pictures that came from the source.
-    pub pictures: AtomicU64,
+    pub frames: AtomicU64,
     /// Pictures dropped because a newer one came before anybody looked.
-    pub pictures_skipped: Arc<AtomicU64>,
+    pub frames_skipped: Arc<AtomicU64>,
     /// Pictures not looked at, to keep to the configured rate.
-    pub pictures_passed_over: AtomicU64,
+    pub frames_not_due: AtomicU64,
     /// Pictures that could not be decoded.
-    pub pictures_broken: AtomicU64,
+    pub frames_undecodable: AtomicU64,
     /// Pictures looked at, those with a face, and those the detector saw.
     pub looks: AtomicU64,
     pub faces: AtomicU64,
     pub detections: AtomicU64,
     /// Runs of samples that came from the source, and that were lost because nobody took them in time.
-    pub chunks: AtomicU64,
-    pub chunks_lost: Arc<AtomicU64>,
+    pub audio_blocks: AtomicU64,
+    pub audio_blocks_lost: Arc<AtomicU64>,
     pub estimates: AtomicU64,
     /// Estimates an output was too slow for.
     pub estimates_dropped: Arc<AtomicU64>,
     /// Times an output lost what it writes to, a port or a disk, or did not find it.
     pub outputs_lost: Arc<AtomicU64>,
     /// Ticks left out since the process stood still for longer than a tick is worth making up for.
-    pub ticks_missed: AtomicU64,
+    pub estimates_skipped: AtomicU64,
     /// From capture to having been written.
     pub latency: Latency,
-}
-
-/// A source's state, and what is wrong if something is.
-#[derive(Debug)]
-pub struct SourceHealth(pub(super) Mutex<(SourceState, Option<String>)>);
-
-impl Default for SourceHealth {
-    fn default() -> SourceHealth {
-        SourceHealth(Mutex::new((SourceState::Off, None)))
-    }
 }
 
 impl Health {
@@ -67,17 +58,17 @@ impl Health {
             camera: self.camera.get(),
             microphone: self.microphone.get(),
             face_rate_hz: get(&self.face_rate_mhz) as f32 / 1000.0,
-            pictures: get(&self.pictures),
-            pictures_skipped: get(&self.pictures_skipped) + get(&self.camera_faults.passed_over),
-            pictures_broken: get(&self.pictures_broken),
-            pictures_lied: get(&self.camera_faults.lied),
-            pictures_missed: get(&self.camera_faults.missed),
+            frames: get(&self.frames),
+            frames_skipped: get(&self.frames_skipped) + get(&self.camera_counters.skipped),
+            frames_undecodable: get(&self.frames_undecodable),
+            frames_malformed: get(&self.camera_counters.malformed),
+            frames_missed: get(&self.camera_counters.missed),
             faces: get(&self.faces),
-            xruns: get(&self.microphone_faults.xruns),
-            chunks_lost: get(&self.chunks_lost),
+            xruns: get(&self.microphone_counters.xruns),
+            audio_blocks_lost: get(&self.audio_blocks_lost),
             estimates: get(&self.estimates),
             estimates_dropped: get(&self.estimates_dropped),
-            ticks_missed: get(&self.ticks_missed),
+            estimates_skipped: get(&self.estimates_skipped),
             latency_p50_ms: self.latency.quantile_ms(0.5),
             latency_p99_ms: self.latency.quantile_ms(0.99),
             temperature_c: temperature_c(),
@@ -117,34 +108,6 @@ pub fn temperature_c() -> Option<f32> {
         .max_by(f32::total_cmp)
 }
 
-/// A device or clip, as the health record tells of it.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SourceState {
-    /// Being opened, nothing captured yet.
-    Starting,
-    Running,
-    /// Open, but nothing comes.
-    Stalled,
-    /// Not there, or not to be opened for now.
-    Absent,
-    /// Not wanted, or a clip that has ended.
-    #[default]
-    Off,
-}
-
-impl fmt::Display for SourceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SourceState::Starting => "starting",
-            SourceState::Running => "running",
-            SourceState::Stalled => "stalled",
-            SourceState::Absent => "absent",
-            SourceState::Off => "off",
-        })
-    }
-}
-
 /// The health record: one JSON object, on request, every 30 s and whenever a device's state changes, where an output carries
 /// it. Counters are totals since the start.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
@@ -155,20 +118,20 @@ pub struct HealthReport {
     pub microphone: SourceState,
     /// Pictures looked at a second, at most: less than configured while the board is too busy or too hot.
     pub face_rate_hz: f32,
-    pub pictures: u64,
-    pub pictures_skipped: u64,
-    pub pictures_broken: u64,
+    pub frames: u64,
+    pub frames_skipped: u64,
+    pub frames_undecodable: u64,
     /// Pictures that were not what the camera's driver said, and pictures it had no room for.
-    pub pictures_lied: u64,
-    pub pictures_missed: u64,
+    pub frames_malformed: u64,
+    pub frames_missed: u64,
     pub faces: u64,
     /// Times the microphone's buffer overran.
     pub xruns: u64,
-    pub chunks_lost: u64,
+    pub audio_blocks_lost: u64,
     pub estimates: u64,
     pub estimates_dropped: u64,
     /// Ticks left out since the process stood still.
-    pub ticks_missed: u64,
+    pub estimates_skipped: u64,
     /// From capture to having been written, since the start; null before the first estimate.
     pub latency_p50_ms: Option<u32>,
     pub latency_p99_ms: Option<u32>,
@@ -191,19 +154,19 @@ impl fmt::Display for Health {
             f,
             "{} estimates; {} pictures, {} looked at, {} with a face, {} detections",
             get(&self.estimates),
-            get(&self.pictures),
+            get(&self.frames),
             get(&self.looks),
             get(&self.faces),
             get(&self.detections),
         )?;
         for (counter, what) in [
-            (&self.pictures_broken, "pictures broken"),
-            (&*self.camera_faults.lied, "pictures not what the driver said"),
-            (&*self.camera_faults.missed, "pictures missed by the driver"),
-            (&*self.microphone_faults.xruns, "overruns"),
-            (&self.ticks_missed, "ticks missed"),
-            (&*self.pictures_skipped, "pictures skipped"),
-            (&*self.chunks_lost, "runs of sound lost"),
+            (&self.frames_undecodable, "pictures broken"),
+            (&*self.camera_counters.malformed, "pictures not what the driver said"),
+            (&*self.camera_counters.missed, "pictures missed by the driver"),
+            (&*self.microphone_counters.xruns, "overruns"),
+            (&self.estimates_skipped, "ticks missed"),
+            (&*self.frames_skipped, "pictures skipped"),
+            (&*self.audio_blocks_lost, "runs of sound lost"),
             (&*self.estimates_dropped, "estimates dropped"),
             (&*self.outputs_lost, "times an output was away"),
         ] {
@@ -226,7 +189,7 @@ mod tests {
     fn the_summary_names_losses_only_where_there_are_any() {
         let health = Health::default();
         insta::assert_snapshot!(health.to_string(), @"0 estimates; 0 pictures, 0 looked at, 0 with a face, 0 detections");
-        count(&health.pictures_broken);
+        count(&health.frames_undecodable);
         insta::assert_snapshot!(health.to_string(), @"0 estimates; 0 pictures, 0 looked at, 0 with a face, 0 detections; 1 pictures broken");
         health.latency.record(Duration::from_millis(17));
         assert!(health.to_string().ends_with("; latency 17 ms, 99 % within 17 ms"));
@@ -244,6 +207,6 @@ mod tests {
             temperature_c: Some(51.5),
             ..health.report(Duration::from_secs(3600))
         };
-        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","face_rate_hz":0.0,"pictures":0,"pictures_skipped":0,"pictures_broken":0,"pictures_lied":0,"pictures_missed":0,"faces":0,"xruns":0,"chunks_lost":0,"estimates":0,"estimates_dropped":0,"ticks_missed":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"problem":"camera stalled: /dev/video0: sent no picture for 1.0 s"}"#);
+        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","face_rate_hz":0.0,"frames":0,"frames_skipped":0,"frames_undecodable":0,"frames_malformed":0,"frames_missed":0,"faces":0,"xruns":0,"audio_blocks_lost":0,"estimates":0,"estimates_dropped":0,"estimates_skipped":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"problem":"camera stalled: /dev/video0: sent no picture for 1.0 s"}"#);
     }
 }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::mqtt::topics::Topics;
+use super::topics::Topics;
 
 /// An estimate comes several times a second: after this long without, what is shown is no longer true.
 const ESTIMATE_EXPIRES_S: u32 = 15;

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::health::{Health, SourceHealth, SourceState};
+use crate::health::{Health, SourceHealth, SourceState};
 
 /// For a stage between queues: far longer than any picture or tick takes on the slowest board.
 const STAGE: Duration = Duration::from_secs(5);
@@ -12,7 +12,7 @@ const STAGE: Duration = Duration::from_secs(5);
 const SOURCE: Duration = Duration::from_secs(35);
 
 /// How far each stage had come, and when that last changed.
-pub struct Standstill {
+pub struct StallDetector {
     fusion: Mark,
     face: Mark,
     /// Pictures there were when the face stage last moved.
@@ -40,10 +40,10 @@ impl Mark {
     }
 }
 
-impl Standstill {
-    pub fn new(now: Instant) -> Standstill {
+impl StallDetector {
+    pub fn new(now: Instant) -> StallDetector {
         let mark = Mark { count: 0, moved: now };
-        Standstill {
+        StallDetector {
             fusion: mark,
             face: mark,
             pictures: 0,
@@ -54,8 +54,8 @@ impl Standstill {
 
     /// The stage that hangs, if one does. To be asked several times a second.
     pub fn find(&mut self, health: &Health, now: Instant) -> Option<&'static str> {
-        let pictures = health.pictures.load(Relaxed);
-        let faced = [&health.looks, &health.pictures_passed_over, &health.pictures_broken];
+        let pictures = health.frames.load(Relaxed);
+        let faced = [&health.looks, &health.frames_not_due, &health.frames_undecodable];
         let faced = faced.iter().map(|counter| counter.load(Relaxed)).sum();
         if faced != self.face.count {
             self.pictures = pictures;
@@ -65,7 +65,7 @@ impl Standstill {
         self.fusion.note(health.estimates.load(Relaxed), true, now);
         let runs = |source: &SourceHealth| source.get() == SourceState::Running;
         self.camera.note(pictures, runs(&health.camera), now);
-        let chunks = health.chunks.load(Relaxed);
+        let chunks = health.audio_blocks.load(Relaxed);
         self.microphone.note(chunks, runs(&health.microphone), now);
         let stages = [
             ("fusion", self.fusion, STAGE),
@@ -85,18 +85,18 @@ mod tests {
     /// Lets `second` happen to the counters once a second, and gives what was found after each.
     fn watch(seconds: u64, second: impl Fn(&Health, u64)) -> Vec<Option<&'static str>> {
         let (health, start) = (Health::default(), Instant::now());
-        let mut standstill = Standstill::new(start);
+        let mut stall = StallDetector::new(start);
         (0..seconds)
             .map(|s| {
                 second(&health, s);
-                standstill.find(&health, start + Duration::from_secs(s))
+                stall.find(&health, start + Duration::from_secs(s))
             })
             .collect()
     }
 
     fn all_move(health: &Health) {
         health.camera.set(SourceState::Running, None);
-        for counter in [&health.pictures, &health.looks, &health.estimates] {
+        for counter in [&health.frames, &health.looks, &health.estimates] {
             counter.fetch_add(5, Relaxed);
         }
     }

@@ -67,21 +67,21 @@ impl<T> QueueWriter<T> {
 }
 
 /// Where a source puts what it has, whoever takes it at the time. While nobody does, it is dropped.
-pub struct Socket<T>(Mutex<Option<QueueWriter<T>>>);
+pub struct SwappableSender<T>(Mutex<Option<QueueWriter<T>>>);
 
-impl<T> Default for Socket<T> {
-    fn default() -> Socket<T> {
-        Socket(Mutex::new(None))
+impl<T> Default for SwappableSender<T> {
+    fn default() -> SwappableSender<T> {
+        SwappableSender(Mutex::new(None))
     }
 }
 
-impl<T> Socket<T> {
+impl<T> SwappableSender<T> {
     /// From now on goes into `queue`. The reader of the one before gets what is in there, and then learns that it is over.
-    pub fn plug(&self, queue: QueueWriter<T>) {
+    pub fn connect(&self, queue: QueueWriter<T>) {
         *self.lock() = Some(queue);
     }
 
-    pub fn unplug(&self) {
+    pub fn disconnect(&self) {
         *self.lock() = None;
     }
 
@@ -134,15 +134,15 @@ mod tests {
 
     #[test]
     fn a_socket_plugged_anew_ends_the_old_queue_and_fills_the_new_one() {
-        let socket = Socket::default();
+        let socket = SwappableSender::default();
         socket.put(0).unwrap();
         let readers = [1, 2].map(|i| {
             let (writer, reader) = queue(4, WhenFull::Wait, &Arc::default());
-            socket.plug(writer);
+            socket.connect(writer);
             socket.put(i).unwrap();
             reader
         });
-        socket.unplug();
+        socket.disconnect();
         assert_eq!(readers.map(|reader| reader.iter().collect::<Vec<_>>()), [[1], [2]]);
     }
 }

@@ -1,4 +1,4 @@
-//! The threads as a crew: each has a name, and when one fails the others are told to stop.
+//! The threads as a threads: each has a name, and when one fails the others are told to stop.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,12 +12,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use crate::failure::Failure;
 
 /// Tells when a thread has ended, with whatever outcome: then the channel is closed.
-pub struct Ended(Receiver<Never>);
+pub struct ExitSignal(Receiver<Never>);
 
 /// What no channel can carry.
 enum Never {}
 
-impl Ended {
+impl ExitSignal {
     pub fn wait(&self) {
         let _ = self.0.recv();
     }
@@ -29,15 +29,15 @@ impl Ended {
 }
 
 /// Started threads, and the first failure among them.
-pub struct Crew<'a> {
+pub struct ThreadGroup<'a> {
     stop: &'a AtomicBool,
     failure: Mutex<Option<Failure>>,
 }
 
-impl<'a> Crew<'a> {
+impl<'a> ThreadGroup<'a> {
     /// `stop` is set when a member fails; members look at it between two items of work.
-    pub fn new(stop: &'a AtomicBool) -> Crew<'a> {
-        Crew {
+    pub fn new(stop: &'a AtomicBool) -> ThreadGroup<'a> {
+        ThreadGroup {
             stop,
             failure: Mutex::new(None),
         }
@@ -49,7 +49,7 @@ impl<'a> Crew<'a> {
         scope: &'scope Scope<'scope, 'env>,
         name: &str,
         work: impl FnOnce() -> Result<(), Failure> + Send + 'scope,
-    ) -> Ended {
+    ) -> ExitSignal {
         let label = name.to_string();
         let (alive, ended) = bounded(0);
         let guarded = move || {
@@ -65,7 +65,7 @@ impl<'a> Crew<'a> {
         if let Err(e) = Builder::new().name(name.to_string()).spawn_scoped(scope, guarded) {
             self.note(Failure::Internal(format!("the {name} thread cannot start ({e})")));
         }
-        Ended(ended)
+        ExitSignal(ended)
     }
 
     /// Everybody stops.
@@ -105,17 +105,17 @@ mod tests {
     #[test]
     fn a_panic_stops_the_others_and_is_an_internal_failure() {
         let stop = AtomicBool::new(false);
-        let crew = Crew::new(&stop);
+        let threads = ThreadGroup::new(&stop);
         std::thread::scope(|scope| {
-            crew.start(scope, "face", || panic!("out of range"));
-            crew.start(scope, "camera", || {
+            threads.start(scope, "face", || panic!("out of range"));
+            threads.start(scope, "camera", || {
                 while !stop.load(Ordering::Relaxed) {
                     std::thread::yield_now();
                 }
                 Ok(())
             });
         });
-        let failure = crew.outcome().unwrap_err();
+        let failure = threads.outcome().unwrap_err();
         assert!(matches!(&failure, Failure::Internal(why) if why == "the face thread stopped (out of range)"));
     }
 }
