@@ -1,45 +1,51 @@
 #!/usr/bin/env bash
 # Builds affectd for a board on an x86-64 Debian or Ubuntu machine:
 #
-#     cross/build.sh [aarch64|armv7] [--dist] [--install] [-- CARGO ARGUMENTS]
+#     cross/build.sh [aarch64|armv7] [--dist] [--install] [-- CARGO-ARGUMENTS]
 #
-# aarch64 is for 64-bit systems: Raspberry Pi 3 and later, Jetson, RK3588; armv7 for 32-bit Raspberry Pi OS on a Pi 2 or
-# later. The binary, target/TRIPLE/release/affectd, runs with glibc 2.31 (Debian 11, JetPack 5) and newer. --dist makes the
-# small one of the package instead, target/TRIPLE/dist/affectd, which takes minutes. Says which of this machine's packages
-# are missing, and installs them only with --install.
+#     aarch64    for 64-bit systems: Raspberry Pi 3 and later, Jetson, RK3588 (the default)
+#     armv7      for 32-bit Raspberry Pi OS on a Raspberry Pi 2 or later
+#     --dist     builds the small binary of the package, which takes several minutes
+#     --install  installs missing packages; without it, the script only names them
+#
+# The binary is target/TRIPLE/release/affectd, or target/TRIPLE/dist/affectd with --dist. It runs with glibc 2.31
+# (Debian 11, JetPack 5) or newer.
 set -euo pipefail
 
-usage() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
-    exit 2
-}
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 
 board=aarch64
 profile=release
 install=no
 while [ $# -gt 0 ]; do
     case $1 in
+    -h | --help) usage && exit ;;
     aarch64 | armv7) board=$1 ;;
     --dist) profile=dist ;;
     --install) install=yes ;;
     --) shift && break ;;
-    *) usage ;;
+    *)
+        echo "$0: unknown argument: $1" >&2
+        usage >&2
+        exit 2
+        ;;
     esac
     shift
 done
 cd "$(dirname "$0")/.."
+# shellcheck source=cross/debian-packages.sh
+. cross/debian-packages.sh
 
 case $board in
 aarch64) triple=aarch64-unknown-linux-gnu debian=arm64 gnu=aarch64-linux-gnu ;;
 armv7) triple=armv7-unknown-linux-gnueabihf debian=armhf gnu=arm-linux-gnueabihf ;;
 esac
 
-# A C compiler for the board: tract's kernels are assembly, and rustc links through gcc. And libclang: bindgen reads the
-# kernel's video headers with it.
+# The C compiler assembles tract's kernels and links the program. bindgen reads the kernel's video headers with libclang.
 packages=("gcc-$gnu" "libc6-dev-$debian-cross" pkg-config libclang-dev debian-archive-keyring)
 
-# rustup brings the standard library for any target. Without it, Debian's own rustc does: the rustc-web packages follow
-# Rust's releases (for browsers), where plain rustc stays at the version its Debian release began with.
+# rustup brings the standard library for any target. Without rustup, Debian's rustc-web packages do: they follow Rust's
+# releases, while Debian's rustc keeps the version that its Debian release started with.
 foreign=no
 if rustup target list --installed 2>/dev/null | grep -qx "$triple"; then
     cargo=(cargo)
@@ -52,31 +58,23 @@ else
     fi
 fi
 
-missing=()
-for package in "${packages[@]}"; do
-    state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
-    [ "$state" = "install ok installed" ] || missing+=("$package")
-done
-
+mapfile -t missing < <(missing_packages "${packages[@]}")
+if [ ${#missing[@]} -gt 0 ] && [ $install = no ]; then
+    echo "$0: packages are missing: ${missing[*]}" >&2
+    [ $foreign = no ] || echo "With rustup, rustc-web and its library are not needed: rustup target add $triple" >&2
+    echo "To install the others: $0 $board --install" >&2
+    exit 1
+fi
 if [ ${#missing[@]} -gt 0 ]; then
-    if [ $install = no ]; then
-        echo "missing: ${missing[*]}" >&2
-        [ $foreign = no ] || echo "rustc-web is Debian's; with rustup, run instead: rustup target add $triple" >&2
-        echo "to install the rest: $0 $board --install" >&2
-        exit 1
-    fi
-    sudo=sudo
-    [ "$(id -u)" != 0 ] || sudo=
-    [ $foreign = no ] || $sudo dpkg --add-architecture "$debian"
-    $sudo apt-get update
-    $sudo apt-get install -y --no-install-recommends "${missing[@]}"
+    [ $foreign = no ] || as_root dpkg --add-architecture "$debian"
+    install_packages "the cross build" "${missing[@]}"
 fi
 
 newest=2.31
 sysroot=$PWD/target/sysroot/$debian
 cross/sysroot.sh "$debian" "$sysroot"
-# Compiles and links in the sysroot; gcc looks into its own folders first, but for what is named here. A script, and not flags for
-# rustc: those would build everything anew. (By its name rustc knows whose arguments it takes.)
+# A compiler that uses the sysroot. gcc searches its own folders first unless -B and -L name others. This is a script because
+# flags for rustc would rebuild every dependency. rustc recognizes the kind of linker by the script's name.
 gcc=$sysroot/$gnu-gcc
 cat >"$gcc" <<GCC
 #!/bin/sh
@@ -84,12 +82,12 @@ exec $gnu-gcc --sysroot=$sysroot -B$sysroot/usr/lib/$gnu -L$sysroot/usr/lib/$gnu
 GCC
 chmod +x "$gcc"
 
-# Cargo wants the triple in two spellings: upper case for itself, as it is for the cc crate.
+# Cargo reads the triple in upper case, the cc crate in lower case.
 shell_triple=${triple//-/_}
 export "CARGO_TARGET_${shell_triple^^}_LINKER=$gcc"
 export "CC_$shell_triple=$gcc"
 export "AR_$shell_triple=$gnu-ar"
-# The board's libraries and headers, not this machine's.
+# These find the board's libraries and headers instead of the host's.
 export "PKG_CONFIG_ALLOW_CROSS_$shell_triple=1"
 export "PKG_CONFIG_SYSROOT_DIR_$shell_triple=$sysroot"
 export "PKG_CONFIG_LIBDIR_$shell_triple=$sysroot/usr/lib/$gnu/pkgconfig:$sysroot/usr/share/pkgconfig"
@@ -100,7 +98,7 @@ export "BINDGEN_EXTRA_CLANG_ARGS_$shell_triple=--target=$gnu --sysroot=$sysroot"
 binary=target/$triple/$profile/affectd
 needs=$("$gnu-objdump" -T "$binary" | grep -o 'GLIBC_[0-9.]*' | cut -d_ -f2 | sort -V | tail -n 1)
 if [ "$(printf '%s\n' "$needs" $newest | sort -V | tail -n 1)" != $newest ]; then
-    echo "$binary needs glibc $needs; boards have $newest:" >&2
+    echo "$0: $binary needs glibc $needs, but boards have $newest; these symbols need it:" >&2
     "$gnu-objdump" -T "$binary" | grep -F "GLIBC_$needs" >&2
     exit 1
 fi

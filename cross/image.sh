@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
-# Makes an SD-card image for a Raspberry Pi 3, 4 or Zero 2 W out of Debian packages, without a loop device or a mount:
+# Makes an SD-card image for a Raspberry Pi 3, 4 or Zero 2 W from Debian packages, without loop devices:
 #
-#     cross/image.sh pi [--output affectd-pi.img] [--deb FILE] [--install]
+#     cross/image.sh pi [--output FILE.img] [--deb FILE] [--install]
 #
-# Without --deb, cross/package.sh makes the package first. Beside the image comes its update, affectd-pi.update. On x86-64,
-# arm64 programs run through qemu-user. Needs no root where unprivileged user namespaces are allowed.
+#     --output FILE.img  the image; the default is affectd-pi.img. Its update, FILE.update, goes beside it
+#     --deb FILE         puts this package on the image; without it, cross/package.sh makes one first
+#     --install          installs missing packages; without it, the script only names them
+#
+# On x86-64, qemu-user runs the arm64 programs. Root is not needed where the kernel allows unprivileged user namespaces and
+# knows qemu-user.
 set -euo pipefail
 
-usage() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+usage_error() {
+    echo "$0: $1" >&2
+    usage >&2
     exit 2
 }
 
@@ -18,35 +24,34 @@ deb=
 install=no
 while [ $# -gt 0 ]; do
     case $1 in
+    -h | --help) usage && exit ;;
     pi) board=pi ;;
-    --output) output=$2 && shift ;;
-    --deb) deb=$(realpath "$2") && shift ;;
+    --output | --deb)
+        [ -n "${2:-}" ] || usage_error "$1 needs a value"
+        if [ "$1" = --output ]; then output=$2; else deb=$(realpath -m "$2"); fi
+        shift
+        ;;
     --install) install=yes ;;
-    *) usage ;;
+    *) usage_error "unknown argument: $1" ;;
     esac
     shift
 done
-[ -n "$board" ] || usage
+[ -n "$board" ] || usage_error "the board is missing: pi"
+[ -z "$deb" ] || [ -f "$deb" ] || usage_error "$deb: no such file"
 output=$(realpath "$output")
 cd "$(dirname "$0")/.."
+# shellcheck source=cross/debian-packages.sh
+. cross/debian-packages.sh
+host=$(dpkg --print-architecture)
 
-packages=(mmdebstrap arch-test squashfs-tools-ng dosfstools mtools fdisk debian-archive-keyring)
-[ "$(dpkg --print-architecture)" = arm64 ] || packages+=(qemu-user-static)
-missing=()
-for package in "${packages[@]}"; do
-    state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
-    [ "$state" = "install ok installed" ] || missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-    [ $install = yes ] || { echo "missing: ${missing[*]}; to install them: $0 pi --install" >&2; exit 1; }
-    sudo=sudo
-    [ "$(id -u)" != 0 ] || sudo=
-    $sudo apt-get update
-    $sudo apt-get install -y --no-install-recommends "${missing[@]}"
-fi
-# A container has no systemd to register qemu-user with the kernel.
+# mmdebstrap needs gpg to verify Debian's lists on Ubuntu, and uidmap to work without root.
+packages=(mmdebstrap arch-test gpg uidmap squashfs-tools-ng dosfstools mtools fdisk debian-archive-keyring)
+[ "$host" = arm64 ] || packages+=(qemu-user-static)
+[ -n "${SOURCE_DATE_EPOCH:-}" ] || packages+=(git)
+require_packages $install "the image" "${packages[@]}"
+# In a container, no systemd registers qemu-user with the kernel.
 binfmt=/proc/sys/fs/binfmt_misc
-if [ "$(dpkg --print-architecture)" != arm64 ] && [ ! -e $binfmt/qemu-aarch64 ] && [ "$(id -u)" = 0 ]; then
+if [ "$host" != arm64 ] && [ ! -e $binfmt/qemu-aarch64 ] && [ "$(id -u)" = 0 ]; then
     [ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt
     cat /usr/lib/binfmt.d/qemu-aarch64.conf >$binfmt/register
 fi
@@ -55,18 +60,20 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 # The same commit and the same packages give the same image.
-epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+epoch=$(commit_time)
 reproducible_tar=(tar --owner=0 --group=0 --numeric-owner --sort=name "--mtime=@$epoch" "--mode=u+rwX,go=rX")
 
 if [ -z "$deb" ]; then
-    cross/package.sh arm64 --output "$work"
+    options=(--output "$work")
+    [ $install = no ] || options+=(--install)
+    cross/package.sh arm64 "${options[@]}"
     deb=$(echo "$work"/affectd_*_arm64.deb)
 fi
 
 "${reproducible_tar[@]}" -C cross/image/root -cf "$work/root.tar" .
 cp "$deb" "$work/affectd.deb"
 
-# Network, time, names, SSH and Wi-Fi; what the kernel is started with; and affectd.
+# Network, time, name resolution, SSH, Wi-Fi, and the kernel with its initramfs.
 include=systemd-sysv,systemd-timesyncd,systemd-resolved,dbus,udev,kmod,iproute2,ca-certificates,openssh-server
 include+=,libasound2,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
 mirror=http://deb.debian.org
@@ -75,7 +82,7 @@ deb $mirror/debian bookworm main non-free-firmware
 deb $mirror/debian bookworm-updates main non-free-firmware
 deb $mirror/debian-security bookworm-security main non-free-firmware
 SOURCES
-# shellcheck disable=SC2016  # $1 is the hooks' own.
+# shellcheck disable=SC2016  # $1 belongs to the hooks.
 SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --format=tar \
     --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt=path-exclude=/usr/share/doc/\* --dpkgopt=path-include=/usr/share/doc/\*/copyright \
@@ -100,7 +107,7 @@ SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --fo
 tar2sqfs --quiet --compressor zstd --defaults "mtime=$epoch" "$work/root.squashfs" <"$work/tar"
 rm "$work/tar"
 
-# The boot partition: firmware, settings, and a folder for what the firmware starts from each slot.
+# The boot partition holds the firmware, the settings, and a folder with kernel and initramfs for each slot.
 boot=$work/boot
 mkdir -p "$boot/a"
 cp "$work"/firmware/usr/lib/raspi-firmware/{bootcode.bin,start*.elf,fixup*.dat} "$boot/"
@@ -114,11 +121,11 @@ cp cross/image/boot/* "$boot/"
 sed 's#^output = .*#output = ["serial:/dev/serial0?baud=115200\&wire=json"]#' cross/package/affectd.toml >"$boot/affectd.toml"
 find "$boot" -exec touch -d "@$epoch" {} +
 
-# In MiB: the first partition begins at 1.
+# Sizes are in MiB. The first partition begins at 1.
 boot_size=192
 slot_size=256
 root_size=$(stat -c %s "$work/root.squashfs")
-[ "$root_size" -le $((slot_size << 20)) ] || { echo "the root is $((root_size >> 20)) MiB; a slot is $slot_size" >&2; exit 1; }
+[ "$root_size" -le $((slot_size << 20)) ] || { echo "$0: the root is $((root_size >> 20)) MiB, but a slot has $slot_size: leave packages out" >&2; exit 1; }
 rm -f "$output"
 truncate -s $((1 + boot_size + 2 * slot_size))M "$output"
 sfdisk --quiet "$output" <<TABLE
@@ -133,7 +140,7 @@ mkfs.vfat -F 32 -n AFFECTD -i "$disk" --invariant "$work/fat" >/dev/null
 (cd "$boot" && find . -mindepth 1 -maxdepth 1 | sort | xargs -I{} env MTOOLS_SKIP_CHECK=1 mcopy -i "$work/fat" -s -m -Q {} ::)
 dd if="$work/fat" of="$output" bs=1M seek=1 conv=notrunc,sparse status=none
 dd if="$work/root.squashfs" of="$output" bs=1M seek=$((1 + boot_size)) conv=notrunc status=none
-# The update: what makes a slot, with the sums first.
+# The update holds the contents of a slot. The checksums come first.
 update=${output%.img}.update
 mkdir "$work/update"
 mv "$boot/a" "$work/update/boot"
@@ -145,4 +152,4 @@ mv "$work/root.squashfs" "$work/update/"
     done >sums
     "${reproducible_tar[@]}" -cf "$update" sums boot root.squashfs
 )
-echo "$output: $(($(stat -c %s "$output") / 1000000)) MB, of it $((root_size / 1000000)) MB root"
+echo "$output: $(($(stat -c %s "$output") / 1000000)) MB, of which the root is $((root_size / 1000000)) MB"

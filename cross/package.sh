@@ -1,47 +1,78 @@
 #!/usr/bin/env bash
 # Makes the Debian package of affectd, target/affectd_VERSION-1_ARCH.deb:
 #
-#     cross/package.sh [amd64|arm64|armhf] [--binary FILE] [--output DIR]
+#     cross/package.sh [amd64|arm64|armhf] [--binary FILE] [--output FOLDER] [--install]
 #
-# The architecture is this machine's unless given. Without --binary it builds one, for size, which takes some minutes.
+#     amd64, arm64, armhf  the architecture; the host's is the default
+#     --binary FILE        packages this program; without it, the script builds one for size, which takes several minutes
+#     --output FOLDER      where the package goes; the default is target
+#     --install            installs missing packages; without it, the script only names them
+#
+# The package names its maintainer after DEBFULLNAME and DEBEMAIL, as Debian's own tools do.
 set -euo pipefail
 
-usage() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+usage_error() {
+    echo "$0: $1" >&2
+    usage >&2
     exit 2
 }
 
-arch=$(dpkg --print-architecture)
+arch=
 binary=
 output=target
+install=no
 while [ $# -gt 0 ]; do
     case $1 in
+    -h | --help) usage && exit ;;
     amd64 | arm64 | armhf) arch=$1 ;;
-    --binary) binary=$(realpath "$2") && shift ;;
-    --output) output=$(realpath "$2") && shift ;;
-    *) usage ;;
+    --binary | --output)
+        [ -n "${2:-}" ] || usage_error "$1 needs a value"
+        if [ "$1" = --binary ]; then binary=$(realpath -m "$2"); else output=$(realpath -m "$2"); fi
+        shift
+        ;;
+    --install) install=yes ;;
+    *) usage_error "unknown argument: $1" ;;
     esac
     shift
 done
+[ -z "$binary" ] || [ -f "$binary" ] || usage_error "$binary: no such file"
 cd "$(dirname "$0")/.."
+# shellcheck source=cross/debian-packages.sh
+. cross/debian-packages.sh
+host=$(dpkg --print-architecture)
+arch=${arch:-$host}
 
 case $arch in
 amd64) triple=x86_64-unknown-linux-gnu gnu=x86_64-linux-gnu ;;
 arm64) triple=aarch64-unknown-linux-gnu gnu=aarch64-linux-gnu ;;
 armhf) triple=armv7-unknown-linux-gnueabihf gnu=arm-linux-gnueabihf ;;
+*)
+    echo "$0: this machine's architecture is $arch: name the package's: amd64, arm64 or armhf" >&2
+    exit 1
+    ;;
 esac
 
+# The host compiles the man pages' program, and the program too if the package is for the host.
+packages=("binutils-${gnu//_/-}" build-essential pkg-config libasound2-dev libclang-dev)
+[ -n "${SOURCE_DATE_EPOCH:-}" ] || packages+=(git)
+require_packages $install "the package" "${packages[@]}"
+# Not exported: cargo would rebuild everything for every commit.
+epoch=$(commit_time)
+
 if [ -z "$binary" ]; then
-    if [ "$arch" = "$(dpkg --print-architecture)" ]; then
+    if [ "$arch" = "$host" ]; then
         cargo build --profile dist --locked
         binary=target/dist/affectd
     else
-        cross/build.sh "${triple%%-*}" --dist
+        options=(--dist)
+        [ $install = no ] || options+=(--install)
+        cross/build.sh "${triple%%-*}" "${options[@]}"
         binary=target/$triple/dist/affectd
     fi
 fi
 
-# The package that brings a shared library, with the version that the binary's symbols ask of it.
+# Prints the package of a shared library, with the version that the program's symbols need.
 library_package() {
     case $1 in
     libc.so.6 | libm.so.6 | libpthread.so.0 | libdl.so.2 | librt.so.1 | libutil.so.1 | ld-linux-*)
@@ -50,7 +81,7 @@ library_package() {
     libgcc_s.so.1) echo "libgcc-s1" ;;
     libasound.so.2) echo "libasound2 (>= 1.2) | libasound2t64" ;;
     *)
-        echo "cross/package.sh: $binary needs $1, and no package is known for that: add it to library_package" >&2
+        echo "$0: $binary needs $1, whose package is unknown: add it to library_package in this script" >&2
         return 1
         ;;
     esac
@@ -61,9 +92,8 @@ for library in $("$gnu-objdump" -p "$binary" | awk '/NEEDED/ { print $2 }'); do
 done
 depends=$(sort -u <<<"$depends" | sed '/^$/d' | paste -sd, | sed 's/,/, /g')
 
-# The same commit gives the same package. (Not in the environment of cargo, which would then build everything again.)
-epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-maintainer="the affectd authors <affectd@users.noreply.github.com>"
+# The project has no mail address. Whoever builds the package for others sets theirs.
+maintainer="${DEBFULLNAME:-the affectd authors} <${DEBEMAIL:-nobody@example.invalid}>"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
@@ -79,7 +109,7 @@ install -D -m 644 cross/package/affectd.service "$root/usr/lib/systemd/system/af
 install -D -m 644 cross/package/affectd.sysusers "$root/usr/lib/sysusers.d/affectd.conf"
 install -D cross/package/affectd-generator "$root/usr/lib/systemd/system-generators/affectd-generator"
 
-# Man pages and completions come from the command line's own definition, built for this machine.
+# Man pages and completions are made from the definition of the command line, by a program for the host.
 cargo run --quiet --release --locked --example pages -- "$root/pages"
 install -D -m 644 -t "$root/usr/share/man/man1" "$root"/pages/*.1
 gzip -9n "$root"/usr/share/man/man1/*.1
@@ -106,7 +136,7 @@ gzip -9n "$doc"/changelog*
 
 mkdir -p "$root/usr/share/lintian/overrides"
 cat >"$root/usr/share/lintian/overrides/affectd" <<'OVERRIDES'
-# The package is not in Debian, so that no request for it waits there.
+# The package is not part of Debian, so no bug report asks for it there.
 affectd: initial-upload-closes-no-bugs
 OVERRIDES
 
@@ -117,15 +147,15 @@ Version: $version-1
 Architecture: $arch
 Maintainer: $maintainer
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
-Depends: $depends, init-system-helpers (>= 1.54), passwd, systemd | systemd-standalone-sysusers
+Depends: $depends, init-system-helpers (>= 1.54), passwd, procps, systemd | systemd-standalone-sysusers
 Suggests: ffmpeg
 Section: science
 Priority: optional
 Description: valence and arousal from a camera and a microphone
  A headless daemon for small boards. It watches one camera and one microphone
- and estimates how the person in front of them seems to feel, as two numbers,
- which go out over a serial line, MQTT or standard output. No picture and no
- sound leaves the board.
+ and estimates how the person in front of them comes across, as two numbers.
+ It sends them over a serial line, MQTT, a file or standard output. Images and
+ sound stay on the board.
  .
  The models are for research only.
 CONTROL

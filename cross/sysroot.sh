@@ -1,17 +1,29 @@
 #!/usr/bin/env bash
-# The C library, ALSA and kernel headers of Debian 11, to link against what every board has:
+# Unpacks Debian 11's C library, ALSA library and kernel headers into a folder, for cross/build.sh to link against:
 #
 #     cross/sysroot.sh arm64|armhf FOLDER
 #
-# A binary needs the C library it was linked with, or a newer one. Ubuntu 20.04, which is what JetPack 5 is, has glibc 2.31;
-# so has Debian 11. apt fetches and verifies the packages, into FOLDER and without touching this machine's.
+# A program runs with the C library it was linked against, or with a newer one. Debian 11 has glibc 2.31, as has Ubuntu
+# 20.04, on which JetPack 5 is based. apt downloads and verifies the packages; it does not change the host's packages.
+# A finished folder stays as it is.
 set -euo pipefail
-[ $# = 2 ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+
+case "$#:${1:-}" in
+1:-h | 1:--help) usage && exit ;;
+2:arm64 | 2:armhf) ;;
+*)
+    echo "$0: expected an architecture and a folder" >&2
+    usage >&2
+    exit 2
+    ;;
+esac
 arch=$1
 folder=$(realpath -m "$2")
 packages=(libc6 libc6-dev libgcc-s1 linux-libc-dev libasound2 libasound2-dev)
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -e $keys ] || { echo "$keys is missing: apt install debian-archive-keyring" >&2; exit 1; }
+[ -e $keys ] || { echo "$0: $keys is missing: install the package debian-archive-keyring" >&2; exit 1; }
 
 [ ! -e "$folder/.done" ] || exit 0
 rm -rf "$folder"
@@ -20,15 +32,15 @@ apt=(apt-get -qq -o "Dir::Etc::SourceList=$folder/.apt/sources" -o Dir::Etc::Sou
     -o "Dir::State::Lists=$folder/.apt/lists" -o "Dir::State::Status=$folder/.apt/status" -o "Dir::Cache=$folder/.apt"
     -o "APT::Architecture=$arch" -o "APT::Architectures::=$arch" -o APT::Sandbox::User=)
 : >"$folder/.apt/status"
-# Debian moves old releases from the first to the second.
+# Debian moves old releases from the first server to the second.
 for mirror in http://deb.debian.org/debian http://archive.debian.org/debian; do
     echo "deb [signed-by=$keys] $mirror bullseye main" >"$folder/.apt/sources"
     "${apt[@]}" update -o APT::Update::Error-Mode=any && found=yes && break
 done
-[ "${found:-}" = yes ] || { echo "no Debian 11 at deb.debian.org or archive.debian.org" >&2; exit 1; }
+[ "${found:-}" = yes ] || { echo "$0: no Debian 11 at deb.debian.org or archive.debian.org: is the network up?" >&2; exit 1; }
 (cd "$folder/.apt" && "${apt[@]}" download "${packages[@]}")
 for package in "$folder"/.apt/*.deb; do dpkg-deb -x "$package" "$folder"; done
-# An absolute link would lead out of the folder, to this machine's library.
+# An absolute link would point to the host's library.
 find "$folder" -type l -lname '/*' | while read -r link; do
     ln -sfn "$(realpath -m --relative-to "$(dirname "$link")" "$folder$(readlink "$link")")" "$link"
 done

@@ -1,0 +1,60 @@
+# Installs the Debian packages that a script needs. Scripts source this file after they have read their arguments.
+# shellcheck shell=bash
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+    echo "$0: apt-get and dpkg are missing: run this on Debian or Ubuntu, for example in a container" >&2
+    exit 1
+fi
+
+# Runs a command as root: directly for root, otherwise through sudo.
+as_root() { # COMMAND…
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "$0: root is needed, and sudo is not installed: run this command as root: $*" >&2
+        return 1
+    fi
+}
+
+# Prints those of the packages that are not installed, each on a line.
+missing_packages() { # PACKAGE…
+    local package state
+    for package; do
+        state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+        [ "$state" = "install ok installed" ] || echo "$package"
+    done
+}
+
+# Installs packages. It updates the package lists first, because a new system has none.
+install_packages() { # REASON PACKAGE…
+    local reason=$1
+    shift
+    echo "installing for $reason: $*" >&2
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# Stops with the list of missing packages, or installs them if the user passed --install.
+require_packages() { # yes|no REASON PACKAGE…
+    local install=$1 reason=$2 missing
+    shift 2
+    mapfile -t missing < <(missing_packages "$@")
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$install" = no ]; then
+        echo "$0: packages are missing for $reason: ${missing[*]}: run it with --install, or install them yourself" >&2
+        return 1
+    fi
+    install_packages "$reason" "${missing[@]}"
+}
+
+# Prints the time of the newest commit, in seconds since 1970. With it, one commit always gives the same bytes.
+commit_time() {
+    if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then
+        echo "$SOURCE_DATE_EPOCH"
+    elif ! git log -1 --format=%ct; then
+        echo "$0: the commit's time is unknown: install git and use a clone, or set SOURCE_DATE_EPOCH to seconds since 1970" >&2
+        return 1
+    fi
+}
