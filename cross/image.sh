@@ -43,6 +43,8 @@ cd "$(dirname "$0")/.."
 # shellcheck source=cross/debian-packages.sh
 . cross/debian-packages.sh
 host=$(dpkg --print-architecture)
+# Debian keeps /usr/sbin out of a user's PATH; mkfs.vfat and sfdisk are there.
+PATH=$PATH:/usr/sbin:/sbin
 
 # mmdebstrap needs gpg to verify Debian's lists on Ubuntu, and uidmap to work without root.
 packages=(mmdebstrap arch-test gpg uidmap squashfs-tools-ng dosfstools mtools fdisk debian-archive-keyring)

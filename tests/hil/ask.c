@@ -1,9 +1,8 @@
-// Asks affectd for its health record ten times a second, over a serial line that is a pseudo-terminal, and keeps the newest
-// answer in a file:
+// Asks affectd for its health record ten times a second over a pseudo-terminal, and keeps the newest answer in a file:
 //
 //     ask LINK FILE
 //
-// LINK becomes the port, for serial:LINK. FILE holds one record, or nothing before the first.
+// LINK becomes a symbolic link to the terminal, for the output serial:LINK. FILE has one record, and none before the first.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +23,7 @@ static void die(const char *what) {
     exit(1);
 }
 
-// Whoever reads FILE finds the old record or the new one, never half of one.
+// Replaces the file at once, so that a reader gets the old record or the new one.
 static void keep(const char *path, const char *record, size_t size) {
     char draft[256];
     snprintf(draft, sizeof draft, "%s.new", path);
@@ -34,13 +33,13 @@ static void keep(const char *path, const char *record, size_t size) {
 
 int main(int count, char **argument) {
     if (count != 3) {
-        fprintf(stderr, "ask: see the head of ask.c for its arguments\n");
+        fprintf(stderr, "usage: ask LINK FILE\n");
         return 2;
     }
     int master = posix_openpt(O_RDWR | O_NOCTTY);
     if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0) die("pseudo-terminal");
     const char *name = ptsname(master);
-    // Held open, so that the line is there before affectd is and after it; and without echo, which would look like answers.
+    // It stays open, so that the terminal exists before and after affectd. Echo is off, because it would look like answers.
     int slave = open(name, O_RDWR | O_NOCTTY);
     struct termios settings;
     if (slave < 0 || tcgetattr(slave, &settings) < 0) die(name);
@@ -52,7 +51,7 @@ int main(int count, char **argument) {
     char line[4096];
     size_t length = 0;
     for (;;) {
-        // Questions that nobody takes must not fill the line up.
+        // Unread questions must not fill the terminal's buffer.
         tcflush(slave, TCIFLUSH);
         if (write(master, question, sizeof question - 1) < 0) die("write");
         struct pollfd ready = {.fd = master, .events = POLLIN};

@@ -1,25 +1,51 @@
 #!/usr/bin/env bash
-# Boots the SD-card image that cross/image.sh made, as it is, on QEMU's arm64 machine:
+# Boots the SD-card image of cross/image.sh on QEMU's arm64 machine and checks the system:
 #
 #     tests/hil/boot.sh IMAGE [up | absent | pi3 | update | cuts [NUMBER]]…
 #
-#     up      power on, systemd, affectd, estimates on the UART; then kill -9, a hung face thread, and no writes to the card for
-#             a minute (or $HIL_QUIET seconds)
-#     absent  without a camera, and with the clock at 1970: estimates all the same, and the camera found when it comes
-#     pi3     the image without any setting, on QEMU's Raspberry Pi 3: estimates come from GPIO 14
-#     update  into the other slot, power cut while on trial: back in the old one; again, and confirmed: it stays
-#     cuts    power cut at NUMBER random moments (20 if not said): the card stays as it is, and boots (long)
+#     up      boots and reads estimates from the UART; then kills affectd, hangs its face thread, and looks for writes to the
+#             card for 60 s (or $HIL_QUIET seconds)
+#     absent  boots without a camera and with the clock at 1970, then plugs the camera in
+#     pi3     boots the image without any settings on QEMU's Raspberry Pi 3 and reads estimates from GPIO 14
+#     update  updates the other slot by SSH, cuts the power during the trial, and expects the old slot; then updates again,
+#             and expects the new slot to stay
+#     cuts    cuts the power at NUMBER random moments (the default is 20); the card must not change, and must boot (long)
 #
-# Without a check, the first two. For the hung thread, $AFFECTD_FAULTS is affectd built with the feature `faults`; the image's own
-# cannot be made to hang. What the board's firmware does, this does: it reads config.txt from the boot partition and
-# starts the kernel that stands there. The virtual camera and sound card are put into memory beside the initramfs; nothing
-# else is added to the image but its settings. Time in the guest goes by its instructions, as in run.sh, but while it waits, by this
-# machine's clock: else it would leap ahead whenever the card takes a moment.
+# Without a check, `up` and `absent` run. It needs Debian, and installs missing packages as root.
+#
+# The script does the work of the board's firmware: it reads config.txt on the boot partition and starts the kernel that it
+# names. It adds nothing to the image except settings. The virtual camera and sound card are in memory beside the initramfs.
+# As in run.sh, the guest's clock counts instructions, but while the guest waits, it follows the host's clock; otherwise it would
+# jump ahead whenever the card needs a moment.
+#
+# $AFFECTD_FAULTS names a program built with the feature `faults`, for the hung thread; the image's program cannot be made to
+# hang. $HIL_TIMEOUT is the limit of one boot in seconds; the default is 1500. $HIL_CUT_SECONDS is the latest power cut, in seconds
+# after the start; the default is 90. $HIL_TRIAL_SECONDS is the time of the power cut during the trial; the default is 60.
 set -euo pipefail
 
-[ -e "${1:-}" ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+usage_error() {
+    echo "$0: $1" >&2
+    usage >&2
+    exit 2
+}
+
+case ${1:-} in
+-h | --help) usage && exit ;;
+'') usage_error "the image is missing" ;;
+esac
+[ -f "$1" ] || usage_error "$1: no such file"
 image=$1 && shift
 [ $# -gt 0 ] || set -- up absent
+previous=
+for check; do
+    case $check in
+    up | absent | pi3 | update | cuts) ;;
+    [0-9]*) [ "$previous" = cuts ] || usage_error "no such check: $check" ;;
+    *) usage_error "no such check: $check" ;;
+    esac
+    previous=$check
+done
 arch=arm64
 # shellcheck source=tests/hil/devices.sh
 . "$(dirname "$0")/devices.sh"
@@ -28,13 +54,13 @@ mkdir -p "$work"
 card=$work/card.img
 fat=$card@@1M
 
-fail() { echo "not passed: $*; the guest's console is $work/console.txt" >&2; exit 1; }
+fail() { echo "failed: $*; the guest's console is in $work/console.txt" >&2; exit 1; }
 
-# A card with the settings that a user would put there with an editor.
+# Makes a card with settings that a user would write with an editor.
 write_card() {
     cp --sparse=always "$image" "$card"
     cat >"$work/affectd.toml" <<TOML
-# Written by the bench.
+# The bench wrote this file.
 output = ["serial:/dev/$port?baud=115200&wire=json", "file:/run/affectd/estimates.jsonl?max_mb=1&keep=1"]
 [camera]
 device = "/dev/video10"
@@ -48,7 +74,7 @@ TOML
     MTOOLS_SKIP_CHECK=1 mcopy -o -i "$fat" "$work/affectd.toml" "$work/hostname" ::
 }
 
-# What lies in memory beside the image: the virtual devices, and who asks the questions.
+# Packs the virtual devices and the checks into a second initramfs archive.
 write_bench() {
     local rest=$work/rest
     rm -rf "$rest" && mkdir -p "$rest/bench" "$rest/scripts/init-bottom"
@@ -56,13 +82,13 @@ write_bench() {
     cp "$cache/feed" "$cache"/face.* "$here"/boot/* "$rest/bench/"
     [ -z "${AFFECTD_FAULTS:-}" ] || "$gnu-strip" -o "$rest/bench/affectd-faults" "$AFFECTD_FAULTS"
     mcopy -o -i "$fat" ::a/initrd.img "$work/initrd"
-    # initramfs-tools runs what ORDER names.
+    # initramfs-tools runs the scripts that ORDER names.
     zstdcat "$work/initrd" | (cd "$work" && cpio -i --quiet --to-stdout scripts/init-bottom/ORDER) >"$rest/scripts/init-bottom/ORDER"
     echo '/bench/into-root' >>"$rest/scripts/init-bottom/ORDER"
     (cd "$rest" && find . | cpio -o -H newc --quiet -R 0:0 | gzip -1) >"$work/bench.cpio"
 }
 
-# What a board's firmware does: takes from the boot partition what config.txt names.
+# Reads the files that config.txt names from the boot partition, as a board's firmware does. Sets $prefix and $cmdline.
 firmware() {
     local kernel initrd
     mcopy -o -i "$fat" ::config.txt "$work/config.txt"
@@ -76,8 +102,8 @@ firmware() {
     rm -f "$work/console" "$cache/uart"
 }
 
-# Starts the machine and waits for its end: power_on CHECK [QEMU ARGUMENT…]
-power_on() {
+# Starts the machine and waits until it ends.
+power_on() { # CHECK [QEMU-ARGUMENT…]
     local check=$1 prefix cmdline
     shift
     firmware
@@ -89,7 +115,7 @@ power_on() {
         -serial "file:$work/console" "${uart[@]}" "$@" </dev/null || echo "qemu ended with $?"
 }
 
-# The guest's verdict on a check, and what the host read from the UART.
+# Prints the guest's results and the first estimate on the UART. Fails if either is missing or bad.
 judge() { # CHECK
     tr -d '\r' <"$work/console" >"$work/console.txt"
     grep -aE '^(HIL|    )' "$work/console.txt" || true
@@ -100,8 +126,8 @@ judge() { # CHECK
     echo "    lines on the UART: $(grep -ac '^{"schema":1' "$cache/uart")"
 }
 
-# QEMU's Pi cannot switch itself off and has one UART for all: the host waits for the estimates, and ends it. And it takes the
-# start of the watchdog for a reset, so there is none.
+# QEMU's Pi cannot switch itself off and has only one UART, so the host waits for the estimates and ends it. It also resets when
+# the watchdog starts, so the watchdog is off.
 pi3() {
     local prefix cmdline machine
     cp --sparse=always "$image" "$card" && truncate -s 1G "$card"
@@ -128,16 +154,16 @@ cuts() { # NUMBER
         HIL_TIMEOUT=$seconds power_on wait >/dev/null 2>&1
         if grep -aqs '^{"schema":1' "$cache/uart"; then reached=$((reached + 1)); fi
         echo "    cut $cut after $seconds s: $(grep -ac '^{"schema":1' "$cache/uart" 2>/dev/null || true) estimates by then"
-        [ "$(sha256sum <"$card")" = "$before" ] || fail "the card has changed"
+        [ "$(sha256sum <"$card")" = "$before" ] || fail "the card changed"
     done
-    echo "    $reached of $1 cuts came after the first estimate; the card is the same, bit by bit"
+    echo "    $reached of $1 cuts came after the first estimate; no bit of the card changed"
     power_on up
     judge cuts
 }
 
 slot() { mtype -i "$fat" ::config.txt | sed -n 's/^os_prefix=//p'; }
 
-# Sends the update as a user does, by SSH with a key from the boot partition; the machine restarts by itself, which ends it here.
+# Sends the update as a user does, by SSH with a key from the boot partition. The machine then reboots, which ends QEMU.
 send_update() {
     local network=user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:2222-:22 machine
     local ssh=(ssh -q -p 2222 -i "$work/key" -o StrictHostKeyChecking=accept-new -o "UserKnownHostsFile=$work/known_hosts"
@@ -145,7 +171,7 @@ send_update() {
     power_on wait &
     machine=$!
     until "${ssh[@]}" true </dev/null; do
-        kill -0 $machine 2>/dev/null || fail "no SSH"
+        kill -0 $machine 2>/dev/null || fail "SSH does not answer"
         sleep 2
     done
     "${ssh[@]}" affectd-update <"$1" | sed 's/^/    /' || true
@@ -155,25 +181,24 @@ send_update() {
 update() {
     local update=${image%.img}.update
     [ -e "$update" ] || fail "$update is missing"
-    command -v ssh >/dev/null || as_root apt-get install -y -qq openssh-client
     write_card && write_bench
     rm -f "$work"/key* "$work/known_hosts" && ssh-keygen -q -t ed25519 -N '' -f "$work/key"
     MTOOLS_SKIP_CHECK=1 mcopy -o -i "$fat" "$work/key.pub" ::authorized_keys
     for try in cut confirmed; do
         send_update "$update"
-        [ "$(slot)" = b/ ] || fail "the update did not choose slot b"
+        [ "$(slot)" = b/ ] || fail "the update did not select slot b"
         echo "    slot b on trial, $try"
         if [ $try = cut ]; then
-            # Long enough for the initramfs, not for the minute of trial.
+            # This is enough for the initramfs, and too short for the minute on trial.
             HIL_TIMEOUT=${HIL_TRIAL_SECONDS:-60} power_on wait >/dev/null 2>&1
             mdir -b -i "$fat" :: | grep -q trial.begun || fail "the trial had not begun"
             power_on wait
-            [ "$(slot)" = a/ ] || fail "not back in slot a"
-            echo "    back in slot a"
+            [ "$(slot)" = a/ ] || fail "the board did not return to slot a"
+            echo "    the board returned to slot a"
         else
             power_on confirmed
             judge confirmed
-            [ "$(slot)" = b/ ] || fail "slot b did not stay"
+            [ "$(slot)" = b/ ] || fail "slot b was not kept"
             if mdir -b -i "$fat" :: | grep -q trial; then fail "the trial has not ended"; fi
         fi
     done
@@ -192,7 +217,6 @@ while [ $# -gt 0 ]; do
         case ${1:-} in [0-9]*) number=$1 && shift ;; esac
         cuts "$number"
         ;;
-    *) echo "$check: no such check" >&2 && exit 2 ;;
     esac
 done
 step "verdict"

@@ -1,8 +1,14 @@
-# The bench's virtual devices: what is needed of this machine and of Debian, the camera's kernel module, what feeds camera and
-# microphone, and what they show and play. For run.sh and boot.sh, which source it with $arch set, amd64 or arm64. It leaves them
-# in $cache, the guest's packages unpacked in $tree, and sets $here, $root, $host, $gnu, $qemu, $uart, $port, $version, $module.
+# Prepares the bench's virtual devices. run.sh and boot.sh source it with $arch set to amd64 or arm64. It installs the host's
+# packages, unpacks Debian's kernel and libraries for the guest, builds the camera's kernel module and the programs feed and ask,
+# and makes what the camera and the microphone play.
+#
+# Files go to $cache; the guest's packages are unpacked in $tree. It sets $here, $root, $gnu, $qemu, $uart, $port, $version and
+# $module.
+# shellcheck shell=bash disable=SC2154,SC2034  # Those scripts set arch and use the other variables.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+# shellcheck source=cross/debian-packages.sh
+. "$root/cross/debian-packages.sh"
 cache=${HIL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/affectd-hil}/$arch
 mkdir -p "$cache/debs" "$cache/out"
 host=$(dpkg --print-architecture)
@@ -13,48 +19,62 @@ arm64) gnu=aarch64-linux-gnu qemu=qemu-system-aarch64 qemu_package=qemu-system-a
 esac
 
 step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# Debian keeps /usr/sbin out of a user's PATH; depmod and modprobe are there.
+PATH=$PATH:/usr/sbin:/sbin
 
 step "host packages"
-cross=()
-[ "$arch" = "$host" ] || cross=("gcc-$gnu" "libc6-dev-$arch-cross")
 missing=()
-need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need() { command -v "$1" >/dev/null || missing+=("$2"); } # COMMAND PACKAGE
 need "$qemu" "$qemu_package"
 need cpio cpio
 need depmod kmod
 need ffmpeg ffmpeg
 need make make
+need mcopy mtools
 need python3 python3
+need ssh openssh-client
 need xz xz-utils
-need "$gnu-gcc" "${cross[0]:-gcc}"
-if [ "$arch" != "$host" ] && ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
-    as_root dpkg --add-architecture "$arch"
+need zstdcat zstd
+# The ROM of QEMU's network card, and ALSA for the program feed.
+packages=(ipxe-qemu "libasound2-dev:$arch")
+if [ "$arch" = "$host" ]; then
+    need "$gnu-gcc" gcc
+    packages+=(libc6-dev)
+else
+    need "$gnu-gcc" "gcc-$gnu"
+    packages+=("libc6-dev-$arch-cross")
+    dpkg --print-foreign-architectures | grep -qx "$arch" || as_root dpkg --add-architecture "$arch"
+fi
+mapfile -t -O ${#missing[@]} missing < <(missing_packages "${packages[@]}")
+if [ ${#missing[@]} -gt 0 ]; then
+    install_packages "the bench" "${missing[@]}"
+elif ! apt-cache show "linux-image-$arch:$arch" >/dev/null 2>&1; then
+    echo "updating apt's package lists, to find the guest's kernel" >&2
     as_root apt-get update -qq
 fi
-dpkg-query -W "libasound2-dev:$arch" >/dev/null 2>&1 || missing+=("libasound2-dev:$arch")
-[ ${#missing[@]} = 0 ] || as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" "${cross[@]}"
 
-# A second UART, whose bytes go to $cache/uart: QEMU's arguments, and its name in the guest. Before 9.1 the ARM machine has one
-# PL011 only, which the console takes: then a UART on the PCI bus.
+# QEMU's arguments for a second UART, whose bytes go to $cache/uart, and its name in the guest. Before QEMU 9.1, the ARM machine
+# has only one PL011, which is the console. The second UART is then on the PCI bus.
 uart=(-serial "file:$cache/uart")
 port=ttyAMA1
 [ "$arch" = arm64 ] || port=ttyS1
 release=$("$qemu" --version | sed -n '1s/.*version \([0-9]*\)\.\([0-9]*\).*/\1 * 100 + \2/p')
 if [ "$arch" = arm64 ] && [ $((release)) -lt 901 ]; then
-    uart=(-chardev "file,id=uart,path=$cache/uart" -device pci-serial,chardev=uart)
+    uart=(-chardev "file,id=uart,path=$cache/uart" -device "pci-serial,chardev=uart")
     port=ttyS0
 fi
 
 step "guest packages"
 version=$(apt-cache depends "linux-image-$arch:$arch" | sed -n 's/.*Depends: linux-image-\([0-9][^:]*\).*/\1/p' | head -n 1)
-# What the headers need, whatever a Debian release calls it. Its tools run here, so they are of this machine's kind.
+[ -n "$version" ] || { echo "$0: apt knows no package linux-image-$arch: run this on Debian" >&2; exit 1; }
+# The names of these packages differ between Debian releases. linux-kbuild has programs for the host.
 headers_need() { apt-cache depends "linux-headers-$version:$arch" | grep -o "$1" | awk 'NR == 1'; }
 kbuild=$(headers_need 'linux-kbuild-[^:>]*')
 common=$(headers_need 'linux-headers-[^:>]*-common')
 alsa=libasound2t64
 apt-cache show "$alsa:$arch" >/dev/null 2>&1 || alsa=libasound2
-# The alsa library and the C library that the guest's programs link against, and the kernel with what builds a module for it.
+# The kernel and its headers, the module's source, and the libraries of the guest's programs.
 packages=("linux-image-$version:$arch" "linux-headers-$version:$arch" "$common" "$kbuild" v4l2loopback-dkms
     "busybox-static:$arch" "libc6:$arch" "libgcc-s1:$arch" "$alsa:$arch" libasound2-data)
 stamp=$(printf '%s\n' "${packages[@]}" | sha256sum | cut -c1-16)
@@ -66,7 +86,7 @@ if [ ! -e "$tree/.done" ]; then
     touch "$tree/.done"
 fi
 
-step "v4l2loopback, what feeds it, and what asks"
+step "v4l2loopback, feed and ask"
 module=$cache/v4l2loopback-$stamp.ko
 if [ ! -e "$module" ]; then
     headers=$tree/usr/src/linux-headers-$version
@@ -81,7 +101,7 @@ fi
 "$gnu-gcc" -O2 -Wall -o "$cache/feed" "$here/feed.c" -lasound -lpthread
 "$gnu-gcc" -O2 -Wall -o "$cache/ask" "$here/ask.c"
 
-step "what the camera sees and the microphone hears"
+step "the camera's video and the microphone's audio"
 if [ ! -e "$cache/face.s16" ]; then
     ffmpeg -v error -y -t 3 -i "$root/models/demo.mkv" -an -c:v copy -f mjpeg "$cache/face.mjpg"
     ffmpeg -v error -y -t 3 -i "$root/models/demo.mkv" -vn -ac 1 -ar 48000 -f s16le "$cache/face.s16"

@@ -1,13 +1,12 @@
-// Feeds the virtual camera and microphone of the bench: what a lens and a membrane would bring.
+// Plays video and audio into the bench's virtual camera and microphone:
 //
 //     feed video DEVICE FOURCC WIDTH HEIGHT RATE FILE
 //     feed audio PCM RATE FILE
 //     feed both DEVICE FOURCC WIDTH HEIGHT RATE FILE PCM RATE FILE
 //
-// RATE is pictures or samples a second; of pictures also CLAIMED:SHOWN, for a camera that says more than it sends.
-// Video is a stream of JPEG pictures, or raw ones one after another; audio is mono 16-bit samples. Both start over at their
-// end, for ever. With `both` they start at the same moment, and the sound card's clock leads: a picture is shown when its
-// sample is heard.
+// RATE is in frames or samples per second. For video, CLAIMED:SENT makes a camera that claims another rate than it sends.
+// Video FILEs are JPEG frames or raw frames, one after the other; audio FILEs are mono 16-bit samples. Both repeat for ever. With
+// `both`, they start together and follow the sound card's clock: a frame is sent when its sample is heard.
 #include <alsa/asoundlib.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +27,7 @@ struct file {
     size_t size;
 };
 
-struct picture {
+struct frame {
     const uint8_t *bytes;
     size_t size;
 };
@@ -36,7 +35,7 @@ struct picture {
 struct video {
     int fd;
     double rate;
-    struct picture *pictures;
+    struct frame *frames;
     size_t count;
 };
 
@@ -70,7 +69,7 @@ static struct video open_video(char **argument) {
     rate.parm.output.timeperframe = (struct v4l2_fract){1, (uint32_t)atof(argument[4])};
     ioctl(video.fd, VIDIOC_S_PARM, &rate);
 
-    // Not what the driver says: it rounds buffers up to whole pages.
+    // The driver's size is rounded up to whole pages, so it is computed here.
     size_t size = (size_t)format.fmt.pix.width * format.fmt.pix.height;
     if (strcmp(fourcc, "YUYV") == 0) size *= 2;
     if (strcmp(fourcc, "NV12") == 0) size += size / 2;
@@ -78,7 +77,7 @@ static struct video open_video(char **argument) {
     struct file file = map(argument[5]);
     int jpeg = strcmp(fourcc, "MJPG") == 0;
     size_t start = 0;
-    video.pictures = calloc(100000, sizeof *video.pictures);
+    video.frames = calloc(100000, sizeof *video.frames);
     while (start < file.size && video.count < 100000) {
         size_t end = start + size;
         if (jpeg) {
@@ -87,16 +86,16 @@ static struct video open_video(char **argument) {
             if (end + 2 >= file.size) end = file.size;
         }
         if (end > file.size) break;
-        video.pictures[video.count++] = (struct picture){file.bytes + start, end - start};
+        video.frames[video.count++] = (struct frame){file.bytes + start, end - start};
         start = end;
     }
-    if (video.count == 0) die("no pictures");
+    if (video.count == 0) die("no frames");
     return video;
 }
 
 static void show(const struct video *video, size_t number) {
-    const struct picture *picture = &video->pictures[number % video->count];
-    if (write(video->fd, picture->bytes, picture->size) < 0) die("write");
+    const struct frame *frame = &video->frames[number % video->count];
+    if (write(video->fd, frame->bytes, frame->size) < 0) die("write");
 }
 
 static void play_video(const struct video *video) {
@@ -113,7 +112,7 @@ static void play_video(const struct video *video) {
     }
 }
 
-// Plays sound, and the pictures that go with it if `video` is not NULL.
+// Plays audio, and the frames that belong to it if `video` is not NULL.
 static void play_audio(char **argument, const struct video *video) {
     snd_pcm_t *pcm;
     unsigned rate = atoi(argument[1]);
@@ -123,7 +122,7 @@ static void play_audio(char **argument, const struct video *video) {
     struct file file = map(argument[2]);
     const int16_t *samples = (const int16_t *)file.bytes;
     size_t count = file.size / 2, at = 0, part = rate / 100;
-    uint64_t written = 0, pictures = 0;
+    uint64_t written = 0, frames = 0;
     for (;;) {
         size_t left = count - at < part ? count - at : part;
         snd_pcm_sframes_t done = snd_pcm_writei(pcm, samples + at, left);
@@ -134,7 +133,7 @@ static void play_audio(char **argument, const struct video *video) {
         snd_pcm_sframes_t ahead = 0;
         if (video && snd_pcm_delay(pcm, &ahead) == 0) {
             int64_t heard = (int64_t)written - ahead;
-            while ((int64_t)(pictures * rate / video->rate) <= heard) show(video, pictures++);
+            while ((int64_t)(frames * rate / video->rate) <= heard) show(video, frames++);
         }
     }
 }
@@ -149,6 +148,8 @@ int main(int count, char **argument) {
         struct video video = open_video(argument + 2);
         play_audio(argument + 8, &video);
     }
-    fprintf(stderr, "feed: see the head of feed.c for its arguments\n");
+    fprintf(stderr, "usage: feed video DEVICE FOURCC WIDTH HEIGHT RATE FILE\n"
+                    "       feed audio PCM RATE FILE\n"
+                    "       feed both DEVICE FOURCC WIDTH HEIGHT RATE FILE PCM RATE FILE\n");
     return 2;
 }

@@ -1,19 +1,35 @@
 #!/usr/bin/env bash
-# The hardware-in-the-loop bench: affectd on a real kernel with a virtual camera, sound card and serial port.
+# Runs affectd on a real kernel with virtual cameras, a sound card and serial ports, in QEMU:
 #
 #     tests/hil/run.sh [amd64|arm64] [SCENARIO…]
 #
-# Boots Debian's kernel under QEMU without KVM, with v4l2loopback and vivid as cameras, snd-aloop as microphone, and a UART and
-# a USB serial port whose bytes end up in files here; runs the
-# scenarios of guest/scenarios.sh (all short ones if none is named, `all` for the long ones, too) and ends with 0 only if
-# the guest says that every one passed. Needs Debian or Ubuntu, and for what is missing root (apt). Downloads are kept in
-# $HIL_CACHE (default ~/.cache/affectd-hil). The binary is $AFFECTD, or what `cargo build --release` or cross/build.sh made.
+#     amd64, arm64  the guest's architecture; the host's is the default
+#     SCENARIO…     names from tests/hil/guest/names.sh, or `all`; without a name, all short scenarios run
+#
+# It boots Debian's kernel without KVM. v4l2loopback and vivid are the cameras, snd-aloop is the microphone. The bytes of a UART
+# and of a USB serial port go to files on the host. It exits with 0 if every scenario passes. It needs Debian, and installs
+# missing packages as root. $HIL_CACHE keeps downloads and results; the default is ~/.cache/affectd-hil. $AFFECTD names the
+# program; the default is the result of `cargo build --release` or cross/build.sh. $HIL_TIMEOUT is the limit in seconds; the
+# default is 1800.
 set -euo pipefail
 
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+
 case ${1:-} in
+-h | --help) usage && exit ;;
 amd64 | arm64) arch=$1 && shift ;;
-*) arch=$(dpkg --print-architecture) ;;
+*) arch= ;;
 esac
+# shellcheck source=tests/hil/guest/names.sh
+. "$(dirname "$0")/guest/names.sh"
+for scenario; do
+    if ! grep -qwFe "$scenario" <<<"all $short $long"; then
+        echo "$0: no such scenario: $scenario" >&2
+        usage >&2
+        exit 2
+    fi
+done
+arch=${arch:-$(dpkg --print-architecture)}
 # shellcheck source=tests/hil/devices.sh
 . "$(dirname "$0")/devices.sh"
 
@@ -22,7 +38,7 @@ amd64) binary=$root/target/release/affectd ;;
 arm64) binary=$root/target/aarch64-unknown-linux-gnu/release/affectd ;;
 esac
 affectd=${AFFECTD:-$binary}
-[ -x "$affectd" ] || { echo "$affectd: build it first (cargo build --release, or cross/build.sh)" >&2; exit 1; }
+[ -x "$affectd" ] || { echo "$0: $affectd: no such program: build it with cargo build --release or cross/build.sh" >&2; exit 1; }
 
 step "initramfs"
 image=$cache/image
@@ -65,15 +81,15 @@ echo "${*:-}" >"$image/hil/wanted"
 step "guest"
 case $arch in
 amd64) machine=(-M q35 -cpu max) console=ttyS0 ;;
-arm64) machine=(-M virt,gic-version=3 -cpu cortex-a72) console=ttyAMA0 ;;
+arm64) machine=(-M "virt,gic-version=3" -cpu cortex-a72) console=ttyAMA0 ;;
 esac
 rm -f "$cache/console" "$cache/uart" "$cache/ftdi" "$cache"/out/*
 touch "$cache/console"
 truncate -s 256M "$cache/disk"
-# The guest pulls cables through QEMU's monitor: it says what it wants on its console.
+# The guest writes commands for QEMU's monitor to its console, for example to pull the USB cable.
 monitor() { tail -f --pid=$$ "$cache/console" 2>/dev/null | sed -un 's/\r//; s/^HIL QEMU //p'; }
-# Time in the guest goes by the instructions it executes, 2 ns each, and jumps ahead while it waits: what it measures does not
-# depend on how busy this machine is, only how long we wait for it does.
+# The guest's clock counts executed instructions, 2 ns each, and jumps ahead while the guest waits. Its measurements do not
+# depend on the load of the host.
 timeout "${HIL_TIMEOUT:-1800}" "$qemu" "${machine[@]}" -accel tcg -icount shift=1,sleep=off -rtc clock=vm -m 1024 -display none -monitor stdio \
     -no-reboot -nic none -audiodev none,id=none -kernel "$tree/boot/vmlinuz-$version" -initrd "$cache/initramfs" \
     -append "console=$console quiet loglevel=4 panic=-1 mitigations=off" \
@@ -83,20 +99,20 @@ timeout "${HIL_TIMEOUT:-1800}" "$qemu" "${machine[@]}" -accel tcg -icount shift=
     < <(monitor) >"$cache/monitor.txt" || echo "qemu ended with $?"
 tr -d '\r' <"$cache/console" >"$cache/console.txt"
 grep -aE '^(HIL|    )' "$cache/console.txt" || true
-# What the guest wrote to the disk for us to judge.
+# Copies the files that the guest passed on the disk.
 sed -n 's/^HIL FILE \(.*\)/\1/p' "$cache/console.txt" | while read -r name sector bytes; do
     dd if="$cache/disk" bs=512 skip="$sector" status=none | head -c "$bytes" >"$cache/out/$name"
 done || true
 judged=pass
-for clip in "$cache"/out/in_step*.mkv; do
+for clip in "$cache"/out/audio_video_sync*.mkv; do
     [ -e "$clip" ] || continue
     step "flash and beep in $(basename "$clip")"
-    "$here/in_step.sh" "$clip" || judged=fail
+    "$here/audio_video_sync.sh" "$clip" || judged=fail
 done
 
 given=$(sed -n 's/^HIL SERIAL //p' "$cache/console.txt")
 if [ -n "$given" ]; then
-    step "what came over the UART and the USB port"
+    step "the bytes of the UART and the USB port"
     "$here/serial_lines.py" "$given" "$cache/uart" "$cache/ftdi" || judged=fail
 fi
 
@@ -104,6 +120,6 @@ step "recovery"
 awk '$2 == "START" { name = $3 } $2 == "RECOVERED" { printf "%-24s %-14s %4.1f s\n", name, $3, $4 }' "$cache/console.txt"
 
 step "verdict"
-grep -aqx 'HIL VERDICT pass' "$cache/console.txt" || { echo "not passed; the guest's console is $cache/console.txt" >&2; exit 1; }
-[ $judged = pass ] || { echo "not passed: what reached this machine is wrong, see above" >&2; exit 1; }
+grep -aqx 'HIL VERDICT pass' "$cache/console.txt" || { echo "failed: the guest's console is in $cache/console.txt" >&2; exit 1; }
+[ $judged = pass ] || { echo "failed: the data that reached the host is wrong, see above" >&2; exit 1; }
 echo pass

@@ -1,12 +1,13 @@
-# What the scenarios are made of. Times are the guest's own, in seconds since its boot.
+# The steps of the scenarios. Times are in seconds since the guest's boot.
+# shellcheck shell=dash disable=SC2034  # scenarios.sh uses the variables that are set here.
 
 modules=/lib/modules/$(uname -r)
 camera=/dev/video10
 work=/tmp/hil
-# An emulated processor is slow: half the faces a second.
+# An emulated processor is slow, so affectd analyses half as many faces per second as by default.
 export AFFECTD_MODELS=/hil/models AFFECTD_CONFIG=/dev/null AFFECTD_FACE_RATE_HZ=5
 
-load() { # MODULE [OPTION…]: after what it needs
+load() { # MODULE [OPTION…]: loads a kernel module after its dependencies
     wanted=$1 && shift
     while read -r file; do
         name=${file%.ko}
@@ -21,8 +22,8 @@ now() { cut -d' ' -f1 /proc/uptime; }
 
 since() { echo "$(now) $1" | awk '{ printf "%.1f", $1 - $2 }'; }
 
-# Runs affectd in the background on the devices given by AFFECTD_* variables, with the outputs given besides its own two;
-# $pid is its process. Its estimates go to $work/lines, and its newest health record is in $work/health.
+# Starts affectd in the background with the devices of the AFFECTD_* variables. Its estimates go to $work/lines, its log to
+# $work/log, and its newest health record to $work/health. Sets $pid.
 start_affectd() { # [--output SPEC…]
     : >$work/log
     : >$work/lines
@@ -46,13 +47,13 @@ feed_microphone() {
     player=$!
 }
 
-# Waits until FILE has TEXT, in the lines after the first `marked`; fails after SECONDS. Sets `took` to how long it took.
+# Waits until FILE has TEXT, after the first $marked lines. Fails after SECONDS. Sets $took to the seconds it waited.
 await_in() { # FILE TEXT SECONDS
     began=$(now)
     until tail -n +$((marked + 1)) "$1" | grep -q "$2"; do
         kill -0 "$pid" 2>/dev/null || { echo "    affectd has ended"; return 1; }
         if [ "$(since "$began" | cut -d. -f1)" -ge "$3" ]; then
-            echo "    not within $3 s: $2"
+            echo "    not seen within $3 s: $2"
             return 1
         fi
         sleep 0.1
@@ -61,11 +62,11 @@ await_in() { # FILE TEXT SECONDS
     echo "    $2: after $took s"
 }
 
-# Waits until the log says TEXT, after `mark` if that was called.
+# `await` waits until the log has TEXT. After `mark`, it ignores the lines that the log has now.
 mark() { marked=$(wc -l <$work/log); }
 await() { await_in $work/log "$@"; } # TEXT SECONDS
 
-# Waits until the health record has what the pattern says.
+# Waits until the newest health record matches.
 await_health() { # PATTERN SECONDS
     before=$marked marked=0
     await_in $work/health "$@"
@@ -74,7 +75,7 @@ await_health() { # PATTERN SECONDS
     return $found
 }
 
-# Waits until the health record says that CAMERA or MICROPHONE is in STATE, and the log, which may be late, says so, too.
+# Waits until the health record has the state, and then the log, which may follow later.
 await_state() { # camera|microphone STATE SECONDS
     await_health "\"$1\":\"$2\"" "$3" || return 1
     in_health=$took
@@ -82,14 +83,14 @@ await_state() { # camera|microphone STATE SECONDS
     took=$in_health
 }
 
-# The same for the recovery that a scenario is about: within 2 s, and shown on the host.
+# Waits until a device runs again. Fails if that takes longer than 2 s. The host prints the time.
 recovers() { # camera|microphone
     await_state "$1" running 10 || return 1
     echo "HIL RECOVERED $1 $took"
     within 2
 }
 
-# Waits until the newest estimate has what the pattern says.
+# Waits until the newest estimate matches.
 await_line() { # PATTERN SECONDS
     began=$(now)
     until tail -n 1 $work/lines | grep -q "$1"; do
@@ -103,7 +104,7 @@ await_line() { # PATTERN SECONDS
     echo "    estimate with $1: after $took s"
 }
 
-# Hands FILE to the host, through the disk.
+# Passes FILE to the host on the disk.
 sector=0
 marked=0
 give() { # FILE NAME
@@ -113,28 +114,28 @@ give() { # FILE NAME
     sector=$((sector + bytes / 512 + 1))
 }
 
-# Has the host do something to this machine: a command of QEMU's monitor.
+# Makes the host run a command of QEMU's monitor.
 host() { echo "HIL QEMU $*"; }
 
 lines() { wc -l <$work/lines; }
 
-# Whether every estimate since line N has what the pattern says, and none is missing: they are 0.2 s apart on their own clock.
+# Succeeds if every estimate after line N matches and none is missing: their `t` are 0.2 s apart.
 always_since() { # N PATTERN
     tail -n +$(($1 + 1)) $work/lines >$work/part
     all=$(wc -l <$work/part)
     with=$(grep -c "$2" $work/part)
     gap=$(sed 's/.*"t":\([0-9.]*\).*/\1/' $work/part |
         awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { printf "%.1f", most }')
-    echo "    $with of $all estimates meanwhile have $2; they are $gap s apart at most"
+    echo "    $with of $all estimates have $2; the largest gap is $gap s"
     [ "$all" -gt 0 ] && [ "$all" = "$with" ] && [ "$gap" = 0.2 ]
 }
 
-# Whether the last recovery took no longer than SECONDS.
+# Succeeds if the last wait took no longer than SECONDS.
 within() { # SECONDS
-    echo "$took $1" | awk '{ exit !($1 <= $2) }' || { echo "    longer than $1 s"; return 1; }
+    echo "$took $1" | awk '{ exit !($1 <= $2) }' || { echo "    it took longer than $1 s"; return 1; }
 }
 
-# Runs one scenario: a function of that name. Its output is indented, its verdict is a line.
+# Runs a scenario and prints its verdict as a line.
 scenario() { # NAME
     echo "HIL START $1 at $(now)"
     mkdir -p $work
@@ -159,7 +160,7 @@ scenario() { # NAME
         wait "$process" 2>/dev/null
     done
     rm -f $work/port
-    pid= feeder= player= asker= marked=0
+    pid='' feeder='' player='' asker='' marked=0
     unset AFFECTD_CAMERA_DEVICE AFFECTD_MICROPHONE_DEVICE AFFECTD_CAMERA_RATE_HZ AFFECTD_CAMERA_WIDTH AFFECTD_CAMERA_HEIGHT
     unset AFFECTD_OUTPUT
 }

@@ -1,18 +1,16 @@
-# Life with devices, one function a scenario; `sh scenarios.sh NAME…`. Each starts from both virtual devices plugged in and
-# nothing running, and leaves it so.
+# The scenarios, one function each: `sh scenarios.sh NAME…`, or `all`. A scenario starts with both virtual devices plugged in and
+# no affectd running, and leaves the guest in that state. Scenarios wait for texts in affectd's log, so they follow its wording.
+# shellcheck shell=dash source=tests/hil/guest/lib.sh
 . /hil/lib.sh
-
-short="both camera_stalls camera_late camera_unplugged loose_plug microphone_late microphone_unplugged both_unplugged slow_camera
-       stopped camera_busy camera_forbidden microphone_forbidden format_gone clock_stepped busy_processor not_a_camera serial_lines serial_refused
-       listed checked in_step"
-long="in_step_ten_minutes"
+# shellcheck source=tests/hil/guest/names.sh
+. /hil/names.sh
 
 plug_vivid() { echo vivid.0 >/sys/bus/platform/drivers/vivid/bind; }
 unplug_vivid() { echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind; }
 plug_card() { echo snd_aloop.0 >/sys/bus/platform/drivers/snd_aloop/bind; }
 unplug_card() { echo snd_aloop.0 >/sys/bus/platform/drivers/snd_aloop/unbind; }
 
-# vivid paints a test picture, which costs the emulated processor much: small, and few a second.
+# vivid draws a test image, which is slow on an emulated processor: the image is small, and the rate low.
 use_vivid() {
     export AFFECTD_CAMERA_DEVICE=$vivid AFFECTD_CAMERA_WIDTH=320 AFFECTD_CAMERA_HEIGHT=180 AFFECTD_CAMERA_RATE_HZ=10
 }
@@ -21,7 +19,7 @@ use_loopback() {
 }
 use_card() { export AFFECTD_MICROPHONE_DEVICE=hw:CARD=Loopback,DEV=1; }
 
-both() { # a face seen and a voice heard
+face_and_voice() { # both devices work: an estimate rests on face and voice
     use_loopback && use_card
     feed_camera 10 && feed_microphone
     sleep 1
@@ -33,7 +31,7 @@ both() { # a face seen and a voice heard
     [ "$ended" = 0 ]
 }
 
-camera_stalls() { # open, but nothing comes for 5 s
+camera_stalls() { # it stays open, but sends no frame for 5 s
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -44,15 +42,15 @@ camera_stalls() { # open, but nothing comes for 5 s
     await_state camera stalled 5 || return 1
     mark
     sleep 5
-    if grep -q '"camera":"running"' $work/health || [ "$(wc -l <$work/log)" -gt $marked ]; then
-        echo "    it does not stay stalled"
+    if grep -q '"camera":"running"' $work/health || [ "$(wc -l <$work/log)" -gt "$marked" ]; then
+        echo "    the camera does not stay stalled"
         return 1
     fi
     kill -CONT $feeder
     recovers camera && always_since "$from" '"voice":{'
 }
 
-camera_late() { # not there at the start
+camera_absent_at_start() { # it is plugged in 2 s after affectd has missed it
     use_vivid && use_card
     unplug_vivid
     start_affectd
@@ -63,7 +61,7 @@ camera_late() { # not there at the start
     recovers camera && always_since "$from" '"voice":{'
 }
 
-camera_unplugged() { # for 10 s
+camera_unplugged() { # it is pulled for 10 s
     use_vivid && use_card
     start_affectd
     await_state camera running 20 && await_line '"voice":{' 10 || return 1
@@ -76,7 +74,7 @@ camera_unplugged() { # for 10 s
     recovers camera && always_since "$from" '"voice":{'
 }
 
-loose_plug() { # makes contact and loses it, over and over: the journal stays short, and ends with how it is
+camera_loose_cable() { # it comes and goes ten times: the log stays short, and its last line is the present state
     use_vivid && use_card
     start_affectd
     await_state camera running 20 && await_line '"voice":{' 10 || return 1
@@ -94,7 +92,7 @@ loose_plug() { # makes contact and loses it, over and over: the journal stays sh
     [ "$said" -le 12 ] && always_since "$from" '"voice":{'
 }
 
-microphone_unplugged() { # for 10 s
+microphone_unplugged() { # it is pulled for 10 s
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -109,7 +107,7 @@ microphone_unplugged() { # for 10 s
     recovers microphone && always_since "$from" '"face":{'
 }
 
-microphone_late() {
+microphone_absent_at_start() { # it is plugged in 2 s after affectd has missed it
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -122,7 +120,7 @@ microphone_late() {
     recovers microphone && always_since "$from" '"face":{'
 }
 
-both_unplugged() {
+both_unplugged() { # camera and microphone are pulled: estimates without a modality continue
     use_vivid && use_card
     start_affectd
     await_state camera running 20 && await_state microphone running 20 || return 1
@@ -141,7 +139,7 @@ both_unplugged() {
     recovers camera && recovers microphone
 }
 
-slow_camera() { # says 30 pictures a second and sends 5
+camera_slower_than_claimed() { # it claims 30 frames per second and sends 5
     use_loopback && use_card
     export AFFECTD_CAMERA_RATE_HZ=30
     feed_camera 30:5
@@ -154,7 +152,7 @@ slow_camera() { # says 30 pictures a second and sends 5
     always_since "$from" '"face":{'
 }
 
-stopped() { # the process, for 3 s
+process_stopped() { # the affectd process is stopped for 3 s: nothing old is sent afterwards, and the loss is counted
     use_loopback && use_card
     feed_camera 10 && feed_microphone
     sleep 1
@@ -176,7 +174,7 @@ stopped() { # the process, for 3 s
     grep -q "overruns" $work/log
 }
 
-camera_busy() { # in use by another process
+camera_busy() { # another process uses it
     use_vivid && use_card
     AFFECTD_MICROPHONE_DEVICE=off /hil/affectd run >/dev/null 2>$work/holder &
     feeder=$!
@@ -190,7 +188,7 @@ camera_busy() { # in use by another process
     recovers camera && always_since "$from" '"voice":{'
 }
 
-camera_forbidden() {
+camera_forbidden() { # affectd runs as a user without permission, and gets it later
     use_vivid && use_card
     chmod 600 "$vivid"
     chmod 666 /dev/snd/*
@@ -204,7 +202,7 @@ camera_forbidden() {
     recovers camera && always_since "$from" '"voice":{'
 }
 
-microphone_forbidden() {
+microphone_forbidden() { # the same for the microphone
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -220,7 +218,7 @@ microphone_forbidden() {
     recovers microphone && always_since "$from" '"face":{'
 }
 
-format_gone() { # comes back with another format and size
+camera_format_changed() { # it comes back with another pixel format and size
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -237,7 +235,7 @@ format_gone() { # comes back with another format and size
     recovers camera && grep -q "YUYV 320×240" $work/log && always_since "$from" '"voice":{'
 }
 
-clock_stepped() { # by an hour
+clock_stepped() { # the system clock is set forward by an hour: nothing changes
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -250,7 +248,7 @@ clock_stepped() { # by an hour
     if grep -qE "camera (stalled|absent)|microphone (stalled|absent)|stood still" $work/log; then return 1; fi
 }
 
-busy_processor() { # others want it, too: fewer faces are looked at, until there is room again
+busy_processor() { # six other processes want it: affectd analyses fewer faces per second until they end
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -263,6 +261,7 @@ busy_processor() { # others want it, too: fewer faces are looked at, until there
     done
     await_health '"face_rate_hz":[0-4]' 20
     lowered=$?
+    # shellcheck disable=SC2086  # This is a list of process ids.
     kill $others
     [ $lowered = 0 ] && await_health '"face_rate_hz":5.0' 60
     raised=$?
@@ -270,7 +269,7 @@ busy_processor() { # others want it, too: fewer faces are looked at, until there
     [ $raised = 0 ]
 }
 
-not_a_camera() { # named, there, and never a camera: the only time affectd gives up
+not_a_camera() { # the configured device exists and is not a camera: the only case in which affectd gives up
     export AFFECTD_CAMERA_DEVICE=/dev/null
     start_affectd
     wait $pid
@@ -279,7 +278,7 @@ not_a_camera() { # named, there, and never a camera: the only time affectd gives
     [ $code = 3 ]
 }
 
-serial_lines() { # a UART as lines and a USB port as frames, which the host reads; the USB cable pulled for 5 s
+serial_lines() { # lines on a UART and frames on a USB port, read by the host; the USB cable is pulled for 5 s
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -298,12 +297,12 @@ serial_lines() { # a UART as lines and a USB port as frames, which the host read
     within 2 && always_since "$from" '"face":{' || return 1
     sleep 3
     stop_affectd
-    # The driver hands over what it has left when the port is closed.
+    # The driver sends its remaining bytes when the port is closed.
     echo "HIL SERIAL $(lines)"
     [ $ended = 0 ]
 }
 
-serial_refused() { # ports that will not do are said at once, one line each
+serial_refused() { # a port that cannot be used ends affectd at once with one line
     refused() { # REASON COMMAND…
         reason=$1 && shift
         "$@" >/dev/null 2>$work/log
@@ -320,7 +319,7 @@ serial_refused() { # ports that will not do are said at once, one line each
     done
     refused "does not take baud=4000000" /hil/affectd run --output "serial:$uart?baud=4000000" || return 1
     : >$work/log
-    # It waits for a camera, and leaves the microphone to the others.
+    # This process holds the port. It waits for a camera and does not use the microphone.
     AFFECTD_CAMERA_DEVICE=/dev/video-none AFFECTD_MICROPHONE_DEVICE=off /hil/affectd run 2>/dev/null &
     feeder=$!
     sleep 2
@@ -329,14 +328,14 @@ serial_refused() { # ports that will not do are said at once, one line each
     done
 }
 
-listed() { # affectd devices
+devices_command() { # `affectd devices` lists the camera and the microphone
     feed_camera 10
     sleep 1
     /hil/affectd devices | sed 's/^/    /'
     /hil/affectd devices --json | grep -q '"device":"hw:CARD=Loopback,DEV=0"'
 }
 
-checked() { # affectd check, with a face and a voice
+check_command() { # `affectd check` sees the face and hears the voice
     use_loopback && use_card
     feed_camera 10 && feed_microphone
     sleep 1
@@ -344,7 +343,7 @@ checked() { # affectd check, with a face and a voice
     grep -q "ok   camera: a face is in view" $work/lines && grep -q "ok   microphone: level" $work/lines
 }
 
-record_sync() { # SECONDS: a recording of flashes and beeps, for the host to judge
+record_sync() { # SECONDS NAME: records flashes and beeps, which the host compares
     use_loopback && use_card
     export AFFECTD_CAMERA_WIDTH=160 AFFECTD_CAMERA_HEIGHT=120 AFFECTD_CAMERA_RATE_HZ=25
     /hil/feed both $camera GREY 160 120 25 /hil/sync.grey hw:CARD=Loopback,DEV=0 48000 /hil/sync.s16 2>>$work/feed.log &
@@ -353,19 +352,19 @@ record_sync() { # SECONDS: a recording of flashes and beeps, for the host to jud
     /hil/affectd record --i-have-consent $work/clip.mkv 2>$work/log &
     pid=$!
     sleep "$1"
-    # Nothing but the end of the process may be needed for a clean file.
+    # A recording must be readable even if the process is killed.
     kill -KILL $pid
     wait $pid
     give $work/clip.mkv "$2"
     rm $work/clip.mkv
 }
-in_step() { record_sync 20 in_step.mkv; }
-in_step_ten_minutes() { record_sync 600 in_step_ten_minutes.mkv; }
+audio_video_sync() { record_sync 20 audio_video_sync.mkv; }  # flashes and beeps of a recording coincide
+audio_video_sync_ten_minutes() { record_sync 600 audio_video_sync_ten_minutes.mkv; }
 
 load virtio_pci
 load virtio_blk
 load videodev 2>/dev/null
-# With exclusive_caps=1 it forgets that it takes pictures once somebody has asked between two feeders.
+# With exclusive_caps=1, v4l2loopback no longer accepts frames after a query between two feeders.
 load v4l2loopback video_nr=10 card_label=Loopback exclusive_caps=0 max_buffers=4
 load vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=0x0 no_error_inj=1
 load snd-aloop pcm_substreams=1 index=0 id=Loopback
@@ -379,12 +378,14 @@ aarch64) uart=/dev/ttyAMA1 && [ -e $uart ] || uart=/dev/ttyS0 ;;
 esac
 vivid=
 for node in /dev/video*; do
-    [ "$(cat "/sys/class/video4linux/${node#/dev/}/name" 2>/dev/null | cut -c1-5)" = vivid ] && vivid=$node
+    [ "$(cut -c1-5 "/sys/class/video4linux/${node#/dev/}/name" 2>/dev/null)" = vivid ] && vivid=$node
 done
-echo "    kernel $(uname -r), cameras $(echo /dev/video*), vivid is $vivid, serial ports $uart $usb, cards: $(cat /proc/asound/cards | head -n 1)"
+echo "    kernel $(uname -r), cameras $(echo /dev/video*), vivid is $vivid, serial ports $uart $usb, cards: $(head -n 1 /proc/asound/cards)"
 mkdir -p $work
 
+# shellcheck disable=SC2086  # These are lists of names.
 [ $# -gt 0 ] || set -- $short
+# shellcheck disable=SC2086
 [ "$*" != all ] || set -- $short $long
 failed=
 for name; do scenario "$name"; done

@@ -1,10 +1,23 @@
 #!/usr/bin/env bash
-# How far apart a recording shows the flashes and the beeps of sync.* , which happen together:
+# Measures the offset between the flashes and the beeps of a recording, which coincide in the original:
 #
-#     tests/hil/in_step.sh CLIP
+#     tests/hil/audio_video_sync.sh CLIP
 #
-# Prints the offset of each pair (positive: the sound is late) and fails if one is beyond 40 ms or fewer than five are found.
+# Prints the mean, the worst, the first and the last offset of the pairs; positive means that the sound is late. Fails if an
+# offset is larger than 40 ms or if there are fewer than five pairs.
 set -euo pipefail
+
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+
+case "$#:${1:-}" in
+1:-h | 1:--help) usage && exit ;;
+1:[!-]*) ;;
+*)
+    echo "$0: expected one clip" >&2
+    usage >&2
+    exit 2
+    ;;
+esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ffprobe -v error -f lavfi -i "movie='$1',signalstats" -show_entries frame=pts_time:frame_tags=lavfi.signalstats.YAVG \

@@ -1,0 +1,7 @@
+# The names of the scenarios. run.sh checks its arguments against them, and the guest runs `short` if it gets no names.
+# shellcheck shell=sh disable=SC2034  # The scripts that source this file use both.
+short="face_and_voice camera_stalls camera_absent_at_start camera_unplugged camera_loose_cable
+       microphone_absent_at_start microphone_unplugged both_unplugged camera_slower_than_claimed process_stopped
+       camera_busy camera_forbidden microphone_forbidden camera_format_changed clock_stepped busy_processor not_a_camera
+       serial_lines serial_refused devices_command check_command audio_video_sync"
+long="audio_video_sync_ten_minutes"
