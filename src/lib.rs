@@ -24,4 +24,6 @@ pub mod model;
 pub mod monitor;
 pub mod output;
 pub mod queue;
+pub mod rate_limited_log;
+pub mod retry;
 pub mod voice;

@@ -12,6 +12,7 @@
 //! The main thread starts the others, and then looks after them: it tells systemd that they move, and on SIGHUP changes what
 //! the configuration changed and leaves the rest as it is.
 
+pub mod device_supervisor;
 mod fault;
 pub mod feed;
 pub mod load_shedder;
@@ -20,7 +21,7 @@ pub mod pipeline;
 pub mod sources;
 pub mod stages;
 pub mod stall;
-pub mod supervise;
+
 pub mod systemd;
 pub mod thread_group;
 
@@ -36,6 +37,7 @@ use crate::failure::Failure;
 
 use crate::health::Health;
 use crate::queue::{WhenFull, queue};
+use device_supervisor::IfUnusable;
 use feed::Feed;
 use outlets::{Outlets, Running};
 use pipeline::Pipeline;
@@ -96,8 +98,12 @@ pub fn run(config: Config, signals: &Signals, reread: impl Fn() -> Result<Config
             outputs,
         };
         daemon.start_stages(stages, sources.sound.is_some());
-        daemon.camera = sources.pictures.map(|pictures| daemon.start_camera(pictures, false));
-        daemon.microphone = sources.sound.map(|sound| daemon.start_microphone(sound, false));
+        daemon.camera = sources
+            .pictures
+            .map(|pictures| daemon.start_camera(pictures, IfUnusable::Fail));
+        daemon.microphone = sources
+            .sound
+            .map(|sound| daemon.start_microphone(sound, IfUnusable::Fail));
         daemon.look_after(signals, &reread);
     });
     info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
@@ -170,18 +176,18 @@ impl Daemon<'_, '_> {
         self.fusion = Some(self.threads.start(self.scope, "fusion", work));
     }
 
-    fn start_camera(&self, pictures: Pictures, stubborn: bool) -> SourceThread {
+    fn start_camera(&self, pictures: Pictures, if_unusable: IfUnusable) -> SourceThread {
         let (pipeline, retired) = (self.pipeline, Arc::<AtomicBool>::default());
         let told = Arc::clone(&retired);
-        let work = move || pipeline.camera(pictures, &told, stubborn);
+        let work = move || pipeline.camera(pictures, &told, if_unusable);
         let ended = self.threads.start(self.scope, "camera", work);
         SourceThread { retired, ended }
     }
 
-    fn start_microphone(&self, sound: Sound, stubborn: bool) -> SourceThread {
+    fn start_microphone(&self, sound: Sound, if_unusable: IfUnusable) -> SourceThread {
         let (pipeline, retired) = (self.pipeline, Arc::<AtomicBool>::default());
         let told = Arc::clone(&retired);
-        let work = move || pipeline.microphone(sound, &told, stubborn);
+        let work = move || pipeline.microphone(sound, &told, if_unusable);
         let ended = self.threads.start(self.scope, "microphone", work);
         SourceThread { retired, ended }
     }
@@ -269,10 +275,11 @@ impl Daemon<'_, '_> {
             self.start_stages(stages, microphone.is_some());
         }
         if new_camera {
-            self.camera = camera.map(|settings| self.start_camera(Pictures::Camera(settings), true));
+            self.camera = camera.map(|settings| self.start_camera(Pictures::Camera(settings), IfUnusable::Retry));
         }
         if new_microphone {
-            self.microphone = microphone.map(|settings| self.start_microphone(Sound::Microphone(settings), true));
+            self.microphone =
+                microphone.map(|settings| self.start_microphone(Sound::Microphone(settings), IfUnusable::Retry));
         }
         info!("reload: the changed configuration is in force");
         Ok(())

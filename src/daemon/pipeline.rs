@@ -15,12 +15,12 @@ use crate::face::{FaceStage, Look};
 use crate::failure::Failure;
 use crate::fusion::FusionStage;
 
+use super::device_supervisor::{DeviceSupervisor, IfUnusable};
 use super::fault;
 use super::feed::{Event, FaceResult, Feed};
 use super::load_shedder::LoadShedder;
 use super::outlets::Taps;
 use super::sources::{Pictures, Sound};
-use super::supervise::DeviceSupervisor;
 use crate::control::Control;
 use crate::health::{Health, SourceHealth, SourceState, count, temperature_c};
 use crate::queue::{Gone, QueueReader, QueueWriter, SwappableSender};
@@ -60,7 +60,7 @@ impl Pipeline<'_> {
     }
 
     /// Until the source ends or is `retired`.
-    pub fn camera(&self, source: Pictures, retired: &AtomicBool, stubborn: bool) -> Result<(), Failure> {
+    pub fn camera(&self, source: Pictures, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), Failure> {
         let put = |frame| {
             count(&self.health.frames);
             self.frames.put(frame)
@@ -73,12 +73,12 @@ impl Pipeline<'_> {
             Pictures::Camera(settings) => {
                 let open = || Camera::open(&settings, self.epoch, &self.health.camera_counters);
                 let supervisor = DeviceSupervisor {
-                    what: "camera",
-                    state: &self.health.camera,
+                    name: "camera",
+                    health: &self.health.camera,
                     stop: &|| self.over(retired),
-                    stubborn,
+                    if_unusable,
                 };
-                supervisor.keep(open, Camera::description, Camera::next_frame, put)
+                supervisor.run(open, Camera::description, Camera::next_frame, put)
             }
         };
         self.health.camera.set(SourceState::Off, None);
@@ -89,7 +89,7 @@ impl Pipeline<'_> {
     }
 
     /// Until the source ends or is `retired`.
-    pub fn microphone(&self, source: Sound, retired: &AtomicBool, stubborn: bool) -> Result<(), Failure> {
+    pub fn microphone(&self, source: Sound, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), Failure> {
         let put = |chunk| {
             count(&self.health.audio_blocks);
             self.chunks.put(chunk)
@@ -102,12 +102,12 @@ impl Pipeline<'_> {
             Sound::Microphone(settings) => {
                 let open = || Microphone::open(&settings, self.epoch, &self.health.microphone_counters);
                 let supervisor = DeviceSupervisor {
-                    what: "microphone",
-                    state: &self.health.microphone,
+                    name: "microphone",
+                    health: &self.health.microphone,
                     stop: &|| self.over(retired),
-                    stubborn,
+                    if_unusable,
                 };
-                supervisor.keep(open, Microphone::description, Microphone::next_block, put)
+                supervisor.run(open, Microphone::description, Microphone::next_block, put)
             }
         };
         self.health.microphone.set(SourceState::Off, None);

@@ -1,0 +1,181 @@
+//! Keeps one device in use: opens it, reads it, and opens it again whenever it fails.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use crate::capture::CaptureError;
+use crate::failure::Failure;
+use crate::health::{SourceHealth, SourceState};
+use crate::queue::Gone;
+use crate::rate_limited_log::RateLimitedLog;
+use crate::retry::{Retry, RetryPolicy};
+
+/// Opening is cheap, and a device that is back is used at once.
+const RETRY: RetryPolicy = RetryPolicy::Fixed(Duration::from_millis(500));
+/// How soon `stop` is noticed during a wait.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Supervises a device on the device's own thread.
+pub struct DeviceSupervisor<'a> {
+    /// The device's name in the log.
+    pub name: &'static str,
+    pub health: &'a SourceHealth,
+    /// Whether affectd stops, or this device is no longer wanted.
+    pub stop: &'a dyn Fn() -> bool,
+    pub if_unusable: IfUnusable,
+}
+
+/// What to do about a device that is there but can never be used, for example because the path is not a camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfUnusable {
+    /// End affectd with an error, unless the device has already run. For the start: a wrong setting must be noticed.
+    Fail,
+    /// Try again until it can be used. For a reload: the rest of affectd keeps running.
+    Retry,
+}
+
+impl DeviceSupervisor<'_> {
+    /// Reads items with `next` from the device that `open` opens, and passes them to `deliver`. Returns when `stop` says so,
+    /// when the device has ended, or when the receiver has gone. Fails only on an unusable device, as `if_unusable` says.
+    pub fn run<S, T>(
+        &self,
+        mut open: impl FnMut() -> Result<S, CaptureError>,
+        describe: impl Fn(&S) -> &str,
+        mut next: impl FnMut(&mut S) -> Result<Option<T>, CaptureError>,
+        mut deliver: impl FnMut(T) -> Result<(), Gone>,
+    ) -> Result<(), Failure> {
+        let mut log = RateLimitedLog::new();
+        let mut retry = Retry::new(RETRY);
+        let mut has_run = false;
+        self.health.set(SourceState::Starting, None);
+        while !self.stopped() {
+            let error = match open() {
+                Ok(mut device) => loop {
+                    match next(&mut device) {
+                        Ok(_) if self.stopped() => return Ok(()),
+                        Ok(None) => return Ok(()),
+                        Ok(Some(item)) => {
+                            if self.health.get() != SourceState::Running {
+                                self.health.set(SourceState::Running, None);
+                                let description = describe(&device).to_owned();
+                                self.log(&mut log, Level::Info, SourceState::Running, description);
+                            }
+                            log.flush();
+                            retry.succeeded();
+                            has_run = true;
+                            if deliver(item) == Err(Gone) {
+                                return Ok(());
+                            }
+                        }
+                        Err(error) => break error,
+                    }
+                },
+                Err(CaptureError::Unusable(why)) if self.if_unusable == IfUnusable::Fail && !has_run => {
+                    return Err(Failure::Source(why));
+                }
+                Err(error) => error,
+            };
+            let state = match error {
+                CaptureError::Stalled(_) => SourceState::Stalled,
+                _ => SourceState::Absent,
+            };
+            self.log(&mut log, Level::Warn, state, error.to_string());
+            self.health.set(state, Some(error.to_string()));
+            retry.failed(Instant::now());
+            while !self.stopped() && !retry.is_due(Instant::now()) {
+                thread::sleep(STOP_CHECK_INTERVAL);
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self, log: &mut RateLimitedLog<(SourceState, String)>, level: Level, state: SourceState, detail: String) {
+        let text = format!("{} {state}: {detail}", self.name);
+        log.set((state, detail), level, text);
+    }
+
+    fn stopped(&self) -> bool {
+        (self.stop)()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// The outcome of an attempt to open a device.
+    enum Attempt {
+        Fails(CaptureError),
+        Delivers(Vec<Result<u32, CaptureError>>),
+    }
+
+    /// Runs a device through `attempts`; returns what it delivered, and its state before every attempt.
+    fn run(attempts: Vec<Attempt>) -> (Result<(), Failure>, Vec<u32>, Vec<SourceState>) {
+        let (health, stop) = (SourceHealth::default(), AtomicBool::new(false));
+        let supervisor = DeviceSupervisor {
+            name: "camera",
+            health: &health,
+            stop: &|| stop.load(Ordering::Relaxed),
+            if_unusable: IfUnusable::Fail,
+        };
+        let (mut attempts, mut delivered, mut states) = (VecDeque::from(attempts), Vec::new(), Vec::new());
+        let open = || {
+            states.push(health.get());
+            match attempts.pop_front() {
+                Some(Attempt::Fails(error)) => Err(error),
+                Some(Attempt::Delivers(items)) => Ok(VecDeque::from(items)),
+                None => {
+                    stop.store(true, Ordering::Relaxed);
+                    Err(lost())
+                }
+            }
+        };
+        let next = |items: &mut VecDeque<Result<u32, CaptureError>>| match items.pop_front() {
+            Some(item) => item.map(Some),
+            None => Err(lost()),
+        };
+        let outcome = supervisor.run(
+            open,
+            |_| "a device",
+            next,
+            |item| {
+                delivered.push(item);
+                Ok(())
+            },
+        );
+        (outcome, delivered, states)
+    }
+
+    fn lost() -> CaptureError {
+        CaptureError::Lost("not connected".into())
+    }
+
+    #[test]
+    fn a_device_that_comes_late_stalls_or_goes_is_opened_again() {
+        let stalled = || CaptureError::Stalled("sent nothing".into());
+        let (outcome, delivered, states) = run(vec![
+            Attempt::Fails(lost()),
+            Attempt::Delivers(vec![Ok(1), Ok(2), Err(stalled())]),
+            Attempt::Delivers(vec![Ok(3), Err(lost())]),
+            Attempt::Fails(CaptureError::Unusable("another device took its place".into())),
+            Attempt::Delivers(vec![Ok(4)]),
+        ]);
+        assert!(outcome.is_ok());
+        assert_eq!(delivered, [1, 2, 3, 4]);
+        use SourceState::*;
+        assert_eq!(states, [Starting, Absent, Stalled, Absent, Absent, Absent]);
+    }
+
+    #[test]
+    fn an_unusable_device_at_the_start_is_an_error() {
+        let (outcome, delivered, _) = run(vec![Attempt::Fails(CaptureError::Unusable(
+            "/dev/null: is not a camera".into(),
+        ))]);
+        assert!(matches!(outcome, Err(Failure::Source(why)) if why == "/dev/null: is not a camera"));
+        assert!(delivered.is_empty());
+    }
+}
