@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::daemon::DaemonError;
 use crate::model::ModelError;
 
 /// Each variant is one exit code; each text is one line that names the thing, the reason and the mend.
@@ -20,6 +21,17 @@ pub enum Failure {
     /// A mistake of ours.
     #[error("{0}: this is a bug in affectd, please report it with the log above")]
     Internal(String),
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Failure {
+        match error {
+            DaemonError::Source(error) => Failure::Source(error.to_string()),
+            DaemonError::Model(error) => Failure::Model(error),
+            DaemonError::Output(error) => Failure::Output(error.to_string()),
+            DaemonError::Internal(reason) => Failure::Internal(reason),
+        }
+    }
 }
 
 impl Failure {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use affectd::cli::{self, Cli, Command, Common};
-use affectd::config::{Config, Overrides};
+use affectd::config::{Config, ConfigError, Overrides};
 use affectd::daemon::{self, Signals};
 use affectd::failure::Failure;
 use affectd::model::Bundle;
@@ -40,7 +40,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
                 stop: stop_on_signals()?,
                 reload: reload_on_signal()?,
             };
-            daemon::run(config, &signals, || load(&common, &flags))
+            Ok(daemon::run(config, &signals, || load(&common, &flags))?)
         }
         Command::Check { common, input } => {
             let config = load(&common, &input.over(common.overrides()))?;
@@ -89,8 +89,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-fn load(common: &Common, flags: &Overrides) -> Result<Config, Failure> {
-    Ok(Config::load(common.config.as_deref(), std::env::vars(), flags)?)
+fn load(common: &Common, flags: &Overrides) -> Result<Config, ConfigError> {
+    Config::load(common.config.as_deref(), std::env::vars(), flags)
 }
 
 /// A flag that the first SIGINT or SIGTERM sets; a second one ends affectd at once.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::capture::CaptureError;
-use crate::failure::Failure;
 use crate::health::{SourceHealth, SourceState};
 use crate::queue::Gone;
 use crate::rate_limited_log::RateLimitedLog;
@@ -45,7 +44,7 @@ impl DeviceSupervisor<'_> {
         describe: impl Fn(&S) -> &str,
         mut next: impl FnMut(&mut S) -> Result<Option<T>, CaptureError>,
         mut deliver: impl FnMut(T) -> Result<(), Gone>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CaptureError> {
         let mut log = RateLimitedLog::new();
         let mut retry = Retry::new(RETRY);
         let mut has_run = false;
@@ -72,8 +71,8 @@ impl DeviceSupervisor<'_> {
                         Err(error) => break error,
                     }
                 },
-                Err(CaptureError::Unusable(why)) if self.if_unusable == IfUnusable::Fail && !has_run => {
-                    return Err(Failure::Source(why));
+                Err(error @ CaptureError::Unusable(_)) if self.if_unusable == IfUnusable::Fail && !has_run => {
+                    return Err(error);
                 }
                 Err(error) => error,
             };
@@ -114,7 +113,7 @@ mod tests {
     }
 
     /// Runs a device through `attempts`; returns what it delivered, and its state before every attempt.
-    fn run(attempts: Vec<Attempt>) -> (Result<(), Failure>, Vec<u32>, Vec<SourceState>) {
+    fn run(attempts: Vec<Attempt>) -> (Result<(), CaptureError>, Vec<u32>, Vec<SourceState>) {
         let (health, stop) = (SourceHealth::default(), AtomicBool::new(false));
         let supervisor = DeviceSupervisor {
             name: "camera",
@@ -175,7 +174,7 @@ mod tests {
         let (outcome, delivered, _) = run(vec![Attempt::Fails(CaptureError::Unusable(
             "/dev/null: is not a camera".into(),
         ))]);
-        assert!(matches!(outcome, Err(Failure::Source(why)) if why == "/dev/null: is not a camera"));
+        assert!(matches!(outcome, Err(CaptureError::Unusable(why)) if why == "/dev/null: is not a camera"));
         assert!(delivered.is_empty());
     }
 }

@@ -13,6 +13,7 @@
 //! the configuration changed and leaves the rest as it is.
 
 pub mod device_supervisor;
+pub mod error;
 mod fault;
 pub mod feed;
 pub mod load_shedder;
@@ -32,10 +33,12 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use crate::config::{Config, DeviceSettings, Pace, Source};
-use crate::failure::Failure;
+use crate::config::{Config, ConfigError, DeviceSettings, Pace, Source};
+pub use error::DaemonError;
 
 use crate::health::Health;
+use crate::model::ModelError;
+use crate::output::OutputError;
 use crate::queue::{WhenFull, queue};
 use device_supervisor::IfUnusable;
 use feed::Feed;
@@ -64,7 +67,11 @@ pub struct Signals {
 
 /// Runs until the source ends, every reader has gone, or it is told to stop. Told to reload, it takes the configuration
 /// from `reread`.
-pub fn run(config: Config, signals: &Signals, reread: impl Fn() -> Result<Config, Failure>) -> Result<(), Failure> {
+pub fn run(
+    config: Config,
+    signals: &Signals,
+    reread: impl Fn() -> Result<Config, ConfigError>,
+) -> Result<(), DaemonError> {
     let started = Instant::now();
     let (sources, pace) = Sources::of(&config.source)?;
     let stages = Stages::load(&config, sources.pictures.is_some())?;
@@ -108,6 +115,19 @@ pub fn run(config: Config, signals: &Signals, reread: impl Fn() -> Result<Config
     });
     info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
     threads.outcome()
+}
+
+/// Why a reload is rejected. affectd then keeps running as before.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("a clip is replayed to its end: restart affectd to use another source")]
+    Clip,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 /// Everything that runs, and how it was configured.
@@ -193,7 +213,7 @@ impl Daemon<'_, '_> {
     }
 
     /// Until the fusion stage ends: it is the last to know that there is nothing more.
-    fn look_after(&mut self, signals: &Signals, reread: &impl Fn() -> Result<Config, Failure>) {
+    fn look_after(&mut self, signals: &Signals, reread: &impl Fn() -> Result<Config, ConfigError>) {
         let health = self.pipeline.health;
         let mut systemd = Systemd::from_environment();
         let mut stall = StallDetector::new(Instant::now());
@@ -210,7 +230,10 @@ impl Daemon<'_, '_> {
             }
             if signals.reload.swap(false, Ordering::Relaxed) {
                 systemd.reloading();
-                match reread().and_then(|config| self.reload(config)) {
+                match reread()
+                    .map_err(ReloadError::from)
+                    .and_then(|config| self.reload(config))
+                {
                     Ok(()) => {}
                     Err(why) => error!("reload refused, everything goes on as it was: {why}"),
                 }
@@ -243,11 +266,9 @@ impl Daemon<'_, '_> {
     }
 
     /// Changes what `config` changes and leaves the rest as it is. If that cannot be, all is as before.
-    fn reload(&mut self, config: Config) -> Result<(), Failure> {
+    fn reload(&mut self, config: Config) -> Result<(), ReloadError> {
         let (Source::Devices(old), Source::Devices(new)) = (self.config.source.clone(), config.source.clone()) else {
-            return Err(Failure::Source(
-                "a clip is replayed to its end: restart affectd for another source".into(),
-            ));
+            return Err(ReloadError::Clip);
         };
         if config == self.config {
             info!("reload: nothing has changed");

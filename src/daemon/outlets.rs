@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{info, warn};
 
-use crate::failure::Failure;
 use crate::fusion::Estimate;
 use crate::output::{Output, OutputError, OutputSpec, Service};
 
@@ -52,8 +51,8 @@ struct Outlet {
 }
 
 impl Outlet {
-    fn open(spec: &OutputSpec, service: &Service) -> Result<Outlet, Failure> {
-        let output = spec.open(service).map_err(|e| Failure::Output(e.to_string()))?;
+    fn open(spec: &OutputSpec, service: &Service) -> Result<Outlet, OutputError> {
+        let output = spec.open(service)?;
         Ok(Outlet {
             spec: spec.clone(),
             output,
@@ -68,7 +67,7 @@ impl Outlets {
         period: Duration,
         when_full: WhenFull,
         health: &Health,
-    ) -> Result<Outlets, Failure> {
+    ) -> Result<Outlets, OutputError> {
         let (to_fusion, controls) = bounded(CONTROLS_AHEAD);
         let service = Service {
             period,
@@ -80,7 +79,7 @@ impl Outlets {
         let outlets = specs
             .iter()
             .map(|spec| Outlet::open(spec, &service))
-            .collect::<Result<_, Failure>>()?;
+            .collect::<Result<_, _>>()?;
         Ok(Outlets {
             outlets,
             service,
@@ -146,7 +145,7 @@ impl Running<'_, '_> {
 
     /// From now on writes to `specs`, for estimates `period` apart. Outputs that stay the same go on undisturbed. If one
     /// cannot be opened all is as before.
-    pub fn change(&mut self, specs: &[OutputSpec], period: Duration) -> Result<(), Failure> {
+    pub fn change(&mut self, specs: &[OutputSpec], period: Duration) -> Result<(), OutputError> {
         let service = Service {
             period,
             ..self.service.clone()
@@ -281,11 +280,11 @@ impl Outlet {
         match result {
             Ok(()) => {}
             Err(OutputError::ReaderGone) => info!("{}: the reader has gone", self.spec),
-            Err(OutputError::Failed(why)) => {
+            Err(error @ OutputError::Failed(_)) => {
                 if others > 0 {
-                    warn!("{why}; the other outputs go on");
+                    warn!("{error}; the other outputs continue");
                 }
-                threads.remember(Failure::Output(why));
+                threads.remember(error.into());
             }
         }
     }
@@ -314,6 +313,7 @@ fn serve(output: &mut dyn Output, items: &QueueReader<Item>, latency: &Latency) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::DaemonError;
     use crate::health::SourceState;
     use crate::output::estimate::samples::nothing;
     use std::sync::atomic::AtomicBool;
@@ -338,7 +338,7 @@ mod tests {
     }
 
     /// Gives two outputs ten estimates, or as many as they take.
-    fn run(patience: [usize; 2], then: fn() -> OutputError) -> (Result<(), Failure>, [usize; 2], u64) {
+    fn run(patience: [usize; 2], then: fn() -> OutputError) -> (Result<(), DaemonError>, [usize; 2], u64) {
         let health = Health::default();
         let period = Duration::from_millis(200);
         let mut outlets = Outlets::open(&[], period, WhenFull::Wait, &health).unwrap();
@@ -369,7 +369,7 @@ mod tests {
     fn one_that_fails_does_not_stop_the_other_and_is_told_at_the_end() {
         let (outcome, received, given) = run([3, 1000], || OutputError::Failed("disk: full".into()));
         assert_eq!((received, given), ([3, 1000], 1000));
-        assert!(matches!(outcome, Err(Failure::Output(why)) if why == "disk: full"));
+        assert!(matches!(outcome, Err(DaemonError::Output(OutputError::Failed(why))) if why == "disk: full"));
     }
 
     /// Passes on the health records it gets.

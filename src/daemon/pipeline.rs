@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use log::warn;
 
+use super::DaemonError;
 use crate::capture::camera::Camera;
 use crate::capture::microphone::Microphone;
 use crate::capture::paced::Paced;
 use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 use crate::config::Pace;
 use crate::face::{FaceStage, Look};
-use crate::failure::Failure;
 use crate::fusion::FusionStage;
 
 use super::device_supervisor::{DeviceSupervisor, IfUnusable};
@@ -60,7 +60,7 @@ impl Pipeline<'_> {
     }
 
     /// Until the source ends or is `retired`.
-    pub fn camera(&self, source: Pictures, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), Failure> {
+    pub fn camera(&self, source: Pictures, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), DaemonError> {
         let put = |frame| {
             count(&self.health.frames);
             self.frames.put(frame)
@@ -85,11 +85,11 @@ impl Pipeline<'_> {
         if !retired.load(Ordering::Relaxed) {
             self.frames.disconnect();
         }
-        outcome
+        Ok(outcome?)
     }
 
     /// Until the source ends or is `retired`.
-    pub fn microphone(&self, source: Sound, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), Failure> {
+    pub fn microphone(&self, source: Sound, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), DaemonError> {
         let put = |chunk| {
             count(&self.health.audio_blocks);
             self.chunks.put(chunk)
@@ -114,7 +114,7 @@ impl Pipeline<'_> {
         if !retired.load(Ordering::Relaxed) {
             self.chunks.disconnect();
         }
-        outcome
+        Ok(outcome?)
     }
 
     fn over(&self, retired: &AtomicBool) -> bool {
@@ -127,7 +127,7 @@ impl Pipeline<'_> {
         state: &SourceHealth,
         mut next: impl FnMut() -> Result<Option<T>, CaptureError>,
         put: impl Fn(T) -> Result<(), Gone>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CaptureError> {
         state.set(SourceState::Running, None);
         while let Some(item) = self.next(next())? {
             if put(item) == Err(Gone) {
@@ -138,7 +138,7 @@ impl Pipeline<'_> {
     }
 
     /// What a source gave; `None` when it is over, for whatever reason.
-    fn next<T>(&self, item: Result<Option<T>, CaptureError>) -> Result<Option<T>, Failure> {
+    fn next<T>(&self, item: Result<Option<T>, CaptureError>) -> Result<Option<T>, CaptureError> {
         match item {
             Ok(_) if self.stop.load(Ordering::Relaxed) => Ok(None),
             Ok(item) => Ok(item),
@@ -146,9 +146,7 @@ impl Pipeline<'_> {
                 warn!("{why}");
                 Ok(None)
             }
-            Err(CaptureError::Unusable(why) | CaptureError::Lost(why) | CaptureError::Stalled(why)) => {
-                Err(Failure::Source(why))
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -157,7 +155,7 @@ impl Pipeline<'_> {
         mut stage: FaceStage,
         frames: QueueReader<VideoFrame>,
         seen: QueueWriter<FaceResult>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DaemonError> {
         let rate_hz = stage.rate_hz();
         let mut pressure = LoadShedder::new(Instant::now());
         let set = |rate_hz: f32| {
@@ -212,7 +210,7 @@ impl Pipeline<'_> {
         mut feed: Feed,
         taps: Taps,
         controls: Receiver<Control>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DaemonError> {
         // Goes on where the stage before it ended, after a reload: by the clock, then, and without a gap in the numbers.
         let said = self.seq.load(Ordering::Relaxed);
         let mut tick = match said {

@@ -5,9 +5,8 @@ use log::info;
 use crate::capture::camera::CameraSettings;
 use crate::capture::clip::Clip;
 use crate::capture::microphone::MicrophoneSettings;
-use crate::capture::{AudioSource, VideoSource};
+use crate::capture::{AudioSource, CaptureError, VideoSource};
 use crate::config::{Pace, Source};
-use crate::failure::Failure;
 
 /// Where pictures and sound come from; `None` for what there is none of.
 pub struct Sources {
@@ -27,10 +26,10 @@ pub enum Sound {
 
 impl Sources {
     /// Opens a clip. Devices are opened by the threads that own them, which also wait for them.
-    pub fn of(source: &Source) -> Result<(Sources, Pace), Failure> {
+    pub fn of(source: &Source) -> Result<(Sources, Pace), CaptureError> {
         match source {
             Source::Clip { path, pace } => {
-                let clip = Clip::open(path).map_err(|e| Failure::Source(e.to_string()))?;
+                let clip = Clip::open(path)?;
                 info!("{}", clip.description);
                 let sources = Sources {
                     pictures: clip.video.map(Pictures::Clip),

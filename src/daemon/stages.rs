@@ -7,9 +7,8 @@ use log::info;
 
 use crate::config::Config;
 use crate::face::FaceStage;
-use crate::failure::Failure;
 use crate::fusion::FusionStage;
-use crate::model::Bundle;
+use crate::model::{Bundle, ModelError};
 
 /// What turns pictures and sound into estimates.
 pub struct Stages {
@@ -20,7 +19,7 @@ pub struct Stages {
 
 impl Stages {
     /// Loads them side by side: they are what a start waits for.
-    pub fn load(config: &Config, with_face: bool) -> Result<Stages, Failure> {
+    pub fn load(config: &Config, with_face: bool) -> Result<Stages, ModelError> {
         let started = Instant::now();
         let bundle = Bundle::open(config.models.as_deref())?;
         let stages = thread::scope(|scope| {
@@ -29,7 +28,7 @@ impl Stages {
             let face = face
                 .map(|loading| loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .transpose()?;
-            Ok::<_, Failure>(Stages { face, fusion })
+            Ok::<_, ModelError>(Stages { face, fusion })
         })?;
         info!(
             "models: {} {} from {}, loaded in {} ms",

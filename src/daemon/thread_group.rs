@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use crate::failure::Failure;
+use super::DaemonError;
 
 /// Tells when a thread has ended, with whatever outcome: then the channel is closed.
 pub struct ExitSignal(Receiver<Never>);
@@ -31,7 +31,7 @@ impl ExitSignal {
 /// Started threads, and the first failure among them.
 pub struct ThreadGroup<'a> {
     stop: &'a AtomicBool,
-    failure: Mutex<Option<Failure>>,
+    failure: Mutex<Option<DaemonError>>,
 }
 
 impl<'a> ThreadGroup<'a> {
@@ -48,7 +48,7 @@ impl<'a> ThreadGroup<'a> {
         &'scope self,
         scope: &'scope Scope<'scope, 'env>,
         name: &str,
-        work: impl FnOnce() -> Result<(), Failure> + Send + 'scope,
+        work: impl FnOnce() -> Result<(), DaemonError> + Send + 'scope,
     ) -> ExitSignal {
         let label = name.to_string();
         let (alive, ended) = bounded(0);
@@ -56,32 +56,32 @@ impl<'a> ThreadGroup<'a> {
             let _alive = alive;
             let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
                 let reason = panic_text(panic.as_ref());
-                Err(Failure::Internal(format!("the {label} thread stopped ({reason})")))
+                Err(DaemonError::Internal(format!("the {label} thread stopped ({reason})")))
             });
             if let Err(failure) = result {
                 self.note(failure);
             }
         };
         if let Err(e) = Builder::new().name(name.to_string()).spawn_scoped(scope, guarded) {
-            self.note(Failure::Internal(format!("the {name} thread cannot start ({e})")));
+            self.note(DaemonError::Internal(format!("the {name} thread cannot start ({e})")));
         }
         ExitSignal(ended)
     }
 
     /// Everybody stops.
-    fn note(&self, failure: Failure) {
+    fn note(&self, failure: DaemonError) {
         self.stop.store(true, Ordering::Relaxed);
         self.remember(failure);
     }
 
     /// The others go on, and this is told at the end. The first failure is the cause, what follows its consequence.
-    pub fn remember(&self, failure: Failure) {
+    pub fn remember(&self, failure: DaemonError) {
         let mut first = self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         first.get_or_insert(failure);
     }
 
     /// The first failure, once all threads have ended.
-    pub fn outcome(self) -> Result<(), Failure> {
+    pub fn outcome(self) -> Result<(), DaemonError> {
         let failure = self
             .failure
             .into_inner()
@@ -116,6 +116,6 @@ mod tests {
             });
         });
         let failure = threads.outcome().unwrap_err();
-        assert!(matches!(&failure, Failure::Internal(why) if why == "the face thread stopped (out of range)"));
+        assert!(matches!(&failure, DaemonError::Internal(why) if why == "the face thread stopped (out of range)"));
     }
 }

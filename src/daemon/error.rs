@@ -1,0 +1,22 @@
+//! Why the daemon ended other than by having done its work. `main` turns each variant into an exit code.
+
+use crate::capture::CaptureError;
+use crate::model::ModelError;
+use crate::output::OutputError;
+
+/// Each text is one line: the thing, the reason, and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A camera, microphone or clip cannot be used.
+    #[error(transparent)]
+    Source(#[from] CaptureError),
+    /// The models cannot be loaded or run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An output cannot start, or failed later.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A bug in affectd.
+    #[error("{0}: this is a bug in affectd, please report it with the log above")]
+    Internal(String),
+}
