@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that affectd needs and this machine lacks:
+#
+#     cross/install-packages.sh build            what building affectd needs
+#     cross/install-packages.sh tests            the same, and what its tests run
+#     cross/install-packages.sh PACKAGE…         any packages, by name
+#
+# For Debian, Ubuntu and Raspberry Pi OS. It runs apt-get as root, or through sudo, and only if something is missing. On other
+# systems it names what to install.
+set -euo pipefail
+
+usage() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+}
+
+build=(build-essential pkg-config libasound2-dev libclang-dev)
+tests=(mosquitto mosquitto-clients openssl python3 ffmpeg)
+
+case ${1:-} in
+-h | --help) usage && exit 0 ;;
+'' | -*) usage >&2 && exit 2 ;;
+build) packages=("${build[@]}") ;;
+tests) packages=("${build[@]}" "${tests[@]}") ;;
+*) packages=("$@") ;;
+esac
+
+if ! command -v apt-get >/dev/null; then
+    cat >&2 <<'TEXT'
+cross/install-packages.sh: this system has no apt-get. Install these with its own package manager, then run cargo:
+    a C compiler, pkg-config, the ALSA headers and libclang
+        Fedora: gcc pkgconf-pkg-config alsa-lib-devel clang-devel
+        Arch: base-devel alsa-lib clang
+        openSUSE: gcc pkgconf-pkg-config alsa-devel clang-devel
+    for the tests: mosquitto with its clients, openssl, python3 and ffmpeg
+TEXT
+    exit 1
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+    state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+    [ "$state" = "install ok installed" ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        echo "cross/install-packages.sh: missing ${missing[*]}: install them as root, since this system has no sudo" >&2
+        exit 1
+    fi
+    as_root=(sudo)
+fi
+echo "cross/install-packages.sh: installing ${missing[*]}" >&2
+# A fresh system has no package lists, and old lists name versions that the mirrors no longer have.
+"${as_root[@]}" apt-get update -qq
+# Through env, since sudo passes no variables on.
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
