@@ -103,7 +103,7 @@ doc=$root/usr/share/doc/affectd
 
 install -D "$binary" "$root/usr/bin/affectd"
 "$gnu-strip" --strip-unneeded "$root/usr/bin/affectd"
-install -D -m 644 -t "$root/usr/share/affectd/models" models/*.int8.onnx models/manifest.json models/demo.mkv
+install -D -m 644 -t "$root/usr/share/affectd" models/demo.mkv
 install -D -m 644 cross/package/affectd.toml "$root/etc/affectd/affectd.toml"
 install -D -m 644 cross/package/affectd.service "$root/usr/lib/systemd/system/affectd.service"
 install -D -m 644 cross/package/affectd.sysusers "$root/usr/lib/sysusers.d/affectd.conf"

@@ -61,6 +61,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Bench {
             common,
             model,
+            input,
             iterations,
             json,
         } => {
@@ -69,7 +70,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
                 Some(path) => cli::bench::file(&path, runs)?,
                 None => {
                     let config = load(&common, &common.overrides())?;
-                    cli::bench::models(&config, runs)?
+                    cli::bench::models(&config, input.as_deref(), runs)?
                 }
             };
             report.print(json);

@@ -84,12 +84,7 @@ fn models(config: &Config) -> Result<String, ModelError> {
     FaceStage::load(&bundle, config.face)?;
     FusionStage::load(&bundle, config.fusion)?;
     let manifest = bundle.manifest();
-    Ok(format!(
-        "{} {} in {}",
-        manifest.name,
-        manifest.version,
-        bundle.folder().display()
-    ))
+    Ok(format!("{} {}, {}", manifest.name, manifest.version, bundle.location()))
 }
 
 fn clock() -> Finding {

@@ -85,6 +85,9 @@ pub enum Command {
         /// Measure this ONNX file instead of the models
         #[arg(long, value_name = "FILE")]
         model: Option<PathBuf>,
+        /// Measure the pipeline on this clip [default: the demo clip, if it is installed]
+        #[arg(long, value_name = "CLIP", conflicts_with = "model")]
+        input: Option<PathBuf>,
         /// Run each graph this often instead of for a second
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         iterations: Option<u32>,
@@ -115,7 +118,7 @@ pub struct Common {
     /// The configuration file [default: /etc/affectd/affectd.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "AFFECTD_CONFIG")]
     pub config: Option<PathBuf>,
-    /// The folder with manifest.json and the models [default: where they were installed or built]
+    /// A folder with manifest.json and other models [default: the embedded models]
     #[arg(long, value_name = "DIR")]
     pub models: Option<PathBuf>,
 }

@@ -17,13 +17,7 @@ pub fn card(bundle: &Bundle) -> Result<String, Failure> {
     let manifest = bundle.manifest();
     let mut card = String::new();
     // Writing into a string cannot fail.
-    let _ = writeln!(
-        card,
-        "{} {}, in {}",
-        manifest.name,
-        manifest.version,
-        bundle.folder().display()
-    );
+    let _ = writeln!(card, "{} {}, {}", manifest.name, manifest.version, bundle.location());
     for name in GraphName::ALL {
         let graph = bundle.graph(name)?;
         let bytes = bundle.read(name)?;

@@ -31,10 +31,10 @@ impl Stages {
             Ok::<_, ModelError>(Stages { face, fusion })
         })?;
         info!(
-            "models: {} {} from {}, loaded in {} ms",
+            "models: {} {}, {}, loaded in {} ms",
             bundle.manifest().name,
             bundle.manifest().version,
-            bundle.folder().display(),
+            bundle.location(),
             started.elapsed().as_millis()
         );
         Ok(stages)

@@ -1,9 +1,10 @@
-//! A model bundle: a folder with `manifest.json` and the graphs it names.
+//! A model bundle: `manifest.json` and the graphs it names. One is embedded in the program; a folder can replace it.
 //!
 //! The manifest carries the hash of every graph, so a bundle that was half copied, edited or mixed from two versions is
 //! refused at start instead of giving numbers that mean nothing. It also carries the constants of the preprocessing a
 //! graph was trained with, so that a retrained graph needs no new binary.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,16 @@ use sha2::{Digest, Sha256};
 /// The manifest format this version reads. A bundle says which it was written for.
 pub const FORMAT: u32 = 1;
 
+const MANIFEST: &str = "manifest.json";
+
 /// Why a bundle or one of its graphs cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error(
-        "models: no manifest.json in any of {}: give the folder with --models DIR or AFFECTD_MODELS",
-        list(.searched)
+        "{}: has no manifest.json: give the folder of a model bundle, or leave --models, AFFECTD_MODELS and `models` out to use the embedded models",
+        .folder.display()
     )]
-    NotFound { searched: Vec<PathBuf> },
+    NotFound { folder: PathBuf },
     #[error("{}: cannot be read ({reason}): restore the file from the release or check its permissions", .path.display())]
     Unreadable { path: PathBuf, reason: String },
     #[error("{}: not a model manifest ({reason}): restore the file from the release", .path.display())]
@@ -41,11 +44,6 @@ pub enum ModelError {
     Foreign { path: PathBuf, reason: String },
     #[error("{graph}: {reason}: use the models of this affectd's release")]
     Unfit { graph: GraphName, reason: String },
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    let shown: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
-    shown.join(", ")
 }
 
 /// The four graphs of a bundle, each for one step of the way.
@@ -123,73 +121,59 @@ pub struct Figure {
     pub command: String,
 }
 
-/// An opened bundle. Graph files are read, and their hashes checked, one by one as they are asked for.
+/// Where the graphs of a bundle are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// Compiled into the program.
+    Embedded,
+    Folder(PathBuf),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Embedded => f.write_str("embedded in this program"),
+            Location::Folder(folder) => write!(f, "in {}", folder.display()),
+        }
+    }
+}
+
+/// An opened bundle. The graphs of a folder are read one by one as they are needed, and their hashes checked.
 #[derive(Debug)]
 pub struct Bundle {
-    folder: PathBuf,
+    location: Location,
     manifest: Manifest,
 }
 
 impl Bundle {
-    /// Opens the bundle in `folder`, or in the first of [`Bundle::usual_places`] that has one.
+    /// Opens the bundle in `folder`, or without one the models embedded in this program.
     pub fn open(folder: Option<&Path>) -> Result<Bundle, ModelError> {
-        let places = folder.map_or_else(Bundle::usual_places, |f| vec![f.to_path_buf()]);
-        match places.iter().find(|p| p.join("manifest.json").is_file()) {
-            Some(found) => Bundle::open_in(found),
-            None => Err(ModelError::NotFound { searched: places }),
-        }
-    }
-
-    /// Where an installed binary, and one in a Cargo target folder, find their models.
-    fn usual_places() -> Vec<PathBuf> {
-        let exe = std::env::current_exe().unwrap_or_default();
-        let beside = exe.ancestors().skip(1);
-        let mut places: Vec<_> = beside
-            .clone()
-            .take(1)
-            .filter_map(|bin| bin.parent())
-            .map(|prefix| prefix.join("share/affectd/models"))
-            .collect();
-        // A build's own models go before installed ones: target/release/affectd, target/<triple>/release/affectd and
-        // target/release/deps/<test>.
-        places.extend(
-            beside
-                .filter(|dir| dir.ends_with("target"))
-                .filter_map(|target| target.parent())
-                .map(|root| root.join("models")),
-        );
-        places.push(PathBuf::from("/usr/share/affectd/models"));
-        places
-    }
-
-    fn open_in(folder: &Path) -> Result<Bundle, ModelError> {
-        let path = folder.join("manifest.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| ModelError::Unreadable {
-            path: path.clone(),
-            reason: e.to_string(),
-        })?;
-        let malformed = |e: serde_json::Error| ModelError::Malformed {
-            path: path.clone(),
-            reason: e.to_string(),
+        let (location, path, text) = match folder {
+            None => (
+                Location::Embedded,
+                PathBuf::from(MANIFEST),
+                Cow::Borrowed(embedded::MANIFEST),
+            ),
+            Some(folder) => {
+                let path = folder.join(MANIFEST);
+                if !path.is_file() {
+                    return Err(ModelError::NotFound {
+                        folder: folder.to_path_buf(),
+                    });
+                }
+                let text = std::fs::read_to_string(&path).map_err(|e| ModelError::Unreadable {
+                    path: path.clone(),
+                    reason: e.to_string(),
+                })?;
+                (Location::Folder(folder.to_path_buf()), path, Cow::Owned(text))
+            }
         };
-        // The format comes first: a newer manifest need not parse as ours.
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        let Format { format } = serde_json::from_str(&text).map_err(malformed)?;
-        if format > FORMAT {
-            return Err(ModelError::Newer { path, found: format });
-        }
-        let manifest = serde_json::from_str(&text).map_err(malformed)?;
-        Ok(Bundle {
-            folder: folder.to_path_buf(),
-            manifest,
-        })
+        let manifest = parse_manifest(&text, path)?;
+        Ok(Bundle { location, manifest })
     }
 
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -199,23 +183,24 @@ impl Bundle {
     /// The entry of one graph.
     pub fn graph(&self, name: GraphName) -> Result<&Graph, ModelError> {
         self.manifest.graphs.get(name.key()).ok_or_else(|| ModelError::Lacks {
-            path: self.folder.join("manifest.json"),
+            path: self.manifest_path(),
             graph: name,
         })
     }
 
-    /// The bytes of one graph, equal to those that were registered.
-    pub fn read(&self, name: GraphName) -> Result<Vec<u8>, ModelError> {
+    /// The bytes of one graph. Those from a folder have the hash that the manifest names.
+    pub fn read(&self, name: GraphName) -> Result<Cow<'static, [u8]>, ModelError> {
         let graph = self.graph(name)?;
-        let path = self.folder.join(&graph.file);
+        let folder = match &self.location {
+            Location::Embedded => return Ok(Cow::Borrowed(embedded::graph(name))),
+            Location::Folder(folder) => folder,
+        };
+        let path = folder.join(&graph.file);
         let bytes = std::fs::read(&path).map_err(|e| ModelError::Unreadable {
             path: path.clone(),
             reason: e.to_string(),
         })?;
-        let found = Sha256::digest(&bytes)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect::<String>();
+        let found = sha256(&bytes);
         if found != graph.sha256 {
             return Err(ModelError::Altered {
                 path,
@@ -223,7 +208,7 @@ impl Bundle {
                 expected: graph.sha256.clone(),
             });
         }
-        Ok(bytes)
+        Ok(Cow::Owned(bytes))
     }
 
     /// The preprocessing constants of one graph, as the stage that needs them spells them.
@@ -232,5 +217,68 @@ impl Bundle {
             graph: name,
             reason: format!("preprocessing in the manifest: {e}"),
         })
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        match &self.location {
+            Location::Embedded => PathBuf::from(MANIFEST),
+            Location::Folder(folder) => folder.join(MANIFEST),
+        }
+    }
+}
+
+/// Reads a manifest; `path` is for the error.
+fn parse_manifest(text: &str, path: PathBuf) -> Result<Manifest, ModelError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let malformed = |e: serde_json::Error| ModelError::Malformed {
+        path: path.clone(),
+        reason: e.to_string(),
+    };
+    // The format comes first: a newer manifest need not have the fields of this one.
+    let Format { format } = serde_json::from_str(text).map_err(malformed)?;
+    if format > FORMAT {
+        return Err(ModelError::Newer { path, found: format });
+    }
+    serde_json::from_str(text).map_err(malformed)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The models of this release, compiled into the program, so that one copied file is enough.
+mod embedded {
+    use super::GraphName;
+
+    pub const MANIFEST: &str = include_str!("../../models/manifest.json");
+
+    pub fn graph(name: GraphName) -> &'static [u8] {
+        match name {
+            GraphName::FaceDetector => include_bytes!("../../models/face_detector.int8.onnx"),
+            GraphName::FaceEncoder => include_bytes!("../../models/face_encoder.int8.onnx"),
+            GraphName::VoiceEncoder => include_bytes!("../../models/voice_encoder.int8.onnx"),
+            GraphName::Fusion => include_bytes!("../../models/fusion.int8.onnx"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_graphs_match_their_manifest() {
+        let bundle = Bundle::open(None).unwrap();
+        assert_eq!(bundle.location(), &Location::Embedded);
+        for name in GraphName::ALL {
+            assert_eq!(
+                sha256(&bundle.read(name).unwrap()),
+                bundle.graph(name).unwrap().sha256,
+                "{name}"
+            );
+        }
     }
 }

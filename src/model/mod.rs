@@ -6,5 +6,5 @@ pub mod engine;
 pub mod int8;
 pub mod session;
 
-pub use bundle::{Bundle, GraphName, ModelError};
+pub use bundle::{Bundle, GraphName, Location, ModelError};
 pub use session::Session;

@@ -36,6 +36,53 @@ fn a_copy_of_the_models_works_anywhere() {
 }
 
 #[test]
+fn a_copied_binary_works_without_any_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("affectd");
+    std::fs::copy(env!("CARGO_BIN_EXE_affectd"), &program).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        command
+            .env_clear()
+            .env("AFFECTD_CONFIG", "/dev/null")
+            .current_dir(folder.path());
+        command.args(arguments).output().unwrap()
+    };
+    let replay = Replay::from(run(&["run", "--input", demo().to_str().unwrap()]));
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    assert!(
+        replay.log.contains(", embedded in this program, loaded in "),
+        "{}",
+        replay.log
+    );
+    assert!(replay.count(&["face", "voice"]) > 0);
+    let card = String::from_utf8(run(&["model"]).stdout).unwrap();
+    assert!(card.starts_with("affectd-av "), "{card}");
+    assert!(
+        card.lines().next().unwrap().ends_with(", embedded in this program"),
+        "{card}"
+    );
+}
+
+#[test]
+fn a_given_folder_replaces_the_embedded_models() {
+    let folder = copy();
+    for arguments in [
+        vec!["model", "--models", folder.path().to_str().unwrap()],
+        vec!["model"],
+    ] {
+        let card = affectd()
+            .args(arguments)
+            .env("AFFECTD_MODELS", folder.path())
+            .output()
+            .unwrap();
+        let card = String::from_utf8(card.stdout).unwrap();
+        let expected = format!(", in {}", folder.path().display());
+        assert!(card.lines().next().unwrap().ends_with(&expected), "{card}");
+    }
+}
+
+#[test]
 fn a_missing_graph_is_named() {
     let folder = copy();
     std::fs::remove_file(folder.path().join("fusion.int8.onnx")).unwrap();
@@ -89,7 +136,7 @@ fn a_manifest_that_is_not_json_and_a_folder_without_one_are_named() {
     let error = replay
         .error(folder.path())
         .replace(&folder.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(error, @"affectd: models: no manifest.json in any of DIR: give the folder with --models DIR or AFFECTD_MODELS");
+    insta::assert_snapshot!(error, @"affectd: DIR: has no manifest.json: give the folder of a model bundle, or leave --models, AFFECTD_MODELS and `models` out to use the embedded models");
 }
 
 #[test]

@@ -42,7 +42,7 @@ affectd=${AFFECTD:-$binary}
 
 step "initramfs"
 image=$cache/image
-rm -rf "$image" && mkdir -p "$image"/{bin,dev,proc,sys,tmp,etc,lib,root,hil/models}
+rm -rf "$image" && mkdir -p "$image"/{bin,dev,proc,sys,tmp,etc,lib,root,hil}
 cp "$tree/bin/busybox" "$image/bin/"
 libraries="libasound.so.2 libgcc_s.so.1 libm.so.6 libc.so.6 libdl.so.2 libpthread.so.0 librt.so.1"
 mkdir -p "$image/lib/$gnu"
@@ -72,7 +72,6 @@ done >"$modules/order"
 cp "$module" "$modules/v4l2loopback.ko"
 cp "$affectd" "$image/hil/affectd" && "$gnu-strip" "$image/hil/affectd"
 cp "$cache/feed" "$cache/ask" "$cache"/face.* "$cache"/sync.* "$image/hil/"
-cp "$root"/models/manifest.json "$root"/models/*.onnx "$root"/models/README.md "$image/hil/models/"
 cp "$here"/guest/*.sh "$image/hil/"
 cp "$here/guest/init" "$image/init" && chmod 755 "$image/init"
 echo "${*:-}" >"$image/hil/wanted"

@@ -3,8 +3,9 @@
 mod graphs;
 mod pipeline;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use log::warn;
 use serde::Serialize;
 
 use crate::capture::clip::Clip;
@@ -15,9 +16,6 @@ use crate::model::int8::kernels::peak::{self, Peak};
 
 use graphs::GraphReport;
 use pipeline::PipelineReport;
-
-/// The clip that ships with the models.
-const DEMO: &str = "demo.mkv";
 
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -41,17 +39,45 @@ impl PeakReport {
     }
 }
 
-/// Measures the models and the pipeline that `config` names. `runs` of each graph, or for a second.
-pub fn models(config: &Config, runs: Option<usize>) -> Result<Report, Failure> {
+/// Measures the models, and the pipeline on `clip` or else on the demo clip, where that is installed. Runs each graph `runs`
+/// times, or for a second.
+pub fn models(config: &Config, clip: Option<&Path>, runs: Option<usize>) -> Result<Report, Failure> {
     let bundle = Bundle::open(config.models.as_deref())?;
-    let demo = Clip::open(&bundle.folder().join(DEMO)).map_err(|e| Failure::Source(e.to_string()))?;
-    // The pipeline goes first: the most memory held is to be its own.
-    let pipeline = pipeline::measure(config, &bundle, demo)?;
+    let pipeline = match clip.map(Path::to_path_buf).or_else(demo_clip) {
+        Some(path) => {
+            let clip = Clip::open(&path).map_err(|e| Failure::Source(e.to_string()))?;
+            // The pipeline goes first, so that its peak memory does not include the single graphs.
+            Some(pipeline::measure(config, &bundle, clip)?)
+        }
+        None => {
+            warn!("bench: the pipeline is not measured: demo.mkv is not installed: give a clip with --input CLIP");
+            None
+        }
+    };
     Ok(Report {
         peak: PeakReport::measure(),
         graphs: graphs::of_bundle(&bundle, runs)?,
-        pipeline: Some(pipeline),
+        pipeline,
     })
+}
+
+/// The demo clip of an installed package, `PREFIX/share/affectd/demo.mkv`, or of the checkout that this program was built in.
+fn demo_clip() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let folders = program.ancestors().skip(1);
+    let checkout = |folder: &Path| {
+        folder
+            .ends_with("target")
+            .then(|| folder.with_file_name("models/demo.mkv"))
+    };
+    let mut places: Vec<PathBuf> = folders.clone().filter_map(checkout).collect();
+    places.extend(
+        folders
+            .skip(1)
+            .take(1)
+            .map(|prefix| prefix.join("share/affectd/demo.mkv")),
+    );
+    places.into_iter().find(|place| place.is_file())
 }
 
 /// Measures the graph in one file.

@@ -5,7 +5,7 @@ modules=/lib/modules/$(uname -r)
 camera=/dev/video10
 work=/tmp/hil
 # An emulated processor is slow, so affectd analyses half as many faces per second as by default.
-export AFFECTD_MODELS=/hil/models AFFECTD_CONFIG=/dev/null AFFECTD_FACE_RATE_HZ=5
+export AFFECTD_CONFIG=/dev/null AFFECTD_FACE_RATE_HZ=5
 
 load() { # MODULE [OPTION…]: loads a kernel module after its dependencies
     wanted=$1 && shift
