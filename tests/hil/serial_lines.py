@@ -9,10 +9,11 @@ once. UART must have every estimate, whole and in order. USB must have one gap, 
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "cross" / "readers"))
-from affectd_wire import Reader  # noqa: E402 (it is not an installed package)
+from affectd_wire import Reader
 
 
 def main():
@@ -34,7 +35,7 @@ def main():
 
     reader = Reader()
     frames = [message for message in reader.feed(usb) if isinstance(message, dict)]
-    steps = [after["seq"] - before["seq"] for before, after in zip(frames, frames[1:], strict=False)]
+    steps = [after["seq"] - before["seq"] for before, after in pairwise(frames)]
     gaps = [step - 1 for step in steps if step != 1]
     if len(gaps) != 1 or not 20 <= gaps[0] <= 40:
         wrong.append("frames over USB are missing or out of order")
