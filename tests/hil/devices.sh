@@ -93,8 +93,9 @@ if [ ! -e "$module" ]; then
     sed -i "s#^include /usr/src#include $tree/usr/src#" "$headers/Makefile"
     ln -sfn "$tree/usr/lib/$kbuild/scripts" "$tree/usr/src/$common/scripts" 2>/dev/null || true
     source=$(echo "$tree"/usr/src/v4l2loopback-*)
-    flags=()
-    [ "$arch" = "$host" ] || flags=(ARCH=arm64 "CROSS_COMPILE=$gnu-")
+    # The module has no types for BPF, which Debian 13's headers ask for and only the program pahole can make.
+    flags=(CONFIG_DEBUG_INFO_BTF_MODULES=)
+    [ "$arch" = "$host" ] || flags+=(ARCH=arm64 "CROSS_COMPILE=$gnu-")
     make -s -C "$headers" M="$source" "${flags[@]}" modules >"$cache/module.log" 2>&1 || { cat "$cache/module.log" >&2; exit 1; }
     "$gnu-strip" -g -o "$module" "$source/v4l2loopback.ko"
 fi
