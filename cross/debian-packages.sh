@@ -1,4 +1,4 @@
-# Installs the Debian packages that a script needs. Scripts source this file after they have read their arguments.
+# Checks for the Debian packages that a script needs. Scripts source this file after they have read their arguments.
 # shellcheck shell=bash
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
@@ -27,13 +27,10 @@ missing_packages() { # PACKAGE…
     done
 }
 
-# Installs packages. It updates the package lists first, because a new system has none.
+# Installs packages that are missing, and prints what it installs and why.
 install_packages() { # REASON PACKAGE…
-    local reason=$1
-    shift
-    echo "installing for $reason: $*" >&2
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    echo "$0: these packages are missing for $1: ${*:2}" >&2
+    "$(dirname "${BASH_SOURCE[0]}")/install-packages.sh" "${@:2}"
 }
 
 # Stops with the list of missing packages, or installs them if the user passed --install.
