@@ -79,7 +79,7 @@ write_bench() {
     local rest=$work/rest
     rm -rf "$rest" && mkdir -p "$rest/bench" "$rest/scripts/init-bottom"
     cp "$module" "$rest/bench/v4l2loopback.ko"
-    cp "$cache/feed" "$cache"/face.* "$here"/boot/* "$rest/bench/"
+    cp "$cache/feed" "$cache"/face.* "$here"/boot/* "$here/guest/messages.sh" "$rest/bench/"
     [ -z "${AFFECTD_FAULTS:-}" ] || "$gnu-strip" -o "$rest/bench/affectd-faults" "$AFFECTD_FAULTS"
     mcopy -o -i "$fat" ::a/initrd.img "$work/initrd"
     # initramfs-tools runs the scripts that ORDER names.

@@ -1,9 +1,11 @@
 # The scenarios, one function each: `sh scenarios.sh NAME…`, or `all`. A scenario starts with both virtual devices plugged in and
-# no affectd running, and leaves the guest in that state. Scenarios wait for texts in affectd's log, so they follow its wording.
+# no affectd running, and leaves the guest in that state.
 # shellcheck shell=dash source=tests/hil/guest/lib.sh
 . /hil/lib.sh
 # shellcheck source=tests/hil/guest/names.sh
 . /hil/names.sh
+# shellcheck source=tests/hil/guest/messages.sh
+. /hil/messages.sh
 
 plug_vivid() { echo vivid.0 >/sys/bus/platform/drivers/vivid/bind; }
 unplug_vivid() { echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind; }
@@ -27,7 +29,7 @@ face_and_voice() { # both devices work: an estimate rests on face and voice
     await_state camera running 20 && await_state microphone running 20 || return 1
     await_line '"modalities":\["face","voice"\]' 30 || return 1
     stop_affectd
-    grep -E 'camera running|microphone running|estimates;' $work/log | sed 's/^/    /'
+    grep -E "camera running|microphone running|$totals" $work/log | sed 's/^/    /'
     [ "$ended" = 0 ]
 }
 
@@ -86,10 +88,10 @@ camera_loose_cable() { # it comes and goes ten times: the log stays short, and i
         sleep 1
     done
     mark
-    await_health '"camera":"running"' 5 && await "camera running.*were not logged" 30 || return 1
-    said=$(grep -c "supervise. camera" $work/log)
-    echo "    $said lines in the log"
-    [ "$said" -le 12 ] && always_since "$from" '"voice":{'
+    await_health '"camera":"running"' 5 && await "camera running.*$changes_not_logged" 30 || return 1
+    logged=$(grep -c "[]] camera " $work/log)
+    echo "    $logged lines of the camera in the log"
+    [ "$logged" -ge 2 ] && [ "$logged" -le 12 ] && always_since "$from" '"voice":{'
 }
 
 microphone_unplugged() { # it is pulled for 10 s
@@ -163,15 +165,15 @@ process_stopped() { # the affectd process is stopped for 3 s: nothing old is sen
     from=$(lines)
     continued=$(now)
     kill -CONT $pid
-    await "stood still" 5 || return 1
+    await "$process_paused" 5 || return 1
     until tail -n +$((from + 2)) $work/lines | grep -q '"modalities":\["face","voice"\]'; do sleep 0.1; done
     took=$(since "$continued")
     echo "HIL RECOVERED both $took"
     within 2 || return 1
     sleep 1
     stop_affectd
-    grep "estimates;" $work/log | sed 's/^/    /'
-    grep -q "overruns" $work/log
+    grep "$totals" $work/log | sed 's/^/    /'
+    grep -q "$overruns_counted" $work/log
 }
 
 camera_busy() { # another process uses it
@@ -180,7 +182,7 @@ camera_busy() { # another process uses it
     feeder=$!
     until grep -q "camera running" $work/holder 2>/dev/null; do sleep 0.2; done
     start_affectd
-    await_state camera absent 20 && await "in use by another program" 1 && await_line '"voice":{' 10 || return 1
+    await_state camera absent 20 && await "$device_busy" 1 && await_line '"voice":{' 10 || return 1
     from=$(lines)
     sleep 2
     kill $feeder
@@ -195,7 +197,7 @@ camera_forbidden() { # affectd runs as a user without permission, and gets it la
     : >$work/log && : >$work/lines && chmod 777 $work && chmod 666 $work/log $work/lines
     su -s /bin/sh nobody -c "exec /hil/affectd run --output stdout --output serial:$work/port >$work/lines 2>$work/log" &
     pid=$!
-    await_state camera absent 20 && await "permission denied" 1 && await_line '"voice":{' 10 || return 1
+    await_state camera absent 20 && await "$device_forbidden" 1 && await_line '"voice":{' 10 || return 1
     from=$(lines)
     sleep 2
     chmod 666 "$vivid"
@@ -211,7 +213,7 @@ microphone_forbidden() { # the same for the microphone
     : >$work/log && : >$work/lines && chmod 777 $work && chmod 666 $work/log $work/lines
     su -s /bin/sh nobody -c "exec /hil/affectd run --output stdout --output serial:$work/port >$work/lines 2>$work/log" &
     pid=$!
-    await_state microphone absent 20 && await "microphone absent.*permission denied" 1 && await_line '"face":{' 30 || return 1
+    await_state microphone absent 20 && await "microphone absent.*$device_forbidden" 1 && await_line '"face":{' 30 || return 1
     from=$(lines)
     sleep 2
     chmod 666 /dev/snd/*
@@ -245,7 +247,7 @@ clock_stepped() { # the system clock is set forward by an hour: nothing changes
     date -s "@$(($(date +%s) + 3600))" >/dev/null
     sleep 2
     always_since "$from" '"voice":{' || return 1
-    if grep -qE "camera (stalled|absent)|microphone (stalled|absent)|stood still" $work/log; then return 1; fi
+    if grep -qE "camera (stalled|absent)|microphone (stalled|absent)|$process_paused" $work/log; then return 1; fi
 }
 
 busy_processor() { # six other processes want it: affectd analyses fewer faces per second until they end
@@ -265,7 +267,7 @@ busy_processor() { # six other processes want it: affectd analyses fewer faces p
     kill $others
     [ $lowered = 0 ] && await_health '"face_rate_hz":5.0' 60
     raised=$?
-    grep "looks at" $work/log | sed 's/^/    /'
+    grep "$face_rate_changed" $work/log | sed 's/^/    /'
     [ $raised = 0 ]
 }
 
@@ -287,12 +289,12 @@ serial_lines() { # lines on a UART and frames on a USB port, read by the host; t
     from=$(lines)
     sleep 4
     host device_del cable
-    await "$usb: gone" 10 || return 1
+    await "$usb: $port_gone" 10 || return 1
     sleep 5
     mark
     host device_add usb-serial,chardev=ftdi,id=cable
     until [ -e $usb ] || [ "$(since "$began" | cut -d. -f1)" -ge 30 ]; do sleep 0.1; done
-    await "$usb: open again" 5 || return 1
+    await "$usb: $port_reopened" 5 || return 1
     echo "HIL RECOVERED $usb $took"
     within 2 && always_since "$from" '"face":{' || return 1
     sleep 3
@@ -315,16 +317,16 @@ serial_refused() { # a port that cannot be used ends affectd at once with one li
     chmod 600 $uart
     chmod 666 /dev/snd/*
     for command in run check; do
-        refused "permission denied" su -s /bin/sh nobody -c "exec /hil/affectd $command" || return 1
+        refused "$device_forbidden" su -s /bin/sh nobody -c "exec /hil/affectd $command" || return 1
     done
-    refused "does not take baud=4000000" /hil/affectd run --output "serial:$uart?baud=4000000" || return 1
+    refused "${baud_rate_refused}4000000" /hil/affectd run --output "serial:$uart?baud=4000000" || return 1
     : >$work/log
     # This process holds the port. It waits for a camera and does not use the microphone.
     AFFECTD_CAMERA_DEVICE=/dev/video-none AFFECTD_MICROPHONE_DEVICE=off /hil/affectd run 2>/dev/null &
     feeder=$!
     sleep 2
     for command in run check; do
-        refused "is in use by another program" /hil/affectd $command || return 1
+        refused ".*$device_busy" /hil/affectd $command || return 1
     done
 }
 
@@ -340,7 +342,7 @@ check_command() { # `affectd check` sees the face and hears the voice
     feed_camera 10 && feed_microphone
     sleep 1
     /hil/affectd check 2>$work/log | tee $work/lines | sed 's/^/    /'
-    grep -q "ok   camera: a face is in view" $work/lines && grep -q "ok   microphone: level" $work/lines
+    grep -q "ok   camera: $face_found" $work/lines && grep -q "ok   microphone: level" $work/lines
 }
 
 record_sync() { # SECONDS NAME: records flashes and beeps, which the host compares

@@ -1,0 +1,15 @@
+# The parts of affectd's messages that the bench waits for. tests/hil/check_messages.sh finds each of them in the source.
+# shellcheck shell=sh disable=SC2034  # The scripts that source this file use them.
+changes_not_logged='were not logged'
+process_paused='stood still'
+device_busy='in use by another program'
+device_forbidden='permission denied'
+port_gone='gone ('
+port_reopened='open again'
+baud_rate_refused='does not take baud='
+face_rate_changed='looks at'
+totals='estimates;'
+overruns_counted='overruns'
+face_found='a face is in view'
+reload_done='the changed configuration is in force'
+reload_rejected='reload refused'
