@@ -92,7 +92,7 @@ for library in $("$gnu-objdump" -p "$binary" | awk '/NEEDED/ { print $2 }'); do
 done
 depends=$(sort -u <<<"$depends" | sed '/^$/d' | paste -sd, | sed 's/,/, /g')
 
-# The project has no mail address. Whoever builds the package for others sets theirs.
+# The project has no mail address. A distributor sets one in DEBEMAIL.
 maintainer="${DEBFULLNAME:-the affectd authors} <${DEBEMAIL:-nobody@example.invalid}>"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 root=$(mktemp -d)
