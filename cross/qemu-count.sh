@@ -1,49 +1,55 @@
 #!/usr/bin/env bash
-# Counts the instructions an aarch64 program executes, with no board at hand:
+# Counts the instructions that an aarch64 program executes, without a board:
 #
 #     cross/qemu-count.sh [--cpu CPU]... PROGRAM [ARGUMENT...]
 #     cross/qemu-count.sh target/aarch64-unknown-linux-gnu/release/affectd bench --model FILE --iterations {}
 #
-# Prints one line for each CPU (by default cortex-a72, cortex-a76 and max): its name and the count. With `{}` among the
-# arguments the program runs twice, with 2 and with 12 in that place, and what it prints is the count of one iteration:
-# what starting and loading take cancels out. The program's own output goes to stderr.
+# It prints a line with name and count for each CPU; the default is cortex-a72, cortex-a76 and max. With `{}` among the
+# arguments, it runs the program twice, with 2 and with 12 in that place, and prints the count of one iteration; the counts of
+# starting and loading cancel out. The program's own output goes to stderr.
 #
-# cortex-a72 is a Raspberry Pi 4 (ARMv8.0), cortex-a76 a Pi 5 (ARMv8.2 with dot products), max has all that QEMU knows,
-# matrix products and SVE among them, which no such board has. Instructions are not time: they say how much work there
-# is, not how long each takes.
+# cortex-a72 is the Raspberry Pi 4 (ARMv8.0) and cortex-a76 the Pi 5 (ARMv8.2 with dot products). max has all extensions that
+# QEMU supports, such as matrix products and SVE, which neither board has. The count measures the amount of work, not the time.
 #
-# Wants qemu-user with plugins, as Debian 12 has it: later packages are static and have none. QEMU=PATH names another
-# qemu-aarch64, QEMU_LD_PREFIX the root folder of the program's libraries.
+# It needs qemu-user with plugins, which Debian 12 has; later packages are static and have none. QEMU=PATH names another
+# qemu-aarch64, and QEMU_LD_PREFIX the root folder of the program's libraries.
 set -euo pipefail
 
-usage() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+usage_error() {
+    echo "$0: $1" >&2
+    usage >&2
     exit 2
 }
 
 cpus=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --cpu) cpus+=("${2:?--cpu wants a name}") && shift ;;
-    -*) usage ;;
+    -h | --help) usage && exit ;;
+    --cpu)
+        [ -n "${2:-}" ] || usage_error "--cpu needs a name"
+        cpus+=("$2")
+        shift
+        ;;
+    -*) usage_error "unknown argument: $1" ;;
     *) break ;;
     esac
     shift
 done
-[ $# -gt 0 ] || usage
+[ $# -gt 0 ] || usage_error "the program is missing"
 [ ${#cpus[@]} -gt 0 ] || cpus=(cortex-a72 cortex-a76 max)
 
 qemu=${QEMU:-qemu-aarch64}
 if [ -z "${QEMU_LD_PREFIX:-}" ]; then
-    # The board's own libc where it is installed, else the cross compiler's. With both, the latter's loader would find the
-    # former's libc, of another build, and threads would never start.
+    # Use the libc of the foreign architecture if it is installed, otherwise the cross compiler's. With both installed, the
+    # cross compiler's loader would find the other libc, and threads would not start.
     QEMU_LD_PREFIX=/usr/aarch64-linux-gnu
     [ ! -e /lib/ld-linux-aarch64.so.1 ] || QEMU_LD_PREFIX=/
 fi
 export QEMU_LD_PREFIX
-# Not with grep -q, which would leave QEMU with a broken pipe and the pipe with its failure.
+# grep -q would end early, QEMU would get a broken pipe, and pipefail would report it as a failure.
 if ! "$qemu" --help | grep -e '^-plugin ' >/dev/null; then
-    echo "$qemu: not installed, or built without plugins (see the head of $0)" >&2
+    echo "$0: $qemu is not installed or has no plugins: install qemu-user of Debian 12, or set QEMU" >&2
     exit 1
 fi
 version=$("$qemu" --version | sed -n '1s/.*version \([0-9]*\).*/\1/p')
