@@ -1,15 +1,17 @@
-"""Compare affectd's numbers with onnxruntime's, its graph optimizations off, on the same files and inputs:
+"""Compares the outputs of affectd with those of onnxruntime without graph optimizations, on the same files and inputs.
 
     cargo build --release --example infer
-    python benches/onnxruntime/agree.py target/release/examples/infer GRAPH...
+    python -m benches.onnxruntime.agree target/release/examples/infer GRAPH...
 
-For every graph: how many output values lie within one step of the output's scale of onnxruntime's, the largest distance in
-steps, and the nodes that affectd does not compute in integers. A step is the scale of the last DequantizeLinear before an
-output; for an output that is not quantized, a 255th of its range. Beside it the same for onnxruntime with its optimizations
-on: it rounds otherwise too, now and then to the other side of a tie, and some networks make much of that. Ends with 1 if a
-graph is not whole in integers, or fewer than 99.9 % of its values are within a step and fewer than of that yardstick's.
+For every graph it prints how many output values are within one step of onnxruntime's, the largest distance in steps, and the
+nodes that affectd does not compute in integers. A step is the scale of the last DequantizeLinear before an output, or 1/255 of
+the range of an output that is not quantized. It also prints the share for onnxruntime with optimizations, which rounds
+differently too, and some networks amplify that.
 
-Inputs are smooth random pictures where they are large enough for it, like what networks were made for, else random.
+The exit code is 1 if affectd computes a node of a graph in f32, or if fewer than 99.9 % of its values and fewer than those of
+optimized onnxruntime are within a step.
+
+Inputs are smooth random images if they are large enough, otherwise random values.
 """
 
 import argparse
@@ -20,18 +22,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
-from graphs import ROOT, feeds
 from onnx import numpy_helper
 from scipy.ndimage import zoom
 
-sys.path.insert(0, str(ROOT / "models" / "training"))
-from quantize import run, session
+from models.training.onnx_graphs import open_graph, run_graph
 
-WANTED = 0.999
-# A step, and what f32 makes of it.
-LIMIT = 1.001
-SMALLEST_PICTURE = 32
+from .graphs import make_feeds
+from .repeat import open_optimized
+
+REQUIRED_SHARE = 0.999
+LIMIT = 1.001  # steps: one step, with a margin for f32 rounding
+SMALLEST_IMAGE = 32  # pixels along a side
 
 
 def steps(model, outputs):
@@ -46,14 +47,14 @@ def steps(model, outputs):
     return found
 
 
-def collected(engine, inputs):
-    """All outputs on the inputs, one after the other: {name: values}."""
-    results = [run(engine, feed) for feed in inputs]
+def outputs_of(engine, inputs):
+    """The outputs of a session on all inputs, concatenated: {name: values}."""
+    results = [run_graph(engine, feed) for feed in inputs]
     return {name: np.concatenate([result[name].ravel() for result in results]) for name in results[0]}
 
 
 def infer(binary, graph, inputs):
-    """affectd's outputs on the feeds, in the graph's order, and the nodes it did not compute in integers."""
+    """The outputs of affectd on all inputs, in the order of the graph, and the nodes that it did not compute in integers."""
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for name in inputs[0]:
@@ -65,12 +66,12 @@ def infer(binary, graph, inputs):
         return values, done.stderr.splitlines()
 
 
-def pictures(path, count):
-    """Like feeds(), but what is a picture is smooth: bicubic, from an eighth of its size."""
-    inputs = feeds(path, count)
+def smooth_feeds(path, count):
+    """Like `make_feeds`, but images are smooth: scaled up from an eighth of their size with cubic interpolation."""
+    inputs = make_feeds(path, count)
     for feed in inputs:
         for name, value in feed.items():
-            if value.ndim == 4 and min(value.shape[2:]) >= SMALLEST_PICTURE:
+            if value.ndim == 4 and min(value.shape[2:]) >= SMALLEST_IMAGE:
                 eighth = value[:, :, ::8, ::8]
                 factors = [whole / part for whole, part in zip(value.shape, eighth.shape, strict=True)]
                 feed[name] = zoom(eighth, factors, order=3).clip(-1, 1).astype(np.float32)
@@ -78,32 +79,33 @@ def pictures(path, count):
 
 
 def distances(ours, theirs, step):
+    """Distances of all output values in steps."""
     return np.concatenate([np.abs(ours[name] - theirs[name]) / step[name] for name in theirs])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("infer", type=Path)
-    parser.add_argument("graphs", type=Path, nargs="+")
+    parser.add_argument("infer", type=Path, help="the example program infer of affectd")
+    parser.add_argument("graphs", type=Path, nargs="+", help="graph files")
     parser.add_argument("--inputs", type=int, default=20, help="how many random inputs; default: %(default)s")
     arguments = parser.parse_args()
     good = True
     for path in arguments.graphs:
         model = onnx.load(path)
-        inputs = pictures(path, arguments.inputs)
-        theirs, fast = (collected(engine, inputs) for engine in (session(model), onnxruntime.InferenceSession(str(path))))
-        ours, left = infer(arguments.infer, path, inputs)
+        inputs = smooth_feeds(path, arguments.inputs)
+        theirs, fast = (outputs_of(engine, inputs) for engine in (open_graph(model), open_optimized(path)))
+        ours, f32_nodes = infer(arguments.infer, path, inputs)
         step = steps(model, theirs)
         distance = distances(dict(zip(theirs, ours, strict=True)), theirs, step)
-        yardstick = float((distances(fast, theirs, step) <= LIMIT).mean())
+        optimized = float((distances(fast, theirs, step) <= LIMIT).mean())
         within = float((distance <= LIMIT).mean())
-        good &= not left and within >= min(WANTED, yardstick)
+        good &= not f32_nodes and within >= min(REQUIRED_SHARE, optimized)
         print(
             f"{path.name:28} {within:9.4%} of {distance.size} within a step, at most {distance.max():.2f}; "
-            f"onnxruntime optimized {yardstick:.4%}",
+            f"onnxruntime optimized {optimized:.4%}",
             flush=True,
         )
-        for line in left:
+        for line in f32_nodes:
             print(f"    {line}")
     sys.exit(0 if good else 1)
 

@@ -1,13 +1,13 @@
-"""Time affectd against onnxruntime on the same networks, one thread each:
+"""Compares the speed of affectd and onnxruntime on the same networks, with one thread each.
 
-    python benches/onnxruntime/graphs.py FOLDER
-    python benches/onnxruntime/compare.py target/release/affectd FOLDER [--models DIR] [--seconds S] [NAME...]
+    python -m benches.onnxruntime.graphs FOLDER
+    python -m benches.onnxruntime.compare target/release/affectd FOLDER [--models DIR] [--seconds S] [NAME...]
 
-The engines take turns, round after round, so that whatever else the machine does slows all of them. A ratio is taken
-within each round and the median over the rounds reported: below 1 affectd is faster. affectd runs the s8 graph it ships,
-onnxruntime whichever of f32, s8 and u8 it is fastest with. AFFECTD_KERNEL, if set, chooses affectd's kernels here too.
+The engines take turns in rounds, so that other load on the machine slows all of them. Each round gives a ratio, and the table
+shows the median over the rounds: below 1, affectd is faster. affectd runs the s8 graph that it ships. onnxruntime runs the
+fastest of f32, s8 and u8. AFFECTD_KERNEL, if set, selects the kernels of affectd.
 
-Prints a table, and everything in it as one JSON object on the last line.
+Prints a table, and one JSON object with the same values as the last line.
 """
 
 import argparse
@@ -21,52 +21,43 @@ from statistics import median
 
 import numpy as np
 import onnxruntime
-from graphs import ROOT, feeds
-from quantize import macs
+
+from models.training.arguments import ROOT
+from models.training.onnx_graphs import count_macs
+
+from .graphs import make_feeds
+from .repeat import bind, open_optimized
 
 FORMS = {"f32": "f32", "s8": "int8", "u8": "u8"}
+RATIO_COLUMNS = ["/ best ort", "/ tract", "GMAC/s", "int8 share", "kernel"]
 WARM_UP_RUNS = 3
-# affectd takes a number of runs, not a time: so many tell how long one takes.
+# `affectd bench` takes a number of runs, not a duration: this many runs measure how long one takes.
 PROBE_RUNS = 20
 
 
 class Onnxruntime:
-    """One form of a network in onnxruntime, at its best.
-
-    Inputs and outputs stay where they are (an IOBinding): run() would copy them and look them up by name, a tenth of the
-    time of a small graph, and nothing that a C++ program would have to pay.
-    """
+    """One form of a network in onnxruntime."""
 
     def __init__(self, path):
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.binding = self.session.io_binding()
-        (feed,) = feeds(path, 1)
-        for name, value in feed.items():
-            self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
-        for output in self.session.get_outputs():
-            place = onnxruntime.OrtValue.ortvalue_from_shape_and_type(output.shape, np.float32)
-            self.binding.bind_ortvalue_output(output.name, place)
+        self.session = open_optimized(path)
+        (feed,) = make_feeds(path, 1)
+        self.binding = bind(self.session, feed)
         for _ in range(WARM_UP_RUNS):
             self.session.run_with_iobinding(self.binding)
 
     def time(self, seconds):
-        """{"median_ms", "p99_ms"} over as many inferences as fit into `seconds`."""
-        taken = []
+        """{"median_ms", "p99_ms"} of as many inferences as fit into `seconds`."""
+        durations = []
         end = time.perf_counter() + seconds
-        while not taken or time.perf_counter() < end:
+        while not durations or time.perf_counter() < end:
             start = time.perf_counter()
             self.session.run_with_iobinding(self.binding)
-            taken.append((time.perf_counter() - start) * 1e3)
-        return {"median_ms": median(taken), "p99_ms": float(np.percentile(taken, 99))}
+            durations.append((time.perf_counter() - start) * 1e3)
+        return {"median_ms": median(durations), "p99_ms": float(np.percentile(durations, 99))}
 
 
 class Affectd:
-    """One form of a network in affectd, timed by affectd itself. `kernel` overrides AFFECTD_KERNEL."""
+    """One form of a network in affectd, which measures the time itself. `kernel` overrides AFFECTD_KERNEL."""
 
     def __init__(self, binary, path, kernel=None):
         self.command = [str(binary), "bench", "--json", "--model", str(path)]
@@ -74,7 +65,7 @@ class Affectd:
         self.expected_ms = self.bench(PROBE_RUNS)["median_ms"]
 
     def bench(self, iterations):
-        """The graph's entry in what `affectd bench --json` prints."""
+        """The entry of the graph in the output of `affectd bench --json`."""
         command = [*self.command, "--iterations", str(iterations)]
         done = subprocess.run(command, check=False, env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
@@ -83,19 +74,21 @@ class Affectd:
         return graph
 
     def time(self, seconds):
+        """Like `Onnxruntime.time`."""
         return self.bench(max(1, round(seconds * 1e3 / self.expected_ms)))
 
 
 def find(name, form, folders):
+    """The path of a network in one form, from the first folder that has it."""
     for folder in folders:
         path = folder / f"{name}.{FORMS[form]}.onnx"
         if path.is_file():
             return path
-    sys.exit(f"{name}.{FORMS[form]}.onnx is in none of {', '.join(map(str, folders))}: run graphs.py first")
+    sys.exit(f"{name}.{FORMS[form]}.onnx not in {' or '.join(map(str, folders))}: run graphs.py first")
 
 
 def compare(name, binary, folders, seconds, rounds):
-    """One row of the table, as in the JSON."""
+    """One row of the table, as a dict for the JSON output."""
     paths = {form: find(name, form, folders) for form in FORMS}
     engines = {f"onnxruntime {form}": Onnxruntime(path) for form, path in paths.items()}
     engines["affectd s8"] = Affectd(binary, paths["s8"])
@@ -113,7 +106,7 @@ def compare(name, binary, folders, seconds, rounds):
         return median(ours / theirs for ours, theirs in zip(column("affectd s8"), column(label), strict=True))
 
     best = min((f"onnxruntime {form}" for form in FORMS), key=lambda label: median(column(label)))
-    multiplications = macs(paths["f32"])
+    multiplications = count_macs(paths["f32"])
     return {
         "name": name,
         "macs": multiplications,
@@ -129,19 +122,24 @@ def compare(name, binary, folders, seconds, rounds):
 
 
 def print_row(cells):
+    """Print one row with aligned columns."""
     print(f"{cells[0]:16}" + "".join(f"{cell:>12}" for cell in cells[1:]), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", type=Path, help="the affectd to time")
-    parser.add_argument("folder", type=Path, help="what graphs.py wrote")
+    parser.add_argument("binary", type=Path, help="the affectd binary")
+    parser.add_argument("folder", type=Path, help="folder that graphs.py wrote")
     parser.add_argument("name", nargs="*", help="networks to compare; default: all")
     parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=5, metavar="S", help="for each engine and form; default: 5")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="to spread them over; default: 5")
+    parser.add_argument(
+        "--seconds", type=float, default=5, metavar="S", help="time for each engine and form; default: %(default)s"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="rounds to divide that time into; default: %(default)s"
+    )
     arguments = parser.parse_args()
-    # A bare name would be looked for in PATH.
+    # subprocess would search a bare name in PATH.
     binary = arguments.binary.resolve()
     names = arguments.name or sorted(path.name.removesuffix(".u8.onnx") for path in arguments.folder.glob("*.u8.onnx"))
     if not names:
@@ -149,8 +147,7 @@ def main():
 
     print(f"onnxruntime {onnxruntime.__version__}; median milliseconds an inference, one thread\n")
     print_row(
-        ["", "M MAC", "ort f32", "ort s8", "ort u8", "tract f32", "affectd f32", "affectd s8", "/ best ort", "/ tract"]
-        + ["GMAC/s", "int8 share", "kernel"]
+        ["", "M MAC", *(f"ort {form}" for form in FORMS), "tract f32", "affectd f32", "affectd s8", *RATIO_COLUMNS]
     )
     rows = []
     for name in names:

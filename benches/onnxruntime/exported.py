@@ -1,11 +1,11 @@
-"""Write networks as people come with them into a folder: PyTorch's exporter, then onnxruntime's quantize_static.
+"""Writes networks as users typically export them into a folder: PyTorch's exporter, then onnxruntime's quantize_static.
 
-    python benches/onnxruntime/exported.py FOLDER
+    python -m benches.onnxruntime.exported FOLDER
 
-MobileNetV2-like, MobileNetV3-like (squeeze-and-excitation, hard-swish), RepVGG-like with its branches not merged, a
-ResNeXt-like with grouped convolutions and SiLU, and a small attention block; random weights, 112x112 in. Each comes as
-NAME.f32.onnx, NAME.s8.onnx (symmetric), NAME.s8a.onnx (any zero point) and NAME.u8.onnx. agree.py compares affectd's
-numbers on them with onnxruntime's.
+A MobileNetV2-like network, a MobileNetV3-like one (squeeze-and-excitation, hard-swish), RepVGG-like ones with merged and with
+separate branches, a ResNeXt-like one with grouped convolutions and SiLU, and a small attention block. Random weights, input
+112x112. Each is written as NAME.f32.onnx, NAME.s8.onnx (symmetric), NAME.s8a.onnx (any zero point) and NAME.u8.onnx. agree.py
+compares the outputs of affectd on them with those of onnxruntime.
 """
 
 import argparse
@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from graphs import Reader
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
+
+from .graphs import Reader
 
 SEED = 3
 SIDE = 112
@@ -33,6 +34,7 @@ FORMS = {
 
 
 def conv(channels_in, channels_out, kernel=1, stride=1, groups=1, activation=None):
+    """Convolution with same padding, batch norm, activation."""
     layers = [
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -41,7 +43,7 @@ def conv(channels_in, channels_out, kernel=1, stride=1, groups=1, activation=Non
 
 
 class Excitation(nn.Module):
-    """Squeeze and excitation: a weight for each channel, out of all channels' means."""
+    """Squeeze and excitation: a weight for each channel, computed from the means of all channels."""
 
     def __init__(self, channels):
         super().__init__()
@@ -53,8 +55,8 @@ class Excitation(nn.Module):
         return x * nn.functional.hardsigmoid(self.excite(torch.relu(self.squeeze(mean))))
 
 
-class Inverted(nn.Module):
-    """An inverted residual."""
+class InvertedResidual(nn.Module):
+    """The block of MobileNetV2 and V3."""
 
     def __init__(self, channels_in, channels_out, expansion, stride, kernel, activation, excitation):
         super().__init__()
@@ -72,11 +74,13 @@ class Inverted(nn.Module):
 
 
 class MobileNet(nn.Module):
+    """Six inverted residuals and a head of two linear layers."""
+
     def __init__(self, activation, excitation, kernel):
         super().__init__()
         layers, channels = [conv(3, 16, 3, 2, activation=activation())], 16
         for channels_out, stride in ((24, 2), (24, 1), (40, 2), (40, 1), (80, 2), (80, 1)):
-            layers.append(Inverted(channels, channels_out, 4, stride, kernel, activation, excitation))
+            layers.append(InvertedResidual(channels, channels_out, 4, stride, kernel, activation, excitation))
             channels = channels_out
         self.features = nn.Sequential(*layers, conv(channels, 160, activation=activation()))
         self.head = nn.Sequential(nn.Linear(160, 128), activation(), nn.Dropout(), nn.Linear(128, CLASSES))
@@ -86,7 +90,7 @@ class MobileNet(nn.Module):
 
 
 class Branches(nn.Module):
-    """RepVGG's block as it is trained: 3x3, 1x1 and the identity, summed."""
+    """The block of RepVGG in its training form: the sum of 3x3, 1x1 and identity."""
 
     def __init__(self, channels_in, channels_out, stride):
         super().__init__()
@@ -100,6 +104,8 @@ class Branches(nn.Module):
 
 
 class RepVGG(nn.Module):
+    """3x3 convolutions and ReLU, with merged or separate branches."""
+
     def __init__(self, merged):
         super().__init__()
         layers, channels = [], 3
@@ -116,7 +122,7 @@ class RepVGG(nn.Module):
 
 
 class Grouped(nn.Module):
-    """Grouped convolutions and SiLU, pools, upsampled and concatenated."""
+    """Grouped convolutions and SiLU, pooling, concatenation and a split."""
 
     def __init__(self):
         super().__init__()
@@ -134,7 +140,7 @@ class Grouped(nn.Module):
 
 
 class Attention(nn.Module):
-    """Patches, one multi-headed attention over them, a residual, a linear layer: softmax stays in f32."""
+    """Patches, multi-headed attention over them, a residual, a linear layer. Softmax stays in f32."""
 
     def __init__(self, width=48, heads=4):
         super().__init__()
@@ -165,8 +171,8 @@ NETWORKS = {
 }
 
 
-def pictures(count):
-    """Smooth random pictures, roughly in -1..1."""
+def images(count):
+    """Smooth random images, roughly in -1..1."""
     random = np.random.default_rng(SEED)
     for _ in range(count):
         small = torch.from_numpy(random.normal(0, 0.7, (1, 3, 14, 14)).astype(np.float32))
@@ -174,11 +180,11 @@ def pictures(count):
 
 
 def export(network, path):
-    """With batch norms that fit the pictures, so that values keep a sensible size all the way."""
+    """Write the network to `path`, with batch norms fitted to the images, so that values keep a sensible size."""
     network.train()
     with torch.no_grad():
         for _ in range(3):
-            network(torch.from_numpy(np.concatenate(list(pictures(8)))))
+            network(torch.from_numpy(np.concatenate(list(images(8)))))
     network.eval()
     sample = torch.zeros(1, 3, SIDE, SIDE)
     torch.onnx.export(
@@ -188,7 +194,7 @@ def export(network, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="folder that receives the graphs")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger().setLevel(logging.ERROR)
@@ -203,7 +209,7 @@ def main():
             quantize_static(
                 f32,
                 folder / f"{name}.{form}.onnx",
-                Reader([{"image": picture} for picture in pictures(8)]),
+                Reader([{"image": image} for image in images(8)]),
                 quant_format=QuantFormat.QDQ,
                 activation_type=activations,
                 weight_type=QuantType.QInt8,

@@ -1,19 +1,18 @@
-"""Write the graphs that compare.py times into a folder:
+"""Writes the graphs that compare.py measures into a folder.
 
-    python benches/onnxruntime/graphs.py FOLDER [--models DIR]
+    python -m benches.onnxruntime.graphs FOLDER [--models DIR]
 
-Two encoders of the kinds that boards run, with random weights: MobileNetV2-like (1x1 and depthwise 3x3 convolutions,
-ReLU6, residuals) and RepVGG-like (nothing but 3x3 convolutions and ReLU), 112x112 in, about 65 M multiply-accumulates
-each. Every network comes as NAME.f32.onnx, NAME.int8.onnx (symmetric s8, the form affectd ships) and NAME.u8.onnx
-(onnxruntime's own quantizer and the form its x86 kernels are made for). Of the graphs in DIR only the u8 form is written,
-the other two are there already.
+Two encoders of the kinds that boards run, with random weights: a MobileNetV2-like one (1x1 and depthwise 3x3 convolutions,
+ReLU6, residuals) and a RepVGG-like one (3x3 convolutions and ReLU only). Input 112x112, about 65 M multiply-accumulates each.
+Every network is written as NAME.f32.onnx, NAME.int8.onnx (symmetric s8, the form that affectd ships) and NAME.u8.onnx
+(by onnxruntime's own quantizer, the form for its x86 kernels). Of the graphs in --models only the u8 form is written, because
+the other two exist there.
 
-Weights and calibration data are random: the numbers that come out mean nothing, the time they take does.
+Weights and calibration data are random: outputs have no meaning, only the time counts.
 """
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,9 @@ import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "models" / "training"))
-from quantize import macs, quantize
+from models.training.arguments import ROOT
+from models.training.onnx_graphs import count_macs
+from models.training.quantization.quantize import quantize
 
 SEED = 3
 CALIBRATION_INPUTS = 8
@@ -32,7 +31,7 @@ OUTPUT = ("embedding", [1, 128, 1, 1])
 
 
 class Network:
-    """An f32 graph as it grows: each method adds one operator and returns the name of its output."""
+    """Builds an f32 graph: each method adds one operator and returns the name of its output."""
 
     def __init__(self, name):
         self.name = name
@@ -40,16 +39,18 @@ class Network:
         self.nodes, self.constants = [], {}
 
     def add(self, kind, inputs, **attributes):
+        """Add an operator of this kind."""
         output = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
         return output
 
     def constant(self, name, value):
+        """Add a constant; returns its name."""
         self.constants[name] = np.asarray(value, np.float32)
         return name
 
     def conv(self, source, channels_in, channels_out, kernel=3, stride=1, groups=1, gain=2.0):
-        """Same padding. `gain` is 2 before a ReLU (He), 1 where nothing follows, so that values keep their size."""
+        """A convolution with same padding. `gain` is 2 before a ReLU (He) and 1 otherwise, so that values keep their size."""
         name = f"conv_{len(self.nodes)}"
         shape = (channels_out, channels_in // groups, kernel, kernel)
         weight = self.random.normal(0, np.sqrt(gain / np.prod(shape[1:])), shape)
@@ -64,13 +65,15 @@ class Network:
         )
 
     def relu(self, source):
+        """Add a ReLU."""
         return self.add("Relu", [source])
 
     def relu6(self, source):
+        """Add a ReLU6."""
         return self.add("Clip", [source, self.constant("zero", 0), self.constant("six", 6)])
 
     def write(self, path):
-        """The output of the last operator becomes that of the graph."""
+        """Write the graph to `path`. The output of the last operator becomes the output of the graph."""
         self.nodes[-1].output[0] = OUTPUT[0]
         values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in (INPUT, OUTPUT)]
         initializers = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
@@ -83,7 +86,7 @@ class Network:
 
 
 def mobilenet_v2(path):
-    """The published stages at half the usual resolution, without the two widest layers, made for 1000 classes."""
+    """The published stages at half the usual resolution, without the two widest layers, which serve 1000 classes."""
     net = Network("mobilenet_v2")
     x = net.relu6(net.conv(INPUT[0], 3, 32, stride=2))
     channels = 32
@@ -109,7 +112,7 @@ def mobilenet_v2(path):
 
 
 def repvgg(path):
-    """RepVGG as it runs, its branches merged into one 3x3 convolution a layer, with narrow stages."""
+    """RepVGG in its inference form, with the branches of a layer merged into one 3x3 convolution, and with narrow stages."""
     net = Network("repvgg")
     x, channels = INPUT[0], 3
     for channels_out, layers in ((32, 1), (32, 2), (64, 4), (128, 3), (192, 1)):
@@ -121,8 +124,8 @@ def repvgg(path):
     net.write(path)
 
 
-def feeds(path, count):
-    """Random inputs for a graph file, uniform in -1..1: a list of {name: array}."""
+def make_feeds(path, count):
+    """Random inputs for a graph file, uniform in -1..1: a list of `count` {name: array}."""
     random = np.random.default_rng(SEED)
     inputs = {
         value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
@@ -134,27 +137,32 @@ def feeds(path, count):
 
 
 class Reader(CalibrationDataReader):
-    """A list of feeds, as onnxruntime wants to be given it."""
+    """A list of feeds in the interface of onnxruntime's quantizer."""
 
     def __init__(self, inputs):
         self.inputs = iter(inputs)
 
     def get_next(self):
+        """The next feed, or None at the end."""
         return next(self.inputs, None)
 
 
 def write_s8(f32, s8):
-    """No pair between a convolution and the ReLU6 after it, as quantize() does by itself for ReLU: one rounding, not two."""
+    """Quantize to s8, without a pair between a convolution and the ReLU6 after it, so that values are rounded once.
+
+    `quantize` does that on its own for ReLU.
+    """
     nodes = onnx.load(f32).graph.node
     before_relu6 = [node.input[0] for node in nodes if node.op_type == "Clip"]
-    quantize(f32, s8, feeds(f32, CALIBRATION_INPUTS), keep_f32=before_relu6)
+    quantize(f32, s8, make_feeds(f32, CALIBRATION_INPUTS), keep_f32=before_relu6)
 
 
 def write_u8(f32, u8):
+    """Quantize to u8 with onnxruntime."""
     quantize_static(
         f32,
         u8,
-        Reader(feeds(f32, CALIBRATION_INPUTS)),
+        Reader(make_feeds(f32, CALIBRATION_INPUTS)),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -168,7 +176,7 @@ def main():
     parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    # onnxruntime recommends its preprocessing for every graph, which would fold what is folded already.
+    # onnxruntime warns that its preprocessing is missing, which would fold constants that are already folded.
     logging.getLogger().setLevel(logging.ERROR)
 
     for build in (mobilenet_v2, repvgg):
@@ -179,7 +187,7 @@ def main():
     for f32 in sorted([*arguments.folder.glob("*.f32.onnx"), *arguments.models.glob("*.f32.onnx")]):
         name = f32.name.removesuffix(".f32.onnx")
         write_u8(f32, arguments.folder / f"{name}.u8.onnx")
-        print(f"{name:16} {macs(f32) / 1e6:6.1f} M MAC")
+        print(f"{name:16} {count_macs(f32) / 1e6:6.1f} M MAC")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,78 @@
 #!/usr/bin/env bash
-# Makes models of the shipped kind, from data to manifest; the end of models/README.md says what was done otherwise for the
-# shipped files:
-#
-#     models/training/reproduce.sh DATA WORK
-#
-# DATA holds faces/, speech/, av/, clips/ and circumplex.csv as models/README.md describes; WORK gets caches and checkpoints,
-# from which an interrupted run goes on. By the sum of its parts it takes three hours on two cores. Needs python3 (3.11),
-# ffmpeg and espeak-ng.
+# Makes models of the shipped kind, from data to manifest. --help says more.
 set -euo pipefail
 
-if [ $# -ne 2 ]; then
-    echo "usage: $0 DATA WORK" >&2
+usage() {
+    cat <<'TEXT'
+usage: models/training/reproduce.sh --data DIR --work DIR --out DIR
+
+Makes models of the kind that ships, from the data sets to a models folder for affectd. It never changes models/.
+
+  --data DIR   the data sets: faces/, speech/, av/, clips/ and circumplex.csv, as models/training/DATA.md describes
+  --work DIR   a virtual environment, caches and checkpoints; the same command continues after an interruption
+  --out DIR    receives the four graphs in both forms, manifest.json, risk_coverage.svg and demo.mkv
+
+Needs python3 (3.11), ffmpeg and espeak-ng. The sum of its parts takes about three hours on two cores. models/EXPERIMENTS.md
+says how the making of the shipped files differed.
+TEXT
+}
+
+data='' work='' out=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --data | --work | --out)
+        if [ $# -lt 2 ]; then
+            echo "$1: no folder given" >&2
+            exit 2
+        fi
+        printf -v "${1#--}" %s "$2"
+        shift 2
+        ;;
+    *)
+        usage >&2
+        exit 2
+        ;;
+    esac
+done
+if [ -z "$data" ] || [ -z "$work" ] || [ -z "$out" ]; then
+    usage >&2
     exit 2
 fi
-data=$(realpath "$1")
-mkdir -p "$2"
-work=$(realpath "$2")
-here=$(dirname "$(realpath "$0")")
+if [ ! -d "$data" ]; then
+    echo "$data: no such folder: --data names the folder with the data sets" >&2
+    exit 2
+fi
+root=$(realpath "$(dirname "$0")/../..")
+mkdir -p "$work" "$out"
+data=$(realpath "$data")
+work=$(realpath "$work")
+out=$(realpath "$out")
+if [ "$out" = "$root/models" ]; then
+    echo "$out: holds the models that ship: use another folder for --out" >&2
+    exit 2
+fi
 
 python3 -m venv "$work/venv"
 # shellcheck source=/dev/null
 . "$work/venv/bin/activate"
-pip install --quiet --requirement "$here/requirements.txt"
+pip install --quiet --requirement "$root/models/training/requirements.txt"
 
 # Binding threads made training several times faster on two cores.
 export OMP_PROC_BIND=true
 
-cd "$here"
-python blazeface.py --data "$data" --work "$work/blazeface"
-python framing.py --data "$data"
-python face_encoder.py --data "$data" --work "$work/face" --epochs 64
-python voice_encoder.py --data "$data" --work "$work/voice"
-python fusion.py --data "$data" --work "$work/voice"
-python demo_clip.py
+cd "$root"
+train() {
+    local script=$1
+    shift
+    python -m "models.training.$script" --data "$data" "$@"
+}
+train convert_face_detector --work "$work/detector" --out "$out"
+train measure_face_framing --models "$out"
+train train_face_encoder --work "$work/face" --out "$out" --epochs 64
+train train_voice_encoder --work "$work/voice" --out "$out"
+train train_fusion --work "$work/voice" --models "$out" --out "$out"
+python -m models.training.make_demo_clip --out "$out"

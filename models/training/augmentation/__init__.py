@@ -1,0 +1,1 @@
+"""Random changes to training data, and the disturbances that measurements use."""

@@ -1,0 +1,91 @@
+"""Performances: acted recordings with a voice embedding every 0.1 s and face posteriors at their video frames.
+
+RAVDESS has no face images here. Its face posteriors come from another public network on the same performances. nEMO
+performances have a voice only.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from ..augmentation import voices
+from ..networks.joint_cross_attention import VOICE
+from ..networks.voice_encoder import network_input
+from ..preprocessing.log_mel import LOG_MEL
+
+GRID_S = 0.1  # from one voice embedding to the next
+GRID = int(GRID_S * LOG_MEL.rate_hz)
+VIDEO_HZ = 30_000 / 1001
+EXPRESSIONS = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear"]
+SOURCE_NAMES = ["Neutral", "Happy", "Surprised", "Sad", "Angry", "Disgust", "Fearful"]  # in the files of that network
+
+
+@dataclasses.dataclass
+class Performance:
+    """One recording, its voice at the grid points g * 0.1 s and its faces at video frames."""
+
+    utterance: object
+    target: np.ndarray  # [2]
+    voice: np.ndarray  # [passes, grid, 64], 0 where not voiced
+    voiced: np.ndarray  # [grid] bool
+    face: np.ndarray  # [rows, 7] posteriors
+    row_of_frame: np.ndarray  # [frames of the video], -1 where there is no face
+
+    def has_face_between(self, begin, end):
+        """Whether any video frame captured in (begin, end] seconds holds a face."""
+        first, last = int(np.floor(begin * VIDEO_HZ)) + 1, int(np.floor(end * VIDEO_HZ))
+        rows = self.row_of_frame[max(0, first) : max(0, last + 1)]
+        return bool((rows >= 0).any())
+
+
+def make_performance(utterance, target, voice, voiced, frames, face):
+    """A Performance whose `face` [rows, 7] were captured at the video frames `frames` [rows]."""
+    row_of_frame = np.full(int(utterance.samples / LOG_MEL.rate_hz * VIDEO_HZ) + 2, -1)
+    known = frames < len(row_of_frame)
+    row_of_frame[frames[known]] = np.flatnonzero(known)
+    return Performance(utterance, target, voice, voiced, face, row_of_frame)
+
+
+def read_posteriors(path):
+    """{performance (its name without the modality): (frames [n], posteriors [n, 7] in EXPRESSIONS order)} of an .npz file."""
+    file = np.load(path)
+    order = [list(file["classes"]).index(name) for name in SOURCE_NAMES]
+    posterior = file["posterior"].astype(np.float32)[:, order]
+    bounds = np.searchsorted(file["clip_index"], np.arange(len(file["clip"]) + 1))
+    return {
+        str(clip)[3:]: (file["frame"][a:b].astype(int), posterior[a:b])
+        for clip, a, b in zip(file["clip"], bounds[:-1], bounds[1:], strict=True)
+    }
+
+
+@torch.no_grad()
+def embed(encode, corpora, utterance, passes, generator):
+    """Voice embeddings on the grid, [passes, grid, 64] (0 where no voice is present), and presence [grid].
+
+    `encode` maps [n, 1, 64, 96] to [n, 64, 1, 1]. The first pass is clean, the others are augmented.
+    """
+    ends = np.arange(0, utterance.samples + 1, GRID)
+    voiced = corpora.voice_present(utterance, ends)
+    out = np.zeros((passes, len(ends), VOICE), np.float32)
+    if voiced.any():
+        clean = corpora.window_powers([utterance] * int(voiced.sum()), ends[voiced])
+        for index in range(passes):
+            powers = clean if index == 0 else voices.augment(clean, generator)
+            out[index, voiced] = encode(network_input(powers)).flatten(1).numpy()
+    return out, voiced
+
+
+def make_performances(corpora, data, utterances, encode_of, passes, seed=7):
+    """One Performance for each utterance; `encode_of(utterance)` is the voice encoder to use for it."""
+    posteriors = read_posteriors(data / "av" / "ravdess_fer7.npz")
+    generator = torch.Generator().manual_seed(seed)
+    result = []
+    for utterance in utterances:
+        voice, voiced = embed(encode_of(utterance), corpora, utterance, passes, generator)
+        frames, face = np.zeros(0, int), np.zeros((0, 7), np.float32)
+        if utterance.corpus == "ravdess":
+            frames, face = posteriors[utterance.name[3:]]
+        target = np.array(corpora.target(utterance), np.float32)
+        result.append(make_performance(utterance, target, voice, voiced, frames, face))
+    return result

@@ -1,0 +1,77 @@
+"""The joint cross-attention fusion of Praveen et al. 2022 (arXiv 2203.14779), in the form of its reference code.
+
+Features of L steps, Xa of the voice and Xv of the face, are projected to D channels a step, and J = [Xa; Xv]. Then
+
+    Ca = tanh(Xa^T Wja J / sqrt(2 D))      correlation between feature channels, [D, 2 D]; Wja acts across the steps
+    Ha = ReLU(Wa Xa + Wca Ca^T)            [HIDDEN, D]
+    Xatt,a = Wha Ha + Xa                   [L, D]
+
+and the same for the face. It differs from the paper in three ways: the mask of present steps is an input, because modalities can
+be absent; one graph computes both dimensions; and each dimension has a variance.
+
+Tensors are 4-D and every constant weight is a convolution, so that one graph works in many engines. There are two layouts:
+"channels" [n, C, 1, L], and "steps" [n, L, 1, C], in which a 1x1 convolution acts across time.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+FACE = 21  # features of a face step
+VOICE = 64  # channels of a voice embedding
+STEPS = 8
+D = 64
+HIDDEN = 32
+
+
+class Attention(nn.Module):
+    """One modality's side: (X [n, D, 1, L], J [n, 2 D, 1, L]) -> Xatt [n, D, 1, L]."""
+
+    def __init__(self):
+        super().__init__()
+        self.joint = nn.Conv2d(STEPS, STEPS, 1, bias=False)  # Wja, with 1 / sqrt(2 D) in it
+        nn.init.normal_(self.joint.weight, std=1 / math.sqrt(2 * D * STEPS))
+        self.own = nn.Conv2d(STEPS, HIDDEN, 1)  # Wa
+        self.correlation = nn.Conv2d(2 * D, HIDDEN, 1, bias=False)  # Wca
+        self.back = nn.Conv2d(HIDDEN, STEPS, 1)  # Wha
+
+    def forward(self, x, j):
+        weighted = self.joint(j.permute(0, 3, 2, 1))  # [n, L, 1, 2 D]
+        product = torch.matmul(x.permute(0, 2, 1, 3), weighted.permute(0, 2, 1, 3))  # [n, 1, D, 2 D]
+        c = torch.tanh(product).permute(0, 3, 1, 2)  # [n, 2 D, 1, D]
+        h = torch.relu(self.own(x.permute(0, 3, 2, 1)) + self.correlation(c))  # [n, HIDDEN, 1, D]
+        return self.back(h).permute(0, 3, 2, 1) + x
+
+
+class JointCrossAttention(nn.Module):
+    """face [n, 21, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8] -> affect [n, 2, 1, 1], log_variance [n, 2, 1, 1]."""
+
+    def __init__(self, dropout=0.3):
+        super().__init__()
+        self.face = nn.Conv2d(FACE + 2, D, 1)
+        self.voice = nn.Conv2d(VOICE + 2, D, 1)
+        self.to_face = Attention()
+        self.to_voice = Attention()
+        self.regress = nn.Conv2d(2 * D, D, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.affect = nn.Conv2d(D, 2, (1, STEPS))
+        self.log_variance = nn.Conv2d(D, 2, (1, STEPS))
+        nn.init.zeros_(self.log_variance.weight)
+        nn.init.constant_(self.log_variance.bias, -2.0)
+
+    def forward(self, face, voice, mask):
+        xv = torch.relu(self.face(torch.cat([face, mask], dim=1)))
+        xa = torch.relu(self.voice(torch.cat([voice, mask], dim=1)))
+        xv, xa = self.dropout(xv), self.dropout(xa)
+        j = torch.cat([xa, xv], dim=1)
+        attended = torch.cat([self.to_voice(xa, j), self.to_face(xv, j)], dim=1)
+        h = self.dropout(torch.relu(self.regress(attended)))
+        return self.affect(h), self.log_variance(h)
+
+
+def macs():
+    """Multiply-accumulates of one inference."""
+    projections = STEPS * D * (FACE + 2 + VOICE + 2)
+    side = STEPS * STEPS * 2 * D + D * STEPS * 2 * D + STEPS * HIDDEN * D + 2 * D * HIDDEN * D + HIDDEN * STEPS * D
+    return projections + 2 * side + STEPS * 2 * D * D + 2 * 2 * STEPS * D

@@ -1,0 +1,1 @@
+"""From a trained network to the int8 graph that ships: ONNX export, equalization, quantization."""

@@ -1,0 +1,1 @@
+"""Tests of the training code on small data that they make themselves."""
