@@ -1,4 +1,4 @@
-"""Runs one graph in onnxruntime a number of times. cross/qemu-count.sh counts its instructions on aarch64, to compare with affectd.
+"""Runs one graph in onnxruntime a number of times, for cross/qemu-count.sh to compare instruction counts on aarch64.
 
     python benches/onnxruntime/repeat.py GRAPH RUNS
 
