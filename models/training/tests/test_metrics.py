@@ -1,0 +1,106 @@
+"""Tests of the measures: CCC, figures of a fusion, risk-coverage curve."""
+
+import unittest
+
+import numpy as np
+import torch
+
+from ..metrics import fusion_accuracy, fusion_behaviour, risk_coverage
+from ..metrics.agreement import affect_ccc, ccc, ccc_or_none
+from ..networks.joint_cross_attention import FACE, STEPS, VOICE
+
+
+class Agreement(unittest.TestCase):
+    def test_known_values(self):
+        self.assertAlmostEqual(ccc_or_none([1, 2, 3], [1, 2, 3]), 1.0)
+        # An offset of 1 with variance 2/3: 2 * 2/3 / (4/3 + 1).
+        self.assertAlmostEqual(ccc_or_none([1, 2, 3], [2, 3, 4]), 4 / 7)
+        self.assertAlmostEqual(ccc_or_none([1, 2, 3], [3, 2, 1]), -1.0)
+
+    def test_a_wrong_scale_lowers_the_ccc(self):
+        # Twice the scale around a mean of 0: 2 * 2 * v / (v + 4 v).
+        self.assertAlmostEqual(ccc_or_none([-1, 0, 1], [-2, 0, 2]), 4 / 5)
+
+    def test_it_is_undefined_for_one_value_and_for_equal_constants(self):
+        self.assertIsNone(ccc_or_none([1], [1]))
+        self.assertIsNone(ccc_or_none([2, 2], [2, 2]))
+        self.assertAlmostEqual(ccc_or_none([2, 2], [1, 1]), 0.0)
+        self.assertEqual(affect_ccc([], []), {"ccc_valence": None, "ccc_arousal": None})
+
+    def test_numpy_and_torch_agree_column_by_column(self):
+        a, b = np.random.default_rng(1).normal(size=(2, 50, 2))
+        both = ccc(a, b)
+        np.testing.assert_allclose(ccc(torch.from_numpy(a), torch.from_numpy(b)).numpy(), both, rtol=1e-12)
+        np.testing.assert_allclose([ccc_or_none(a[:, k], b[:, k]) for k in range(2)], both, rtol=1e-12)
+
+
+def ticks(count=40, clips=4):
+    """Random ticks of `clips` performances of equal length, both modalities present."""
+    generator = torch.Generator().manual_seed(3)
+    face = torch.rand(count, FACE, 1, STEPS, generator=generator)
+    voice = torch.rand(count, VOICE, 1, STEPS, generator=generator)
+    target = torch.rand(count, 2, generator=generator) * 2 - 1
+    index = torch.arange(count) // (count // clips)
+    return face, voice, torch.ones(count, 2, 1, STEPS), target, index
+
+
+class FusionFigures(unittest.TestCase):
+    def test_a_network_that_knows_the_target_has_ccc_1_and_its_error_over_variance(self):
+        *batch, target, index = ticks()
+
+        def network(face, voice, mask):
+            return target[..., None, None] + 0.1, torch.full((len(face), 2, 1, 1), np.log(0.02))
+
+        result = fusion_accuracy.measure(network, (*batch, target - 0.1 + 0.1, index))
+        self.assertGreater(min(result["face and voice"]["tick"]), 0.97)
+        np.testing.assert_allclose(result["face and voice"]["variance"], 0.01 / 0.02, rtol=1e-3)
+
+    def test_removing_a_modality_clears_its_features_and_its_mask(self):
+        face, voice, mask, *_ = ticks()
+        without_voice = fusion_accuracy.without((face, voice, mask), (1,))
+        self.assertEqual(without_voice[1].abs().sum(), 0)
+        self.assertEqual(without_voice[2][:, 1].sum(), 0)
+        self.assertTrue(torch.equal(without_voice[0], face))
+        self.assertEqual(mask.min(), 1)  # the batch itself is unchanged
+
+    def test_the_last_tick_of_each_clip_counts_at_its_end(self):
+        *_, target, index = ticks(clips=4)
+        last = [9, 19, 29, 39]
+        estimates = torch.zeros_like(target)
+        estimates[last] = target[last]
+        self.assertAlmostEqual(min(fusion_accuracy.agreement(estimates, target, index)["end"]), 1.0, places=5)
+
+    def test_a_modality_that_ends_halfway_stays_in_older_steps_only(self):
+        face, _, mask, ends, _ = fusion_behaviour.end_halfway(ticks(clips=4), 0)
+        self.assertEqual((len(ends), int(ends.sum())), (40, 4))
+        first_after = int(torch.nonzero(ends)[0])
+        self.assertEqual(mask[first_after, 0, 0].tolist(), [1] * (STEPS - 1) + [0])
+        self.assertEqual(face[first_after, :, 0, -1].abs().sum(), 0)
+        self.assertEqual(mask[first_after - 1, 0, 0].tolist(), [1] * STEPS)
+        self.assertEqual(mask[:, 1].min(), 1)
+
+    def test_smoothing_restarts_with_each_performance(self):
+        values, index = torch.tensor([[0.0], [1.0], [1.0], [5.0]]), torch.tensor([0, 0, 0, 1])
+        smooth = fusion_behaviour.smoothed(values, index)
+        weight = 1 - np.exp(-1 / 5 / 0.5)
+        np.testing.assert_allclose(smooth[:, 0], [0, weight, weight + weight * (1 - weight), 5], rtol=1e-6)
+
+
+class RiskCoverage(unittest.TestCase):
+    def test_the_curve_is_the_error_of_the_most_certain_share(self):
+        squared, variance = np.array([1.0, 4.0, 9.0, 16.0]), np.array([1.0, 2.0, 3.0, 4.0])
+        coverage, risk = risk_coverage.curve(np.repeat(squared, 100), np.repeat(variance, 100))
+        self.assertEqual(coverage[-1], 1.0)
+        self.assertAlmostEqual(risk[0], 1.0)
+        self.assertAlmostEqual(risk[-1], np.sqrt(30 / 4))
+        self.assertTrue((np.diff(risk) >= 0).all())
+
+    def test_the_drawing_is_an_svg_with_a_line_for_each_dimension(self):
+        curves = {name: risk_coverage.curve(np.ones(100), np.arange(100)) for name in ("valence", "arousal")}
+        drawing = risk_coverage.draw(curves)
+        self.assertTrue(drawing.startswith("<svg") and drawing.endswith("</svg>\n"))
+        self.assertEqual(drawing.count("<polyline"), 2)
+
+
+if __name__ == "__main__":
+    unittest.main()
