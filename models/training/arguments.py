@@ -50,6 +50,17 @@ def add_out(to, required=True):
     )
 
 
+def run(main):
+    """Call the `main` of a script. Unusable input and missing files end it with one line and exit code 1."""
+    script = Path(sys.argv[0]).stem
+    try:
+        main()
+    except BadInput as error:
+        sys.exit(f"{script}: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"{script}: {error.filename}: {error.strerror}")
+
+
 def figure_command(module, *path_options):
     """The command line of this run as the manifest records it, with DIR or FILE in place of every path.
 

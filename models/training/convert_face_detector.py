@@ -24,6 +24,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from . import arguments, manifest
+from .arguments import BadInput
 from .data.clips import read_frames
 from .data.face_atlas import load_split
 from .onnx_graphs import count_macs, open_graph, run_graph
@@ -63,9 +64,7 @@ def fetch(work, wheel):
         wheel = next(Path(work).glob("mediapipe-0.10.14-*.whl"))
     content = zipfile.ZipFile(wheel).read(MEMBER)
     if hashlib.sha256(content).hexdigest() != MEMBER_SHA256:
-        raise ValueError(
-            f"{wheel}: {MEMBER} not the file that this conversion was checked with: use the wheel of mediapipe 0.10.14"
-        )
+        raise BadInput(f"{wheel}: {MEMBER} has another SHA-256 than expected: use a wheel of mediapipe 0.10.14")
     return content
 
 
@@ -433,4 +432,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

@@ -341,12 +341,9 @@ def parse():
 
 def main():
     options = parse()
-    try:
-        print(json.dumps(rounded(options.score(options)), allow_nan=False))
-    except BadInput as error:
-        sys.exit(f"evaluate: {error}")
+    print(json.dumps(rounded(options.score(options)), allow_nan=False))
 
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        main()
+        arguments.run(main)

@@ -331,13 +331,10 @@ def parse():
 
 def main():
     options = parse()
-    try:
-        names = options.convert(options)
-        if not options.no_check and not check(options.out, names):
-            sys.exit(1)
-    except BadInput as error:
-        sys.exit(f"prepare_data: {error}")
+    names = options.convert(options)
+    if not options.no_check and not check(options.out, names):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

@@ -28,7 +28,7 @@ from . import arguments, cross_fitting, manifest
 from .augmentation import non_voice
 from .data.cache import cached
 from .data.evaluation_sets import ACTOR_01, MAPPED, TEST, VALIDATION, EvaluationSets, voice_encoder_key
-from .data.fusion_windows import STEP_S, TICK_HZ, TrainingWindows
+from .data.fusion_windows import TrainingWindows
 from .data.performances import make_performances
 from .data.photographs import read_photographs
 from .metrics import fusion_behaviour, risk_coverage
@@ -48,6 +48,7 @@ from .networks.fusion_alternatives import HEADS
 from .networks.joint_cross_attention import FACE, STEPS, VOICE
 from .networks.quantized import quantized_fusion
 from .onnx_graphs import compare_graphs, count_macs, shapes
+from .preprocessing.fusion_features import STEP_S, TICK_HZ
 from .quantization.export import export_module
 from .quantization.quantize import quantize
 from .train_voice_encoder import load as load_voice_encoder
@@ -367,4 +368,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

@@ -11,11 +11,9 @@ import torch
 from ..augmentation.face_posteriors import Disturbance
 from ..networks.joint_cross_attention import FACE, STEPS, VOICE
 from ..onnx_graphs import softmax
-from ..preprocessing.fusion_features import step_features
+from ..preprocessing.fusion_features import STEP_S, TICK_HZ, step_features
 from .performances import GRID_S, VIDEO_HZ
 
-STEP_S = 0.4
-TICK_HZ = 5  # estimates a second
 GRIDS_PER_STEP = 4
 # Deviation of the bias between expressions, in log posteriors: how differently faces are built. For neutral faces
 # `TrainingWindows` uses more, because there are more kinds of resting faces than two dozen actors show.

@@ -182,4 +182,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

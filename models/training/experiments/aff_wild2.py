@@ -427,23 +427,20 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     options = parser.parse_args()
     options.rate = options.rate or (1e-4 if options.fine_tune else 1e-3)
-    try:
-        options.work.mkdir(parents=True, exist_ok=True)
-        training, validation = (read_split(options.root, split, options.work, options.models) for split in SPLITS)
-        step_s = read_graphs(options.models)["fusion"]["preprocessing"]["step_s"]
-        network = JointCrossAttention()
-        if options.fine_tune:
-            load_exported_weights(network, options.models / "fusion.f32.onnx")
-        train(network, training, validation, step_s, options)
-        int8 = write_models(network, training, step_s, options.models, options.work / "models", options.seed)
-        print(
-            json.dumps(
-                {"validation": official(int8_affect(int8), validation, step_s), "models": str(options.work / "models")}
-            )
+    options.work.mkdir(parents=True, exist_ok=True)
+    training, validation = (read_split(options.root, split, options.work, options.models) for split in SPLITS)
+    step_s = read_graphs(options.models)["fusion"]["preprocessing"]["step_s"]
+    network = JointCrossAttention()
+    if options.fine_tune:
+        load_exported_weights(network, options.models / "fusion.f32.onnx")
+    train(network, training, validation, step_s, options)
+    int8 = write_models(network, training, step_s, options.models, options.work / "models", options.seed)
+    print(
+        json.dumps(
+            {"validation": official(int8_affect(int8), validation, step_s), "models": str(options.work / "models")}
         )
-    except BadInput as error:
-        sys.exit(f"aff_wild2: {error}")
+    )
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

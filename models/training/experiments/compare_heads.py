@@ -13,7 +13,7 @@ import json
 import numpy as np
 import torch
 
-from .. import train_fusion
+from .. import arguments, train_fusion
 from ..data.evaluation_sets import TEST
 from ..metrics.agreement import ccc
 from ..metrics.fusion_accuracy import without
@@ -114,4 +114,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

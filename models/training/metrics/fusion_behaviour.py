@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 
-from ..data.fusion_windows import STEP_S, TICK_HZ
 from ..networks.joint_cross_attention import FACE, STEPS
-from ..preprocessing.fusion_features import step_features
+from ..preprocessing.fusion_features import STEP_S, TICK_HZ, step_features
 from .fusion_accuracy import DIMENSIONS
 
 TIME_CONSTANT_S = 0.5  # affectd's smoothing unless configured otherwise

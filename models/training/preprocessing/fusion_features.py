@@ -1,7 +1,9 @@
-"""The face features of a fusion step, from the expression posteriors of the frames in it."""
+"""The steps of a fusion window: their timing, and the face features of a step from the posteriors of its frames."""
 
 import numpy as np
 
+STEP_S = 0.4
+TICK_HZ = 5  # estimates a second
 EXPRESSIONS = 7  # contempt, the eighth, is left out
 FEATURES = 3 * EXPRESSIONS
 FLOOR = 1e-3  # added to a posterior before its logarithm
