@@ -44,6 +44,7 @@ from .metrics.fusion_accuracy import (
     without,
 )
 from .networks import voice_projection
+from .networks.averaging import moving_average
 from .networks.fusion_alternatives import HEADS
 from .networks.joint_cross_attention import FACE, STEPS, VOICE
 from .networks.quantized import quantized_fusion
@@ -122,9 +123,7 @@ def train(head, performances, windows, validation, readout, options, seed):
     if options.start_from:
         network.load_state_dict(torch.load(options.start_from))
     voice_projection.install(network, readout, trained=bool(options.start_from))
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.95)
-    )
+    average = moving_average(network, 0.95)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.05, fused=True)
     embeddings = np.concatenate([p.voice[0][p.voiced] for p in performances])
     noise = torch.from_numpy(EMBEDDING_NOISE * embeddings.std(0))[None, :, None, None]

@@ -26,6 +26,7 @@ from .data.speech_corpora import Corpora
 from .data.voice_windows import MeasuredWindows, WindowSampler
 from .labels import SPEECH_EMOTIONS
 from .metrics.agreement import ccc
+from .networks.averaging import moving_average
 from .networks.quantized import quantized_voice_encoder
 from .networks.voice_encoder import Heads, VoiceEncoder, macs, network_input
 from .onnx_graphs import compare_graphs, shapes
@@ -82,9 +83,7 @@ def train(corpora, utterances, validation, folder, epochs, batch, rate, seed, st
     torch.manual_seed(seed)
     encoder, heads = VoiceEncoder().to(memory_format=torch.channels_last), Heads()
     both = nn.ModuleList([encoder, heads])
-    average = torch.optim.swa_utils.AveragedModel(
-        both, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
-    )
+    average = moving_average(both, 0.995, use_buffers=True)
     no_voice = non_voice.training_windows(corpora.work)
     optimizer = torch.optim.AdamW(both.parameters(), lr=rate, weight_decay=0.02)
     first, newest = 0, folder / "newest.pt"

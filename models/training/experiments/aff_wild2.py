@@ -36,6 +36,7 @@ from ..inference import FaceEncoder, Fusion, VoiceEncoder, face_features
 from ..manifest import read_graphs, sha256
 from ..metrics.agreement import ccc
 from ..metrics.fusion_accuracy import LOG_VARIANCE
+from ..networks.averaging import moving_average
 from ..networks.joint_cross_attention import FACE, STEPS, VOICE, JointCrossAttention
 from ..networks.quantized import quantized_fusion
 from ..preprocessing import voice_activity
@@ -324,11 +325,9 @@ def train(network, training, validation, step_s, options):
     pool = [(video, int(frame)) for video in training for frame in video.scored()]
     if len(pool) < 2:
         raise BadInput(
-            f"{options.root}: fewer than two training frames count; are the crops in cropped_aligned/VIDEO/?"
+            f"{options.root}: fewer than two training frames have labels and a crop: check cropped_aligned/VIDEO/"
         )
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
-    )
+    average = moving_average(network, 0.995)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.05)
     checkpoint = options.work / "aff_wild2.pt"
     first, best, best_state = 0, -math.inf, None

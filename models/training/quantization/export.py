@@ -1,5 +1,7 @@
 """Writes a trained torch module as the kind of ONNX graph that affectd reads: opset 13, static shapes, batch norms folded."""
 
+import inspect
+
 import onnx
 import torch
 
@@ -10,6 +12,8 @@ def export_module(module, path, inputs, outputs):
     `inputs` is {name: example tensor of batch 1}, in the order of the module's arguments. `outputs` is a list of names.
     """
     module = module.eval()
+    # torch has two exporters since 2.5. The older one writes graphs as the quantizer expects them.
+    older = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     torch.onnx.export(
         module,
         tuple(inputs.values()),
@@ -18,7 +22,7 @@ def export_module(module, path, inputs, outputs):
         output_names=list(outputs),
         opset_version=13,
         do_constant_folding=True,
-        dynamo=False,
+        **older,
     )
     model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
     model.producer_name, model.producer_version = "affectd", ""
