@@ -1,0 +1,192 @@
+"""Tests of what the fusion learns from: performances, windows, mapped posteriors, embeddings of students, calibration."""
+
+import dataclasses
+import unittest
+
+import numpy as np
+import torch
+
+from .. import cross_fitting, train_fusion
+from ..augmentation.face_posteriors import Disturbance, PosteriorMap
+from ..data.fusion_windows import (
+    STEPS,
+    TrainingWindows,
+    cut_window,
+    estimate_points,
+    face_steps,
+    make_ticks,
+    modality_dropout,
+)
+from ..data.performances import VIDEO_HZ, make_performance
+from ..data.speech_corpora import Utterance
+from ..networks import voice_projection
+from ..networks.joint_cross_attention import FACE, VOICE, JointCrossAttention, macs
+from ..networks.voice_encoder import Heads
+from ..onnx_graphs import softmax
+
+
+def posteriors(count, seed=1):
+    """Random posteriors, f32 [count, 7]."""
+    return softmax(np.random.default_rng(seed).normal(0, 2, (count, 7))).astype(np.float32)
+
+
+def performance(seconds=4.0, face_until_s=4.0, voice_until_s=4.0, corpus="ravdess", emotion="happiness", seed=1):
+    """A performance with a face and a voice from its start until these times."""
+    rng = np.random.default_rng(seed)
+    utterance = Utterance("made", corpus, "02", emotion, 1.0, int(seconds * 16_000), 0, 0, 0, 0)
+    voiced = np.arange(int(seconds * 10) + 1) / 10 <= voice_until_s
+    voice = rng.uniform(0, 1, (2, len(voiced), VOICE)).astype(np.float32) * voiced[:, None]
+    frames = np.arange(int(face_until_s * VIDEO_HZ))
+    target = np.array([0.8, 0.5], np.float32)
+    return make_performance(utterance, target, voice, voiced, frames, posteriors(len(frames), seed))
+
+
+class Windows(unittest.TestCase):
+    def test_frames_belong_to_the_step_of_their_age(self):
+        ages = np.array([0.0, 0.39, 0.4, 3.19])
+        face, present = face_steps(posteriors(4), ages)
+        self.assertEqual(present.tolist(), [1, 0, 0, 0, 0, 0, 1, 1])
+        np.testing.assert_allclose(face[:7, -1], posteriors(4)[:2].mean(0), rtol=1e-6)
+        np.testing.assert_allclose(face[7:14, -2], posteriors(4)[2], rtol=1e-6)
+
+    def test_a_window_early_in_a_recording_has_only_its_newest_steps(self):
+        _, voice, mask = cut_window(performance(), grid=8, index=0, rate_hz=None, phase=0.0)
+        self.assertEqual(mask[1].tolist(), [0] * 5 + [1] * 3)  # grid points 0, 4 and 8
+        self.assertEqual(mask[0].tolist(), [0] * 5 + [1] * 3)
+        self.assertEqual(np.abs(voice[:, :5]).max(), 0)
+
+    def test_estimates_need_a_face_or_a_voice_in_the_newest_step(self):
+        half = performance(face_until_s=1.0, voice_until_s=2.0)
+        self.assertEqual(estimate_points(half, 1)[[0, -1]].tolist(), [4, 20])
+        self.assertLess(estimate_points(half, 1, both=True).max(), 15)
+
+    def test_ticks_are_of_both_modalities_every_0_2_s(self):
+        *parts, target, index = make_ticks([performance(), performance(seconds=2.0)])
+        self.assertEqual(
+            [tuple(part.shape[1:]) for part in parts], [(FACE, 1, STEPS), (VOICE, 1, STEPS), (2, 1, STEPS)]
+        )
+        self.assertEqual(index.bincount().tolist(), [19, 9])
+        self.assertEqual(target.unique(dim=0).tolist(), [[0.800000011920929, 0.5]])
+
+    def test_dropout_removes_steps_of_one_modality_at_most(self):
+        stays = modality_dropout(2000, np.random.default_rng(2))
+        changed = (stays == 0).any(2)
+        self.assertFalse(changed.all(1).any())
+        self.assertAlmostEqual(changed.any(1).mean(), 0.65, delta=0.05)
+
+    def test_batches_keep_the_newest_step_and_clear_what_dropout_removed(self):
+        performances = [performance(emotion=e, seed=i) for i, e in enumerate(("neutral", "happiness", "anger"))]
+        performances.append(performance(face_until_s=0.0, corpus="nemo"))
+        sounds = np.full((5, VOICE), 7.0, np.float32)
+        photographs = posteriors(10), np.full((10, 2), -0.25, np.float32)
+        identity = PosteriorMap(posteriors(200), posteriors(200))
+        bank = TrainingWindows(performances, identity, sounds, photographs, seed=3, count=400)
+        face, voice, mask, target = bank.batch(300)
+        self.assertEqual(mask[..., -1].amax((1, 2)).min(), 1)
+        self.assertEqual((face * (1 - mask[:, :1])).abs().max(), 0)
+        self.assertEqual((voice * (1 - mask[:, 1:])).abs().max(), 0)
+        self.assertTrue((voice == 7.0).any() and (target == -0.25).any())
+        self.assertEqual(tuple(bank.target_variance().shape), (2,))
+
+
+class MappedPosteriors(unittest.TestCase):
+    def test_the_map_recovers_a_linear_change_of_log_posteriors(self):
+        theirs = posteriors(2000)
+        change = np.linspace(-1, 1, 7)
+        ours = softmax(np.log(theirs + 1e-3) + change).astype(np.float32)
+        mapping = PosteriorMap(theirs, ours)
+        before, after = np.abs(theirs - ours).mean(), np.abs(mapping(theirs) - ours).mean()
+        self.assertLess(after, before / 5)
+        np.testing.assert_allclose(mapping.log_posteriors(theirs, 0.0), np.log(theirs + 1e-3))
+
+    def test_disturbed_posteriors_still_sum_to_1(self):
+        mapping = PosteriorMap(posteriors(200), posteriors(200))
+        disturbed = Disturbance(mapping, np.random.default_rng(4))(posteriors(50), bias=0.25)
+        np.testing.assert_allclose(disturbed.sum(1), 1, atol=1e-5)
+        self.assertGreater(np.abs(disturbed - posteriors(50)).mean(), 0.01)
+
+
+class Students(unittest.TestCase):
+    def setUp(self):
+        self.teacher = [performance(seed=seed) for seed in range(4)]
+        scale = np.linspace(0.2, 2, VOICE, dtype=np.float32)
+        self.students = [
+            dataclasses.replace(p, voice=np.where(p.voiced[:, None], p.voice * scale + 0.5, 0)) for p in self.teacher
+        ]
+
+    def moments(self, performances):
+        voiced = np.concatenate([p.voice[:, p.voiced].reshape(-1, VOICE) for p in performances])
+        return voiced.mean(0), voiced.std(0)
+
+    def test_moments_of_students_become_those_of_the_teacher(self):
+        matched = cross_fitting.match_moments(self.students, self.teacher)
+        np.testing.assert_allclose(self.moments(matched), self.moments(self.teacher), rtol=1e-3)
+
+    def test_a_linear_change_of_the_encoder_is_undone(self):
+        mapped = cross_fitting.map_to_later_encoder(self.students, self.teacher)
+        error = np.concatenate([(m.voice[0] - t.voice[0]).ravel() for m, t in zip(mapped, self.teacher, strict=True)])
+        self.assertLess(np.abs(error).mean(), 0.1)
+
+    def test_a_fold_holds_all_utterances_of_a_speaker(self):
+        folds = {cross_fitting.fold_of(p.utterance) for p in self.teacher}
+        self.assertEqual(folds, {2})
+
+
+class Loss(unittest.TestCase):
+    def setUp(self):
+        generator = torch.Generator().manual_seed(5)
+        self.target = torch.rand(30, 2, generator=generator) * 2 - 1
+        self.mask = torch.ones(30, 2, 1, STEPS)
+        self.face = torch.rand(30, FACE, 1, STEPS, generator=generator)
+        self.voice = torch.rand(30, VOICE, 1, STEPS, generator=generator)
+
+    def test_single_modalities_are_added_to_the_batch(self):
+        mask = self.mask.clone()
+        mask[:10, 1] = 0
+        face, voice, masks, target = train_fusion.add_single_modalities(self.face, self.voice, mask, self.target)
+        self.assertEqual((len(face), len(target)), (30 + 20 + 20, 70))
+        self.assertEqual((voice[30:50].abs().max(), face[50:].abs().max()), (0, 0))
+        self.assertEqual((masks[30:50, 1].max(), masks[50:, 0].max()), (0, 0))
+        self.assertTrue(torch.equal(target[30:50], self.target[10:]))
+
+    def test_the_loss_falls_with_agreement(self):
+        variance = torch.full((30, 2), -2.0)
+        right = train_fusion.loss_of(self.target, variance, self.target, self.mask)
+        wrong = train_fusion.loss_of(-self.target, variance, self.target, self.mask)
+        self.assertLess(right, wrong)
+
+    def test_calibration_makes_the_claimed_variance_equal_to_the_error(self):
+        torch.manual_seed(6)
+        network = JointCrossAttention().eval()
+        ticks = self.face, self.voice, self.mask, self.target, torch.zeros(30, dtype=torch.long)
+        train_fusion.calibrate(network, ticks)
+        logs, errors = [], []
+        for dropped in ((), (1,), (0,)):
+            with torch.no_grad():
+                parts = network(*train_fusion.without(ticks[:3], dropped))
+            affect, log_variance = (part.flatten(1) for part in parts)
+            logs.append(log_variance)
+            errors.append((affect - self.target).square())
+        ratio = (torch.cat(errors) / torch.cat(logs).exp()).mean(0)
+        np.testing.assert_allclose(ratio, 1, rtol=0.01)
+
+
+class Networks(unittest.TestCase):
+    def test_the_voice_projection_folds_into_one_convolution(self):
+        torch.manual_seed(7)
+        network = JointCrossAttention().eval()
+        batch = torch.rand(3, FACE, 1, STEPS), torch.rand(3, VOICE, 1, STEPS), torch.ones(3, 2, 1, STEPS)
+        before = network(*batch)[0]
+        voice_projection.install(network, voice_projection.readout_of(Heads()), trained=True)
+        installed = network(*batch)[0]
+        folded = voice_projection.fold(network)(*batch)[0]
+        np.testing.assert_allclose(installed.detach(), before.detach(), atol=1e-5)
+        np.testing.assert_allclose(folded.detach(), before.detach(), atol=1e-5)
+        self.assertIsInstance(network.voice, torch.nn.Conv2d)
+
+    def test_the_cost_of_the_fusion_is_that_of_the_manifest(self):
+        self.assertEqual(macs(), 850_432)
+
+
+if __name__ == "__main__":
+    unittest.main()
