@@ -211,7 +211,8 @@ def replay(affectd, clip):
     messages = done.stderr.strip().splitlines() or ["no message"]
     if done.returncode != 0:
         raise BadInput(f"{clip}: affectd ended with exit code {done.returncode}: {messages[-1]}")
-    counts = re.search(r"(\d+) looked at, (\d+) with a face", done.stderr)
+    # The summary of affectd: "... 52 frames, 50 examined, 48 with a face, ...".
+    counts = re.search(r"(\d+) [^,;]+, (\d+) with a face", done.stderr)
     examined, with_face = map(int, counts.groups()) if counts else (0, 0)
     return [json.loads(line) for line in done.stdout.splitlines()], with_face / examined if examined else None
 
