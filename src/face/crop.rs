@@ -1,6 +1,6 @@
 //! The face, upright and framed the way the encoder's training faces were.
 //!
-//! `models/training/face_crop.py` is the same arithmetic in Python; a test holds the two together on the same bytes.
+//! `models/training/preprocessing/face_crop.py` is the same arithmetic in Python; a test holds the two together on the same bytes.
 
 use serde::Deserialize;
 
@@ -17,7 +17,7 @@ const MIN_DEVIATION: f32 = 10.0;
 /// Normalized values are cut at this many deviations, then scaled to −1..1.
 const CUT: f32 = 3.0;
 
-/// How training faces are framed, as measured by `models/training/framing.py` and kept in the manifest.
+/// How training faces are framed, as measured by `models/training/measure_face_framing.py` and kept in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Framing {
     /// Crop side over the distance between the eyes.

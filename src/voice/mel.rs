@@ -1,6 +1,6 @@
 //! The log-mel spectrogram.
 //!
-//! `models/training/log_mel.py` is the same arithmetic in Python; a test holds the two together on the same samples.
+//! `models/training/preprocessing/log_mel.py` is the same arithmetic in Python; a test holds the two together on the same samples.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
