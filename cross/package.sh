@@ -109,14 +109,20 @@ install -D -m 644 cross/package/affectd.service "$root/usr/lib/systemd/system/af
 install -D -m 644 cross/package/affectd.sysusers "$root/usr/lib/sysusers.d/affectd.conf"
 install -D cross/package/affectd-generator "$root/usr/lib/systemd/system-generators/affectd-generator"
 
-# Man pages and completions are made from the definition of the command line, by a program for the host.
+# Man pages come from the definition of the command line, by a program for the host. Completions come from affectd itself,
+# built for the host.
 cargo run --quiet --release --locked --example pages -- "$root/pages"
 install -D -m 644 -t "$root/usr/share/man/man1" "$root"/pages/*.1
 gzip -9n "$root"/usr/share/man/man1/*.1
-install -D -m 644 "$root/pages/affectd.bash" "$root/usr/share/bash-completion/completions/affectd"
-install -D -m 644 -t "$root/usr/share/zsh/vendor-completions" "$root/pages/_affectd"
-install -D -m 644 -t "$root/usr/share/fish/vendor_completions.d" "$root/pages/affectd.fish"
 rm -r "$root/pages"
+completions() {
+    mkdir -p "$(dirname "$2")"
+    cargo run --quiet --release --locked --bin affectd -- completions "$1" >"$2"
+    chmod 644 "$2"
+}
+completions bash "$root/usr/share/bash-completion/completions/affectd"
+completions zsh "$root/usr/share/zsh/vendor-completions/_affectd"
+completions fish "$root/usr/share/fish/vendor_completions.d/affectd.fish"
 
 install -D -m 644 models/README.md "$doc/models.md"
 install -D -m 644 README.md "$doc/README.md"

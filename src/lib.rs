@@ -1,15 +1,20 @@
 //! affectd: valence and arousal from a camera and a microphone, on the board itself.
 //!
-//! The way of the data, a module a room:
+//! This library is the inside of the program `affectd` and of its tests. **It has no stable API**: anything here may change
+//! in any release. What users can rely on is listed in the README: commands, exit codes, configuration and messages.
+//!
+//! Each module has one part of the way from the devices to the outputs:
 //!
 //! ```text
-//! capture ─ pictures ─▶ face ──┐
-//!                              ├─▶ fusion ─▶ output
-//! capture ─ sound ────▶ voice ─┘
+//! capture ─ frames ───────▶ face ───┐
+//!                                   ├─▶ fusion ─▶ output
+//! capture ─ audio blocks ─▶ voice ──┘
 //! ```
 //!
-//! [`daemon`] runs them as threads; [`model`] holds the trained graphs they share; [`config`] and [`cli`] are how a user
-//! says what is wanted, [`failure`] how affectd says what is wrong.
+//! [`daemon`] runs them as threads. [`model`] holds the trained graphs. [`config`] is what the user sets, [`cli`] the
+//! commands. A module imports from lower layers only. From the lowest: [`queue`], [`health`], [`control`],
+//! [`rate_limited_log`] and [`retry`]; [`capture`] and [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`];
+//! [`config`]; [`daemon`]; [`monitor`]; [`cli`].
 
 pub mod capture;
 pub mod cli;

@@ -1,25 +1,30 @@
-//! Parse, run, exit code.
+//! Reads the environment, runs the command, and chooses the exit code.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use affectd::cli::environment::Environment;
 use affectd::cli::{self, Cli, Command, Common};
-use affectd::config::{Config, ConfigError, Overrides};
+use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
 use affectd::daemon::{self, Signals};
 use affectd::failure::Failure;
 use affectd::model::Bundle;
 use affectd::monitor;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let log = env_logger::Env::new().filter_or("AFFECTD_LOG", "info,tract=warn");
-    env_logger::Builder::from_env(log).init();
-    match execute(cli) {
+    let result = Environment::parse(std::env::vars_os())
+        .map_err(Failure::from)
+        .and_then(|environment| {
+            env_logger::Builder::new().parse_filters(&environment.log).init();
+            execute(cli, &environment)
+        });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("affectd: {failure}");
@@ -28,13 +33,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(cli: Cli) -> Result<(), Failure> {
+fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
+    let load = |common: &Common, flags: &Flags| -> Result<Config, ConfigError> {
+        Config::load(&layers(common, flags, environment))
+    };
     match cli.command {
-        Command::Run { common, input, output } => {
-            let flags = Overrides {
-                outputs: output,
-                ..input.over(common.overrides())
-            };
+        Command::Run { common, input, outputs } => {
+            let flags = outputs.add_to(input.add_to(common.flags()));
             let config = load(&common, &flags)?;
             let signals = Signals {
                 stop: stop_on_signals()?,
@@ -43,18 +48,18 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             Ok(daemon::run(config, &signals, || load(&common, &flags))?)
         }
         Command::Check { common, input } => {
-            let config = load(&common, &input.over(common.overrides()))?;
+            let config = load(&common, &input.add_to(common.flags()))?;
             cli::check::check(&config)
         }
         Command::Devices { common, json } => {
-            let config = load(&common, &common.overrides())?;
+            let config = load(&common, &common.flags())?;
             cli::devices::print(&config, json);
             Ok(())
         }
         Command::Record {
             common, file, max_mb, ..
         } => {
-            let config = load(&common, &common.overrides())?;
+            let config = load(&common, &common.flags())?;
             let stop = stop_on_signals()?;
             cli::record::record(&config, &file, max_mb, &stop)
         }
@@ -69,7 +74,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             let report = match model {
                 Some(path) => cli::bench::file(&path, runs)?,
                 None => {
-                    let config = load(&common, &common.overrides())?;
+                    let config = load(&common, &common.flags())?;
                     cli::bench::models(&config, input.as_deref(), runs)?
                 }
             };
@@ -81,20 +86,49 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             monitor::run(&monitor::Options { source, save, plain }, &stop)
         }
         Command::Model { common } => {
-            let config = load(&common, &common.overrides())?;
+            let config = load(&common, &common.flags())?;
             let bundle = Bundle::open(config.models.as_deref())?;
-            // A reader that closes early, as `head` does, is no fault.
-            let _ = std::io::stdout().write_all(cli::model::card(&bundle)?.as_bytes());
+            print(&cli::model::card(&bundle)?);
+            Ok(())
+        }
+        Command::Config {
+            common,
+            input,
+            outputs,
+            json,
+        } => {
+            let flags = outputs.add_to(input.add_to(common.flags()));
+            let settings = Settings::read(&layers(&common, &flags, environment))?;
+            settings.to_config()?;
+            print(&match json {
+                true => cli::config::to_json(&settings),
+                false => cli::config::to_toml(&settings),
+            });
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "affectd", &mut script);
+            print(&String::from_utf8_lossy(&script));
             Ok(())
         }
     }
 }
 
-fn load(common: &Common, flags: &Overrides) -> Result<Config, ConfigError> {
-    Config::load(common.config.as_deref(), std::env::vars(), flags)
+fn layers<'a>(common: &'a Common, flags: &Flags, environment: &'a Environment) -> Layers<'a> {
+    Layers {
+        file: common.config.as_deref().or(environment.config.as_deref()),
+        variables: &environment.settings,
+        flags: flags.clone(),
+    }
 }
 
-/// A flag that the first SIGINT or SIGTERM sets; a second one ends affectd at once.
+/// Writes to standard output. A reader that closes early, such as `head`, is not an error.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// A flag that the first SIGINT or SIGTERM sets. A second one ends affectd at once.
 fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

@@ -2,83 +2,102 @@
 
 pub mod bench;
 pub mod check;
+pub mod config;
 pub mod devices;
+pub mod environment;
 pub mod model;
 pub mod record;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::config::Overrides;
+use crate::config::Flags;
 
-/// Valence and arousal from a camera and a microphone, on the board itself.
+/// Such as `0.1.0 (162dcda 2026-11-29, aarch64, release)`. The build script finds out the part in parentheses.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_IDENTITY"), ")");
+
+const ENVIRONMENT_AND_EXIT_CODES: &str = "\
+Environment:
+  AFFECTD_CONFIG  The configuration file.
+  AFFECTD_LOG     The log level: off, error, warn, info, debug or trace [default: info].
+  AFFECTD_KERNEL  The kernels to use instead of the fastest: a name from `affectd bench`, or tract.
+  AFFECTD_*       One configuration key each: AFFECTD_FACE_RATE_HZ sets face.rate_hz.
+
+Exit codes:
+  0   Done.
+  2   The command line or the configuration is wrong.
+  3   A camera, microphone or clip cannot be used.
+  4   The models cannot be used.
+  5   An output cannot be used.
+  70  A bug in affectd.";
+
+/// Estimates valence and arousal from a camera and a microphone, on this machine
 ///
-/// Estimates go to standard output or the outputs you name, logs to standard error.
+/// Estimates go to standard output or to the outputs you name. Logs go to standard error.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
+#[command(version = VERSION, after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
-const AFTER_HELP: &str =
-    "Environment: AFFECTD_LOG sets the log level (error, warn, info, debug); every configuration key has a
-variable, face.rate_hz for instance AFFECTD_FACE_RATE_HZ.
-Exit codes: 0 done, 2 usage or configuration, 3 camera, microphone or clip, 4 models, 5 output, 70 a bug.";
-
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Estimate, and write one line a tick to each output
+    /// Estimate, and write one line per estimate to each output
+    ///
+    /// Reads the camera and the microphone until it is stopped, or a clip until its end. SIGHUP reloads the
+    /// configuration.
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Run {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         input: Input,
-        /// Where estimates go: stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker; may be given more than once
-        /// [default: stdout]
-        ///
-        /// Options come after a question mark: stdout?format=csv, serial:/dev/ttyAMA0?baud=115200&wire=frame,
-        /// file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60,
-        /// mqtts://user@broker:8883/topic?version=5&device=NAME&password_file=PATH&ca=PEM&cert=PEM&key=PEM&discovery=off&spool=10m.
-        /// Frames are described in cross/wire.md.
-        #[arg(long, value_name = "SPEC")]
-        output: Vec<String>,
+        #[command(flatten)]
+        outputs: Outputs,
     },
-    /// Say whether configuration, models, devices or clip, and outputs would work, and what would mend them
+    /// Check the configuration, models, devices or clip, and outputs, and say how to fix what is wrong
     ///
-    /// Camera and microphone are watched for two seconds.
+    /// Watches the camera and the microphone for two seconds. The exit code is that of the first part that fails.
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Check {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         input: Input,
     },
-    /// List cameras, microphones and serial ports, and which of them `auto` takes
+    /// List cameras, microphones and serial ports, and which of them `auto` chooses
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Devices {
         #[command(flatten)]
         common: Common,
-        /// One JSON object instead of a list
+        /// Print one JSON object instead of a list
         #[arg(long)]
         json: bool,
     },
-    /// Record camera and microphone to a clip that `run --input` replays
+    /// Record the camera and the microphone to a clip for `run --input`
+    ///
+    /// Records until it is stopped. The clip stays readable however the recording ends.
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Record {
         #[command(flatten)]
         common: Common,
-        /// The clip, which must not exist yet
+        /// The clip to write (Matroska). The file must not exist yet
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Everybody who will be seen or heard has agreed to it
+        /// Confirm that everybody who will be seen or heard has agreed to the recording
         #[arg(long, required = true)]
         i_have_consent: bool,
-        /// Stop when the clip is this large
+        /// Stop when the clip has this size
         #[arg(long, value_name = "MB", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
         max_mb: u64,
     },
-    /// Measure how fast the graphs run on this machine, one thread
+    /// Measure the speed of the models and of the whole pipeline on this machine
     ///
-    /// AFFECTD_KERNEL forces the kernels: tract for none of ours, or a name that this command shows.
+    /// Uses one thread. AFFECTD_KERNEL selects the kernels: a name that this command prints, or tract.
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Bench {
         #[command(flatten)]
         common: Common,
@@ -88,35 +107,63 @@ pub enum Command {
         /// Measure the pipeline on this clip [default: the demo clip, if it is installed]
         #[arg(long, value_name = "CLIP", conflicts_with = "model")]
         input: Option<PathBuf>,
-        /// Run each graph this often instead of for a second
+        /// Run each graph N times instead of for one second
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         iterations: Option<u32>,
-        /// One JSON object instead of a table
+        /// Print one JSON object instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Show what a device sends: valence and arousal as a picture in the terminal
+    /// Show the estimates that a device sends, in the terminal
+    ///
+    /// Press q to quit. Without a terminal it prints lines of text.
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Monitor {
-        /// serial:/dev/ttyUSB0?wire=frame, mqtt://broker/affectd/kitchen, a file of lines, or - for standard input
+        /// Where to read: serial:/dev/ttyUSB0?wire=frame, mqtt://broker/affectd/kitchen, a file of estimates, or - for
+        /// standard input
         source: String,
-        /// Draw the session as a picture when it ends
-        #[arg(long, value_name = "FILE.svg")]
+        /// Draw the session into this SVG file when it ends
+        #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
-        /// Lines of text, as where standard output is no terminal
+        /// Print lines of text, even in a terminal
         #[arg(long)]
         plain: bool,
     },
-    /// Show the model card: what the models are, what they were trained on, how good they are, their licence
+    /// Show the model card: the models, their training data, their accuracy and their licences
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Model {
         #[command(flatten)]
         common: Common,
+    },
+    /// Show the effective configuration, with the origin of each value
+    ///
+    /// Prints a configuration file with all keys. A comment after each value names its origin: default, file,
+    /// environment or flag. Passwords are never shown.
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
+    Config {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        input: Input,
+        #[command(flatten)]
+        outputs: Outputs,
+        /// Print one JSON object, {"KEY": {"value": …, "origin": …}, …}, instead
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the completion script for a shell
+    ///
+    /// For example, in bash: source <(affectd completions bash)
+    Completions {
+        /// The shell
+        shell: Shell,
     },
 }
 
 #[derive(Debug, Args)]
 pub struct Common {
-    /// The configuration file [default: /etc/affectd/affectd.toml, if it exists]
-    #[arg(long, value_name = "FILE", env = "AFFECTD_CONFIG")]
+    /// The configuration file [default: $AFFECTD_CONFIG, or /etc/affectd/affectd.toml if it exists]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A folder with manifest.json and other models [default: the embedded models]
     #[arg(long, value_name = "DIR")]
@@ -125,42 +172,57 @@ pub struct Common {
 
 #[derive(Debug, Args)]
 pub struct Input {
-    /// A clip to read instead of camera and microphone
+    /// Read this clip instead of the camera and the microphone
     #[arg(long = "input", value_name = "CLIP")]
     pub clip: Option<PathBuf>,
-    /// Play the clip by the clock, as if it came from devices
+    /// Play the clip at its own speed, as if it came from devices
     #[arg(long, requires = "clip")]
     pub realtime: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct Outputs {
+    /// Where estimates go: stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker. Can be given more than once
+    /// [default: stdout]
+    ///
+    /// Options follow a question mark: stdout?format=csv, serial:/dev/ttyAMA0?baud=115200&wire=frame,
+    /// file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60,
+    /// mqtts://user@broker:8883/topic?version=5&device=NAME&password_file=PATH&ca=PEM&cert=PEM&key=PEM&discovery=off&spool=10m.
+    /// The frames of wire=frame are described in cross/wire.md.
+    #[arg(long = "output", value_name = "SPEC")]
+    pub specs: Vec<String>,
+}
+
 impl Common {
-    /// These flags as configuration.
-    pub fn overrides(&self) -> Overrides {
-        Overrides {
+    /// These flags as settings.
+    pub fn flags(&self) -> Flags {
+        Flags {
             models: self.models.clone(),
-            ..Overrides::default()
+            ..Flags::default()
         }
     }
 }
 
 impl Input {
-    /// Adds these flags to `overrides`.
-    pub fn over(&self, overrides: Overrides) -> Overrides {
-        Overrides {
+    /// Adds these flags to `flags`.
+    pub fn add_to(&self, flags: Flags) -> Flags {
+        Flags {
             clip: self.clip.clone(),
             realtime: self.realtime,
-            ..overrides
+            ..flags
+        }
+    }
+}
+
+impl Outputs {
+    /// Adds these flags to `flags`.
+    pub fn add_to(&self, flags: Flags) -> Flags {
+        Flags {
+            outputs: self.specs.clone(),
+            ..flags
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_definitions_are_sound() {
-        Cli::command().debug_assert();
-    }
-}
+mod tests;

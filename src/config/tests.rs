@@ -1,31 +1,55 @@
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
 
+use toml::{Table, Value};
+
+use super::raw::{KEYS, RawConfig, RawInput, flatten};
 use super::*;
+use crate::capture::{camera, microphone};
 
-fn load(file: &str, vars: &[(&str, &str)], flags: Overrides) -> Result<Config, String> {
+/// The settings of a file, of environment variables and of flags. The file is called `affectd.toml` in errors.
+fn read(file: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Settings, String> {
     let mut on_disk = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     on_disk.write_all(file.as_bytes()).unwrap();
-    let vars = vars.iter().map(|(k, v)| (k.to_string(), v.to_string()));
-    Config::load(Some(on_disk.path()), vars, &flags).map_err(|e| {
+    let variables: Vec<_> = variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let layers = Layers {
+        file: Some(on_disk.path()),
+        variables: &variables,
+        flags,
+    };
+    let settings = Settings::read(&layers).map_err(|e| {
         let name = on_disk.path().display().to_string();
         e.to_string().replace(&name, "affectd.toml")
+    })?;
+    Ok(settings)
+}
+
+fn load(file: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Config, String> {
+    read(file, variables, flags)?.to_config().map_err(|e| {
+        let error = e.to_string();
+        // The file has a random name.
+        match (error.find("(file "), error.find(".toml)")) {
+            (Some(start), Some(end)) => format!("{}(file affectd{}", &error[..start], &error[end..]),
+            _ => error,
+        }
     })
 }
 
+fn origin(settings: &Settings, key: &str) -> Origin {
+    settings.all().find(|setting| setting.key == key).unwrap().origin
+}
+
 #[test]
-fn flags_go_over_the_environment_which_goes_over_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let file = "models = \"/file\"\n[input]\nclip = \"file.mkv\"\n[face]\nrate_hz = 3\nmin_score = 0.7\n";
-    let vars = [
-        ("AFFECTD_MODELS", "/env"),
-        ("AFFECTD_FACE_RATE_HZ", "4"),
-        ("AFFECTD_LOG", "debug"),
-        ("HOME", "/"),
-    ];
-    let flags = Overrides {
+    let variables = [("AFFECTD_MODELS", "/env"), ("AFFECTD_FACE_RATE_HZ", "4")];
+    let flags = Flags {
         models: Some("/flag".into()),
-        ..Overrides::default()
+        ..Flags::default()
     };
-    let config = load(file, &vars, flags).unwrap();
+    let config = load(file, &variables, flags).unwrap();
     assert_eq!(config.models, Some("/flag".into()));
     assert_eq!(config.face.rate_hz, 4.0);
     assert_eq!(config.face.min_score, 0.7);
@@ -36,8 +60,80 @@ fn flags_go_over_the_environment_which_goes_over_the_file() {
 }
 
 #[test]
-fn nothing_said_means_devices_at_five_estimates_a_second_on_stdout() {
-    let config = load("", &[], Overrides::default()).unwrap();
+fn each_value_has_the_origin_of_the_highest_layer_that_sets_it() {
+    let file = "output = [\"file:/f\"]\n[input]\nclip = \"file.mkv\"\n[face]\nrate_hz = 3\nmin_score = 0.7\n";
+    let variables = [("AFFECTD_MODELS", "/env"), ("AFFECTD_FACE_RATE_HZ", "4")];
+    let flags = Flags {
+        models: Some("/flag".into()),
+        clip: Some("flag.mkv".into()),
+        realtime: true,
+        outputs: vec!["stdout".into()],
+    };
+    let settings = read(file, &variables, flags).unwrap();
+    for (key, flag) in [
+        ("models", "--models"),
+        ("input.clip", "--input"),
+        ("input.realtime", "--realtime"),
+        ("output", "--output"),
+    ] {
+        assert_eq!(origin(&settings, key), Origin::Flag(flag));
+    }
+    let variable = Origin::Environment("AFFECTD_FACE_RATE_HZ".into());
+    assert_eq!(origin(&settings, "face.rate_hz"), variable);
+    assert!(matches!(origin(&settings, "face.min_score"), Origin::File(_)));
+    assert_eq!(origin(&settings, "camera.width"), Origin::Default);
+
+    let settings = read("", &variables, Flags::default()).unwrap();
+    assert_eq!(
+        origin(&settings, "models"),
+        Origin::Environment("AFFECTD_MODELS".into())
+    );
+    assert_eq!(origin(&settings, "input.clip"), Origin::Default);
+}
+
+#[test]
+fn the_list_of_keys_is_complete() {
+    let all = RawConfig {
+        models: Some("/models".into()),
+        input: RawInput {
+            clip: Some("clip.mkv".into()),
+            realtime: true,
+        },
+        ..RawConfig::default()
+    };
+    let keys: BTreeSet<String> = flatten(Table::try_from(all).unwrap())
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(keys, KEYS.iter().map(|(key, _)| key.to_string()).collect());
+    let settings = read("", &[], Flags::default()).unwrap();
+    assert!(
+        settings
+            .all()
+            .map(|setting| setting.key)
+            .eq(KEYS.iter().map(|(key, _)| *key))
+    );
+}
+
+#[test]
+fn each_key_can_be_set_by_an_environment_variable() {
+    let settings = read("", &[], Flags::default()).unwrap();
+    for setting in settings.all() {
+        let name = format!("{VARIABLE_PREFIX}{}", setting.key.replace('.', "_").to_uppercase());
+        let value = match &setting.value {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(_)) => "stdout, file:/tmp/x".into(),
+            Some(other) => other.to_string(),
+            None => "/some/path".into(),
+        };
+        let settings = read("", &[(&name, &value)], Flags::default()).unwrap();
+        assert_eq!(origin(&settings, setting.key), Origin::Environment(name));
+    }
+}
+
+#[test]
+fn the_defaults_are_both_devices_five_estimates_per_second_and_stdout() {
+    let config = load("", &[], Flags::default()).unwrap();
     let Source::Devices(devices) = config.source else {
         panic!("no clip was given");
     };
@@ -53,15 +149,15 @@ fn nothing_said_means_devices_at_five_estimates_a_second_on_stdout() {
 }
 
 #[test]
-fn devices_are_named_found_or_left_off() {
-    let vars = [
+fn devices_are_chosen_by_name_automatically_or_off() {
+    let variables = [
         ("AFFECTD_CAMERA_DEVICE", "/dev/video2"),
         ("AFFECTD_MICROPHONE_DEVICE", "hw:CARD=Device"),
     ];
     let named = load(
         "[camera]\ndevice = \"auto\"\nrate_hz = 15\n",
-        &vars,
-        Overrides::default(),
+        &variables,
+        Flags::default(),
     )
     .unwrap();
     let Source::Devices(devices) = named.source else {
@@ -74,42 +170,71 @@ fn devices_are_named_found_or_left_off() {
         devices.microphone.unwrap().device,
         microphone::Choice::Name("hw:CARD=Device".into())
     );
-    let deaf = load("[microphone]\ndevice = \"off\"\n", &[], Overrides::default()).unwrap();
-    assert!(matches!(deaf.source, Source::Devices(devices) if devices.microphone.is_none()));
+    let off = load("[microphone]\ndevice = \"off\"\n", &[], Flags::default()).unwrap();
+    assert!(matches!(off.source, Source::Devices(devices) if devices.microphone.is_none()));
 }
 
 #[test]
-fn a_misspelt_key_is_named_with_its_line_or_its_variable() {
-    let error = load("[face]\nrate_hz = 5\nrate = 5\n", &[], Overrides::default()).unwrap_err();
+fn an_unknown_key_is_reported_with_its_line_or_its_variable() {
+    let error = load("[face]\nrate_hz = 5\nrate = 5\n", &[], Flags::default()).unwrap_err();
     insta::assert_snapshot!(error, @"affectd.toml line 3: unknown field `rate`, expected one of `rate_hz`, `detect_every_s`, `min_score`: correct or remove it");
-    let error = load("", &[("AFFECTD_FACE_RATE", "5")], Overrides::default()).unwrap_err();
+    let error = load("", &[("AFFECTD_FACE_RATE", "5")], Flags::default()).unwrap_err();
     insta::assert_snapshot!(error, @"environment variable AFFECTD_FACE_RATE: unknown field `rate`, expected one of `rate_hz`, `detect_every_s`, `min_score`: correct or remove it");
 }
 
 #[test]
-fn values_that_cannot_work_are_refused_with_what_would() {
-    let error = |file: &str| load(file, &[], Overrides::default()).unwrap_err();
-    insta::assert_snapshot!(error("[face]\nrate_hz = 0\n"), @"face.rate_hz = 0: must be from 1 to 60");
-    insta::assert_snapshot!(error("[face]\nmin_score = nan\n"), @"face.min_score = NaN: must be from 0.1 to 1");
-    insta::assert_snapshot!(error("[camera]\nwidth = 0\n"), @"camera.width = 0: must be from 64 to 7680");
-    insta::assert_snapshot!(error("[camera]\ndevice = \"off\"\n[microphone]\ndevice = \"off\"\n"), @r#"microphone.device = "off": and camera.device is off, too: at least one must be on"#);
-    insta::assert_snapshot!(error("[estimate]\nrate_hz = 7\n"), @"estimate.rate_hz = 7: must be 2.5, 5 or 10");
-    insta::assert_snapshot!(error("output = []\n"), @r#"output = []: needs at least one output, "stdout" say"#);
+fn impossible_values_are_rejected_with_the_possible_ones() {
+    let error = |file: &str| load(file, &[], Flags::default()).unwrap_err();
+    insta::assert_snapshot!(error("[face]\nrate_hz = 0\n"), @"face.rate_hz = 0 (file affectd.toml): must be from 1 to 60");
+    insta::assert_snapshot!(error("[face]\nmin_score = nan\n"), @"face.min_score = NaN (file affectd.toml): must be from 0.1 to 1");
+    insta::assert_snapshot!(error("[camera]\nwidth = 0\n"), @"camera.width = 0 (file affectd.toml): must be from 64 to 7680");
+    insta::assert_snapshot!(error("[camera]\ndevice = \"off\"\n[microphone]\ndevice = \"off\"\n"), @r#"microphone.device = "off" (file affectd.toml): camera.device is off, too: switch at least one of them on"#);
+    insta::assert_snapshot!(error("[estimate]\nrate_hz = 7\n"), @"estimate.rate_hz = 7 (file affectd.toml): must be 2.5, 5 or 10");
+    insta::assert_snapshot!(error("output = []\n"), @r#"output = [] (file affectd.toml): needs at least one output, for example "stdout""#);
     insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker"#);
-    insta::assert_snapshot!(error("output = [\"stdout\", \"stdout?format=csv\"]\n"), @r#"output = "stdout?format=csv": writes where stdout does: keep one"#);
-    insta::assert_snapshot!(error("[input]\nrealtime = true\n"), @"input.realtime = true: is about clips, and no clip is given: add --input CLIP or leave it out");
+    insta::assert_snapshot!(error("output = [\"stdout\", \"stdout?format=csv\"]\n"), @r#"output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
+    insta::assert_snapshot!(error("[input]\nrealtime = true\n"), @"input.realtime = true (file affectd.toml): applies to clips only, and no clip is given: add --input CLIP, or remove it");
+    let from_variable = load("", &[("AFFECTD_FACE_RATE_HZ", "99")], Flags::default()).unwrap_err();
+    insta::assert_snapshot!(from_variable, @"face.rate_hz = 99 (environment AFFECTD_FACE_RATE_HZ): must be from 1 to 60");
 }
 
 #[test]
-fn text_that_is_not_toml_is_refused_with_its_line() {
-    let error = load("models = \"x\"\n[face\n", &[], Overrides::default()).unwrap_err();
+fn text_that_is_not_toml_is_rejected_with_its_line() {
+    let error = load("models = \"x\"\n[face\n", &[], Flags::default()).unwrap_err();
     assert!(error.starts_with("affectd.toml line 2: "), "{error}");
     assert_eq!(error.lines().count(), 1);
 }
 
 #[test]
 fn a_missing_file_is_named() {
-    let missing = Path::new("/nonexistent/affectd.toml");
-    let error = Config::load(Some(missing), std::iter::empty(), &Overrides::default()).unwrap_err();
+    let layers = Layers {
+        file: Some(Path::new("/nonexistent/affectd.toml")),
+        ..Layers::default()
+    };
+    let error = Config::load(&layers).unwrap_err();
     insta::assert_snapshot!(error, @"/nonexistent/affectd.toml: cannot be read (No such file or directory (os error 2)): check the path given with --config or AFFECTD_CONFIG");
+}
+
+#[test]
+fn a_password_in_an_output_spec_is_rejected_and_not_shown() {
+    for spec in [
+        "mqtt://li:hunter2@broker",
+        "mqtt://broker?password=hunter2",
+        "mqtt://broker?password=a&hunter2",
+        "stdout?password=hunter2",
+        "file:/tmp/x?token=hun&ter2",
+    ] {
+        let flags = Flags {
+            outputs: vec![spec.into()],
+            ..Flags::default()
+        };
+        for error in [
+            load("", &[], flags).unwrap_err(),
+            load("", &[("AFFECTD_OUTPUT", spec)], Flags::default()).unwrap_err(),
+            load(&format!("output = [{spec:?}]"), &[], Flags::default()).unwrap_err(),
+        ] {
+            assert!(!error.contains("ter2"), "{error}");
+            assert!(error.contains("password_file"), "{error}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod clips;
+mod commands;
 mod models;
 mod monitor;
 mod mqtt;
@@ -31,7 +32,7 @@ use serde_json::Value;
 /// The binary under test, with no configuration from outside.
 fn affectd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_affectd"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AFFECTD_")) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AFFECTD_")) {
         command.env_remove(name);
     }
     command.env("AFFECTD_CONFIG", "/dev/null");

@@ -93,7 +93,7 @@ fn specs_that_name_no_output_end_it_at_once() {
     let folder = Path::new("/nonexistent");
     insta::assert_snapshot!(refusal("carrier:pigeon", folder), @r#"affectd: output = "carrier:pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker"#);
     insta::assert_snapshot!(refusal("serial:/dev/ttyAMA0?baud=fast", folder), @r#"affectd: output = "serial:/dev/ttyAMA0?baud=fast": baud=fast: is a number from 300 to 4000000, 115200 say"#);
-    insta::assert_snapshot!(refusal("stdout?format=csv", folder), @r#"affectd: output = "stdout?format=csv": writes where stdout does: keep one"#);
+    insta::assert_snapshot!(refusal("stdout?format=csv", folder), @r#"affectd: output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
 }
 
 #[test]

@@ -1,0 +1,52 @@
+//! `affectd config`: the effective configuration, with the origin of each value.
+
+use std::fmt::Write;
+
+use toml::Value;
+
+use crate::config::{Setting, Settings, masked};
+
+/// A configuration file with all keys and their values. A comment names the origin of each value.
+pub fn to_toml(settings: &Settings) -> String {
+    let mut text = format!(
+        "# The effective configuration of affectd {}.\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut current = None;
+    for Setting { key, value, origin } in settings.all() {
+        let (section, name) = match key.split_once('.') {
+            Some((section, name)) => (Some(section), name),
+            None => (None, key),
+        };
+        // Writing into a string cannot fail.
+        if section != current {
+            let _ = writeln!(text, "\n[{}]", section.unwrap_or_default());
+            current = section;
+        }
+        // A line break in a path would end the comment.
+        let origin = origin.to_string().replace(char::is_control, "\u{fffd}");
+        let _ = match value {
+            Some(value) => writeln!(text, "{name} = {}  # {origin}", shown(value)),
+            None => writeln!(text, "# {name}: not set  # {origin}"),
+        };
+    }
+    text
+}
+
+/// `{"face.rate_hz": {"value": 10.0, "origin": "default"}, …}`; the value is null if a key is not set.
+pub fn to_json(settings: &Settings) -> String {
+    let entries = settings.all().map(|Setting { key, value, origin }| {
+        let entry = serde_json::json!({ "value": value.map(shown), "origin": origin.to_string() });
+        (key.to_owned(), entry)
+    });
+    serde_json::Value::Object(entries.collect()).to_string() + "\n"
+}
+
+/// Without passwords, whatever the key.
+fn shown(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(masked(&text)),
+        Value::Array(items) => Value::Array(items.into_iter().map(shown).collect()),
+        other => other,
+    }
+}

@@ -1,0 +1,155 @@
+//! The environment variables that affectd reads. `main` reads them once, and passes each to the layer that uses it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use log::LevelFilter;
+
+use crate::config::{ConfigError, VARIABLE_PREFIX};
+
+const CONFIG: &str = "AFFECTD_CONFIG";
+const LOG: &str = "AFFECTD_LOG";
+const KERNEL: &str = "AFFECTD_KERNEL";
+#[cfg(feature = "faults")]
+const FAULT: &str = "AFFECTD_FAULT";
+/// Set by systemd for a unit with `LoadCredential=`.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// What is logged without `AFFECTD_LOG`.
+const DEFAULT_LOG: &str = "info,tract=warn";
+
+/// All that affectd reads from its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// `AFFECTD_CONFIG`: the configuration file.
+    pub config: Option<PathBuf>,
+    /// `AFFECTD_LOG`: levels, as `env_logger` reads them.
+    pub log: String,
+    /// `AFFECTD_KERNEL`: the kernels to use instead of the best ones.
+    pub kernel: Option<String>,
+    /// `AFFECTD_FAULT`: the fault to show, in a build with the feature `faults`.
+    #[cfg(feature = "faults")]
+    pub fault: Option<String>,
+    /// The folder of this service's credentials.
+    pub credentials: Option<PathBuf>,
+    /// All other `AFFECTD_*` variables. Each sets a key of the configuration.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Environment {
+    /// Fails if a variable of affectd is not UTF-8, or if `AFFECTD_LOG` names no level. Other variables may be anything.
+    pub fn parse(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Environment, ConfigError> {
+        let mut environment = Environment {
+            config: None,
+            log: DEFAULT_LOG.to_owned(),
+            kernel: None,
+            #[cfg(feature = "faults")]
+            fault: None,
+            credentials: None,
+            settings: Vec::new(),
+        };
+        for (name, value) in variables {
+            let name = name.to_string_lossy().into_owned();
+            match name.as_str() {
+                CREDENTIALS => environment.credentials = Some(value.into()),
+                CONFIG => environment.config = Some(value.into()),
+                name if !name.starts_with(VARIABLE_PREFIX) => {}
+                _ => environment.set(name, value)?,
+            }
+        }
+        Ok(environment)
+    }
+
+    fn set(&mut self, name: String, value: OsString) -> Result<(), ConfigError> {
+        let Ok(value) = value.into_string() else {
+            return Err(invalid(&name, "its value is not valid UTF-8"));
+        };
+        match name.as_str() {
+            // Set but empty counts as not set, as usual in a shell.
+            LOG | KERNEL if value.is_empty() => {}
+            LOG => {
+                check_levels(&value).map_err(|why| invalid(LOG, &why))?;
+                self.log = value;
+            }
+            KERNEL => self.kernel = Some(value),
+            #[cfg(feature = "faults")]
+            FAULT => self.fault = Some(value),
+            _ => self.settings.push((name, value)),
+        }
+        Ok(())
+    }
+}
+
+fn invalid(name: &str, reason: &str) -> ConfigError {
+    ConfigError::Malformed {
+        origin: format!("environment variable {name}"),
+        reason: reason.to_owned(),
+    }
+}
+
+/// `info`, `warn,affectd::capture=debug`. `env_logger` itself takes an unknown level as the name of a module, and then logs
+/// nothing.
+fn check_levels(text: &str) -> Result<(), String> {
+    for directive in text.split(',') {
+        let level = directive.rsplit('=').next().unwrap_or_default();
+        if LevelFilter::from_str(level.trim()).is_err() {
+            return Err(format!(
+                "\"{level}\" is not a log level (off, error, warn, info, debug, trace)"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<Environment, String> {
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        Environment::parse(variables).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn configuration_keys_are_told_from_the_other_variables() {
+        let environment = parse(&[
+            ("HOME", "/"),
+            ("AFFECTD_CONFIG", "/etc/x.toml"),
+            ("AFFECTD_KERNEL", "tract"),
+            ("AFFECTD_LOG", "warn,affectd::capture=debug"),
+            ("AFFECTD_FACE_RATE_HZ", "5"),
+            ("CREDENTIALS_DIRECTORY", "/run/credentials/affectd.service"),
+        ]);
+        let environment = environment.unwrap();
+        assert_eq!(environment.config, Some("/etc/x.toml".into()));
+        assert_eq!(environment.kernel.as_deref(), Some("tract"));
+        assert_eq!(environment.log, "warn,affectd::capture=debug");
+        assert_eq!(environment.credentials, Some("/run/credentials/affectd.service".into()));
+        assert_eq!(environment.settings, [("AFFECTD_FACE_RATE_HZ".into(), "5".into())]);
+    }
+
+    #[test]
+    fn an_empty_log_or_kernel_variable_counts_as_unset() {
+        let empty = parse(&[("AFFECTD_LOG", ""), ("AFFECTD_KERNEL", "")]);
+        assert_eq!(empty, parse(&[]));
+    }
+
+    #[test]
+    fn an_unknown_log_level_is_rejected() {
+        let error = |text| parse(&[("AFFECTD_LOG", text)]).unwrap_err();
+        insta::assert_snapshot!(error("verbose"), @r#"environment variable AFFECTD_LOG: "verbose" is not a log level (off, error, warn, info, debug, trace): correct or remove it"#);
+        insta::assert_snapshot!(error("info,tract=quiet"), @r#"environment variable AFFECTD_LOG: "quiet" is not a log level (off, error, warn, info, debug, trace): correct or remove it"#);
+        insta::assert_snapshot!(error("info,"), @r#"environment variable AFFECTD_LOG: "" is not a log level (off, error, warn, info, debug, trace): correct or remove it"#);
+    }
+
+    #[test]
+    fn only_variables_of_affectd_must_be_utf_8() {
+        let bytes = || OsString::from_vec(vec![b'x', 0xff]);
+        assert!(Environment::parse([("LS_COLORS".into(), bytes()), (bytes(), "x".into())]).is_ok());
+        let error = Environment::parse([("AFFECTD_MODELS".into(), bytes())]).unwrap_err();
+        insta::assert_snapshot!(error, @"environment variable AFFECTD_MODELS: its value is not valid UTF-8: correct or remove it");
+    }
+}

@@ -1,0 +1,166 @@
+//! From the raw form to a [`Config`], which holds only values that affectd can run with.
+
+use std::time::Duration;
+
+use super::raw::{RawBaseline, RawCamera, RawConfig, RawEstimate, RawFace, RawInput, RawMicrophone};
+use super::secrets::{has_secret_option, masked};
+use super::settings::Origin;
+use super::{Config, ConfigError, DeviceSettings, Pace, Source};
+use crate::capture::camera::negotiate::RequestedMode;
+use crate::capture::camera::{self, CameraSettings};
+use crate::capture::microphone::{self, MicrophoneSettings};
+use crate::face::stage::FaceSettings;
+use crate::fusion::{BaselineMode, FusionSettings};
+use crate::output::OutputSpec;
+
+/// Checks each value. `origin` tells where the value of a key comes from, for errors.
+pub fn validate(raw: RawConfig, origin: &dyn Fn(&str) -> Origin) -> Result<Config, ConfigError> {
+    let check = Check { origin };
+    let devices = check.devices(raw.camera, raw.microphone)?;
+    Ok(Config {
+        models: raw.models,
+        source: check.source(raw.input, devices)?,
+        face: check.face(&raw.face)?,
+        fusion: check.fusion(&raw.estimate)?,
+        outputs: check.outputs(raw.output)?,
+    })
+}
+
+struct Check<'a> {
+    origin: &'a dyn Fn(&str) -> Origin,
+}
+
+impl Check<'_> {
+    fn invalid(&self, key: &'static str, value: &str, reason: &str) -> ConfigError {
+        ConfigError::Invalid {
+            key,
+            value: value.to_owned(),
+            origin: (self.origin)(key),
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn in_range(&self, key: &'static str, value: f64, min: f64, max: f64) -> Result<f32, ConfigError> {
+        if !(min..=max).contains(&value) {
+            return Err(ConfigError::OutOfRange {
+                key,
+                value,
+                origin: (self.origin)(key),
+                min,
+                max,
+            });
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the ranges are small, and the nearest f32 is exact enough for a setting"
+        )]
+        Ok(value as f32)
+    }
+
+    fn seconds(&self, key: &'static str, value: f64, max: f64) -> Result<Duration, ConfigError> {
+        // From f32, so that 0.4 s is the same duration as everywhere else.
+        self.in_range(key, value, 0.0, max).map(Duration::from_secs_f32)
+    }
+
+    fn pixels(&self, key: &'static str, value: u32) -> Result<u32, ConfigError> {
+        self.in_range(key, value.into(), 64.0, 7680.0).map(|_| value)
+    }
+
+    fn devices(&self, camera: RawCamera, microphone: RawMicrophone) -> Result<DeviceSettings, ConfigError> {
+        let mode = RequestedMode {
+            width: self.pixels("camera.width", camera.width)?,
+            height: self.pixels("camera.height", camera.height)?,
+            rate_hz: self.in_range("camera.rate_hz", camera.rate_hz, 1.0, 120.0)?,
+        };
+        let camera = match camera.device.as_str() {
+            "off" => None,
+            "auto" => Some(camera::Choice::Auto),
+            path => Some(camera::Choice::Path(path.into())),
+        };
+        let microphone = match microphone.device.as_str() {
+            "off" => None,
+            "auto" => Some(microphone::Choice::Auto),
+            name => Some(microphone::Choice::Name(name.into())),
+        };
+        if camera.is_none() && microphone.is_none() {
+            let reason = "camera.device is off, too: switch at least one of them on";
+            return Err(self.invalid("microphone.device", "\"off\"", reason));
+        }
+        Ok(DeviceSettings {
+            camera: camera.map(|device| CameraSettings { device, wish: mode }),
+            microphone: microphone.map(|device| MicrophoneSettings { device }),
+        })
+    }
+
+    fn source(&self, input: RawInput, devices: DeviceSettings) -> Result<Source, ConfigError> {
+        match (input.clip, input.realtime) {
+            (Some(path), true) => Ok(Source::Clip {
+                path,
+                pace: Pace::Realtime,
+            }),
+            (Some(path), false) => Ok(Source::Clip {
+                path,
+                pace: Pace::Replay,
+            }),
+            (None, false) => Ok(Source::Devices(devices)),
+            (None, true) => {
+                let reason = "applies to clips only, and no clip is given: add --input CLIP, or remove it";
+                Err(self.invalid("input.realtime", "true", reason))
+            }
+        }
+    }
+
+    fn face(&self, face: &RawFace) -> Result<FaceSettings, ConfigError> {
+        Ok(FaceSettings {
+            rate_hz: self.in_range("face.rate_hz", face.rate_hz, 1.0, 60.0)?,
+            detect_every: self.seconds("face.detect_every_s", face.detect_every_s, 5.0)?,
+            min_score: self.in_range("face.min_score", face.min_score, 0.1, 1.0)?,
+        })
+    }
+
+    fn fusion(&self, estimate: &RawEstimate) -> Result<FusionSettings, ConfigError> {
+        Ok(FusionSettings {
+            period: self.period(estimate.rate_hz)?,
+            time_constant: self.seconds("estimate.smoothing_s", estimate.smoothing_s, 10.0)?,
+            baseline: match estimate.baseline {
+                RawBaseline::OnDemand => BaselineMode::OnDemand,
+                RawBaseline::EachPerson => BaselineMode::EachPerson,
+            },
+        })
+    }
+
+    /// The time between two estimates. A step of the network lasts 0.4 s and must hold a whole number of them.
+    fn period(&self, rate_hz: f64) -> Result<Duration, ConfigError> {
+        match rate_hz {
+            2.5 => Ok(Duration::from_millis(400)),
+            5.0 => Ok(Duration::from_millis(200)),
+            10.0 => Ok(Duration::from_millis(100)),
+            other => Err(self.invalid("estimate.rate_hz", &other.to_string(), "must be 2.5, 5 or 10")),
+        }
+    }
+
+    fn outputs(&self, specs: Vec<String>) -> Result<Vec<OutputSpec>, ConfigError> {
+        if specs.is_empty() {
+            return Err(self.invalid("output", "[]", "needs at least one output, for example \"stdout\""));
+        }
+        let mut outputs: Vec<OutputSpec> = Vec::new();
+        for spec in specs {
+            let rejected = |reason: String| ConfigError::Output {
+                spec: masked(&spec),
+                // The parser's reason may quote a part of the password.
+                reason: if has_secret_option(&spec) {
+                    "a password cannot be an option: write it into a file, and name the file with password_file=PATH"
+                        .into()
+                } else {
+                    reason
+                },
+            };
+            let output: OutputSpec = spec.parse().map_err(rejected)?;
+            if let Some(other) = outputs.iter().find(|other| other.same_place(&output)) {
+                return Err(rejected(format!("writes to the same place as {other}: keep one")));
+            }
+            outputs.push(output);
+        }
+        Ok(outputs)
+    }
+}
