@@ -99,7 +99,7 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         } => {
             let flags = outputs.add_to(input.add_to(common.flags()));
             let settings = Settings::read(&layers(&common, &flags, environment))?;
-            settings.to_config()?;
+            Config::from_settings(&settings)?;
             print(&match json {
                 true => cli::config::to_json(&settings),
                 false => cli::config::to_toml(&settings),

@@ -3,40 +3,18 @@
 //! Four layers, lowest first: defaults, the file, `AFFECTD_*` environment variables, flags. A layer replaces single keys.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::error::ConfigError;
+use super::origin::Origin;
 use super::raw::{KEYS, Kind, RawConfig, flatten, kind_of, nest};
-use super::validate::validate;
-use super::{Config, ConfigError};
 
 /// The file that is read without `--config`, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/affectd/affectd.toml";
 /// How the name of each environment variable for a key begins.
 pub const VARIABLE_PREFIX: &str = "AFFECTD_";
-
-/// The layer that a value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    Default,
-    File(PathBuf),
-    /// An environment variable, by its name.
-    Environment(String),
-    Flag(&'static str),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Default => f.write_str("default"),
-            Origin::File(path) => write!(f, "file {}", path.display()),
-            Origin::Environment(name) => write!(f, "environment {name}"),
-            Origin::Flag(name) => write!(f, "flag {name}"),
-        }
-    }
-}
 
 /// The layers above the defaults.
 #[derive(Debug, Clone, Default)]
@@ -96,11 +74,10 @@ impl Settings {
         self.0.extend(values.map(|(key, value)| (key, (value, origin.clone()))));
     }
 
-    /// Checks all values.
-    pub fn to_config(&self) -> Result<Config, ConfigError> {
+    /// The values in their raw form.
+    pub fn raw(&self) -> Result<RawConfig, ConfigError> {
         let values = self.0.iter().map(|(key, (value, _))| (key.clone(), value.clone()));
-        let raw: RawConfig = from_table(nest(values)).map_err(|why| malformed("configuration", &why))?;
-        validate(raw, &|key| self.origin(key))
+        from_table(nest(values)).map_err(|why| malformed("configuration", &why))
     }
 
     /// Every key, in the order of the file.
@@ -112,7 +89,8 @@ impl Settings {
         })
     }
 
-    fn origin(&self, key: &str) -> Origin {
+    /// Where the value of `key` comes from.
+    pub fn origin(&self, key: &str) -> Origin {
         self.0.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
 }

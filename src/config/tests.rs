@@ -27,7 +27,7 @@ fn read(file: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Settings
 }
 
 fn load(file: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Config, String> {
-    read(file, variables, flags)?.to_config().map_err(|e| {
+    Config::from_settings(&read(file, variables, flags)?).map_err(|e| {
         let error = e.to_string();
         // The file has a random name.
         match (error.find("(file "), error.find(".toml)")) {
@@ -35,10 +35,6 @@ fn load(file: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Config, 
             _ => error,
         }
     })
-}
-
-fn origin(settings: &Settings, key: &str) -> Origin {
-    settings.all().find(|setting| setting.key == key).unwrap().origin
 }
 
 #[test]
@@ -76,19 +72,16 @@ fn each_value_has_the_origin_of_the_highest_layer_that_sets_it() {
         ("input.realtime", "--realtime"),
         ("output", "--output"),
     ] {
-        assert_eq!(origin(&settings, key), Origin::Flag(flag));
+        assert_eq!(settings.origin(key), Origin::Flag(flag));
     }
     let variable = Origin::Environment("AFFECTD_FACE_RATE_HZ".into());
-    assert_eq!(origin(&settings, "face.rate_hz"), variable);
-    assert!(matches!(origin(&settings, "face.min_score"), Origin::File(_)));
-    assert_eq!(origin(&settings, "camera.width"), Origin::Default);
+    assert_eq!(settings.origin("face.rate_hz"), variable);
+    assert!(matches!(settings.origin("face.min_score"), Origin::File(_)));
+    assert_eq!(settings.origin("camera.width"), Origin::Default);
 
     let settings = read("", &variables, Flags::default()).unwrap();
-    assert_eq!(
-        origin(&settings, "models"),
-        Origin::Environment("AFFECTD_MODELS".into())
-    );
-    assert_eq!(origin(&settings, "input.clip"), Origin::Default);
+    assert_eq!(settings.origin("models"), Origin::Environment("AFFECTD_MODELS".into()));
+    assert_eq!(settings.origin("input.clip"), Origin::Default);
 }
 
 #[test]
@@ -127,7 +120,7 @@ fn each_key_can_be_set_by_an_environment_variable() {
             None => "/some/path".into(),
         };
         let settings = read("", &[(&name, &value)], Flags::default()).unwrap();
-        assert_eq!(origin(&settings, setting.key), Origin::Environment(name));
+        assert_eq!(settings.origin(setting.key), Origin::Environment(name));
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::raw::{RawBaseline, RawCamera, RawConfig, RawEstimate, RawFace, RawInput, RawMicrophone};
+use super::checked::{Config, DeviceSettings, Pace, Source};
+use super::error::ConfigError;
+use super::raw::{RawBaseline, RawCamera, RawEstimate, RawFace, RawInput, RawMicrophone};
 use super::secrets::{has_secret_option, masked};
-use super::settings::Origin;
-use super::{Config, ConfigError, DeviceSettings, Pace, Source};
+use super::settings::{Layers, Settings};
 use crate::capture::camera::negotiate::RequestedMode;
 use crate::capture::camera::{self, CameraSettings};
 use crate::capture::microphone::{self, MicrophoneSettings};
@@ -13,21 +14,30 @@ use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::output::OutputSpec;
 
-/// Checks each value. `origin` tells where the value of a key comes from, for errors.
-pub fn validate(raw: RawConfig, origin: &dyn Fn(&str) -> Origin) -> Result<Config, ConfigError> {
-    let check = Check { origin };
-    let devices = check.devices(raw.camera, raw.microphone)?;
-    Ok(Config {
-        models: raw.models,
-        source: check.source(raw.input, devices)?,
-        face: check.face(&raw.face)?,
-        fusion: check.fusion(&raw.estimate)?,
-        outputs: check.outputs(raw.output)?,
-    })
+impl Config {
+    /// Reads and checks the configuration.
+    pub fn load(layers: &Layers) -> Result<Config, ConfigError> {
+        Config::from_settings(&Settings::read(layers)?)
+    }
+
+    /// Checks each value.
+    pub fn from_settings(settings: &Settings) -> Result<Config, ConfigError> {
+        let raw = settings.raw()?;
+        let check = Check { settings };
+        let devices = check.devices(raw.camera, raw.microphone)?;
+        Ok(Config {
+            models: raw.models,
+            source: check.source(raw.input, devices)?,
+            face: check.face(&raw.face)?,
+            fusion: check.fusion(&raw.estimate)?,
+            outputs: check.outputs(raw.output)?,
+        })
+    }
 }
 
+/// Names the origin of a rejected value.
 struct Check<'a> {
-    origin: &'a dyn Fn(&str) -> Origin,
+    settings: &'a Settings,
 }
 
 impl Check<'_> {
@@ -35,7 +45,7 @@ impl Check<'_> {
         ConfigError::Invalid {
             key,
             value: value.to_owned(),
-            origin: (self.origin)(key),
+            origin: self.settings.origin(key),
             reason: reason.to_owned(),
         }
     }
@@ -45,7 +55,7 @@ impl Check<'_> {
             return Err(ConfigError::OutOfRange {
                 key,
                 value,
-                origin: (self.origin)(key),
+                origin: self.settings.origin(key),
                 min,
                 max,
             });

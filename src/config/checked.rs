@@ -1,0 +1,44 @@
+//! The configuration that affectd runs with.
+
+use std::path::PathBuf;
+
+use crate::capture::camera::CameraSettings;
+use crate::capture::microphone::MicrophoneSettings;
+use crate::face::stage::FaceSettings;
+use crate::fusion::FusionSettings;
+use crate::output::OutputSpec;
+
+/// A configuration that affectd can run with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The folder of the models; `None` for the embedded ones.
+    pub models: Option<PathBuf>,
+    pub source: Source,
+    pub face: FaceSettings,
+    pub fusion: FusionSettings,
+    /// Never empty.
+    pub outputs: Vec<OutputSpec>,
+}
+
+/// Where frames and audio come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    Clip { path: PathBuf, pace: Pace },
+    Devices(DeviceSettings),
+}
+
+/// A camera, a microphone, or both.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceSettings {
+    pub camera: Option<CameraSettings>,
+    pub microphone: Option<MicrophoneSettings>,
+}
+
+/// How fast a clip is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as possible. Nothing is skipped, so the same clip gives the same estimates.
+    Replay,
+    /// At the clip's own speed, like devices: frames that come too fast are skipped and counted.
+    Realtime,
+}
