@@ -27,7 +27,8 @@ FACES = [
     [[40.25, 30.5], [46.0, 30.25], [43.0, 36.0]],
     [[-5.0, 100.0], [30.0, 110.0], [8.0, 140.0]],
 ]
-# Ends of the windows in samples: before and at the end of the first frame, within, before and at the first full window, end.
+# Ends of the windows in samples: no sound, just before and at the end of the first frame, within the first window, just
+# before and at its end, the end of the sound.
 ENDS = [0, 399, 400, 6400, 15599, 15600, 24000]
 
 

@@ -6,5 +6,7 @@ import pickle
 def cached(path, make):
     """The value of `make()`, read from `path` if it was computed before."""
     if not path.exists():
-        path.write_bytes(pickle.dumps(make()))
+        partial = path.with_suffix(".part")
+        partial.write_bytes(pickle.dumps(make()))
+        partial.replace(path)
     return pickle.loads(path.read_bytes())

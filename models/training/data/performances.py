@@ -9,15 +9,17 @@ import dataclasses
 import numpy as np
 import torch
 
+from .. import labels
 from ..augmentation import voices
 from ..networks.joint_cross_attention import VOICE
 from ..networks.voice_encoder import network_input
+from ..preprocessing import fusion_features
 from ..preprocessing.log_mel import LOG_MEL
 
 GRID_S = 0.1  # from one voice embedding to the next
 GRID = int(GRID_S * LOG_MEL.rate_hz)
 VIDEO_HZ = 30_000 / 1001
-EXPRESSIONS = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear"]
+EXPRESSIONS = labels.EXPRESSIONS[: fusion_features.EXPRESSIONS]  # without contempt
 SOURCE_NAMES = ["Neutral", "Happy", "Surprised", "Sad", "Angry", "Disgust", "Fearful"]  # in the files of that network
 
 
