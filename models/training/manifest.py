@@ -49,4 +49,4 @@ def register(out, name, entry):
         "f32": {"file": f"{name}.f32.onnx", "sha256": sha256(Path(out) / f"{name}.f32.onnx")},
         **entry,
     }
-    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -25,8 +25,9 @@ def measure(network, ticks, split, command):
     curves, figures = {}, []
     for k, dimension in enumerate(COLOURS):
         curves[dimension] = curve(squared[:, k], log_variance[:, k])
-        certain = log_variance[:, k] <= np.median(log_variance[:, k])
-        for half, rows in (("more certain", certain), ("less certain", ~certain)):
+        order = np.argsort(log_variance[:, k], kind="stable")
+        middle = (len(order) + 1) // 2
+        for half, rows in (("more certain", order[:middle]), ("less certain", order[middle:])):
             value = round(float(np.sqrt(squared[rows, k].mean())), 3)
             name = f"root mean squared error, {dimension}, {half} half"
             figures.append({"name": name, "value": value, "split": split, "command": command})

@@ -95,6 +95,18 @@ class RiskCoverage(unittest.TestCase):
         self.assertAlmostEqual(risk[-1], np.sqrt(30 / 4))
         self.assertTrue((np.diff(risk) >= 0).all())
 
+    def test_both_halves_have_figures_even_with_equal_variances(self):
+        *batch, target, index = ticks()
+
+        def network(face, voice, mask):
+            return torch.zeros(len(face), 2, 1, 1), torch.zeros(len(face), 2, 1, 1)
+
+        _, figures = risk_coverage.measure(network, (*batch, target, index), "split", "command")
+        self.assertEqual(len(figures), 4)
+        expected = target[:20, 0].square().mean().sqrt().item()
+        self.assertAlmostEqual(figures[0]["value"], expected, places=3)
+        self.assertTrue(np.isfinite([figure["value"] for figure in figures]).all())
+
     def test_the_drawing_is_an_svg_with_a_line_for_each_dimension(self):
         curves = {name: risk_coverage.curve(np.ones(100), np.arange(100)) for name in ("valence", "arousal")}
         drawing = risk_coverage.draw(curves)
