@@ -1,10 +1,10 @@
-//! What a reader may ask of the daemon, by way of the output it reads.
+//! Requests from those who read the estimates, for example over a serial line.
 
 use crossbeam_channel::Sender;
 
-/// A request to the `fusion` thread, which answers at its next tick.
+/// A request to the fusion stage, which carries it out before its next estimate. An output sends it on behalf of a reader.
 #[derive(Debug)]
 pub enum Control {
-    /// Take the coming ten seconds for the person's rest. The answer comes when that begins.
-    Baseline { begun: Sender<()> },
+    /// Measure the person's resting face during the next ten seconds. `started` gets a message when that begins.
+    StartBaseline { started: Sender<()> },
 }

@@ -45,7 +45,9 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
                 stop: stop_on_signals()?,
                 reload: reload_on_signal()?,
             };
-            Ok(daemon::run(config, &signals, || load(&common, &flags))?)
+            let fault = std::env::var("AFFECTD_FAULT").ok();
+            let fault = fault.and_then(|name| daemon::Fault::from_name(&name));
+            Ok(daemon::run(config, &signals, fault, || load(&common, &flags))?)
         }
         Command::Check { common, input } => {
             let config = load(&common, &input.add_to(common.flags()))?;

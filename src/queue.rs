@@ -1,4 +1,4 @@
-//! The arrows between threads: bounded channels that say what happens when the reader is too slow.
+//! Bounded queues between threads, with an explicit rule for what happens when the receiver is too slow.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -8,56 +8,54 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 /// What a full queue does with the next item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Waits for room: nothing is lost and the writer goes at the reader's pace.
+    /// The sender waits: nothing is lost, and the sender runs at the receiver's pace.
     Wait,
-    /// Drops the oldest item and counts it: the writer never waits and the reader gets the newest.
+    /// The oldest item is dropped and counted: the sender never waits, and the receiver gets the newest items.
     DropOldest,
 }
 
-/// The reader has gone.
+/// The receiver no longer exists.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Gone;
+pub struct Disconnected;
 
-/// The writing end.
-pub struct QueueWriter<T> {
+pub struct QueueSender<T> {
     sender: Sender<T>,
-    /// The reader's own end, to take the oldest out of a full queue. Weak, so that it does not keep the channel open when
-    /// the reader has gone.
-    reader: Weak<Receiver<T>>,
+    /// Takes the oldest item out of a full queue. Weak, because a strong one would keep the channel open after the receiver
+    /// is dropped.
+    receiver: Weak<Receiver<T>>,
     when_full: WhenFull,
     dropped: Arc<AtomicU64>,
 }
 
-/// The reading end.
-pub type QueueReader<T> = Arc<Receiver<T>>;
+pub type QueueReceiver<T> = Arc<Receiver<T>>;
 
-/// A queue of at most `capacity` items. What it drops is added to `dropped`.
-pub fn queue<T>(capacity: usize, when_full: WhenFull, dropped: &Arc<AtomicU64>) -> (QueueWriter<T>, QueueReader<T>) {
+/// Creates a queue of at most `capacity` items. `dropped` counts the items that [`WhenFull::DropOldest`] drops.
+pub fn queue<T>(capacity: usize, when_full: WhenFull, dropped: &Arc<AtomicU64>) -> (QueueSender<T>, QueueReceiver<T>) {
     let (sender, receiver) = bounded(capacity);
-    let reader = Arc::new(receiver);
-    let writer = QueueWriter {
+    let receiver = Arc::new(receiver);
+    let sender = QueueSender {
         sender,
-        reader: Arc::downgrade(&reader),
+        receiver: Arc::downgrade(&receiver),
         when_full,
         dropped: Arc::clone(dropped),
     };
-    (writer, reader)
+    (sender, receiver)
 }
 
-impl<T> QueueWriter<T> {
-    pub fn put(&self, mut item: T) -> Result<(), Gone> {
+impl<T> QueueSender<T> {
+    pub fn send(&self, mut item: T) -> Result<(), Disconnected> {
         if self.when_full == WhenFull::Wait {
-            return self.sender.send(item).map_err(|_| Gone);
+            return self.sender.send(item).map_err(|_| Disconnected);
         }
         loop {
             match self.sender.try_send(item) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError::Disconnected(_)) => return Err(Gone),
-                Err(TrySendError::Full(back)) => {
-                    item = back;
-                    let reader = self.reader.upgrade().ok_or(Gone)?;
-                    // The reader may have made room in the meantime: then nothing is dropped.
-                    if reader.try_recv().is_ok() {
+                Err(TrySendError::Disconnected(_)) => return Err(Disconnected),
+                Err(TrySendError::Full(rejected)) => {
+                    item = rejected;
+                    let receiver = self.receiver.upgrade().ok_or(Disconnected)?;
+                    // The receiver may have made room in the meantime: then nothing is dropped.
+                    if receiver.try_recv().is_ok() {
                         self.dropped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -66,8 +64,8 @@ impl<T> QueueWriter<T> {
     }
 }
 
-/// Where a source puts what it has, whoever takes it at the time. While nobody does, it is dropped.
-pub struct SwappableSender<T>(Mutex<Option<QueueWriter<T>>>);
+/// A sender whose queue can be replaced while other threads use it. Items sent while no queue is connected are discarded.
+pub struct SwappableSender<T>(Mutex<Option<QueueSender<T>>>);
 
 impl<T> Default for SwappableSender<T> {
     fn default() -> SwappableSender<T> {
@@ -76,8 +74,8 @@ impl<T> Default for SwappableSender<T> {
 }
 
 impl<T> SwappableSender<T> {
-    /// From now on goes into `queue`. The reader of the one before gets what is in there, and then learns that it is over.
-    pub fn connect(&self, queue: QueueWriter<T>) {
+    /// Sends to `queue` from now on. The receiver of the previous queue reads what is left in it, and then sees its end.
+    pub fn connect(&self, queue: QueueSender<T>) {
         *self.lock() = Some(queue);
     }
 
@@ -85,12 +83,12 @@ impl<T> SwappableSender<T> {
         *self.lock() = None;
     }
 
-    /// An error if the reader has gone by itself.
-    pub fn put(&self, item: T) -> Result<(), Gone> {
-        self.lock().as_ref().map_or(Ok(()), |queue| queue.put(item))
+    /// Fails if the connected queue's receiver no longer exists.
+    pub fn send(&self, item: T) -> Result<(), Disconnected> {
+        self.lock().as_ref().map_or(Ok(()), |queue| queue.send(item))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<QueueWriter<T>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<QueueSender<T>>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -100,49 +98,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_that_drops_keeps_the_newest_and_counts_the_rest() {
+    fn a_full_queue_drops_the_oldest_items_and_counts_them() {
         let dropped = Arc::default();
-        let (writer, reader) = queue(2, WhenFull::DropOldest, &dropped);
+        let (sender, receiver) = queue(2, WhenFull::DropOldest, &dropped);
         for i in 0..5 {
-            writer.put(i).unwrap();
+            sender.send(i).unwrap();
         }
-        assert_eq!(reader.try_iter().collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [3, 4]);
         assert_eq!(dropped.load(Ordering::Relaxed), 3);
     }
 
     #[test]
-    fn a_full_queue_that_waits_loses_nothing() {
+    fn a_queue_that_waits_loses_nothing() {
         let dropped = Arc::default();
-        let (writer, reader) = queue(1, WhenFull::Wait, &dropped);
+        let (sender, receiver) = queue(1, WhenFull::Wait, &dropped);
         let sum = std::thread::scope(|scope| {
-            scope.spawn(move || (0..100).for_each(|i| writer.put(i).unwrap()));
-            reader.iter().sum::<i32>()
+            scope.spawn(move || (0..100).for_each(|i| sender.send(i).unwrap()));
+            receiver.iter().sum::<i32>()
         });
         assert_eq!(sum, 4950);
         assert_eq!(dropped.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn a_writer_learns_that_its_reader_has_gone() {
+    fn a_sender_notices_that_its_receiver_is_gone() {
         for when_full in [WhenFull::Wait, WhenFull::DropOldest] {
-            let (writer, reader) = queue(1, when_full, &Arc::default());
-            writer.put(1).unwrap();
-            drop(reader);
-            assert_eq!(writer.put(2), Err(Gone));
+            let (sender, receiver) = queue(1, when_full, &Arc::default());
+            sender.send(1).unwrap();
+            drop(receiver);
+            assert_eq!(sender.send(2), Err(Disconnected));
         }
     }
 
     #[test]
-    fn a_socket_plugged_anew_ends_the_old_queue_and_fills_the_new_one() {
-        let socket = SwappableSender::default();
-        socket.put(0).unwrap();
-        let readers = [1, 2].map(|i| {
-            let (writer, reader) = queue(4, WhenFull::Wait, &Arc::default());
-            socket.connect(writer);
-            socket.put(i).unwrap();
-            reader
+    fn connecting_a_new_queue_ends_the_previous_one() {
+        let swappable = SwappableSender::default();
+        swappable.send(0).unwrap();
+        let receivers = [1, 2].map(|i| {
+            let (sender, receiver) = queue(4, WhenFull::Wait, &Arc::default());
+            swappable.connect(sender);
+            swappable.send(i).unwrap();
+            receiver
         });
-        socket.disconnect();
-        assert_eq!(readers.map(|reader| reader.iter().collect::<Vec<_>>()), [[1], [2]]);
+        swappable.disconnect();
+        assert_eq!(
+            receivers.map(|receiver| receiver.iter().collect::<Vec<_>>()),
+            [[1], [2]]
+        );
     }
 }

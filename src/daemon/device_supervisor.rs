@@ -7,7 +7,7 @@ use log::Level;
 
 use crate::capture::CaptureError;
 use crate::health::{SourceHealth, SourceState};
-use crate::queue::Gone;
+use crate::queue::Disconnected;
 use crate::rate_limited_log::RateLimitedLog;
 use crate::retry::{Retry, RetryPolicy};
 
@@ -43,7 +43,7 @@ impl DeviceSupervisor<'_> {
         mut open: impl FnMut() -> Result<S, CaptureError>,
         describe: impl Fn(&S) -> &str,
         mut next: impl FnMut(&mut S) -> Result<Option<T>, CaptureError>,
-        mut deliver: impl FnMut(T) -> Result<(), Gone>,
+        mut deliver: impl FnMut(T) -> Result<(), Disconnected>,
     ) -> Result<(), CaptureError> {
         let mut log = RateLimitedLog::new();
         let mut retry = Retry::new(RETRY);
@@ -64,7 +64,7 @@ impl DeviceSupervisor<'_> {
                             log.flush();
                             retry.succeeded();
                             has_run = true;
-                            if deliver(item) == Err(Gone) {
+                            if deliver(item) == Err(Disconnected) {
                                 return Ok(());
                             }
                         }

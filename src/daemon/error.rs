@@ -1,4 +1,4 @@
-//! Why the daemon ended other than by having done its work. `main` turns each variant into an exit code.
+//! Why the daemon failed. `main` maps each variant to an exit code.
 
 use crate::capture::CaptureError;
 use crate::model::ModelError;

@@ -1,280 +1,289 @@
-//! What each thread does with what comes to it.
+//! The work of the camera, microphone, face and fusion threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use log::warn;
+use log::{Level, warn};
 
-use super::DaemonError;
 use crate::capture::camera::Camera;
 use crate::capture::microphone::Microphone;
 use crate::capture::paced::Paced;
 use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 use crate::config::Pace;
+use crate::control::Control;
 use crate::face::{FaceStage, Look};
 use crate::fusion::FusionStage;
+use crate::health::{Health, SourceHealth, SourceState, count, temperature_c};
+use crate::queue::{Disconnected, QueueReceiver, QueueSender, SwappableSender};
+use crate::rate_limited_log::RateLimitedLog;
 
 use super::device_supervisor::{DeviceSupervisor, IfUnusable};
-use super::fault;
-use super::feed::{Event, FaceResult, Feed};
+use super::error::DaemonError;
+use super::fault_injection::Fault;
+use super::input_feed::{FaceResult, Input, InputFeed};
 use super::load_shedder::LoadShedder;
-use super::outlets::Taps;
-use super::sources::{Pictures, Sound};
-use crate::control::Control;
-use crate::health::{Health, SourceHealth, SourceState, count, temperature_c};
-use crate::queue::{Gone, QueueReader, QueueWriter, SwappableSender};
+use super::output_senders::OutputSenders;
+use super::sources::{AudioInput, VideoInput};
 
-/// By the clock, a tick waits this long for what was captured just before it: a period of sound and the work on a picture.
-const LAG: Duration = Duration::from_millis(40);
-/// Ticks later than this are left out: after the process stood still, nobody wants to hear what it missed.
-const LATEST: Duration = Duration::from_secs(1);
+/// In real time, an estimate waits this long for input captured just before it: for the length of an audio period and the
+/// work on a frame.
+const INPUT_DELAY: Duration = Duration::from_millis(40);
+/// An estimate that is later than this is left out: after the process was suspended, old estimates are of no use.
+const MAX_DELAY: Duration = Duration::from_secs(1);
+/// The face rate never falls below this.
+const MIN_FACE_RATE_HZ: f32 = 1.0;
 
-/// What all threads share.
+/// What the threads share.
 pub struct Pipeline<'a> {
-    /// The source's zero.
+    /// Time zero of the source's clock.
     pub epoch: Instant,
     pub pace: Pace,
     pub health: &'a Health,
     pub stop: &'a AtomicBool,
-    /// Pictures to whichever face stage is at work, sound to whichever fusion stage.
+    pub fault: Option<Fault>,
+    /// From the source to the current face stage.
     pub frames: SwappableSender<VideoFrame>,
-    pub chunks: SwappableSender<AudioBlock>,
-    /// Of the newest estimate.
-    pub seq: AtomicU64,
+    /// From the source to the current fusion stage.
+    pub audio: SwappableSender<AudioBlock>,
+    /// The sequence number of the newest estimate.
+    pub last_seq: AtomicU64,
 }
 
 impl Pipeline<'_> {
-    fn video(&self, source: Box<dyn VideoSource>) -> Box<dyn VideoSource> {
-        match self.pace {
-            Pace::Replay => source,
-            Pace::Realtime => Box::new(Paced::new(source, self.epoch)),
-        }
-    }
-
-    fn audio(&self, source: Box<dyn AudioSource>) -> Box<dyn AudioSource> {
-        match self.pace {
-            Pace::Replay => source,
-            Pace::Realtime => Box::new(Paced::new(source, self.epoch)),
-        }
-    }
-
-    /// Until the source ends or is `retired`.
-    pub fn camera(&self, source: Pictures, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), DaemonError> {
-        let put = |frame| {
+    /// Runs until the source ends, affectd stops, or `retired` is set.
+    pub fn camera(&self, input: VideoInput, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), DaemonError> {
+        let health = &self.health.camera;
+        let deliver = |frame| {
             count(&self.health.frames);
-            self.frames.put(frame)
+            self.frames.send(frame)
         };
-        let outcome = match source {
-            Pictures::Clip(source) => {
-                let mut source = self.video(source);
-                self.play(&self.health.camera, || source.next_frame(), put)
+        let result = match input {
+            VideoInput::Clip(source) => match self.pace {
+                Pace::Replay => self.play(health, source, |source| source.next_frame(), deliver),
+                Pace::Realtime => self.play(health, self.paced(source), Paced::next_frame, deliver),
+            },
+            VideoInput::Camera(settings) => DeviceSupervisor {
+                name: "camera",
+                health,
+                stop: &|| self.is_stopping(retired),
+                if_unusable,
             }
-            Pictures::Camera(settings) => {
-                let open = || Camera::open(&settings, self.epoch, &self.health.camera_counters);
-                let supervisor = DeviceSupervisor {
-                    name: "camera",
-                    health: &self.health.camera,
-                    stop: &|| self.over(retired),
-                    if_unusable,
-                };
-                supervisor.run(open, Camera::description, Camera::next_frame, put)
-            }
+            .run(
+                || Camera::open(&settings, self.epoch, &self.health.camera_counters),
+                Camera::description,
+                Camera::next_frame,
+                deliver,
+            ),
         };
-        self.health.camera.set(SourceState::Off, None);
+        health.set(SourceState::Off, None);
         if !retired.load(Ordering::Relaxed) {
             self.frames.disconnect();
         }
-        Ok(outcome?)
+        Ok(result?)
     }
 
-    /// Until the source ends or is `retired`.
-    pub fn microphone(&self, source: Sound, retired: &AtomicBool, if_unusable: IfUnusable) -> Result<(), DaemonError> {
-        let put = |chunk| {
+    /// Runs until the source ends, affectd stops, or `retired` is set.
+    pub fn microphone(
+        &self,
+        input: AudioInput,
+        retired: &AtomicBool,
+        if_unusable: IfUnusable,
+    ) -> Result<(), DaemonError> {
+        let health = &self.health.microphone;
+        let deliver = |block| {
             count(&self.health.audio_blocks);
-            self.chunks.put(chunk)
+            self.audio.send(block)
         };
-        let outcome = match source {
-            Sound::Clip(source) => {
-                let mut source = self.audio(source);
-                self.play(&self.health.microphone, || source.next_block(), put)
+        let result = match input {
+            AudioInput::Clip(source) => match self.pace {
+                Pace::Replay => self.play(health, source, |source| source.next_block(), deliver),
+                Pace::Realtime => self.play(health, self.paced(source), Paced::next_block, deliver),
+            },
+            AudioInput::Microphone(settings) => DeviceSupervisor {
+                name: "microphone",
+                health,
+                stop: &|| self.is_stopping(retired),
+                if_unusable,
             }
-            Sound::Microphone(settings) => {
-                let open = || Microphone::open(&settings, self.epoch, &self.health.microphone_counters);
-                let supervisor = DeviceSupervisor {
-                    name: "microphone",
-                    health: &self.health.microphone,
-                    stop: &|| self.over(retired),
-                    if_unusable,
-                };
-                supervisor.run(open, Microphone::description, Microphone::next_block, put)
-            }
+            .run(
+                || Microphone::open(&settings, self.epoch, &self.health.microphone_counters),
+                Microphone::description,
+                Microphone::next_block,
+                deliver,
+            ),
         };
-        self.health.microphone.set(SourceState::Off, None);
+        health.set(SourceState::Off, None);
         if !retired.load(Ordering::Relaxed) {
-            self.chunks.disconnect();
+            self.audio.disconnect();
         }
-        Ok(outcome?)
+        Ok(result?)
     }
 
-    fn over(&self, retired: &AtomicBool) -> bool {
+    fn is_stopping(&self, retired: &AtomicBool) -> bool {
         self.stop.load(Ordering::Relaxed) || retired.load(Ordering::Relaxed)
     }
 
-    /// Plays a track of a clip to its end.
-    fn play<T>(
+    fn paced<S>(&self, source: S) -> Paced<S> {
+        Paced::new(source, self.epoch)
+    }
+
+    /// Plays one track of a clip to its end.
+    fn play<S, T>(
         &self,
-        state: &SourceHealth,
-        mut next: impl FnMut() -> Result<Option<T>, CaptureError>,
-        put: impl Fn(T) -> Result<(), Gone>,
+        health: &SourceHealth,
+        mut source: S,
+        next: impl Fn(&mut S) -> Result<Option<T>, CaptureError>,
+        deliver: impl Fn(T) -> Result<(), Disconnected>,
     ) -> Result<(), CaptureError> {
-        state.set(SourceState::Running, None);
-        while let Some(item) = self.next(next())? {
-            if put(item) == Err(Gone) {
-                break;
+        health.set(SourceState::Running, None);
+        while !self.stop.load(Ordering::Relaxed) {
+            match next(&mut source) {
+                Ok(Some(item)) => {
+                    if deliver(item) == Err(Disconnected) {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(CaptureError::CutShort(why)) => {
+                    warn!("{why}");
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// What a source gave; `None` when it is over, for whatever reason.
-    fn next<T>(&self, item: Result<Option<T>, CaptureError>) -> Result<Option<T>, CaptureError> {
-        match item {
-            Ok(_) if self.stop.load(Ordering::Relaxed) => Ok(None),
-            Ok(item) => Ok(item),
-            Err(CaptureError::CutShort(why)) => {
-                warn!("{why}");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
+    /// Runs until `frames` ends.
     pub fn face(
         &self,
         mut stage: FaceStage,
-        frames: QueueReader<VideoFrame>,
-        seen: QueueWriter<FaceResult>,
+        frames: QueueReceiver<VideoFrame>,
+        results: QueueSender<FaceResult>,
     ) -> Result<(), DaemonError> {
-        let rate_hz = stage.rate_hz();
-        let mut pressure = LoadShedder::new(Instant::now());
-        let set = |rate_hz: f32| {
-            self.health
-                .face_rate_mhz
-                .store((rate_hz * 1000.0) as u64, Ordering::Relaxed)
-        };
-        set(rate_hz);
+        let configured_hz = stage.rate_hz();
+        let mut load_shedder = LoadShedder::new(Instant::now());
+        let mut undecodable = RateLimitedLog::new();
+        self.health.face_rate_hz.set(configured_hz);
         for frame in frames.iter() {
-            let (at, began) = (frame.at, Instant::now());
-            fault::perhaps_hang(self.health);
+            let (at, started) = (frame.at, Instant::now());
+            if let Some(fault) = self.fault {
+                fault.before_frame(self.health);
+            }
             let look = stage.look(frame)?;
             let now = Instant::now();
-            // A replayed clip is meant to keep the stage busy.
+            // A replay keeps the stage busy on purpose.
             if self.pace == Pace::Realtime
-                && let Some(change) = pressure.worked(now - began, now, temperature_c)
+                && let Some(change) = load_shedder.record(now - started, now, temperature_c)
             {
-                let rate_hz = (rate_hz * change.share).max(1.0);
-                warn!("face: looks at {rate_hz} pictures a second from now on, {}", change.why);
+                let rate_hz = (configured_hz * change.share).max(MIN_FACE_RATE_HZ);
+                warn!("face: analyzes at most {rate_hz} frames per second: {}", change.reason);
                 stage.set_rate_hz(rate_hz);
-                set(rate_hz);
+                self.health.face_rate_hz.set(rate_hz);
             }
-            match &look {
-                Look::NotDue => count(&self.health.frames_not_due),
+            let face = match look {
+                Look::NotDue => {
+                    count(&self.health.frames_not_due);
+                    None
+                }
                 Look::Broken(why) => {
                     count(&self.health.frames_undecodable);
-                    warn_sparingly(&self.health.frames_undecodable, || {
-                        format!("picture at {:.3} s skipped: {why}", at.as_secs_f32())
-                    });
+                    let times = self.health.frames_undecodable.load(Ordering::Relaxed);
+                    let at = at.as_secs_f32();
+                    let text = format_args!("frame at {at:.3} s skipped: {why} ({times} so far)");
+                    undecodable.set(times.ilog2(), Level::Warn, text);
+                    None
                 }
-                Look::NoFace => count(&self.health.looks),
-                Look::Face(_) => {
-                    count(&self.health.looks);
+                Look::NoFace => {
+                    count(&self.health.frames_analyzed);
+                    None
+                }
+                Look::Face(face) => {
+                    count(&self.health.frames_analyzed);
                     count(&self.health.faces);
+                    Some(face)
                 }
-            }
-            self.health.detections.store(stage.detections(), Ordering::Relaxed);
-            let face = match look {
-                Look::Face(observation) => Some(observation),
-                _ => None,
             };
-            if seen.put(FaceResult { at, face }) == Err(Gone) {
+            undecodable.flush();
+            self.health.detections.store(stage.detections(), Ordering::Relaxed);
+            if results.send(FaceResult { at, face }) == Err(Disconnected) {
                 break;
             }
         }
         Ok(())
     }
 
+    /// Runs until the input ends or all outputs have ended.
     pub fn fusion(
         &self,
         mut stage: FusionStage,
-        mut feed: Feed,
-        taps: Taps,
+        mut input: InputFeed,
+        outputs: OutputSenders,
         controls: Receiver<Control>,
     ) -> Result<(), DaemonError> {
-        // Goes on where the stage before it ended, after a reload: by the clock, then, and without a gap in the numbers.
-        let said = self.seq.load(Ordering::Relaxed);
-        let mut tick = match said {
+        // After a reload, this stage continues at the current time, and its sequence numbers continue without a gap.
+        let last_seq = self.last_seq.load(Ordering::Relaxed);
+        let mut tick = match last_seq {
             0 => 0,
-            _ => (self.epoch.elapsed().saturating_sub(LAG).as_nanos() / stage.time_of(1).as_nanos()) as u64,
+            _ => whole_periods(self.epoch.elapsed().saturating_sub(INPUT_DELAY), &stage),
         };
-        let ahead = said.wrapping_sub(tick);
+        let seq_offset = last_seq.wrapping_sub(tick);
         loop {
             tick = self.tick_after(tick, &stage);
             let time = stage.time_of(tick);
-            while let Some(event) = match self.pace {
-                Pace::Replay => feed.next_up_to(time),
-                Pace::Realtime => feed.next_before(self.epoch + time + LAG),
+            while let Some(item) = match self.pace {
+                Pace::Replay => input.next_up_to(time),
+                Pace::Realtime => input.next_before(self.epoch + time + INPUT_DELAY),
             } {
-                match event {
-                    Event::FaceResult(FaceResult { face, .. }) => face.into_iter().for_each(|f| stage.see(f)),
-                    Event::Heard(chunk) => stage.hear(&chunk),
+                match item {
+                    Input::Face(FaceResult { face, .. }) => face.into_iter().for_each(|face| stage.see(face)),
+                    Input::Audio(block) => stage.hear(&block),
                 }
             }
-            if feed.end().is_some_and(|end| end < time) {
+            if input.end().is_some_and(|end| end < time) {
                 break;
             }
             for control in controls.try_iter() {
                 match control {
-                    Control::Baseline { begun } => {
+                    Control::StartBaseline { started } => {
                         stage.start_baseline(time);
-                        // Whoever asked may have gone since.
-                        let _ = begun.try_send(());
+                        // The reader may have disconnected since its request.
+                        let _ = started.try_send(());
                     }
                 }
             }
             let mut estimate = stage.estimate(tick)?;
-            estimate.seq = tick.wrapping_add(ahead);
-            self.seq.store(estimate.seq, Ordering::Relaxed);
+            estimate.seq = tick.wrapping_add(seq_offset);
+            self.last_seq.store(estimate.seq, Ordering::Relaxed);
             count(&self.health.estimates);
-            if taps.estimate(estimate) == Err(Gone) {
+            if outputs.send_estimate(estimate) == Err(Disconnected) {
                 break;
             }
         }
         Ok(())
     }
 
-    /// The next tick; by the clock, the next that is worth it.
+    /// The tick of the next estimate. In real time, ticks that are too late are left out.
     fn tick_after(&self, tick: u64, stage: &FusionStage) -> u64 {
         let next = tick + 1;
-        let due = self.epoch + stage.time_of(next) + LAG;
-        let late = Instant::now().saturating_duration_since(due);
-        if self.pace == Pace::Replay || late <= LATEST {
+        let due = self.epoch + stage.time_of(next) + INPUT_DELAY;
+        let delay = Instant::now().saturating_duration_since(due);
+        if self.pace == Pace::Replay || delay <= MAX_DELAY {
             return next;
         }
-        let missed = (late.as_secs_f64() / stage.time_of(1).as_secs_f64()) as u64;
-        self.health.estimates_skipped.fetch_add(missed, Ordering::Relaxed);
+        let skipped = whole_periods(delay, stage);
+        self.health.estimates_skipped.fetch_add(skipped, Ordering::Relaxed);
         warn!(
-            "stood still for {:.1} s: {missed} estimates are left out",
-            late.as_secs_f32()
+            "the process was suspended for {:.1} s: {skipped} estimates are left out",
+            delay.as_secs_f32()
         );
-        next + missed
+        next + skipped
     }
 }
 
-/// Warns of the 1st, 2nd, 4th, 8th … time: a camera that sends rubbish all night must not fill the journal.
-fn warn_sparingly(counter: &std::sync::atomic::AtomicU64, message: impl FnOnce() -> String) {
-    let times = counter.load(Ordering::Relaxed);
-    if times.is_power_of_two() {
-        warn!("{} ({times} so far)", message());
-    }
+/// How many periods between two estimates `time` holds.
+fn whole_periods(time: Duration, stage: &FusionStage) -> u64 {
+    let period = stage.time_of(1);
+    u64::try_from(time.as_nanos() / period.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Where pictures and sound come from.
+//! The configured sources of video and audio.
 
 use log::info;
 
@@ -6,44 +6,67 @@ use crate::capture::camera::CameraSettings;
 use crate::capture::clip::Clip;
 use crate::capture::microphone::MicrophoneSettings;
 use crate::capture::{AudioSource, CaptureError, VideoSource};
-use crate::config::{Pace, Source};
+use crate::config::{DeviceSettings, Pace, Source};
 
-/// Where pictures and sound come from; `None` for what there is none of.
+/// The sources; `None` for a clip without such a track and for a device that is off.
 pub struct Sources {
-    pub pictures: Option<Pictures>,
-    pub sound: Option<Sound>,
+    pub video: Option<VideoInput>,
+    pub audio: Option<AudioInput>,
 }
 
-pub enum Pictures {
+pub enum VideoInput {
     Clip(Box<dyn VideoSource>),
     Camera(CameraSettings),
 }
 
-pub enum Sound {
+pub enum AudioInput {
     Clip(Box<dyn AudioSource>),
     Microphone(MicrophoneSettings),
 }
 
+/// Which kinds of input there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputKinds {
+    pub video: bool,
+    pub audio: bool,
+}
+
 impl Sources {
-    /// Opens a clip. Devices are opened by the threads that own them, which also wait for them.
-    pub fn of(source: &Source) -> Result<(Sources, Pace), CaptureError> {
+    /// Opens a clip. Devices are opened later, by the threads that own them and wait for them.
+    pub fn open(source: &Source) -> Result<(Sources, Pace), CaptureError> {
         match source {
             Source::Clip { path, pace } => {
                 let clip = Clip::open(path)?;
                 info!("{}", clip.description);
                 let sources = Sources {
-                    pictures: clip.video.map(Pictures::Clip),
-                    sound: clip.audio.map(Sound::Clip),
+                    video: clip.video.map(VideoInput::Clip),
+                    audio: clip.audio.map(AudioInput::Clip),
                 };
                 Ok((sources, *pace))
             }
             Source::Devices(devices) => {
                 let sources = Sources {
-                    pictures: devices.camera.clone().map(Pictures::Camera),
-                    sound: devices.microphone.clone().map(Sound::Microphone),
+                    video: devices.camera.clone().map(VideoInput::Camera),
+                    audio: devices.microphone.clone().map(AudioInput::Microphone),
                 };
                 Ok((sources, Pace::Realtime))
             }
+        }
+    }
+
+    pub fn kinds(&self) -> InputKinds {
+        InputKinds {
+            video: self.video.is_some(),
+            audio: self.audio.is_some(),
+        }
+    }
+}
+
+impl InputKinds {
+    pub fn of(devices: &DeviceSettings) -> InputKinds {
+        InputKinds {
+            video: devices.camera.is_some(),
+            audio: devices.microphone.is_some(),
         }
     }
 }

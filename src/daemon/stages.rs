@@ -1,4 +1,4 @@
-//! The stages of the model, loaded.
+//! Loads the models of the face and fusion stages.
 
 use std::thread;
 use std::time::Instant;
@@ -10,25 +10,30 @@ use crate::face::FaceStage;
 use crate::fusion::FusionStage;
 use crate::model::{Bundle, ModelError};
 
-/// What turns pictures and sound into estimates.
+use super::sources::InputKinds;
+
+/// The loaded stages, and the kinds of input that they are for.
 pub struct Stages {
-    /// `None` where there are no pictures.
+    pub kinds: InputKinds,
+    /// `None` if there is no video.
     pub face: Option<FaceStage>,
     pub fusion: FusionStage,
 }
 
 impl Stages {
-    /// Loads them side by side: they are what a start waits for.
-    pub fn load(config: &Config, with_face: bool) -> Result<Stages, ModelError> {
+    /// Loads the stages in parallel, because the start of affectd waits for them.
+    pub fn load(config: &Config, kinds: InputKinds) -> Result<Stages, ModelError> {
         let started = Instant::now();
         let bundle = Bundle::open(config.models.as_deref())?;
         let stages = thread::scope(|scope| {
-            let face = with_face.then(|| scope.spawn(|| FaceStage::load(&bundle, config.face)));
+            let face = kinds
+                .video
+                .then(|| scope.spawn(|| FaceStage::load(&bundle, config.face)));
             let fusion = FusionStage::load(&bundle, config.fusion)?;
             let face = face
                 .map(|loading| loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .transpose()?;
-            Ok::<_, ModelError>(Stages { face, fusion })
+            Ok::<_, ModelError>(Stages { kinds, face, fusion })
         })?;
         info!(
             "models: {} {}, {}, loaded in {} ms",

@@ -1,6 +1,7 @@
-//! The threads as a threads: each has a name, and when one fails the others are told to stop.
+//! Named threads that stop together: when one fails, the others are told to stop.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,22 +10,19 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use super::DaemonError;
+use super::error::DaemonError;
 
-/// Tells when a thread has ended, with whatever outcome: then the channel is closed.
-pub struct ExitSignal(Receiver<Never>);
-
-/// What no channel can carry.
-enum Never {}
+/// Signals that a thread has ended, in whatever way: then its channel is closed.
+pub struct ExitSignal(Receiver<Infallible>);
 
 impl ExitSignal {
     pub fn wait(&self) {
         let _ = self.0.recv();
     }
 
-    /// Waits for at most `patience`; whether it has ended.
-    pub fn wait_for(&self, patience: Duration) -> bool {
-        matches!(self.0.recv_timeout(patience), Err(RecvTimeoutError::Disconnected))
+    /// Waits for at most `timeout`; returns whether the thread has ended.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        matches!(self.0.recv_timeout(timeout), Err(RecvTimeoutError::Disconnected))
     }
 }
 
@@ -35,7 +33,7 @@ pub struct ThreadGroup<'a> {
 }
 
 impl<'a> ThreadGroup<'a> {
-    /// `stop` is set when a member fails; members look at it between two items of work.
+    /// Sets `stop` when a thread fails. The threads check it between two items of work.
     pub fn new(stop: &'a AtomicBool) -> ThreadGroup<'a> {
         ThreadGroup {
             stop,
@@ -43,7 +41,7 @@ impl<'a> ThreadGroup<'a> {
         }
     }
 
-    /// Starts a thread. Its panic counts as a failure of ours.
+    /// Starts a thread. If it panics, that is an internal error.
     pub fn start<'scope, 'env>(
         &'scope self,
         scope: &'scope Scope<'scope, 'env>,
@@ -56,32 +54,33 @@ impl<'a> ThreadGroup<'a> {
             let _alive = alive;
             let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
                 let reason = panic_text(panic.as_ref());
-                Err(DaemonError::Internal(format!("the {label} thread stopped ({reason})")))
+                Err(DaemonError::Internal(format!("the {label} thread panicked ({reason})")))
             });
-            if let Err(failure) = result {
-                self.note(failure);
+            if let Err(error) = result {
+                self.fail(error);
             }
         };
         if let Err(e) = Builder::new().name(name.to_string()).spawn_scoped(scope, guarded) {
-            self.note(DaemonError::Internal(format!("the {name} thread cannot start ({e})")));
+            self.fail(DaemonError::Internal(format!("the {name} thread cannot start ({e})")));
         }
         ExitSignal(ended)
     }
 
-    /// Everybody stops.
-    fn note(&self, failure: DaemonError) {
+    /// Records a failure and tells all threads to stop.
+    fn fail(&self, error: DaemonError) {
         self.stop.store(true, Ordering::Relaxed);
-        self.remember(failure);
+        self.record_failure(error);
     }
 
-    /// The others go on, and this is told at the end. The first failure is the cause, what follows its consequence.
-    pub fn remember(&self, failure: DaemonError) {
+    /// Records a failure for the end, while the threads keep running. Only the first one counts: later ones are often its
+    /// consequences.
+    pub fn record_failure(&self, error: DaemonError) {
         let mut first = self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        first.get_or_insert(failure);
+        first.get_or_insert(error);
     }
 
-    /// The first failure, once all threads have ended.
-    pub fn outcome(self) -> Result<(), DaemonError> {
+    /// The first failure. Call it when all threads have ended.
+    pub fn result(self) -> Result<(), DaemonError> {
         let failure = self
             .failure
             .into_inner()
@@ -103,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_stops_the_others_and_is_an_internal_failure() {
+    fn a_panic_stops_the_other_threads_and_is_an_internal_error() {
         let stop = AtomicBool::new(false);
         let threads = ThreadGroup::new(&stop);
         std::thread::scope(|scope| {
@@ -115,7 +114,7 @@ mod tests {
                 Ok(())
             });
         });
-        let failure = threads.outcome().unwrap_err();
-        assert!(matches!(&failure, DaemonError::Internal(why) if why == "the face thread stopped (out of range)"));
+        let error = threads.result().unwrap_err();
+        assert!(matches!(&error, DaemonError::Internal(why) if why == "the face thread panicked (out of range)"));
     }
 }

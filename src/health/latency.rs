@@ -1,12 +1,12 @@
-//! How long it takes from what was captured last to the estimate that rests on it.
+//! The latency from the capture of the newest input of an estimate to its output.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Up to a second in milliseconds; beyond, all is one.
+/// One bucket for each millisecond below a second, and one for all longer latencies.
 const BUCKETS: usize = 1001;
 
-/// A histogram by the millisecond that only grows.
+/// A histogram with a resolution of one millisecond.
 #[derive(Debug)]
 pub struct Latency(Box<[AtomicU64]>);
 
@@ -18,25 +18,21 @@ impl Default for Latency {
 
 impl Latency {
     pub fn record(&self, latency: Duration) {
-        let bucket = (latency.as_millis() as usize).min(BUCKETS - 1);
-        self.0[bucket].fetch_add(1, Relaxed);
+        let bucket = usize::try_from(latency.as_millis()).unwrap_or(usize::MAX);
+        self.0[bucket.min(BUCKETS - 1)].fetch_add(1, Relaxed);
     }
 
-    /// The latency that the given share of all stays within, in milliseconds; `None` before the first.
-    pub fn quantile_ms(&self, share: f64) -> Option<u32> {
+    /// The latency in milliseconds, up to 1000, that `percent` of all estimates do not exceed. `None` before the first.
+    pub fn percentile_ms(&self, percent: u8) -> Option<u32> {
         let counts: Vec<u64> = self.0.iter().map(|count| count.load(Relaxed)).collect();
         let total: u64 = counts.iter().sum();
-        let wanted = ((total as f64 * share).ceil() as u64).max(1);
+        let wanted = (total * u64::from(percent)).div_ceil(100).max(1);
         let mut sum = 0;
-        let reached = |count: &u64| {
-            sum += count;
+        let (_, ms) = counts.iter().zip(0..).find(|(count, _)| {
+            sum += **count;
             sum >= wanted
-        };
-        counts
-            .iter()
-            .position(reached)
-            .filter(|_| total > 0)
-            .map(|ms| ms as u32)
+        })?;
+        Some(ms)
     }
 }
 
@@ -45,15 +41,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_what_that_share_stays_within() {
+    fn a_percentile_is_the_latency_that_this_share_does_not_exceed() {
         let latency = Latency::default();
-        assert_eq!(latency.quantile_ms(0.5), None);
+        assert_eq!(latency.percentile_ms(50), None);
         for ms in 1..=100 {
             latency.record(Duration::from_millis(ms));
         }
         latency.record(Duration::from_secs(100));
-        assert_eq!(latency.quantile_ms(0.5), Some(51));
-        assert_eq!(latency.quantile_ms(0.99), Some(100));
-        assert_eq!(latency.quantile_ms(1.0), Some(1000));
+        assert_eq!(latency.percentile_ms(50), Some(51));
+        assert_eq!(latency.percentile_ms(99), Some(100));
+        assert_eq!(latency.percentile_ms(100), Some(1000));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Faults of a camera that capture recovered from, counted since affectd started.
 #[derive(Debug, Default, Clone)]
@@ -25,7 +25,7 @@ pub struct MicrophoneCounters {
 }
 
 /// The state of a device or clip.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
     /// Being opened; nothing captured yet.

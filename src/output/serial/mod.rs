@@ -301,7 +301,11 @@ impl Serial {
             },
             Command::Baseline => {
                 let (begun, from_fusion) = bounded(1);
-                match self.service.controls.try_send(Control::Baseline { begun }) {
+                match self
+                    .service
+                    .controls
+                    .try_send(Control::StartBaseline { started: begun })
+                {
                     Ok(()) => self.baseline = Some(from_fusion),
                     Err(_) => self.answer(json!({ "error": "baseline: busy: ask again in a second" })),
                 }

@@ -1,0 +1,265 @@
+//! The running daemon: starts the stages, watches them, and applies a changed configuration.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+
+use crate::config::{Config, ConfigError, DeviceSettings, Pace, Source};
+use crate::model::ModelError;
+use crate::output::OutputError;
+use crate::queue::{WhenFull, queue};
+
+use super::device_supervisor::IfUnusable;
+use super::input_feed::InputFeed;
+use super::output_threads::OutputThreads;
+use super::pipeline::Pipeline;
+use super::sources::{AudioInput, InputKinds, Sources, VideoInput};
+use super::stages::Stages;
+use super::stall_detector::StallDetector;
+use super::systemd::Systemd;
+use super::thread_group::{ExitSignal, ThreadGroup};
+
+/// Capacity of the queue of frames in a replay, where none may be lost. In real time it is one: the newest frame.
+const REPLAY_FRAME_QUEUE: usize = 4;
+/// Capacity of the queue of audio blocks: more than a second of audio.
+const AUDIO_QUEUE: usize = 64;
+const FACE_RESULT_QUEUE: usize = 16;
+/// How often the main thread checks signals and stages.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Flags that signal handlers set.
+#[derive(Debug, Default)]
+pub struct Signals {
+    pub stop: Arc<AtomicBool>,
+    pub reload: Arc<AtomicBool>,
+}
+
+/// Why a reload is rejected. The old configuration then stays active.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("a clip is replayed to its end: restart affectd to use another source")]
+    Clip,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+/// All threads, and the configuration they run with.
+pub struct Daemon<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    pipeline: &'scope Pipeline<'scope>,
+    threads: &'scope ThreadGroup<'scope>,
+    when_full: WhenFull,
+    config: Config,
+    camera: Option<SourceThread>,
+    microphone: Option<SourceThread>,
+    fusion: Option<ExitSignal>,
+    outputs: OutputThreads<'scope, 'env>,
+}
+
+/// The thread of a camera or microphone.
+struct SourceThread {
+    retired: Arc<AtomicBool>,
+    exit: ExitSignal,
+}
+
+impl SourceThread {
+    /// Ends the thread and closes its device.
+    fn retire(self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.exit.wait();
+    }
+}
+
+impl<'scope, 'env> Daemon<'scope, 'env> {
+    /// Starts the sources and stages, with outputs that already run.
+    pub fn start(
+        scope: &'scope Scope<'scope, 'env>,
+        pipeline: &'scope Pipeline<'scope>,
+        threads: &'scope ThreadGroup<'_>,
+        outputs: OutputThreads<'scope, 'env>,
+        config: Config,
+        sources: Sources,
+        stages: Stages,
+    ) -> Self {
+        let mut daemon = Daemon {
+            scope,
+            pipeline,
+            threads,
+            when_full: when_full(pipeline.pace),
+            config,
+            camera: None,
+            microphone: None,
+            fusion: None,
+            outputs,
+        };
+        daemon.start_stages(stages);
+        daemon.camera = sources.video.map(|video| daemon.start_camera(video, IfUnusable::Fail));
+        daemon.microphone = sources
+            .audio
+            .map(|audio| daemon.start_microphone(audio, IfUnusable::Fail));
+        daemon
+    }
+
+    /// Starts the stages with new queues. Stages that already run first process what is left in theirs.
+    fn start_stages(&mut self, stages: Stages) {
+        let (pipeline, health) = (self.pipeline, self.pipeline.health);
+        let face = stages.face.map(|stage| {
+            let capacity = match pipeline.pace {
+                Pace::Replay => REPLAY_FRAME_QUEUE,
+                Pace::Realtime => 1,
+            };
+            let (sender, frames) = queue(capacity, self.when_full, &health.frames_skipped);
+            pipeline.frames.connect(sender);
+            (stage, frames)
+        });
+        if face.is_none() {
+            pipeline.frames.disconnect();
+        }
+        let audio = stages.kinds.audio.then(|| {
+            let (sender, blocks) = queue(AUDIO_QUEUE, self.when_full, &health.audio_blocks_lost);
+            pipeline.audio.connect(sender);
+            blocks
+        });
+        if audio.is_none() {
+            pipeline.audio.disconnect();
+        }
+        if let Some(previous) = self.fusion.take() {
+            previous.wait();
+        }
+        let faces = face.map(|(stage, frames)| {
+            let (sender, results) = queue(FACE_RESULT_QUEUE, WhenFull::Wait, &Default::default());
+            let work = move || pipeline.face(stage, frames, sender);
+            self.threads.start(self.scope, "face", work);
+            results
+        });
+        let input = InputFeed::new(faces, audio);
+        let (outputs, controls) = (self.outputs.senders(), self.outputs.controls());
+        let work = move || pipeline.fusion(stages.fusion, input, outputs, controls);
+        self.fusion = Some(self.threads.start(self.scope, "fusion", work));
+    }
+
+    fn start_camera(&self, input: VideoInput, if_unusable: IfUnusable) -> SourceThread {
+        let (pipeline, retired) = (self.pipeline, Arc::<AtomicBool>::default());
+        let seen_retired = Arc::clone(&retired);
+        let work = move || pipeline.camera(input, &seen_retired, if_unusable);
+        let exit = self.threads.start(self.scope, "camera", work);
+        SourceThread { retired, exit }
+    }
+
+    fn start_microphone(&self, input: AudioInput, if_unusable: IfUnusable) -> SourceThread {
+        let (pipeline, retired) = (self.pipeline, Arc::<AtomicBool>::default());
+        let seen_retired = Arc::clone(&retired);
+        let work = move || pipeline.microphone(input, &seen_retired, if_unusable);
+        let exit = self.threads.start(self.scope, "microphone", work);
+        SourceThread { retired, exit }
+    }
+
+    /// Runs until the fusion stage ends, which is the last stage to end, or until a signal stops affectd. Outputs may then
+    /// still write what is left.
+    pub fn supervise(mut self, signals: &Signals, read_config: &impl Fn() -> Result<Config, ConfigError>) {
+        let health = self.pipeline.health;
+        let mut systemd = Systemd::from_environment();
+        let mut stall_detector = StallDetector::new(Instant::now());
+        let mut stalled = None;
+        let mut is_ready = false;
+        while self
+            .fusion
+            .as_ref()
+            .is_some_and(|fusion| !fusion.wait_timeout(CHECK_INTERVAL))
+        {
+            let now = Instant::now();
+            if signals.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if !is_ready && health.estimates.load(Ordering::Relaxed) > 0 {
+                systemd.ready();
+                is_ready = true;
+            }
+            if signals.reload.swap(false, Ordering::Relaxed) {
+                systemd.reloading();
+                if let Err(error) = self.reload(read_config) {
+                    error!("reload rejected, the old configuration stays active: {error}");
+                }
+                systemd.ready();
+                stall_detector = StallDetector::new(Instant::now());
+            }
+            let stage = match self.pipeline.pace {
+                // A replay has no deadline: a reader may stop it for as long as it likes.
+                Pace::Replay => None,
+                Pace::Realtime => stall_detector.find(health, now),
+            };
+            if stage != stalled {
+                match stage {
+                    Some(stage) => error!("{stage}: hangs: the systemd watchdog is no longer fed"),
+                    None => info!("all stages make progress again"),
+                }
+                stalled = stage;
+            }
+            if stalled.is_none() {
+                systemd.feed_watchdog(now);
+            }
+            systemd.status(format!(
+                "camera {}, microphone {}",
+                health.camera.get(),
+                health.microphone.get()
+            ));
+        }
+        systemd.stopping();
+    }
+
+    /// Applies what has changed in the configuration; the rest keeps running. On an error, everything keeps running.
+    fn reload(&mut self, read_config: &impl Fn() -> Result<Config, ConfigError>) -> Result<(), ReloadError> {
+        let config = read_config()?;
+        let (Source::Devices(old), Source::Devices(new)) = (self.config.source.clone(), config.source.clone()) else {
+            return Err(ReloadError::Clip);
+        };
+        if config == self.config {
+            info!("reload: nothing has changed");
+            return Ok(());
+        }
+        let kinds = InputKinds::of(&new);
+        let stages_change = config.models != self.config.models
+            || config.face != self.config.face
+            || config.fusion != self.config.fusion
+            || kinds != InputKinds::of(&old);
+        let stages = stages_change.then(|| Stages::load(&config, kinds)).transpose()?;
+        self.outputs.change(&config.outputs, config.fusion.period)?;
+        self.config = config;
+        // Nothing fails from here on: a device that is absent or unusable is waited for.
+        let DeviceSettings { camera, microphone } = new;
+        let (camera_changes, microphone_changes) = (camera != old.camera, microphone != old.microphone);
+        if camera_changes && let Some(thread) = self.camera.take() {
+            thread.retire();
+        }
+        if microphone_changes && let Some(thread) = self.microphone.take() {
+            thread.retire();
+        }
+        if let Some(stages) = stages {
+            self.start_stages(stages);
+        }
+        if camera_changes {
+            self.camera = camera.map(|settings| self.start_camera(VideoInput::Camera(settings), IfUnusable::Retry));
+        }
+        if microphone_changes {
+            let start = |settings| self.start_microphone(AudioInput::Microphone(settings), IfUnusable::Retry);
+            self.microphone = microphone.map(start);
+        }
+        info!("reload: the new configuration is active");
+        Ok(())
+    }
+}
+
+/// A replay waits, so that nothing is lost. In real time the oldest items are dropped, so that nothing falls behind.
+pub fn when_full(pace: Pace) -> WhenFull {
+    match pace {
+        Pace::Replay => WhenFull::Wait,
+        Pace::Realtime => WhenFull::DropOldest,
+    }
+}

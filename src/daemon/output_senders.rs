@@ -1,0 +1,66 @@
+//! The queues to all outputs.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use log::warn;
+
+use crate::fusion::Estimate;
+use crate::health::HealthReport;
+use crate::output::OutputSpec;
+use crate::queue::{Disconnected, QueueSender};
+
+use super::output_thread::OutputItem;
+use super::thread_group::ExitSignal;
+
+/// How long a closed output may take to write what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The queues to all running outputs, shared between threads.
+#[derive(Clone, Default)]
+pub struct OutputSenders(Arc<Mutex<Vec<OutputSender>>>);
+
+/// The queue to one output, and the exit of its thread.
+pub struct OutputSender {
+    pub spec: OutputSpec,
+    pub queue: QueueSender<OutputItem>,
+    pub exit: ExitSignal,
+}
+
+impl OutputSenders {
+    /// Fails if all outputs have ended.
+    pub fn send_estimate(&self, estimate: Estimate) -> Result<(), Disconnected> {
+        self.send(&OutputItem::Estimate(Arc::new(estimate)))
+    }
+
+    /// Fails if all outputs have ended.
+    pub fn send_health(&self, report: HealthReport) -> Result<(), Disconnected> {
+        self.send(&OutputItem::Health(report))
+    }
+
+    fn send(&self, item: &OutputItem) -> Result<(), Disconnected> {
+        let senders = self.lock();
+        let sent = senders.iter().filter(|sender| sender.queue.send(item.clone()).is_ok());
+        // The list is empty only while a reload replaces the outputs.
+        match sent.count() {
+            0 if !senders.is_empty() => Err(Disconnected),
+            _ => Ok(()),
+        }
+    }
+
+    /// While the list is locked, senders wait.
+    pub fn lock(&self) -> MutexGuard<'_, Vec<OutputSender>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl OutputSender {
+    /// Ends the output's queue, and waits until the output has written what is left.
+    pub fn close(self) {
+        let OutputSender { spec, queue, exit } = self;
+        drop(queue);
+        if !exit.wait_timeout(CLOSE_TIMEOUT) {
+            warn!("{spec}: not closed after {} s", CLOSE_TIMEOUT.as_secs());
+        }
+    }
+}
