@@ -119,7 +119,8 @@ impl<S> Drop for RateLimitedLog<S> {
 
 impl Line {
     fn write(&self) {
-        log!(self.level, "{}", self.text);
+        // The text names its subject; this module's name would mislead.
+        log!(target: "affectd", self.level, "{}", self.text);
     }
 }
 

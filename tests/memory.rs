@@ -1,4 +1,5 @@
-//! What a loaded graph holds, and that running it asks for no more: counted at the allocator, hence a program of its own.
+//! The memory of a loaded graph, and that running it allocates none. A test program of its own, because it counts in the
+//! global allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -6,24 +7,26 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use affectd::model::engine::{Engine, Kernel};
 use affectd::model::int8::Kind;
 
-/// Counts what is asked for and what is held.
+/// The system allocator, with counters.
 struct Counting;
 
+/// Bytes allocated and not freed.
 static HELD: AtomicUsize = AtomicUsize::new(0);
-static ASKED: AtomicUsize = AtomicUsize::new(0);
+/// Number of allocations.
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: all is left to the system's allocator; the counters are only added to.
+// SAFETY: every call is passed to the system allocator, and the counters do not touch the memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ASKED.fetch_add(1, Relaxed);
+        ALLOCATIONS.fetch_add(1, Relaxed);
         HELD.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's promise is the one that the system's allocator wants.
+        // SAFETY: the caller guarantees what the system allocator requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
+        // SAFETY: the caller guarantees that `alloc` returned `at`, which passed on what the system allocator returned.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -31,26 +34,26 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test for all, so that nothing else allocates meanwhile.
+/// One test for all graphs: no other test may allocate at the same time.
 #[test]
-fn a_loaded_graph_holds_little_and_runs_without_allocating() {
+fn a_loaded_graph_needs_little_memory_and_runs_without_allocating() {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
     for kind in Kind::available() {
         for (graph, limit) in [
             ("face_encoder", None),
             ("voice_encoder", None),
-            // Small weights under large activations, of which three are needed at a time, and outputs that are real numbers.
+            // Few weights, large activations of which three are needed at a time, and outputs in f32.
             ("face_detector", Some(700 << 10)),
-            // Hardly any weights: what is left are bounds, tables and where values move to.
+            // Very few weights: most of it is bounds, tables and offsets.
             ("fusion", Some(190 << 10)),
         ] {
             let file = std::fs::read(format!("{models}/{graph}.int8.onnx")).unwrap();
             let load = || Engine::load_file(&file, Kernel::Ours(kind)).unwrap();
-            // tract keeps tables of its own from the first graph on.
+            // tract allocates tables of its own with the first graph.
             drop(load());
             let before = HELD.load(Relaxed);
             let (mut engine, shapes) = load();
-            let footprint = engine.footprint().expect("in integers as a whole");
+            let footprint = engine.footprint().expect("the whole graph runs in integers");
             let shapes_hold = shapes.capacity() * size_of::<Vec<usize>>();
             let held = HELD.load(Relaxed) - before - shapes_hold;
 
@@ -59,21 +62,21 @@ fn a_loaded_graph_holds_little_and_runs_without_allocating() {
             let mut checksum = 0.0;
             let mut run = || engine.run(&inputs, |outputs| checksum += outputs[0][0]).unwrap();
             run();
-            let asked = ASKED.load(Relaxed);
+            let before_runs = ALLOCATIONS.load(Relaxed);
             run();
             run();
             assert_eq!(
-                ASKED.load(Relaxed),
-                asked,
+                ALLOCATIONS.load(Relaxed),
+                before_runs,
                 "{graph} allocates while it runs, {}",
                 kind.name()
             );
             assert!(f32::is_finite(checksum));
 
-            let usual = 2 * footprint.weights + footprint.activations;
+            let expected = 2 * footprint.weights + footprint.activations;
             let kind = kind.name();
-            println!("{graph}, {kind}: {held} bytes held, {usual} are usual, {footprint:?}");
-            let limit = limit.unwrap_or(usual);
+            println!("{graph}, {kind}: {held} bytes held, {expected} expected, {footprint:?}");
+            let limit = limit.unwrap_or(expected);
             assert!(held <= limit, "{graph}, {kind}: holds {held} bytes, at most {limit}");
         }
     }

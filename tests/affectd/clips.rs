@@ -99,11 +99,11 @@ fn a_corrupt_picture_is_skipped_and_counted() {
     let replay = Replay::of(&file(&folder, "bad.mkv", &clip));
     assert_eq!((replay.code, replay.lines.len()), (Some(0), 4), "{}", replay.log);
     assert!(
-        replay.log.contains("picture at 0.200 s skipped: broken picture: "),
+        replay.log.contains("frame at 0.200 s skipped: broken picture: "),
         "{}",
         replay.log
     );
-    assert!(replay.log.contains("; 1 pictures broken;"), "{}", replay.log);
+    assert!(replay.log.contains("; undecodable frames: 1;"), "{}", replay.log);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn pictures_of_8k_are_read_and_larger_ones_skipped() {
     };
     let replay = Replay::of(&file(&folder, "8k.mkv", &of_size(7680, 4320)));
     assert_eq!(replay.code, Some(0), "{}", replay.log);
-    assert!(replay.log.contains("1 looked at"), "{}", replay.log);
+    assert!(replay.log.contains("1 analyzed"), "{}", replay.log);
     let replay = Replay::of(&file(&folder, "9k.mkv", &of_size(8704, 4320)));
     assert_eq!(replay.code, Some(0), "{}", replay.log);
     assert!(

@@ -1,4 +1,4 @@
-//! The main job, on the clip that ships.
+//! `affectd run` on the demo clip.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Replay, affectd, demo};
 
 #[test]
-fn the_demo_shows_both_modalities_each_alone_and_neither() {
+fn the_demo_has_both_modalities_each_alone_and_neither() {
     let replay = Replay::of(&demo());
     assert_eq!(replay.code, Some(0), "{}", replay.log);
     for modalities in [&["face", "voice"][..], &["face"], &["voice"], &[]] {
@@ -27,7 +27,7 @@ fn the_demo_shows_both_modalities_each_alone_and_neither() {
 }
 
 #[test]
-fn estimates_come_five_times_a_second_numbered_without_gaps() {
+fn five_estimates_a_second_are_numbered_without_gaps() {
     let lines = Replay::of(&demo()).lines;
     assert!(lines.len() >= 45);
     for (i, line) in lines.iter().enumerate() {
@@ -58,7 +58,7 @@ fn every_value_is_in_its_range() {
 }
 
 #[test]
-fn the_same_clip_gives_the_same_lines() {
+fn the_same_clip_gives_the_same_estimates() {
     let timeless = || {
         let mut lines = Replay::of(&demo()).lines;
         for line in &mut lines {
@@ -72,7 +72,7 @@ fn the_same_clip_gives_the_same_lines() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_it_quietly() {
+fn a_closed_standard_output_ends_affectd_without_an_error() {
     let mut child = affectd()
         .args(["run", "--input"])
         .arg(demo())
@@ -92,7 +92,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
 }
 
 #[test]
-fn a_signal_ends_it_in_order() {
+fn a_signal_ends_affectd_without_an_error() {
     let mut child = affectd()
         .args(["run", "--realtime", "--input"])
         .arg(demo())
@@ -102,7 +102,7 @@ fn a_signal_ends_it_in_order() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
-    // SAFETY: sends a signal to a child that has not been waited for, so its id is still its own.
+    // SAFETY: kill is safe to call with any arguments. The child has not been waited for, so its id is still valid.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
     let rest = lines.count();
     assert!(child.wait().unwrap().success());
@@ -110,7 +110,7 @@ fn a_signal_ends_it_in_order() {
 }
 
 #[test]
-fn the_integer_kernels_and_tract_see_the_same() {
+fn the_integer_kernels_and_tract_agree() {
     let with = |kernel: &str| {
         let run = affectd()
             .env("AFFECTD_KERNEL", kernel)
@@ -141,7 +141,7 @@ fn the_integer_kernels_and_tract_see_the_same() {
 }
 
 #[test]
-fn kernels_this_processor_lacks_are_named() {
+fn an_unknown_kernel_is_an_error_that_lists_the_known_ones() {
     let run = affectd().env("AFFECTD_KERNEL", "abacus").arg("bench").output().unwrap();
     assert_eq!(run.status.code(), Some(4));
     let error = String::from_utf8(run.stderr).unwrap();
@@ -150,7 +150,7 @@ fn kernels_this_processor_lacks_are_named() {
 }
 
 #[test]
-fn bench_tells_the_speed_of_every_graph() {
+fn bench_reports_the_speed_of_every_graph() {
     let run = affectd()
         .args(["bench", "--json", "--iterations", "3"])
         .output()

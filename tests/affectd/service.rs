@@ -1,4 +1,4 @@
-//! affectd as a service: what it tells a service manager, and what a reload changes.
+//! affectd as a service: its notifications to the service manager, and reloads.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{affectd, demo, file};
 
-/// A daemon that waits for devices which are not there, and its files.
+/// A daemon that waits for absent devices, and its files.
 struct Service {
     folder: TempDir,
     child: Child,
@@ -33,7 +33,7 @@ impl Service {
         Service { folder, child }
     }
 
-    /// Puts a configuration down that reads no devices; `{}` in it is the folder.
+    /// Writes a configuration with absent devices. `{}` in `config` stands for the folder.
     fn write(folder: &TempDir, config: &str) -> PathBuf {
         let devices = "camera.device = \"/dev/video-none\"\nmicrophone.device = \"hw:CARD=none\"\n";
         let config = config.replace("{}", &folder.path().display().to_string());
@@ -49,7 +49,7 @@ impl Service {
         self.folder.path().join(name)
     }
 
-    /// Waits until the log says so.
+    /// Waits for a log line that contains `words`, and returns it.
     fn wait_for(&self, words: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -62,7 +62,7 @@ impl Service {
         }
     }
 
-    /// The sequence numbers in a file, once there are `count` and more.
+    /// The sequence numbers in a file, once there are at least `count`.
     fn numbers(&self, name: &str, count: usize) -> Vec<u64> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -75,7 +75,7 @@ impl Service {
         }
     }
 
-    /// Stops it, which must succeed.
+    /// Stops the daemon, which must succeed.
     fn stop(&mut self) {
         signal(&self.child, libc::SIGTERM);
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
@@ -84,13 +84,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // A test that failed leaves no daemon behind.
+        // A failed test leaves no daemon behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Of the whole lines in a file; none while it is not there.
+/// The sequence numbers of the complete lines in a file; none if there is no file.
 fn numbers(path: &Path) -> Vec<u64> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -106,11 +106,11 @@ fn signal(child: &Child, signal: i32) {
 }
 
 #[test]
-fn a_reload_moves_the_estimates_to_another_file_without_losing_one() {
+fn a_reload_moves_the_estimates_to_another_file_without_a_loss() {
     let mut service = Service::start("output = [\"file:{}/a\"]");
     service.numbers("a", 3);
     service.reload("output = [\"file:{}/b\"]");
-    service.wait_for("changed configuration is in force");
+    service.wait_for("the new configuration is active");
     service.numbers("b", 3);
     service.stop();
     let mut all = numbers(&service.path("a"));
@@ -119,11 +119,11 @@ fn a_reload_moves_the_estimates_to_another_file_without_losing_one() {
 }
 
 #[test]
-fn a_reload_that_changes_the_rate_goes_on_counting() {
+fn a_reload_that_changes_the_rate_continues_the_sequence_numbers() {
     let mut service = Service::start("output = [\"file:{}/a\"]");
     service.numbers("a", 3);
     service.reload("output = [\"file:{}/a\"]\nestimate.rate_hz = 10");
-    service.wait_for("changed configuration is in force");
+    service.wait_for("the new configuration is active");
     let before = service.numbers("a", 0).len();
     service.numbers("a", before + 5);
     service.stop();
@@ -140,14 +140,14 @@ fn a_reload_that_changes_the_rate_goes_on_counting() {
 }
 
 #[test]
-fn a_reload_that_cannot_be_is_refused_and_everything_goes_on() {
+fn an_invalid_reload_is_rejected_and_the_old_configuration_stays_active() {
     let mut service = Service::start("output = [\"file:{}/a\"]");
     service.numbers("a", 2);
     service.reload("output = [\"file:{}/a\"]\nestimate.rate_hz = 3");
-    let refused = service.wait_for("reload refused");
-    assert!(refused.contains("estimate.rate_hz = 3 (file "), "{refused}");
-    assert!(refused.contains("must be 2.5, 5 or 10"), "{refused}");
-    // One output that could be opened and one that cannot: neither is.
+    let rejected = service.wait_for("reload rejected, the old configuration stays active");
+    assert!(rejected.contains("estimate.rate_hz = 3 (file "), "{rejected}");
+    assert!(rejected.contains("must be 2.5, 5 or 10"), "{rejected}");
+    // One output can be opened and one cannot: neither is used.
     service.reload("output = [\"file:{}/b\", \"file:{}/none/c\"]");
     service.wait_for("/none");
     let before = service.numbers("a", 0).len();
@@ -157,7 +157,7 @@ fn a_reload_that_cannot_be_is_refused_and_everything_goes_on() {
 }
 
 #[test]
-fn without_a_change_a_reload_does_nothing() {
+fn a_reload_without_a_change_does_nothing() {
     let mut service = Service::start("output = [\"file:{}/a\"]");
     service.numbers("a", 2);
     service.reload("output = [\"file:{}/a\"]");
@@ -165,32 +165,32 @@ fn without_a_change_a_reload_does_nothing() {
     service.stop();
 }
 
-/// The manager's end of the socket. Ours, so that no systemd is needed here: the real one is in the bench.
+/// The service manager's end of the notification socket. The tests on the board use systemd itself.
 struct Manager {
     socket: UnixDatagram,
-    heard: Vec<String>,
+    received: Vec<String>,
 }
 
 impl Manager {
-    fn hear(&mut self, wanted: &str) {
+    fn wait_for(&mut self, notification: &str) {
         let mut buffer = [0; 4096];
-        while !self.heard.iter().any(|line| line == wanted) {
-            let length = self.socket.recv(&mut buffer).expect(wanted);
+        while !self.received.iter().any(|line| line == notification) {
+            let length = self.socket.recv(&mut buffer).expect(notification);
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            self.heard.extend(text.lines().map(String::from));
+            self.received.extend(text.lines().map(String::from));
         }
     }
 }
 
 #[test]
-fn a_service_manager_hears_that_it_is_ready_that_it_moves_and_that_it_stops() {
+fn the_service_manager_is_notified_of_ready_watchdog_reload_and_stop() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut manager = Manager {
         socket,
-        heard: Vec::new(),
+        received: Vec::new(),
     };
     let mut child = affectd()
         .args(["run", "--realtime", "--input"])
@@ -200,16 +200,16 @@ fn a_service_manager_hears_that_it_is_ready_that_it_moves_and_that_it_stops() {
         .env("WATCHDOG_USEC", "2000000")
         .spawn()
         .unwrap();
-    manager.hear("READY=1");
-    manager.hear("STATUS=camera running, microphone running");
-    manager.heard.clear();
-    manager.hear("WATCHDOG=1");
-    // A clip is not reloaded, and says so; then it is ready as before.
-    manager.heard.clear();
+    manager.wait_for("READY=1");
+    manager.wait_for("STATUS=camera running, microphone running");
+    manager.received.clear();
+    manager.wait_for("WATCHDOG=1");
+    // With a clip, a reload is rejected; then affectd is ready again.
+    manager.received.clear();
     signal(&child, libc::SIGHUP);
-    manager.hear("RELOADING=1");
-    manager.hear("READY=1");
+    manager.wait_for("RELOADING=1");
+    manager.wait_for("READY=1");
     signal(&child, libc::SIGTERM);
-    manager.hear("STOPPING=1");
+    manager.wait_for("STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
