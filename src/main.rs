@@ -10,7 +10,7 @@ use affectd::cli::{self, Cli, Command, Common};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
 use affectd::daemon::{self, Signals};
 use affectd::failure::Failure;
-use affectd::model::Bundle;
+use affectd::model::{Bundle, KernelChoice, ModelError};
 use affectd::monitor;
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -37,20 +37,28 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     let load = |common: &Common, flags: &Flags| -> Result<Config, ConfigError> {
         Config::load(&layers(common, flags, environment))
     };
+    // Only for commands that run a graph, so that an unknown kernel does not stop the others.
+    let kernel_choice = || -> Result<KernelChoice, ModelError> {
+        Ok(KernelChoice::parse(environment.kernel.as_deref().unwrap_or_default())?)
+    };
+    let load_with = |kernel: KernelChoice, common: &Common, flags: &Flags| -> Result<Config, ConfigError> {
+        load(common, flags).map(|config| Config { kernel, ..config })
+    };
     match cli.command {
         Command::Run { common, input, outputs } => {
             let flags = outputs.add_to(input.add_to(common.flags()));
-            let config = load(&common, &flags)?;
+            let kernel = kernel_choice()?;
+            let config = load_with(kernel, &common, &flags)?;
             let signals = Signals {
                 stop: stop_on_signals()?,
                 reload: reload_on_signal()?,
             };
             let fault = std::env::var("AFFECTD_FAULT").ok();
             let fault = fault.and_then(|name| daemon::Fault::from_name(&name));
-            Ok(daemon::run(config, &signals, fault, || load(&common, &flags))?)
+            Ok(daemon::run(config, &signals, fault, || load_with(kernel, &common, &flags))?)
         }
         Command::Check { common, input } => {
-            let config = load(&common, &input.add_to(common.flags()))?;
+            let config = load_with(kernel_choice()?, &common, &input.add_to(common.flags()))?;
             cli::check::check(&config)
         }
         Command::Devices { common, json } => {
@@ -74,9 +82,9 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         } => {
             let runs = iterations.map(|n| n as usize);
             let report = match model {
-                Some(path) => cli::bench::file(&path, runs)?,
+                Some(path) => cli::bench::file(&path, kernel_choice()?, runs)?,
                 None => {
-                    let config = load(&common, &common.flags())?;
+                    let config = load_with(kernel_choice()?, &common, &common.flags())?;
                     cli::bench::models(&config, input.as_deref(), runs)?
                 }
             };
@@ -89,7 +97,7 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         }
         Command::Model { common } => {
             let config = load(&common, &common.flags())?;
-            let bundle = Bundle::open(config.models.as_deref())?;
+            let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
             print(&cli::model::card(&bundle)?);
             Ok(())
         }

@@ -4,8 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use affectd::model::engine::{Engine, Kernel};
-use affectd::model::int8::Kind;
+use affectd::model::KernelChoice;
+use affectd::model::engine::Engine;
+use affectd::model::int8::Isa;
 
 /// The system allocator, with counters.
 struct Counting;
@@ -38,7 +39,7 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_loaded_graph_needs_little_memory_and_runs_without_allocating() {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
-    for kind in Kind::available() {
+    for isa in Isa::available() {
         for (graph, limit) in [
             ("face_encoder", None),
             ("voice_encoder", None),
@@ -48,7 +49,7 @@ fn a_loaded_graph_needs_little_memory_and_runs_without_allocating() {
             ("fusion", Some(190 << 10)),
         ] {
             let file = std::fs::read(format!("{models}/{graph}.int8.onnx")).unwrap();
-            let load = || Engine::load_file(&file, Kernel::Ours(kind)).unwrap();
+            let load = || Engine::load_file(&file, KernelChoice::Int8(isa)).unwrap();
             // tract allocates tables of its own with the first graph.
             drop(load());
             let before = HELD.load(Relaxed);
@@ -69,15 +70,15 @@ fn a_loaded_graph_needs_little_memory_and_runs_without_allocating() {
                 ALLOCATIONS.load(Relaxed),
                 before_runs,
                 "{graph} allocates while it runs, {}",
-                kind.name()
+                isa.name()
             );
             assert!(f32::is_finite(checksum));
 
             let expected = 2 * footprint.weights + footprint.activations;
-            let kind = kind.name();
-            println!("{graph}, {kind}: {held} bytes held, {expected} expected, {footprint:?}");
+            let isa = isa.name();
+            println!("{graph}, {isa}: {held} bytes held, {expected} expected, {footprint:?}");
             let limit = limit.unwrap_or(expected);
-            assert!(held <= limit, "{graph}, {kind}: holds {held} bytes, at most {limit}");
+            assert!(held <= limit, "{graph}, {isa}: holds {held} bytes, at most {limit}");
         }
     }
 }

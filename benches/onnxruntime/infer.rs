@@ -2,20 +2,23 @@
 //!
 //!     infer GRAPH OUT INPUT...
 //!
-//! Every INPUT holds that input's values, f32 of this machine, for one inference or several. Writes OUT.0, OUT.1 and so on, an
-//! output each, and says on standard error which nodes are not computed in integers.
+//! Each INPUT file holds the values of one graph input, as native-endian f32, for one inference or several. The program writes one
+//! file per output, OUT.0, OUT.1 and so on, and lists on standard error the nodes that are not computed in integers.
+//! AFFECTD_KERNEL chooses the kernels.
 
 use std::path::Path;
 
-use affectd::model::engine::{Engine, Kernel};
+use affectd::model::KernelChoice;
+use affectd::model::engine::Engine;
+use affectd::model::kernel::KERNEL_VARIABLE;
 use anyhow::{Context, Result, bail};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [graph, out, inputs @ ..] = &arguments[..] else {
-        bail!("infer GRAPH OUT INPUT...");
+        bail!("usage: infer GRAPH OUT INPUT...");
     };
-    let kernel = Kernel::wanted().map_err(anyhow::Error::msg)?;
+    let kernel = KernelChoice::parse(&std::env::var(KERNEL_VARIABLE).unwrap_or_default())?;
     let (mut engine, shapes) = Engine::load_file(&std::fs::read(graph)?, kernel)?;
     for node in engine.fallback_nodes() {
         eprintln!("{node}");

@@ -80,7 +80,7 @@ pub fn check(config: &Config) -> Result<(), Failure> {
 }
 
 fn models(config: &Config) -> Result<String, ModelError> {
-    let bundle = Bundle::open(config.models.as_deref())?;
+    let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
     FaceStage::load(&bundle, config.face)?;
     FusionStage::load(&bundle, config.fusion)?;
     let manifest = bundle.manifest();
@@ -114,7 +114,7 @@ fn camera_findings(config: &Config, settings: &CameraSettings) -> Vec<Finding> {
     let mut see = || -> Result<(), Failure> {
         let source = |error: crate::capture::CaptureError| Failure::Source(error.to_string());
         // Without models, which is said elsewhere, the camera can still be watched.
-        let bundle = Bundle::open(config.models.as_deref());
+        let bundle = Bundle::open(config.models.as_deref(), config.kernel);
         let mut stage = bundle.and_then(|bundle| FaceStage::load(&bundle, config.face)).ok();
         let faults = CameraCounters::default();
         let mut camera = Camera::open(settings, Instant::now(), &faults).map_err(source)?;

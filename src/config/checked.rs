@@ -6,6 +6,7 @@ use crate::capture::camera::CameraSettings;
 use crate::capture::microphone::MicrophoneSettings;
 use crate::face::stage::FaceSettings;
 use crate::fusion::FusionSettings;
+use crate::model::KernelChoice;
 use crate::output::OutputSpec;
 
 /// A configuration that affectd can run with.
@@ -13,6 +14,8 @@ use crate::output::OutputSpec;
 pub struct Config {
     /// The folder of the models; `None` for the embedded ones.
     pub models: Option<PathBuf>,
+    /// The kernels for int8 graphs. Not a key: `main` sets it from `AFFECTD_KERNEL`.
+    pub kernel: KernelChoice,
     pub source: Source,
     pub face: FaceSettings,
     pub fusion: FusionSettings,

@@ -12,6 +12,7 @@ use crate::capture::camera::{self, CameraSettings};
 use crate::capture::microphone::{self, MicrophoneSettings};
 use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
+use crate::model::KernelChoice;
 use crate::output::OutputSpec;
 
 impl Config {
@@ -27,6 +28,7 @@ impl Config {
         let devices = check.devices(raw.camera, raw.microphone)?;
         Ok(Config {
             models: raw.models,
+            kernel: KernelChoice::fastest(),
             source: check.source(raw.input, devices)?,
             face: check.face(&raw.face)?,
             fusion: check.fusion(&raw.estimate)?,

@@ -24,7 +24,7 @@ impl Stages {
     /// Loads the stages in parallel, because the start of affectd waits for them.
     pub fn load(config: &Config, kinds: InputKinds) -> Result<Stages, ModelError> {
         let started = Instant::now();
-        let bundle = Bundle::open(config.models.as_deref())?;
+        let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
         let stages = thread::scope(|scope| {
             let face = kinds
                 .video

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::kernel::{KernelChoice, UnknownKernel};
+
 /// The manifest format this version reads. A bundle says which it was written for.
 pub const FORMAT: u32 = 1;
 
@@ -44,6 +46,8 @@ pub enum ModelError {
     Foreign { path: PathBuf, reason: String },
     #[error("{graph}: {reason}: use the models of this affectd's release")]
     Unfit { graph: GraphName, reason: String },
+    #[error(transparent)]
+    Kernel(#[from] UnknownKernel),
 }
 
 /// The four graphs of a bundle, each for one step of the way.
@@ -143,11 +147,12 @@ impl fmt::Display for Location {
 pub struct Bundle {
     location: Location,
     manifest: Manifest,
+    kernel: KernelChoice,
 }
 
 impl Bundle {
-    /// Opens the bundle in `folder`, or without one the models embedded in this program.
-    pub fn open(folder: Option<&Path>) -> Result<Bundle, ModelError> {
+    /// Opens the bundle in `folder`, or without one the models embedded in this program. `kernel` will run its graphs.
+    pub fn open(folder: Option<&Path>, kernel: KernelChoice) -> Result<Bundle, ModelError> {
         let (location, path, text) = match folder {
             None => (
                 Location::Embedded,
@@ -169,11 +174,20 @@ impl Bundle {
             }
         };
         let manifest = parse_manifest(&text, path)?;
-        Ok(Bundle { location, manifest })
+        Ok(Bundle {
+            location,
+            manifest,
+            kernel,
+        })
     }
 
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// The kernels that run the graphs.
+    pub fn kernel(&self) -> KernelChoice {
+        self.kernel
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -271,7 +285,7 @@ mod tests {
 
     #[test]
     fn embedded_graphs_match_their_manifest() {
-        let bundle = Bundle::open(None).unwrap();
+        let bundle = Bundle::open(None, KernelChoice::fastest()).unwrap();
         assert_eq!(bundle.location(), &Location::Embedded);
         for name in GraphName::ALL {
             assert_eq!(

@@ -1,42 +1,16 @@
-//! What runs a graph: our integers, or tract.
+//! Runs one graph: in integers, or in tract.
 
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
-use super::int8::float::FloatGraph;
-use super::int8::{self, FallbackNode, Kind, Program};
+use super::int8::float_graph::FloatGraph;
+use super::int8::{self, FallbackNode, Program};
+use super::kernel::KernelChoice;
 
-/// Forces the kernels, for comparison: `tract` for none of ours, or a name that `affectd bench` shows.
-pub const KERNEL_VARIABLE: &str = "AFFECTD_KERNEL";
-
-/// An input or output: name and shape.
+/// The name and shape of an input or output.
 pub type Named<'a> = (&'a str, &'a [usize]);
 
-/// Which kernels to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
-    Tract,
-    Ours(Kind),
-}
-
-impl Kernel {
-    /// The best this processor has, tract where none are made for it, unless [`KERNEL_VARIABLE`] names another.
-    pub fn wanted() -> Result<Kernel, String> {
-        match std::env::var(KERNEL_VARIABLE).as_deref() {
-            Err(_) | Ok("") => Ok(Kind::best().map_or(Kernel::Tract, Kernel::Ours)),
-            Ok("tract") => Ok(Kernel::Tract),
-            Ok(name) => Kind::named(name).map(Kernel::Ours).ok_or_else(|| {
-                let able: Vec<_> = Kind::available().iter().map(|kind| kind.name()).collect();
-                format!(
-                    "{KERNEL_VARIABLE}={name}: this processor runs {} or tract",
-                    able.join(", ")
-                )
-            }),
-        }
-    }
-}
-
-/// A graph that is ready to run: `f32` in, `f32` out, in ONNX's own layouts.
+/// A loaded graph. Inputs and outputs are `f32` in ONNX's layout.
 pub struct Engine {
     runner: Runner,
     fallback_nodes: Vec<FallbackNode>,
@@ -47,58 +21,58 @@ enum Runner {
     Tract { graph: FloatGraph, outputs: Vec<Vec<f32>> },
 }
 
-/// How much of a graph is computed in integers: 0 to 1.
+/// The part of a graph that is computed in integers, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share {
+pub struct Int8Share {
     /// Of the nodes that compute something.
     pub nodes: f64,
     /// Of the multiply-accumulates.
     pub macs: f64,
 }
 
-/// Bytes of a graph in integers.
+/// The memory of a graph in integers, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
-    /// All that is held once it is loaded.
+    /// Everything that is held after loading.
     pub loaded: usize,
-    /// The weights, a byte each.
+    /// One byte per weight.
     pub weights: usize,
     /// The two largest activations.
     pub activations: usize,
 }
 
 impl Engine {
-    /// Loads the ONNX graph in `bytes`, with these inputs and outputs in this order. Nodes that our kernels do not take run
-    /// in tract; so does the whole graph where they take none.
-    pub fn load(bytes: &[u8], inputs: &[Named], outputs: &[&str], kernel: Kernel) -> TractResult<Engine> {
+    /// Loads the ONNX graph in `bytes`, with these inputs and outputs in this order. Nodes that cannot be computed in integers run
+    /// in tract. If no node can, the whole graph does.
+    pub fn load(bytes: &[u8], inputs: &[Named], outputs: &[&str], kernel: KernelChoice) -> TractResult<Engine> {
         let proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..])?;
-        Engine::of(&proto, inputs, outputs, kernel)
+        Engine::load_proto(&proto, inputs, outputs, kernel)
     }
 
-    /// Loads a whole file, and says what its inputs and outputs are.
-    pub fn load_file(bytes: &[u8], kernel: Kernel) -> TractResult<(Engine, Vec<Vec<usize>>)> {
+    /// Loads a graph with the inputs and outputs that the file declares. Also returns the shapes of the inputs.
+    pub fn load_file(bytes: &[u8], kernel: KernelChoice) -> TractResult<(Engine, Vec<Vec<usize>>)> {
         let proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..])?;
         let int8::Signature { inputs, outputs } = int8::Signature::of(&proto)
-            .ok_or_else(|| anyhow::anyhow!("it has inputs without a static shape: export it with fixed dimensions"))?;
+            .ok_or_else(|| anyhow::anyhow!("an input has no static shape: export the graph with fixed dimensions"))?;
         let named: Vec<Named> = inputs.iter().map(|(name, dims)| (name.as_str(), &dims[..])).collect();
         let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-        let engine = Engine::of(&proto, &named, &outputs, kernel)?;
+        let engine = Engine::load_proto(&proto, &named, &outputs, kernel)?;
         Ok((engine, inputs.into_iter().map(|(_, dims)| dims).collect()))
     }
 
-    fn of(proto: &ModelProto, inputs: &[Named], outputs: &[&str], kernel: Kernel) -> TractResult<Engine> {
+    fn load_proto(proto: &ModelProto, inputs: &[Named], outputs: &[&str], kernel: KernelChoice) -> TractResult<Engine> {
         let mut fallback_nodes = vec![];
-        if let Kernel::Ours(kind) = kernel {
+        if let KernelChoice::Int8(isa) = kernel {
             let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
-            match int8::compile(proto, &names, outputs, kind) {
+            match int8::compile(proto, &names, outputs, isa) {
                 Ok(program) => {
                     fallback_nodes = program.fallback_nodes().to_vec();
-                    if program.operators()[1] > 0 {
+                    if program.operators().int8 > 0 {
                         let runner = Runner::Int8(Box::new(program));
                         return Ok(Engine { runner, fallback_nodes });
                     }
                 }
-                Err(why) => fallback_nodes = vec![why],
+                Err(whole_graph) => fallback_nodes = vec![whole_graph],
             }
         }
         let graph = FloatGraph::load(proto, inputs, outputs)?;
@@ -112,7 +86,7 @@ impl Engine {
         })
     }
 
-    /// Runs the graph once; `read` gets the outputs in order.
+    /// Runs the graph once and passes the outputs to `read`, in order.
     pub fn run<R>(&mut self, inputs: &[&[f32]], read: impl FnOnce(&[&[f32]]) -> R) -> TractResult<R> {
         let outputs = match &mut self.runner {
             Runner::Int8(program) => program.run(inputs)?,
@@ -133,41 +107,41 @@ impl Engine {
         }
     }
 
-    /// `tract`, or the name of our kernels.
+    /// `tract`, or the name of the int8 kernels.
     pub fn kernel(&self) -> &'static str {
         match &self.runner {
-            Runner::Int8(program) => program.kind().name(),
+            Runner::Int8(program) => program.isa().name(),
             Runner::Tract { .. } => "tract",
         }
     }
 
-    pub fn int8_share(&self) -> Share {
+    pub fn int8_share(&self) -> Int8Share {
         let share = |part: f64, all: f64| if all > 0.0 { part / all } else { 1.0 };
         match &self.runner {
             Runner::Int8(program) => {
-                let [all, taken] = program.operators();
-                Share {
-                    nodes: share(taken as f64, all as f64),
+                let operators = program.operators();
+                Int8Share {
+                    nodes: share(operators.int8 as f64, operators.all as f64),
                     macs: share(program.macs() as f64, self.macs() as f64),
                 }
             }
-            Runner::Tract { .. } => Share { nodes: 0.0, macs: 0.0 },
+            Runner::Tract { .. } => Int8Share { nodes: 0.0, macs: 0.0 },
         }
     }
 
-    /// What our program holds; unknown where tract runs any of it.
+    /// The memory of the compiled graph; `None` if tract runs any part of it.
     pub fn footprint(&self) -> Option<Footprint> {
         match &self.runner {
             Runner::Int8(program) if self.fallback_nodes.is_empty() => Some(Footprint {
                 loaded: program.bytes(),
-                weights: program.weights(),
+                weights: program.weight_bytes(),
                 activations: program.largest_activations(),
             }),
             _ => None,
         }
     }
 
-    /// The nodes that are not computed in integers, where that was tried.
+    /// The nodes that are not computed in integers. Empty if integers were not asked for.
     pub fn fallback_nodes(&self) -> &[FallbackNode] {
         &self.fallback_nodes
     }

@@ -1,28 +1,26 @@
-//! One loaded graph of the bundle.
+//! One loaded graph of a bundle.
 
 use log::{debug, info, warn};
 
 use super::bundle::{Bundle, Graph, GraphName, ModelError};
-use super::engine::{Engine, Kernel, Named};
+use super::engine::{Engine, Named};
 
-/// A graph ready to run: `f32` in, `f32` out, shapes fixed at load.
+/// A loaded graph of the bundle. Inputs and outputs are `f32`, with fixed shapes.
 pub struct Session {
     graph: GraphName,
     engine: Engine,
 }
 
 impl Session {
-    /// Loads `graph`, whose inputs and outputs must be just `inputs` and `outputs`, in that order: name and shape. What
-    /// affectd's own stages produce and expect is fixed, so a graph of another shape is refused here, not halfway
-    /// through a picture.
+    /// Loads `graph`. Its inputs and outputs must include `inputs` and `outputs`, with exactly these shapes. The stages of affectd
+    /// produce and expect fixed shapes, so a graph that differs is rejected here and not at the first frame.
     pub fn load(bundle: &Bundle, graph: GraphName, inputs: &[Named], outputs: &[Named]) -> Result<Session, ModelError> {
         check_signature(graph, bundle.graph(graph)?, inputs, outputs)?;
         let bytes = bundle.read(graph)?;
         let unfit = |reason| ModelError::Unfit { graph, reason };
-        let kernel = Kernel::wanted().map_err(unfit)?;
         let names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
-        let engine =
-            Engine::load(&bytes, inputs, &names, kernel).map_err(|e| unfit(format!("tract cannot load it ({e:#})")))?;
+        let engine = Engine::load(&bytes, inputs, &names, bundle.kernel())
+            .map_err(|e| unfit(format!("tract cannot load it ({e:#})")))?;
         for node in engine.fallback_nodes() {
             warn!("{graph}: {node}; tract runs it in f32");
         }
@@ -33,8 +31,8 @@ impl Session {
         Ok(Session { graph, engine })
     }
 
-    /// Runs the graph once. `inputs` are in the order given to [`Session::load`], each as long as its shape says;
-    /// `read` gets the outputs in order.
+    /// Runs the graph once and passes the outputs to `read`, in order. `inputs` are in the order given to [`Session::load`], with the
+    /// lengths that their shapes imply.
     pub fn run<R>(&mut self, inputs: &[&[f32]], read: impl FnOnce(&[&[f32]]) -> R) -> Result<R, ModelError> {
         self.engine.run(inputs, read).map_err(|e| ModelError::Unfit {
             graph: self.graph,
@@ -44,8 +42,8 @@ impl Session {
 }
 
 fn check_signature(graph: GraphName, entry: &Graph, inputs: &[Named], outputs: &[Named]) -> Result<(), ModelError> {
-    for (kind, declared, wanted) in [("input", &entry.inputs, inputs), ("output", &entry.outputs, outputs)] {
-        for (name, shape) in wanted {
+    for (role, declared, expected) in [("input", &entry.inputs, inputs), ("output", &entry.outputs, outputs)] {
+        for (name, shape) in expected {
             if declared.get(*name).map(Vec::as_slice) != Some(*shape) {
                 let found = match declared.get(*name) {
                     Some(other) => format!("is {other:?}"),
@@ -53,7 +51,7 @@ fn check_signature(graph: GraphName, entry: &Graph, inputs: &[Named], outputs: &
                 };
                 return Err(ModelError::Unfit {
                     graph,
-                    reason: format!("{kind} \"{name}\" {found}, affectd needs {shape:?}"),
+                    reason: format!("{role} \"{name}\" {found}, affectd needs {shape:?}"),
                 });
             }
         }

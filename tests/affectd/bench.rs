@@ -38,8 +38,8 @@ fn every_graph_that_ships_is_in_integers_as_a_whole() {
     for stage in [
         "decode_ms",
         "detect_ms",
-        "follow_ms",
-        "sound_ms_per_s",
+        "track_ms",
+        "audio_ms_per_s",
         "estimate_ms",
         "cpu_s_per_s",
         "peak_rss_mib",

@@ -4,7 +4,7 @@
 use affectd::capture::Luma;
 use affectd::face::crop::Framing;
 use affectd::face::geometry::{Landmarks, Point};
-use affectd::model::{Bundle, GraphName};
+use affectd::model::{Bundle, GraphName, KernelChoice};
 use affectd::voice::mel::{BANDS, FRAMES, LogMel};
 use serde::Deserialize;
 
@@ -75,7 +75,7 @@ fn log_mel_windows_are_those_of_the_training_scripts() {
 
 #[test]
 fn the_shipped_face_encoder_is_framed_as_the_fixtures_are() {
-    let bundle = Bundle::open(Some(&super::models())).unwrap();
+    let bundle = Bundle::open(Some(&super::models()), KernelChoice::fastest()).unwrap();
     let shipped: Framing = bundle.preprocessing(GraphName::FaceEncoder).unwrap();
     assert_eq!(shipped, fixtures().framing);
 }

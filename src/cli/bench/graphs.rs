@@ -1,39 +1,43 @@
-//! The graphs, one by one, on one thread.
+//! The speed of each graph, on one thread.
 
+use std::mem::discriminant;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::model::engine::{Engine, Footprint, Kernel};
+use crate::model::engine::{Engine, Footprint};
 use crate::model::int8::FallbackNode;
-use crate::model::{Bundle, GraphName, ModelError};
+use crate::model::{Bundle, GraphName, KernelChoice, ModelError};
 
-/// How long each graph is run, unless a number of runs is given.
+/// How long each graph runs, unless the number of runs is given.
 const SPAN: Duration = Duration::from_secs(1);
-/// Runs before the clock counts: caches fill, buffers grow.
+/// Runs before the measurement, to fill caches and grow buffers.
 const WARM_UP: usize = 3;
 
+/// The measurements of one graph.
 #[derive(Debug, Serialize)]
 pub struct GraphReport {
     pub name: String,
     pub median_ms: f64,
     pub p99_ms: f64,
+    /// Multiply-accumulates of one run.
     pub macs: u64,
     pub macs_per_s: f64,
-    /// Of the nodes that compute something, and of the multiply-accumulates.
+    /// The share of the computing nodes that run in integers, 0 to 1.
     pub int8_share: f64,
+    /// The share of the multiply-accumulates in integers, 0 to 1.
     pub int8_mac_share: f64,
     pub kernel: &'static str,
-    /// Loading, until it can run.
+    /// From the file's bytes to a graph that can run.
     pub load_ms: f64,
-    /// Where none of it runs in tract.
+    /// `None` if tract runs any part of the graph.
     pub memory: Option<Memory>,
     /// The nodes that are not computed in integers, and why.
     pub fallback_nodes: Vec<FallbackNode>,
 }
 
-/// In bytes.
+/// The memory of a graph, in bytes.
 #[derive(Debug, Serialize)]
 pub struct Memory {
     loaded: usize,
@@ -51,17 +55,19 @@ impl From<Footprint> for Memory {
     }
 }
 
+/// Measures all graphs of a bundle.
 pub fn of_bundle(bundle: &Bundle, runs: Option<usize>) -> Result<Vec<GraphReport>, ModelError> {
     let graphs = GraphName::ALL.into_iter();
     graphs
         .map(|graph| {
             let unfit = |reason| ModelError::Unfit { graph, reason };
-            measure(graph.key(), &bundle.read(graph)?, runs, unfit)
+            measure(graph.key(), &bundle.read(graph)?, bundle.kernel(), runs, unfit)
         })
         .collect()
 }
 
-pub fn of_file(path: &Path, runs: Option<usize>) -> Result<GraphReport, ModelError> {
+/// Measures the graph in one ONNX file.
+pub fn of_file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result<GraphReport, ModelError> {
     let bytes = std::fs::read(path).map_err(|e| ModelError::Unreadable {
         path: path.to_path_buf(),
         reason: e.to_string(),
@@ -71,16 +77,16 @@ pub fn of_file(path: &Path, runs: Option<usize>) -> Result<GraphReport, ModelErr
         path: path.to_path_buf(),
         reason,
     };
-    measure(&name, &bytes, runs, unfit)
+    measure(&name, &bytes, kernel, runs, unfit)
 }
 
 fn measure(
     name: &str,
     bytes: &[u8],
+    kernel: KernelChoice,
     runs: Option<usize>,
     unfit: impl Fn(String) -> ModelError,
 ) -> Result<GraphReport, ModelError> {
-    let kernel = Kernel::wanted().map_err(&unfit)?;
     let started = Instant::now();
     let (mut engine, shapes) =
         Engine::load_file(bytes, kernel).map_err(|e| unfit(format!("cannot be loaded ({e:#})")))?;
@@ -103,16 +109,17 @@ fn measure(
         times.push(run()?);
     }
     times.sort_unstable();
-    let at = |share: f64| {
-        let index = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
+    let percentile = |percent: usize| {
+        let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
         times.get(index).map_or(0.0, |t| t.as_secs_f64() * 1e3)
     };
+    let median_ms = percentile(50);
     Ok(GraphReport {
         name: name.to_string(),
-        median_ms: at(0.5),
-        p99_ms: at(0.99),
+        median_ms,
+        p99_ms: percentile(99),
         macs: engine.macs(),
-        macs_per_s: engine.macs() as f64 / at(0.5) * 1e3,
+        macs_per_s: engine.macs() as f64 / median_ms * 1e3,
         int8_share: engine.int8_share().nodes,
         int8_mac_share: engine.int8_share().macs,
         kernel: engine.kernel(),
@@ -122,7 +129,7 @@ fn measure(
     })
 }
 
-/// Values in −1..1, always the same.
+/// Pseudo-random values in −1..1, the same in every run.
 fn noise(count: usize) -> Vec<f32> {
     let mut state = 1u32;
     (0..count)
@@ -133,7 +140,7 @@ fn noise(count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// As a table; `peak` are the multiply-accumulates a second that one processor could do.
+/// Prints a table. `peak` is the peak throughput of one core, in multiply-accumulates per second.
 pub fn print(graphs: &[GraphReport], peak: Option<f64>) {
     println!(
         "{:<28} {:>9} {:>9} {:>7} {:>7} {:>7} {:>5} {:>5} {:>6} {:>6}  kernels",
@@ -163,21 +170,19 @@ pub fn print(graphs: &[GraphReport], peak: Option<f64>) {
             println!("  not in integers: {line}");
         }
     }
-    println!("nodes, MACs: the share of them that is computed in integers; KiB: what the loaded graph holds");
+    println!("nodes, MACs: the share computed in integers; KiB: memory of the loaded graph; load: time to load it");
 }
 
 fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)
 }
 
-/// One line for all nodes of a kind that are left for the same reason, names of inputs aside.
+/// One line for all nodes of an operator that fall back for the same kind of reason.
 fn in_groups(fallback_nodes: &[FallbackNode]) -> Vec<String> {
     let mut groups: Vec<(&FallbackNode, usize)> = Vec::new();
     for node in fallback_nodes {
-        let alike = |other: &FallbackNode| {
-            let reason = |node: &FallbackNode| node.reason.split(" input ").next().map(str::to_string);
-            other.op == node.op && reason(other) == reason(node)
-        };
+        let alike =
+            |other: &FallbackNode| other.op == node.op && discriminant(&other.reason) == discriminant(&node.reason);
         match groups.iter_mut().find(|(first, _)| alike(first)) {
             Some((_, count)) => *count += 1,
             None => groups.push((node, 1)),
@@ -193,26 +198,23 @@ fn in_groups(fallback_nodes: &[FallbackNode]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::int8::Reason;
 
     #[test]
-    fn nodes_left_for_the_same_reason_make_one_line() {
-        let left = |op: &str, node: &str, reason: &str| FallbackNode {
+    fn nodes_with_the_same_operator_and_reason_share_a_line() {
+        let node = |op: &str, node: &str, reason: Reason| FallbackNode {
             op: op.into(),
             node: node.into(),
-            reason: reason.into(),
+            reason,
         };
         let lines = in_groups(&[
-            left("Conv", "c1", "its input x is not quantized"),
-            left(
-                "Softmax",
-                "s",
-                "is not among the operators that are computed in integers",
-            ),
-            left("Conv", "c2", "its input y is not quantized"),
+            node("Conv", "c1", Reason::InputNotQuantized("x".into())),
+            node("Softmax", "s", Reason::UnsupportedOperator),
+            node("Conv", "c2", Reason::InputNotQuantized("y".into())),
         ]);
         insta::assert_snapshot!(lines.join("\n"), @r"
         Conv c1: its input x is not quantized (and 1 more like it)
-        Softmax s: is not among the operators that are computed in integers
+        Softmax s: this operator is not supported in integers
         ");
     }
 }

@@ -1,4 +1,4 @@
-//! `affectd bench`: how fast the graphs and the whole pipeline are on this machine.
+//! `affectd bench`: the speed of the graphs and of the whole pipeline on this machine.
 
 mod graphs;
 mod pipeline;
@@ -11,15 +11,16 @@ use serde::Serialize;
 use crate::capture::clip::Clip;
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::model::Bundle;
-use crate::model::int8::kernels::peak::{self, Peak};
+use crate::model::int8::operators::kernels::peak::{self, Peak};
+use crate::model::{Bundle, KernelChoice};
 
 use graphs::GraphReport;
 use pipeline::PipelineReport;
 
+/// The result of `affectd bench`; also its JSON form.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// What one processor could do in eight bits, at most.
+    /// The peak throughput of one core in 8 bits; `None` without int8 kernels for this processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak: Option<PeakReport>,
     graphs: Vec<GraphReport>,
@@ -29,20 +30,27 @@ pub struct Report {
 
 #[derive(Debug, Serialize)]
 struct PeakReport {
-    by: &'static str,
+    instructions: &'static str,
     macs_per_s: f64,
 }
 
 impl PeakReport {
     fn measure() -> Option<PeakReport> {
-        peak::measure().map(|Peak { by, macs_per_s }| PeakReport { by, macs_per_s })
+        let Peak {
+            instructions,
+            macs_per_s,
+        } = peak::measure()?;
+        Some(PeakReport {
+            instructions,
+            macs_per_s,
+        })
     }
 }
 
 /// Measures the models, and the pipeline on `clip` or else on the demo clip, where that is installed. Runs each graph `runs`
 /// times, or for a second.
 pub fn models(config: &Config, clip: Option<&Path>, runs: Option<usize>) -> Result<Report, Failure> {
-    let bundle = Bundle::open(config.models.as_deref())?;
+    let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
     let pipeline = match clip.map(Path::to_path_buf).or_else(demo_clip) {
         Some(path) => {
             let clip = Clip::open(&path).map_err(|e| Failure::Source(e.to_string()))?;
@@ -81,10 +89,10 @@ fn demo_clip() -> Option<PathBuf> {
 }
 
 /// Measures the graph in one file.
-pub fn file(path: &Path, runs: Option<usize>) -> Result<Report, Failure> {
+pub fn file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result<Report, Failure> {
     Ok(Report {
         peak: PeakReport::measure(),
-        graphs: vec![graphs::of_file(path, runs)?],
+        graphs: vec![graphs::of_file(path, kernel, runs)?],
         pipeline: None,
     })
 }
@@ -102,9 +110,9 @@ impl Report {
         graphs::print(&self.graphs, peak);
         if let Some(peak) = &self.peak {
             println!(
-                "peak: {:.1} GMAC/s in eight bits, by {}",
+                "peak of one core in 8 bits: {:.1} GMAC/s ({})",
                 peak.macs_per_s / 1e9,
-                peak.by
+                peak.instructions
             );
         }
         if let Some(pipeline) = &self.pipeline {

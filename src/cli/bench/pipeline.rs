@@ -1,4 +1,4 @@
-//! The whole way of the data over the demo clip, on one thread, stage by stage.
+//! The speed of the whole pipeline on the demo clip, stage by stage, on one thread.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -13,36 +13,41 @@ use crate::failure::Failure;
 use crate::fusion::FusionStage;
 use crate::model::Bundle;
 
+/// The measurements of the pipeline.
 #[derive(Debug, Serialize)]
 pub struct PipelineReport {
+    /// Duration of the clip.
     media_s: f64,
-    /// Time on the processor for each second of media.
+    /// CPU time per second of the clip.
     cpu_s_per_s: f64,
-    /// For each picture that is looked at, all of the following.
+    /// Per analysed frame: decoding, finding the face and encoding it.
     face_ms: f64,
-    /// Decoding a picture.
+    /// Decoding a frame.
     decode_ms: f64,
-    /// Detecting faces in a picture and encoding the subject's; following the subject instead, and encoding it.
+    /// Detecting the faces in a frame and encoding the subject's, without decoding.
     detect_ms: f64,
-    follow_ms: f64,
-    /// The share of pictures in which faces were detected, not followed.
+    /// Tracking the subject's face instead and encoding it, without decoding.
+    track_ms: f64,
+    /// The share of the analysed frames in which faces were detected and not tracked, 0 to 1.
     detect_share: f64,
-    /// For each second of sound: voice activity and log-mel.
-    sound_ms_per_s: f64,
-    /// For each tick: voice embedding, fusion, smoothing.
+    /// Per second of audio: voice activity and log-mel.
+    audio_ms_per_s: f64,
+    /// Per estimate: voice embedding, fusion, smoothing.
     estimate_ms: f64,
-    /// The most memory this process has held until the end of the clip.
+    /// Peak memory of the process at the end of the clip.
     peak_rss_mib: Option<f64>,
 }
 
+/// Replays `clip` through the stages and measures each.
 pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineReport, Failure> {
     let mut face = FaceStage::load(bundle, config.face)?;
     let mut fusion = FusionStage::load(bundle, config.fusion)?;
     let source = |e: crate::capture::CaptureError| Failure::Source(e.to_string());
     let cpu_before = cpu_time();
     let (mut listening, mut estimating) = (Duration::ZERO, Duration::ZERO);
-    let (mut detecting, mut following, mut decoding) = (Lap::default(), Lap::default(), Lap::default());
-    let mut spent_twice = Duration::ZERO;
+    let (mut detecting, mut tracking, mut decoding) =
+        (Stopwatch::default(), Stopwatch::default(), Stopwatch::default());
+    let mut measuring_overhead = Duration::ZERO;
     let mut end = Duration::ZERO;
 
     let mut observations = Vec::new();
@@ -61,16 +66,16 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
             }
             match face.detections() > detections {
                 true => detecting.add(took),
-                false => following.add(took),
+                false => tracking.add(took),
             }
             if let Look::Face(observation) = look {
                 observations.push(observation);
             }
-            // Once more by itself, to tell what of the above was decoding.
+            // Decode once more, separately, to measure that part.
             if let Some(bytes) = again {
                 let before = cpu_time();
                 decoding.add(timed(|| std::hint::black_box(Picture::Jpeg(bytes).into_luma().is_ok())).1);
-                spent_twice += cpu_time().saturating_sub(before);
+                measuring_overhead += cpu_time().saturating_sub(before);
             }
         }
     }
@@ -103,32 +108,32 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
         }
     }
 
-    let spent = cpu_time().saturating_sub(cpu_before).saturating_sub(spent_twice);
+    let spent = cpu_time().saturating_sub(cpu_before).saturating_sub(measuring_overhead);
     let each = |total: Duration, count: f64| total.as_secs_f64() * 1e3 / count.max(1e-9);
-    let looking = detecting.total + following.total;
-    let looked = detecting.count + following.count;
+    let looking = detecting.total + tracking.total;
+    let looked = detecting.count + tracking.count;
     Ok(PipelineReport {
         media_s: end.as_secs_f64(),
         cpu_s_per_s: spent.as_secs_f64() / end.as_secs_f64(),
         face_ms: each(looking, f64::from(looked)),
         decode_ms: decoding.mean_ms(),
         detect_ms: (detecting.mean_ms() - decoding.mean_ms()).max(0.0),
-        follow_ms: (following.mean_ms() - decoding.mean_ms()).max(0.0),
+        track_ms: (tracking.mean_ms() - decoding.mean_ms()).max(0.0),
         detect_share: f64::from(detecting.count) / f64::from(looked.max(1)),
-        sound_ms_per_s: each(listening, samples as f64 / f64::from(crate::capture::AUDIO_RATE_HZ)),
+        audio_ms_per_s: each(listening, samples as f64 / f64::from(crate::capture::AUDIO_RATE_HZ)),
         estimate_ms: each(estimating, (tick - 1) as f64),
         peak_rss_mib: peak_rss_mib(),
     })
 }
 
-/// Time spent on one kind of thing.
+/// The time that one kind of work took, and how often it was done.
 #[derive(Default)]
-struct Lap {
+struct Stopwatch {
     count: u32,
     total: Duration,
 }
 
-impl Lap {
+impl Stopwatch {
     fn add(&mut self, took: Duration) {
         self.count += 1;
         self.total += took;
@@ -144,15 +149,16 @@ fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
     (work(), started.elapsed())
 }
 
-/// Time this process has spent on the processor, all threads.
+/// CPU time of this process, all threads.
 fn cpu_time() -> Duration {
-    // SAFETY: `timespec` is plain data for which zeroes are valid, and the pointer is to a live local.
+    // SAFETY: `timespec` is plain data for which all-zero bytes are valid, and the pointer is to a live local variable.
     let spent = unsafe {
         let mut spent: libc::timespec = std::mem::zeroed();
         libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut spent);
         spent
     };
-    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
+    let seconds = u64::try_from(spent.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(spent.tv_nsec).unwrap_or_default())
 }
 
 fn peak_rss_mib() -> Option<f64> {
@@ -164,21 +170,21 @@ fn peak_rss_mib() -> Option<f64> {
 
 impl fmt::Display for PipelineReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the demo clip, {:.1} s, one thread:", self.media_s)?;
-        writeln!(f, "  {:>7.3} ms a picture looked at, of which", self.face_ms)?;
+        writeln!(f, "pipeline on the demo clip ({:.1} s), one thread:", self.media_s)?;
+        writeln!(f, "  {:>7.3} ms per analysed frame, of which", self.face_ms)?;
         writeln!(f, "    {:>7.3} ms decoding", self.decode_ms)?;
         let detected = self.detect_share * 100.0;
         writeln!(
             f,
-            "    {:>7.3} ms detecting and encoding, {detected:.0} % of pictures",
+            "    {:>7.3} ms detecting and encoding, in {detected:.0} % of these frames",
             self.detect_ms
         )?;
-        writeln!(f, "    {:>7.3} ms following and encoding, the others", self.follow_ms)?;
-        writeln!(f, "  {:>7.3} ms a second of sound", self.sound_ms_per_s)?;
-        writeln!(f, "  {:>7.3} ms an estimate", self.estimate_ms)?;
-        write!(f, "  {:>7.2} % of one processor in real time", self.cpu_s_per_s * 100.0)?;
+        writeln!(f, "    {:>7.3} ms tracking and encoding, in the others", self.track_ms)?;
+        writeln!(f, "  {:>7.3} ms per second of audio", self.audio_ms_per_s)?;
+        writeln!(f, "  {:>7.3} ms per estimate", self.estimate_ms)?;
+        write!(f, "  {:>7.2} % of one core in real time", self.cpu_s_per_s * 100.0)?;
         if let Some(peak) = self.peak_rss_mib {
-            write!(f, "\n  {peak:>7.1} MiB at most")?;
+            write!(f, "\n  {peak:>7.1} MiB of memory at most")?;
         }
         Ok(())
     }

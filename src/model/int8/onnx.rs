@@ -1,4 +1,10 @@
-//! Reading an ONNX file's parts: attributes, constants, shapes.
+//! Reading the parts of an ONNX file: attributes, constants, shapes.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "ONNX stores 8-bit values in i32 fields and dimensions in i64 fields"
+)]
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
@@ -22,6 +28,7 @@ pub struct Constant {
 }
 
 impl Constant {
+    /// `None` if the data type is not supported, or if the number of values does not fit the dimensions.
     pub fn of(tensor: &TensorProto) -> Option<Constant> {
         let raw = &tensor.raw_data[..];
         let values = match DataType::try_from(tensor.data_type).ok()? {
@@ -76,7 +83,7 @@ fn words<const N: usize>(raw: &[u8]) -> Option<impl Iterator<Item = [u8; N]> + '
     rest.is_empty().then(|| words.iter().copied())
 }
 
-/// Attributes by name.
+/// The attributes of a node, by name.
 pub trait Attributes {
     fn integer(&self, name: &str, default: i64) -> i64;
     fn integers(&self, name: &str) -> Option<&[i64]>;
@@ -102,7 +109,7 @@ impl Attributes for NodeProto {
     }
 }
 
-/// The static shape of a graph's input or output.
+/// The shape of a graph's input or output, if it is static.
 pub fn static_dims(value: &ValueInfoProto) -> Option<Vec<usize>> {
     let type_proto::Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
     let fixed = |d: &Dimension| match d.value.as_ref()? {
@@ -112,7 +119,7 @@ pub fn static_dims(value: &ValueInfoProto) -> Option<Vec<usize>> {
     tensor.shape.as_ref()?.dim.iter().map(fixed).collect()
 }
 
-/// The description of a graph's input of real numbers.
+/// The declaration of a graph's f32 input.
 pub fn float_info(name: &str, dims: &[usize]) -> ValueInfoProto {
     let dim = |n: &usize| Dimension {
         value: Some(dimension::Value::DimValue(*n as i64)),

@@ -1,35 +1,40 @@
-//! From a pending operator to a step, once its result's quantization is known.
+//! From a pending operator to a step, once the quantization of its result is known.
 
-use super::super::arithmetic::{Bounds, Quantization, factor};
-use super::super::convolution::{Convolution, Depthwise, MAX_TAPS};
-use super::super::gemm::Weights;
-use super::super::grouped::Grouped;
-use super::super::kernels::Family;
-use super::super::pointwise::{Operation, Pairwise, RealTable, Table};
-use super::super::pool::{AveragePool, MaxPool};
-use super::super::product::Product;
-use super::super::program::{Activation, Operand, Real, Slot, Step, Target};
-use super::super::rearrange::{Concat, Gather};
-use super::operators::{Arithmetic, Input, Operator, Pending};
-use super::shapes::row_major_strides;
-use super::{Importer, QuantizedConstant, Reason, per_entry};
+use super::super::operators::arithmetic::{
+    Bounds, InputRange, Operation, Pairwise, Quantization, requantization_factor,
+};
+use super::super::operators::batched_matmul::{BatchedMatmul, MatrixSize};
+use super::super::operators::convolution::Convolution;
+use super::super::operators::depthwise::DepthwiseConvolution;
+use super::super::operators::elementwise::{RealTable, Table};
+use super::super::operators::gemm::PackedWeights;
+use super::super::operators::grouped_convolution::GroupedConvolution;
+use super::super::operators::kernels::Microkernels;
+use super::super::operators::layout::MAX_TAPS;
+use super::super::operators::pool::{AveragePool, MaxPool};
+use super::super::operators::rearrange::{Concat, ConcatPart, Gather};
+use super::super::reason::Reason;
+use super::super::step::{Activation, Operand, Real, Slot, Step, Target};
+use super::importer::Importer;
+use super::value::{Arithmetic, Input, Operator, Pending, QuantizedConstant, row_major_strides, scale_index};
 
-/// What sums of products are made with, for each output.
-struct Sums {
+/// The parameters of a convolution or linear layer.
+struct LayerParams {
     weights: Vec<i8>,
-    /// In units of input scale × weight scale.
+    /// In units of input scale × weight scale, one per output.
     biases: Vec<i32>,
+    /// Requantization factors, one per output.
     factors: Vec<f32>,
 }
 
-impl<F: Family> Importer<'_, F> {
-    /// Adds the step that leaves `pending` as s8 values quantized as `to` says.
-    pub(super) fn finish(&mut self, pending: Pending, to: Quantization) -> Result<Slot, Reason> {
-        if let Operator::Product { left, right } = pending.operator
+impl<M: Microkernels> Importer<'_, M> {
+    /// Adds the step that computes `pending` as s8 values, quantized as `to` says.
+    pub fn finish(&mut self, pending: Pending, to: Quantization) -> Result<Slot, Reason> {
+        if let Operator::MatMul { left, right } = pending.operator
             && pending.dims.len() == 4
             && pending.dims[1] != 1
         {
-            return self.stacked_product(left, right, pending, to);
+            return self.batched_matmul(left, right, pending, to);
         }
         let Pending {
             operator, dims, clip, ..
@@ -40,10 +45,10 @@ impl<F: Family> Importer<'_, F> {
         let out = self.draft.activations.len();
         let target = Target::Slot(out, bounds);
         let step = match operator {
-            Operator::Convolution { .. } | Operator::Linear { .. } | Operator::Product { .. } => {
+            Operator::Convolution { .. } | Operator::Linear { .. } | Operator::MatMul { .. } => {
                 self.product(operator, target, to.scale)?
             }
-            Operator::Pair {
+            Operator::Pairwise {
                 left,
                 right,
                 arithmetic,
@@ -83,8 +88,8 @@ impl<F: Family> Importer<'_, F> {
                 Step::AveragePool { op, input, out }
             }
             Operator::Move { input, from, function } => {
-                let place = in_memory(&self.activation(input).dims);
-                let out_place = in_memory(&dims);
+                let place = memory_index(&self.activation(input).dims);
+                let out_place = memory_index(&dims);
                 let table = self.rescaling(input, to, |x| clipped(function(x)));
                 let mut in_order = vec![0u32; from.len()];
                 for (i, source) in from.into_iter().enumerate() {
@@ -107,7 +112,7 @@ impl<F: Family> Importer<'_, F> {
                 }
             }
             Operator::Concat { inputs, axis } => {
-                // Axes as they lie in memory: those after `axis` make up a run.
+                // The axes in memory order. Those from `axis` on make up a run.
                 let order: &[usize] = if dims.len() == 4 {
                     &[0, 2, 3, 1]
                 } else {
@@ -121,7 +126,8 @@ impl<F: Family> Importer<'_, F> {
                     let (part_dims, from, mut operand) = self.operand(input)?;
                     let run = order[after..].iter().map(|a| part_dims[*a]).product();
                     operand.keep_one_run(run);
-                    parts.push((run, rescaling(from, to, clipped)));
+                    let table = rescaling(from, to, clipped);
+                    parts.push(ConcatPart { run, table });
                     operands.push(operand);
                 }
                 Step::Concat {
@@ -131,15 +137,16 @@ impl<F: Family> Importer<'_, F> {
                 }
             }
         };
-        let least = step.least(&self.draft.activations);
+        let minimum = step.minimum(&self.draft.activations);
         self.draft.steps.push(step);
         let slot = self.add_activation(dims, to);
-        self.draft.activations[slot].least = least;
+        self.draft.activations[slot].minimum = minimum;
         Ok(slot)
     }
 
-    /// Four-dimensional activations lie channels last, a stack of matrices one after the other.
-    fn stacked_product(&mut self, left: Slot, right: Slot, product: Pending, to: Quantization) -> Result<Slot, Reason> {
+    /// Four-dimensional activations lie channels last, but a batch of matrices must lie one after the other. So both operands
+    /// and the result are rearranged through three dimensions.
+    fn batched_matmul(&mut self, left: Slot, right: Slot, product: Pending, to: Quantization) -> Result<Slot, Reason> {
         let reshaped = |input: Slot, dims: Vec<usize>| {
             let from = (0..dims.iter().product()).collect();
             Pending::moved(input, from, dims)
@@ -148,24 +155,25 @@ impl<F: Family> Importer<'_, F> {
             let Activation { dims, quantization, .. } = self.activation(slot).clone();
             self.finish(reshaped(slot, dims[1..].to_vec()), quantization)
         });
-        let stack = Pending {
-            operator: Operator::Product {
+        let batch = Pending {
+            operator: Operator::MatMul {
                 left: left?,
                 right: right?,
             },
             dims: product.dims[1..].to_vec(),
             ..product
         };
-        let result = self.finish(stack, to)?;
+        let result = self.finish(batch, to)?;
         self.finish(reshaped(result, product.dims), to)
     }
 
-    /// Adds the step that leaves `pending` as real numbers for `name`: sums of products can, and functions of one value.
-    pub(super) fn finish_real(&mut self, pending: Pending, name: &str) -> Result<Real, Reason> {
+    /// Adds the step that computes `pending` as real numbers for `name`. Matrix products, convolutions and functions of one value
+    /// can do that.
+    pub fn finish_real(&mut self, pending: Pending, name: &str) -> Result<Real, Reason> {
         if let Operator::Linear { input, .. } = pending.operator
             && self.activation(input).dims.iter().rev().skip(1).any(|d| *d != 1)
         {
-            return Err("is several rows and not quantized".into());
+            return Err(Reason::RowsNotQuantized);
         }
         let (low, high) = pending.clip.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         if let Operator::Unary { input, function } = pending.operator {
@@ -177,14 +185,14 @@ impl<F: Family> Importer<'_, F> {
         }
         let mut step = self.product(pending.operator, Target::Real(Real::MAX, [low, high]), 1.0)?;
         let real = self.add_real(name, pending.dims);
-        if let Step::Convolution { out, .. } | Step::Linear { out, .. } | Step::Product { out, .. } = &mut step {
+        if let Step::Convolution { out, .. } | Step::Linear { out, .. } | Step::MatMul { out, .. } = &mut step {
             *out = Target::Real(real, [low, high]);
         }
         self.draft.steps.push(step);
         Ok(real)
     }
 
-    /// A convolution, linear layer or product of two activations; `scale` is the output's, 1 for real numbers.
+    /// The step of a convolution, a linear layer or a product of two activations. `scale` is the output's, or 1 for real numbers.
     fn product(&self, operator: Operator, out: Target, scale: f32) -> Result<Step, Reason> {
         match operator {
             Operator::Convolution {
@@ -194,68 +202,79 @@ impl<F: Family> Importer<'_, F> {
                 bias,
                 groups,
             } => {
-                let sums = self.sums(input, &weights, bias.as_deref(), scale)?;
-                let Sums {
+                let params = self.layer_params(input, &weights, bias.as_deref(), scale)?;
+                let LayerParams {
                     weights: w,
                     biases,
                     factors,
-                } = &sums;
+                } = &params;
                 let Activation {
-                    quantization, least, ..
+                    quantization, minimum, ..
                 } = *self.activation(input);
                 let zero_point = quantization.zero_point as i8;
+                let range = InputRange { zero_point, minimum };
                 if groups == 1 {
-                    let op = Convolution::new::<F>(window, [zero_point, least], w, biases, factors);
+                    let op = Convolution::new::<M>(window, range, w, biases, factors);
                     return Ok(Step::Convolution { op, input, out });
                 }
                 let Target::Slot(out, bounds) = out else {
-                    return Err("has groups and is not quantized".into());
+                    return Err(Reason::GroupsNotQuantized);
                 };
                 if groups == biases.len() && weights.dims[1] == 1 && window.taps() <= MAX_TAPS {
-                    let op = Depthwise::new::<F>(window, [zero_point, least], w, biases, factors);
+                    let op = DepthwiseConvolution::new::<M>(window, range, w, biases, factors);
                     return Ok(Step::Depthwise { op, input, bounds, out });
                 }
-                let op = Grouped::new::<F>(window, zero_point, groups, w, biases, factors);
+                let op = GroupedConvolution::new::<M>(window, zero_point, groups, w, biases, factors);
                 Ok(Step::Grouped { op, input, bounds, out })
             }
             Operator::Linear { input, weights, bias } => {
-                let mut sums = self.sums(input, &weights, bias.as_deref(), scale)?;
+                let mut params = self.layer_params(input, &weights, bias.as_deref(), scale)?;
                 let zero_point = self.activation(input).quantization.zero_point;
-                // Σ w (x − z) + b = Σ w x + (b − z Σ w).
+                // Moves the zero point into the bias: Σ w (x − z) + b = Σ w x + (b − z Σ w).
                 let depth = weights.dims[1].max(1);
-                for (bias, row) in sums.biases.iter_mut().zip(sums.weights.chunks_exact(depth)) {
+                for (bias, row) in params.biases.iter_mut().zip(params.weights.chunks_exact(depth)) {
                     *bias -= zero_point * row.iter().map(|w| i32::from(*w)).sum::<i32>();
                 }
-                let weights = Weights::pack::<F>(&sums.weights, &sums.biases, &sums.factors);
+                let weights = PackedWeights::pack::<M>(&params.weights, &params.biases, &params.factors);
                 Ok(Step::Linear { weights, input, out })
             }
-            Operator::Product { left, right } => {
+            Operator::MatMul { left, right } => {
                 let (a, b) = (self.activation(left), self.activation(right));
                 let rank = b.dims.len();
-                let [rows, depth, columns] = [a.dims[rank - 2], b.dims[rank - 2], b.dims[rank - 1]];
-                let by = factor(a.quantization.scale, b.quantization.scale, scale);
+                let size = MatrixSize {
+                    rows: a.dims[rank - 2],
+                    depth: b.dims[rank - 2],
+                    columns: b.dims[rank - 1],
+                };
+                let factor = requantization_factor(a.quantization.scale, b.quantization.scale, scale);
                 let zero_points = [a, b].map(|activation| activation.quantization.zero_point);
-                let stack = a.dims[..rank - 2].iter().product();
-                let op = Product::new::<F>(stack, [rows, depth, columns], zero_points, by);
+                let batch = a.dims[..rank - 2].iter().product();
+                let op = BatchedMatmul::new::<M>(batch, size, zero_points, factor);
                 if matches!(out, Target::Real(..)) && !op.can_be_real() {
-                    return Err("is a stack of matrices or has zero points, and is not quantized".into());
+                    return Err(Reason::BatchNotQuantized);
                 }
-                Ok(Step::Product {
+                Ok(Step::MatMul {
                     op: Box::new(op),
                     left,
                     right,
                     out,
                 })
             }
-            _ => Err("its result is not quantized".into()),
+            _ => Err(Reason::ResultNotQuantized),
         }
     }
 
-    fn sums(&self, input: Slot, weights: &QuantizedConstant, bias: Option<&[f64]>, scale: f32) -> Result<Sums, Reason> {
+    fn layer_params(
+        &self,
+        input: Slot,
+        weights: &QuantizedConstant,
+        bias: Option<&[f64]>,
+        scale: f32,
+    ) -> Result<LayerParams, Reason> {
         let outputs = weights.dims[0];
-        let scale_of = per_entry(&[outputs], 0, weights.scales.len())
+        let scale_of = scale_index(&[outputs], 0, weights.scales.len())
             .filter(|_| weights.scales.len() == 1 || weights.axis == 0)
-            .ok_or("has weight scales that are not one for each output")?;
+            .ok_or(Reason::WeightScales)?;
         let from = self.activation(input).quantization.scale;
         let weight_scale = |o: usize| weights.scales[scale_of(o)];
         let integers = weights
@@ -263,7 +282,7 @@ impl<F: Family> Importer<'_, F> {
             .iter()
             .map(|w| i8::try_from(*w))
             .collect::<Result<Vec<i8>, _>>()
-            .map_err(|_| "has weights whose zero point is not 0")?;
+            .map_err(|_| Reason::WeightZeroPoint)?;
         let biases = match bias {
             None => vec![0; outputs],
             Some(bias) if bias.len() == outputs => {
@@ -271,10 +290,11 @@ impl<F: Family> Importer<'_, F> {
                 let in_units = |(o, real): (usize, &f64)| (real / unit(o)).round_ties_even() as i32;
                 bias.iter().enumerate().map(in_units).collect()
             }
-            Some(_) => return Err("has another number of biases than of outputs".into()),
+            Some(_) => return Err(Reason::BiasCount),
         };
-        let factors = (0..outputs).map(|o| factor(from, weight_scale(o), scale)).collect();
-        Ok(Sums {
+        let factor = |o: usize| requantization_factor(from, weight_scale(o), scale);
+        let factors = (0..outputs).map(factor).collect();
+        Ok(LayerParams {
             weights: integers,
             biases,
             factors,
@@ -298,7 +318,7 @@ impl<F: Family> Importer<'_, F> {
             Arithmetic::Subtract => Operation::Add { factors: [x, -y] },
             Arithmetic::SubtractFrom => Operation::Add { factors: [-x, y] },
             Arithmetic::Multiply => Operation::Multiply {
-                factor: factor(a.scale, b.scale, to.scale),
+                factor: requantization_factor(a.scale, b.scale, to.scale),
             },
         };
         let op = Pairwise {
@@ -309,7 +329,7 @@ impl<F: Family> Importer<'_, F> {
         Ok(Step::Pairwise { op, left, right, out })
     }
 
-    /// An operand's shape, quantization and, if constant, its values as they lie in memory.
+    /// An operand's shape and quantization and, if it is constant, its values in memory order.
     fn operand(&self, operand: Input) -> Result<(Vec<usize>, Quantization, Operand), Reason> {
         match operand {
             Input::Slot(slot) => {
@@ -317,11 +337,11 @@ impl<F: Family> Importer<'_, F> {
                 Ok((dims, quantization, Operand::Slot(slot)))
             }
             Input::Constant(constant) => {
-                let place = in_memory(&constant.dims);
+                let place = memory_index(&constant.dims);
                 let mut values = vec![0i8; constant.integers.len()];
                 for (i, v) in constant.integers.iter().enumerate() {
                     let value = i8::try_from(*v + constant.zero_point);
-                    values[place(i)] = value.map_err(|_| "has a constant that is not of eight bits")?;
+                    values[place(i)] = value.map_err(|_| Reason::ConstantNot8Bit)?;
                 }
                 let quantization = Quantization {
                     scale: constant.scales[0],
@@ -332,7 +352,7 @@ impl<F: Family> Importer<'_, F> {
         }
     }
 
-    /// The table that brings `input` to `to`; none if nothing changes.
+    /// The table that converts `input` to the quantization `to`; `None` if it would change nothing.
     fn rescaling(&self, input: Slot, to: Quantization, clipped: impl Fn(f32) -> f32) -> Option<Table> {
         rescaling(self.activation(input).quantization, to, clipped)
     }
@@ -343,8 +363,8 @@ fn rescaling(from: Quantization, to: Quantization, clipped: impl Fn(f32) -> f32)
     (!table.is_identity()).then_some(table)
 }
 
-/// Where the value at a row-major place lies in memory: channels last in four dimensions.
-fn in_memory(dims: &[usize]) -> impl Fn(usize) -> usize + use<> {
+/// The memory index of the value at a row-major index: channels last in four dimensions.
+fn memory_index(dims: &[usize]) -> impl Fn(usize) -> usize + use<> {
     let strides = row_major_strides(dims);
     let dims = dims.to_vec();
     move |i| match dims[..] {

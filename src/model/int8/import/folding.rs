@@ -1,21 +1,21 @@
-//! Shapes computed in the graph: with static dimensions they are constants.
+//! Shapes that are computed in the graph. With static dimensions they are constants.
 
 use tract_onnx::pb::NodeProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::super::kernels::Family;
 use super::super::onnx::{Attributes, Constant, Values};
-use super::{Importer, Value};
+use super::super::operators::kernels::Microkernels;
+use super::importer::Importer;
+use super::value::{Value, from_end};
 
-impl<F: Family> Importer<'_, F> {
-    /// The result of a node that computes with shapes, if it is one: lists of 64-bit integers.
-    pub(super) fn folded(&self, node: &NodeProto) -> Option<Constant> {
+impl<M: Microkernels> Importer<'_, M> {
+    /// The result of a node that computes with shapes (lists of 64-bit integers), if this is one.
+    pub fn folded(&self, node: &NodeProto) -> Option<Constant> {
         let input = |index: usize| self.optional(node, index).ok().flatten();
         let list = |index: usize| match input(index) {
             Some(Value::Constant(constant)) => constant.integers(),
             _ => None,
         };
-        let place = |at: i64, length: usize| usize::try_from(if at < 0 { at + length as i64 } else { at }).ok();
         let (dims, values): (Option<Vec<usize>>, Vec<i64>) = match node.op_type.as_str() {
             "Shape" if node.attribute.is_empty() => (None, self.dims(input(0)?)?.iter().map(|d| *d as i64).collect()),
             "Gather" if node.integer("axis", 0) == 0 => {
@@ -25,7 +25,7 @@ impl<F: Family> Importer<'_, F> {
                 let picked = index
                     .integers()?
                     .iter()
-                    .map(|at| from.get(place(*at, from.len())?).copied());
+                    .map(|at| from.get(from_end(*at, from.len())?).copied());
                 (Some(index.dims.clone()), picked.collect::<Option<_>>()?)
             }
             "Concat" => {
@@ -36,7 +36,7 @@ impl<F: Family> Importer<'_, F> {
                 let (from, [first], [end]) = (list(0)?, list(1)?, list(2)?) else {
                     return None;
                 };
-                let limit = |at: i64| place(at, from.len()).unwrap_or(0).min(from.len());
+                let limit = |at: i64| from_end(at, from.len()).unwrap_or(0).min(from.len());
                 (None, from.get(limit(*first)..limit(*end))?.to_vec())
             }
             "Cast" if node.integer("to", 0) != DataType::Int64 as i64 => return None,
@@ -60,7 +60,7 @@ impl<F: Family> Importer<'_, F> {
             Value::Pending(pending) => Some(&pending.dims),
             Value::Constant(constant) => Some(&constant.dims),
             Value::Quantized(constant) => Some(&constant.dims),
-            Value::Left => None,
+            Value::Fallback => None,
         }
     }
 }

@@ -2,15 +2,16 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::super::kernels::Family;
 use super::super::onnx::Attributes;
-use super::super::product::MAX_OFFSET_DEPTH;
-use super::super::program::Slot;
-use super::operators::{Operator, Pending};
-use super::{Importer, QuantizedConstant, Reason, Value};
+use super::super::operators::batched_matmul::MAX_DEPTH_WITH_ZERO_POINTS;
+use super::super::operators::kernels::Microkernels;
+use super::super::reason::Reason;
+use super::super::step::Slot;
+use super::importer::Importer;
+use super::value::{Operator, Pending, QuantizedConstant, Value};
 
-impl<F: Family> Importer<'_, F> {
-    pub(super) fn matmul(&self, node: &NodeProto) -> Result<Pending, Reason> {
+impl<M: Microkernels> Importer<'_, M> {
+    pub fn matmul(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let left = self.slot(node, 0)?;
         if let Value::Quantized(_) = self.value(node, 1)? {
             let weights = self.weights(node, 1)?;
@@ -21,26 +22,24 @@ impl<F: Family> Importer<'_, F> {
         let right_dims = &self.activation(right).dims;
         let rank = dims.len();
         if rank < 2 || right_dims.len() != rank || dims[..rank - 2] != right_dims[..rank - 2] {
-            return Err(format!(
-                "multiplies stacks of matrices that differ, {dims:?} and {right_dims:?}"
-            ));
+            return Err(Reason::MatrixShapes(dims, right_dims.clone()));
         }
         let depth = dims[rank - 1];
         if depth != right_dims[rank - 2] {
-            return Err("multiplies matrices that do not fit".into());
+            return Err(Reason::MatrixShapes(dims, right_dims.clone()));
         }
         let offset = [left, right].map(|slot| self.activation(slot).quantization.zero_point != 0);
-        if offset.contains(&true) && depth > MAX_OFFSET_DEPTH {
-            return Err(format!("multiplies activations {depth} deep whose zero point is not 0"));
+        if offset.contains(&true) && depth > MAX_DEPTH_WITH_ZERO_POINTS {
+            return Err(Reason::DepthWithZeroPoints(depth));
         }
         dims[rank - 1] = right_dims[rank - 1];
-        Ok(Pending::new(Operator::Product { left, right }, dims))
+        Ok(Pending::new(Operator::MatMul { left, right }, dims))
     }
 
-    pub(super) fn gemm(&self, node: &NodeProto) -> Result<Pending, Reason> {
+    pub fn gemm(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let plain = node.float("alpha", 1.0) == 1.0 && node.float("beta", 1.0) == 1.0;
         if !plain || node.integer("transA", 0) != 0 {
-            return Err("has alpha, beta or transA".into());
+            return Err(Reason::GemmAttributes);
         }
         let weights = self.weights(node, 1)?;
         let weights = if node.integer("transB", 0) != 0 {
@@ -56,18 +55,16 @@ impl<F: Family> Importer<'_, F> {
         let flat = dims.len() != 4 || dims[1] == 1;
         match (dims.last_mut(), &weights.dims[..]) {
             (Some(last), [outputs, depth]) if *last == *depth && flat => *last = *outputs,
-            _ => {
-                return Err("its weights do not fit its input, or that has more than one channel".into());
-            }
+            _ => return Err(Reason::LinearShape),
         }
         Ok(Pending::new(Operator::Linear { input, weights, bias }, dims))
     }
 }
 
-/// [depth][outputs] → [outputs][depth].
+/// From [depth][outputs] to [outputs][depth].
 fn transposed(weights: &QuantizedConstant) -> Result<QuantizedConstant, Reason> {
     let [depth, outputs] = weights.dims[..] else {
-        return Err("its weights are not a matrix".into());
+        return Err(Reason::WeightShape(weights.dims.clone()));
     };
     Ok(QuantizedConstant {
         dims: vec![outputs, depth],

@@ -1,35 +1,38 @@
 //! Sums and products of two tensors, and concatenations.
 
+use std::rc::Rc;
+
 use tract_onnx::pb::NodeProto;
 
-use super::super::kernels::Family;
-use super::super::onnx::Attributes;
-use super::operators::{Arithmetic, Function, Input, Operator, Pending};
-use super::shapes::row_major_strides;
-use super::{Importer, QuantizedConstant, Reason, Value};
+use super::super::operators::kernels::Microkernels;
+use super::super::reason::Reason;
+use super::importer::Importer;
+use super::value::{
+    Arithmetic, Input, Operator, Pending, PendingFunction, QuantizedConstant, Value, axis_of, row_major_strides,
+};
 
-impl<F: Family> Importer<'_, F> {
-    pub(super) fn pair(&mut self, node: &NodeProto) -> Result<Pending, Reason> {
-        if let Some(function) = self.pair_of_functions(node)? {
+impl<M: Microkernels> Importer<'_, M> {
+    pub fn pairwise_operator(&mut self, node: &NodeProto) -> Result<Pending, Reason> {
+        if let Some(function) = self.function_of_pair(node)? {
             return Ok(function);
         }
         let arithmetic = match node.op_type.as_str() {
             "Add" => Arithmetic::Add,
             "Sub" => Arithmetic::Subtract,
             "Mul" => Arithmetic::Multiply,
-            _ => return Err("divides by what is not a single constant".into()),
+            _ => return Err(Reason::Division),
         };
-        let operands = [self.either(node, 0)?, self.either(node, 1)?];
+        let operands = [self.quantized_input(node, 0)?, self.quantized_input(node, 1)?];
         let dims = broadcast(self.input_dims(&operands[0]), self.input_dims(&operands[1]))?;
         let [a, b] = operands.map(|operand| self.repeated(operand, &dims));
-        // What is constant, or repeated by the step itself, goes to the right.
+        // A constant, or a tensor that the step itself repeats, goes to the right.
         let whole = |importer: &Self, operand: &Input| importer.input_dims(operand) == dims;
         let (left, right, arithmetic) = match (a?, b?) {
             (Input::Slot(a), b) if whole(self, &Input::Slot(a)) => (a, b, arithmetic),
             (a, Input::Slot(b)) if whole(self, &Input::Slot(b)) => (b, a, arithmetic.swapped()),
-            _ => return Err("combines two constants, or what has to be repeated with a constant".into()),
+            _ => return Err(Reason::ConstantOperands),
         };
-        let operator = Operator::Pair {
+        let operator = Operator::Pairwise {
             left,
             right,
             arithmetic,
@@ -37,8 +40,8 @@ impl<F: Family> Importer<'_, F> {
         Ok(Pending::new(operator, dims))
     }
 
-    /// Both operands as functions of the same activations, or one of them and a constant number: x × sigmoid(x), x + 3.
-    fn pair_of_functions(&self, node: &NodeProto) -> Result<Option<Pending>, Reason> {
+    /// Two functions of the same activations, or one and a constant number, as one function: x × sigmoid(x), x + 3.
+    fn function_of_pair(&self, node: &NodeProto) -> Result<Option<Pending>, Reason> {
         let operation: fn(f32, f32) -> f32 = match node.op_type.as_str() {
             "Add" => |a, b| a + b,
             "Sub" => |a, b| a - b,
@@ -54,27 +57,46 @@ impl<F: Family> Importer<'_, F> {
                 _ => None,
             })
         };
-        let functions = [self.function(&node.input[0])?, self.function(&node.input[1])?];
-        let quantized = |name: &str| matches!(self.values.get(name), Some(Value::Real(_)));
-        let both_quantized = quantized(&node.input[0]) && quantized(&node.input[1]);
-        let (slot, function, nodes): (_, Function, _) = match (functions, [number(0)?, number(1)?]) {
-            // Two tensors have a step of their own, which needs no table.
-            ([Some((a, f, mut nodes)), Some((b, g, more))], _) if a == b && !both_quantized => {
-                nodes.extend(more);
+        let functions = [self.function(node, 0), self.function(node, 1)];
+        let quantized = |index: usize| matches!(self.optional(node, index), Ok(Some(Value::Real(_))));
+        let both_quantized = quantized(0) && quantized(1);
+        let combined = match (functions, [number(0)?, number(1)?]) {
+            // Two quantized tensors have a step of their own, which needs no table.
+            ([Some(a), Some(b)], _) if a.input == b.input && !both_quantized => {
+                let mut nodes = a.nodes;
+                nodes.extend(b.nodes);
                 nodes.sort_unstable();
                 nodes.dedup();
-                (a, std::rc::Rc::new(move |x| operation(f(x), g(x))), nodes)
+                let (f, g) = (a.function, b.function);
+                PendingFunction {
+                    input: a.input,
+                    function: Rc::new(move |x| operation(f(x), g(x))),
+                    nodes,
+                }
             }
-            ([Some((a, f, nodes)), None], [_, Some(n)]) => (a, std::rc::Rc::new(move |x| operation(f(x), n)), nodes),
-            ([None, Some((b, g, nodes))], [Some(n), _]) => (b, std::rc::Rc::new(move |x| operation(n, g(x))), nodes),
+            ([Some(a), None], [_, Some(n)]) => {
+                let f = a.function.clone();
+                PendingFunction {
+                    function: Rc::new(move |x| operation(f(x), n)),
+                    ..a
+                }
+            }
+            ([None, Some(b)], [Some(n), _]) => {
+                let g = b.function.clone();
+                PendingFunction {
+                    function: Rc::new(move |x| operation(n, g(x))),
+                    ..b
+                }
+            }
             _ => return Ok(None),
         };
-        let mut pending = Pending::unary(slot, self.activation(slot).dims.clone(), move |x| function(x));
+        let PendingFunction { input, function, nodes } = combined;
+        let mut pending = Pending::unary(input, self.activation(input).dims.clone(), move |x| function(x));
         pending.nodes = nodes;
         Ok(Some(pending))
     }
 
-    /// `operand` repeated to `dims`, unless the step can repeat it: one value for all, or one for each channel.
+    /// `operand` repeated to `dims`, unless the step itself can repeat it: a single value, or one per channel.
     fn repeated(&mut self, operand: Input, dims: &[usize]) -> Result<Input, Reason> {
         let own = self.input_dims(&operand).to_vec();
         let single = own.iter().product::<usize>() == 1;
@@ -82,7 +104,7 @@ impl<F: Family> Importer<'_, F> {
         if own == dims || single || per_channel {
             return Ok(operand);
         }
-        // Missing axes in front are of length 1; an axis of length 1 does not move on.
+        // Axes that are missing in front have the length 1. Along an axis of length 1, the same value is repeated.
         let missing = dims.len() - own.len();
         let own_strides = row_major_strides(&own);
         let strides = row_major_strides(dims);
@@ -111,33 +133,22 @@ impl<F: Family> Importer<'_, F> {
         }
     }
 
-    pub(super) fn concat(&self, node: &NodeProto) -> Result<Pending, Reason> {
+    pub fn concat(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let inputs = (0..node.input.len())
-            .map(|i| self.either(node, i))
+            .map(|i| self.quantized_input(node, i))
             .collect::<Result<Vec<_>, _>>()?;
-        let first = inputs.first().ok_or("concatenates nothing")?;
+        let first = inputs.first().ok_or(Reason::NoInputs)?;
         let mut dims = self.input_dims(first).to_vec();
-        let axis = node.integer("axis", 0);
-        let axis = if axis < 0 { axis + dims.len() as i64 } else { axis } as usize;
+        let axis = axis_of(node, 0, dims.len());
         if axis >= dims.len() || (dims.len() == 4 && axis == 0) {
-            return Err("concatenates along the batch, or an axis that is not there".into());
+            return Err(Reason::ConcatAxis);
         }
         dims[axis] = inputs.iter().map(|input| self.input_dims(input)[axis]).sum();
         Ok(Pending::new(Operator::Concat { inputs, axis }, dims))
     }
 }
 
-impl Arithmetic {
-    fn swapped(self) -> Arithmetic {
-        match self {
-            Arithmetic::Subtract => Arithmetic::SubtractFrom,
-            Arithmetic::SubtractFrom => Arithmetic::Subtract,
-            other => other,
-        }
-    }
-}
-
-/// The shape that two shapes make together.
+/// The shape to which both shapes are broadcast.
 fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Reason> {
     let rank = a.len().max(b.len());
     let along = |dims: &[usize], k: usize| (k + dims.len()).checked_sub(rank).map_or(1, |k| dims[k]);
@@ -145,7 +156,7 @@ fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Reason> {
         .map(|k| match (along(a, k), along(b, k)) {
             (x, y) if x == y => Ok(x),
             (1, n) | (n, 1) => Ok(n),
-            _ => Err(format!("combines {a:?} with {b:?}")),
+            _ => Err(Reason::Broadcast(a.to_vec(), b.to_vec())),
         })
         .collect()
 }

@@ -1,15 +1,24 @@
-//! Operators that only move values: where each comes from.
+//! Operators that move values.
 
 use tract_onnx::pb::NodeProto;
 
-use super::super::kernels::Family;
 use super::super::onnx::Attributes;
-use super::super::program::Slot;
-use super::operators::{Operator, Pending};
-use super::{Importer, Reason, Value};
+use super::super::operators::kernels::Microkernels;
+use super::super::reason::Reason;
+use super::super::step::Slot;
+use super::importer::Importer;
+use super::value::{Operator, Pending, Value, axis_of, from_end, row_major_strides};
 
-impl<F: Family> Importer<'_, F> {
-    pub(super) fn transpose(&self, node: &NodeProto) -> Result<Pending, Reason> {
+/// Values of one axis: `count` of them from `first` on, every `step`-th.
+struct Part {
+    axis: usize,
+    first: usize,
+    count: usize,
+    step: usize,
+}
+
+impl<M: Microkernels> Importer<'_, M> {
+    pub fn transpose(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let input = self.movable(node)?;
         let from_dims = &self.activation(input).dims;
         let rank = from_dims.len();
@@ -20,11 +29,11 @@ impl<F: Family> Importer<'_, F> {
         let mut sorted = axes.clone();
         sorted.sort_unstable();
         if !sorted.into_iter().eq(0..rank) {
-            return Err("its perm is not a permutation".into());
+            return Err(Reason::Permutation);
         }
         let dims: Vec<usize> = axes.iter().map(|a| from_dims[*a]).collect();
         if dims.len() == 4 && dims[0] != 1 {
-            return Err("makes a batch of more than one".into());
+            return Err(Reason::Batch);
         }
         let strides = row_major_strides(from_dims);
         let out_strides = row_major_strides(&dims);
@@ -37,17 +46,16 @@ impl<F: Family> Importer<'_, F> {
         self.moved(node, input, from, dims)
     }
 
-    /// `count` values of `axis` from `first` on, every `step`-th.
-    fn part(
-        &self,
-        node: &NodeProto,
-        input: Slot,
-        axis: usize,
-        [first, count, step]: [usize; 3],
-    ) -> Result<Pending, Reason> {
+    fn part(&self, node: &NodeProto, input: Slot, part: Part) -> Result<Pending, Reason> {
+        let Part {
+            axis,
+            first,
+            count,
+            step,
+        } = part;
         let from_dims = &self.activation(input).dims;
         if axis >= from_dims.len() || (from_dims.len() == 4 && axis == 0) || count == 0 {
-            return Err("takes a part of the batch, of an axis that is not there, or nothing".into());
+            return Err(Reason::Part);
         }
         let mut dims = from_dims.clone();
         dims[axis] = count;
@@ -63,7 +71,7 @@ impl<F: Family> Importer<'_, F> {
     }
 
     /// A Slice of one axis.
-    pub(super) fn slice(&self, node: &NodeProto) -> Result<Pending, Reason> {
+    pub fn slice(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let input = self.movable(node)?;
         let dims = &self.activation(input).dims;
         let numbers = |index: usize, name: &str| match self.optional(node, index) {
@@ -73,34 +81,41 @@ impl<F: Family> Importer<'_, F> {
         let one = |numbers: Option<Vec<i64>>, default: i64| match numbers.as_deref() {
             None => Ok(default),
             Some([one]) => Ok(*one),
-            Some(_) => Err("takes a part of more than one axis"),
+            Some(_) => Err(Reason::SeveralSlicedAxes),
         };
-        let starts = numbers(1, "starts").ok_or("its starts are not constant")?;
-        let axis = one(numbers(3, "axes"), 0)?.rem_euclid(dims.len() as i64) as usize;
+        let starts = numbers(1, "starts").ok_or(Reason::StartsNotConstant)?;
+        let axis = from_end(one(numbers(3, "axes"), 0)?, dims.len())
+            .filter(|axis| *axis < dims.len())
+            .ok_or(Reason::Part)?;
         let length = dims[axis] as i64;
         let step = one(numbers(4, "steps"), 1)?;
         if step < 1 {
-            return Err("goes backwards".into());
+            return Err(Reason::NegativeStep);
         }
         let place = |at: i64| (if at < 0 { at + length } else { at }).clamp(0, length);
         let (first, end) = (place(one(Some(starts), 0)?), place(one(numbers(2, "ends"), length)?));
         let count = (end - first).max(0) as usize;
-        self.part(
-            node,
-            input,
+        let step = step as usize;
+        let part = Part {
             axis,
-            [first as usize, count.div_ceil(step as usize), step as usize],
-        )
+            first: first as usize,
+            count: count.div_ceil(step),
+            step,
+        };
+        self.part(node, input, part)
     }
 
-    /// The parts that a Split makes, in order.
-    pub(super) fn split(&self, node: &NodeProto) -> Result<Vec<Pending>, Reason> {
+    /// The results of a Split, in order.
+    pub fn split(&self, node: &NodeProto) -> Result<Vec<Pending>, Reason> {
         let input = self.movable(node)?;
         let dims = &self.activation(input).dims;
-        let axis = node.integer("axis", 0).rem_euclid(dims.len() as i64) as usize;
+        let axis = axis_of(node, 0, dims.len());
+        if axis >= dims.len() {
+            return Err(Reason::Part);
+        }
         let lengths = match self.optional(node, 1)? {
             Some(Value::Constant(lengths)) => lengths.integers().map(<[i64]>::to_vec),
-            Some(_) => return Err("its lengths are not constant".into()),
+            Some(_) => return Err(Reason::LengthsNotConstant),
             None => node.integers("split").map(<[i64]>::to_vec),
         };
         let parts = node.output.len();
@@ -112,7 +127,7 @@ impl<F: Family> Importer<'_, F> {
                 .collect(),
         };
         if lengths.len() != parts || lengths.iter().sum::<usize>() != dims[axis] {
-            return Err("its parts do not add up".into());
+            return Err(Reason::Lengths);
         }
         let firsts = lengths.iter().scan(0, |at, length| {
             *at += length;
@@ -120,26 +135,33 @@ impl<F: Family> Importer<'_, F> {
         });
         firsts
             .zip(&lengths)
-            .map(|(first, count)| self.part(node, input, axis, [first, *count, 1]))
+            .map(|(first, count)| {
+                let part = Part {
+                    axis,
+                    first,
+                    count: *count,
+                    step: 1,
+                };
+                self.part(node, input, part)
+            })
             .collect()
     }
 
-    pub(super) fn reshape(&self, node: &NodeProto) -> Result<Pending, Reason> {
+    pub fn reshape(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let input = self.movable(node)?;
         let from = &self.activation(input).dims;
         let count: usize = from.iter().product();
-        let wanted = match node.op_type.as_str() {
+        let target = match node.op_type.as_str() {
             "Reshape" => self.constant(node, 1)?.integers().map(<[i64]>::to_vec),
             "Flatten" => {
-                let axis = node.integer("axis", 1);
-                let axis = if axis < 0 { axis + from.len() as i64 } else { axis } as usize;
+                let axis = axis_of(node, 1, from.len());
                 let front: usize = from.iter().take(axis).product();
                 Some(vec![front as i64, -1])
             }
             _ => self.squeezed(node, from)?,
         };
-        let wanted = wanted.ok_or("its shape is not a constant of 64-bit integers")?;
-        let known: Vec<usize> = wanted
+        let target = target.ok_or(Reason::ShapeNotConstant)?;
+        let known: Vec<usize> = target
             .iter()
             .enumerate()
             .map(|(i, d)| match d {
@@ -150,41 +172,33 @@ impl<F: Family> Importer<'_, F> {
         let product: usize = known.iter().product();
         let dims: Vec<usize> = known
             .iter()
-            .zip(&wanted)
+            .zip(&target)
             .map(|(d, w)| if *w == -1 { count / product.max(1) } else { *d })
             .collect();
         if dims.iter().product::<usize>() != count || (dims.len() == 4 && dims[0] != 1) {
-            return Err(format!("reshapes {from:?} to {wanted:?}"));
+            return Err(Reason::Reshape {
+                from: from.clone(),
+                to: target,
+            });
         }
         self.moved(node, input, (0..count).collect(), dims)
     }
 
-    /// The activations that a node moves, be it through a function that nothing has quantized.
+    /// The activations that a node moves, also if they pass through a function that is not quantized.
     fn movable(&self, node: &NodeProto) -> Result<Slot, Reason> {
-        match node
-            .input
-            .first()
-            .map(|name| self.function(name))
-            .transpose()?
-            .flatten()
-        {
-            Some((slot, ..)) => Ok(slot),
-            None => self.slot(node, 0),
-        }
+        Ok(self.input_function(node, 0)?.input)
     }
 
     fn moved(&self, node: &NodeProto, input: Slot, from: Vec<usize>, dims: Vec<usize>) -> Result<Pending, Reason> {
         let mut pending = Pending::moved(input, from, dims);
-        if let (Some((_, before, nodes)), Operator::Move { function, .. }) =
-            (self.function(&node.input[0])?, &mut pending.operator)
-        {
-            *function = before;
-            pending.nodes = nodes;
+        if let (Some(before), Operator::Move { function, .. }) = (self.function(node, 0), &mut pending.operator) {
+            *function = before.function;
+            pending.nodes = before.nodes;
         }
         Ok(pending)
     }
 
-    /// The shape that Squeeze or Unsqueeze makes.
+    /// The shape after Squeeze or Unsqueeze.
     fn squeezed(&self, node: &NodeProto, from: &[usize]) -> Result<Option<Vec<i64>>, Reason> {
         let axes = match self.optional(node, 1)? {
             Some(Value::Constant(axes)) => axes.integers().map(<[i64]>::to_vec),
@@ -192,11 +206,11 @@ impl<F: Family> Importer<'_, F> {
         };
         let unsqueeze = node.op_type == "Unsqueeze";
         let Some(axes) = axes else { return Ok(None) };
-        let rank = (from.len() + if unsqueeze { axes.len() } else { 0 }) as i64;
-        let named = |i: usize| axes.iter().any(|a| (if *a < 0 { a + rank } else { *a }) == i as i64);
+        let rank = from.len() + if unsqueeze { axes.len() } else { 0 };
+        let named = |i: usize| axes.iter().any(|a| from_end(*a, rank) == Some(i));
         let mut rest = from.iter().map(|d| *d as i64);
         if unsqueeze {
-            return Ok((0..rank as usize)
+            return Ok((0..rank)
                 .map(|i| if named(i) { Some(1) } else { rest.next() })
                 .collect());
         }
@@ -208,8 +222,4 @@ impl<F: Family> Importer<'_, F> {
                 .collect(),
         ))
     }
-}
-
-pub fn row_major_strides(dims: &[usize]) -> Vec<usize> {
-    (0..dims.len()).map(|k| dims[k + 1..].iter().product()).collect()
 }

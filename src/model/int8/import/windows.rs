@@ -1,27 +1,29 @@
-//! Convolutions and pools: what slides over a picture.
+//! Convolutions and pools.
 
 use tract_onnx::pb::NodeProto;
 
-use super::super::convolution::Window;
-use super::super::kernels::Family;
 use super::super::onnx::Attributes;
-use super::operators::{Operator, Pending};
-use super::{Importer, Reason, Value};
+use super::super::operators::kernels::Microkernels;
+use super::super::operators::window::Window;
+use super::super::reason::Reason;
+use super::importer::Importer;
+use super::value::{Operator, Pending, Value};
 
-impl<F: Family> Importer<'_, F> {
-    pub(super) fn convolution(&self, node: &NodeProto) -> Result<Pending, Reason> {
+impl<M: Microkernels> Importer<'_, M> {
+    pub fn convolution(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let input = self.slot(node, 0)?;
-        let [channels, height, width] = self.picture(input)?;
+        let [channels, height, width] = self.image_size(input)?;
         let weights = self.weights(node, 1)?;
         let [outputs, per_group, kernel_height, kernel_width] = weights.dims[..] else {
-            return Err("its weights are not four-dimensional".into());
+            return Err(Reason::WeightShape(weights.dims));
         };
         let groups = usize::try_from(node.integer("group", 1)).unwrap_or(0);
         if groups == 0 || per_group * groups != channels || !outputs.is_multiple_of(groups) {
-            return Err(format!(
-                "has {groups} groups, which do not fit {channels} channels and weights {:?}",
-                weights.dims
-            ));
+            return Err(Reason::Groups {
+                groups,
+                channels,
+                weights: weights.dims,
+            });
         }
         let window = window(node, [height, width], [kernel_height, kernel_width])?;
         let dims = vec![1, outputs, window.output[0], window.output[1]];
@@ -35,11 +37,11 @@ impl<F: Family> Importer<'_, F> {
         Ok(Pending::new(operator, dims))
     }
 
-    pub(super) fn pool(&self, node: &NodeProto) -> Result<Pending, Reason> {
+    pub fn pool(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let input = self.slot(node, 0)?;
-        let [channels, height, width] = self.picture(input)?;
+        let [channels, height, width] = self.image_size(input)?;
         let size = [height, width];
-        let everything = Window {
+        let whole_image = Window {
             input: size,
             output: [1, 1],
             kernel: size,
@@ -49,14 +51,12 @@ impl<F: Family> Importer<'_, F> {
         };
         let window = match node.op_type.as_str() {
             "MaxPool" | "AveragePool" => window(node, size, pair(node.integers("kernel_shape"), None)?)?,
-            "ReduceMean" if !self.reduces_pictures(node)? => {
-                return Err("takes the mean of other axes than height and width".into());
-            }
-            _ => everything,
+            "ReduceMean" if !self.reduces_height_and_width(node)? => return Err(Reason::ReducedAxes),
+            _ => whole_image,
         };
         let counts_padding = node.op_type == "AveragePool" && node.integer("count_include_pad", 0) != 0;
         if counts_padding && node.integer("ceil_mode", 0) != 0 {
-            return Err("rounds its size up (ceil_mode) and counts its padding (count_include_pad)".into());
+            return Err(Reason::CeilModeWithPadding);
         }
         let dims = match node.op_type.as_str() {
             "ReduceMean" if node.integer("keepdims", 1) == 0 => vec![1, channels],
@@ -73,7 +73,7 @@ impl<F: Family> Importer<'_, F> {
         Ok(Pending::new(operator, dims))
     }
 
-    fn reduces_pictures(&self, node: &NodeProto) -> Result<bool, Reason> {
+    fn reduces_height_and_width(&self, node: &NodeProto) -> Result<bool, Reason> {
         let axes = match self.optional(node, 1)? {
             Some(Value::Constant(axes)) => axes.integers().map(<[i64]>::to_vec),
             _ => node.integers("axes").map(<[i64]>::to_vec),
@@ -88,7 +88,7 @@ fn pair(values: Option<&[i64]>, default: Option<usize>) -> Result<[usize; 2], Re
     match (values, default) {
         (Some([a, b]), _) if *a > 0 && *b > 0 => Ok([*a as usize, *b as usize]),
         (None, Some(d)) => Ok([d, d]),
-        _ => Err("has a window that is not two-dimensional".into()),
+        _ => Err(Reason::WindowNot2d),
     }
 }
 
@@ -101,11 +101,12 @@ fn window(node: &NodeProto, input: [usize; 2], kernel: [usize; 2]) -> Result<Win
         None | Some(b"" | b"NOTSET") => match node.integers("pads") {
             None => [0; 4],
             Some(&[a, b, c, d]) if a >= 0 && b >= 0 && c >= 0 && d >= 0 => [a, b, c, d].map(|p| p as usize),
-            Some(_) => return Err("has pads that are negative or not of a picture".into()),
+            Some(_) => return Err(Reason::Pads),
         },
         Some(b"VALID") => [0; 4],
         Some(mode @ (b"SAME_UPPER" | b"SAME_LOWER")) => {
-            // As many outputs as strides fit in; an odd one out of the padding goes to the end, or to the beginning.
+            // The output has the input's size divided by the stride, rounded up. If the padding is odd, SAME_UPPER puts the larger
+            // half at the end, SAME_LOWER at the start.
             let both = [0, 1].map(|axis| {
                 let needed = (input[axis].div_ceil(stride[axis]) - 1) * stride[axis] + extent[axis];
                 let all = needed.saturating_sub(input[axis]);
@@ -118,15 +119,15 @@ fn window(node: &NodeProto, input: [usize; 2], kernel: [usize; 2]) -> Result<Win
             });
             [both[0][0], both[1][0], both[0][1], both[1][1]]
         }
-        Some(_) => return Err("pads in a way that is not known (auto_pad)".into()),
+        Some(_) => return Err(Reason::AutoPad),
     };
     let mut output = [0; 2];
     for axis in 0..2 {
         let room = (input[axis] + pads[axis] + pads[axis + 2])
             .checked_sub(extent[axis])
-            .ok_or("has a window larger than its picture")?;
+            .ok_or(Reason::WindowTooLarge)?;
         output[axis] = room / stride[axis] + 1;
-        // Rounded up, unless the last window would begin behind the picture.
+        // ceil_mode rounds up, unless the last window would start beyond the image.
         let beyond = output[axis] * stride[axis];
         if node.integer("ceil_mode", 0) != 0 && !room.is_multiple_of(stride[axis]) && beyond < input[axis] + pads[axis]
         {

@@ -1,16 +1,16 @@
-//! Graphs of which some nodes cannot be taken: those are named and run in tract, all others in integers.
+//! Graphs with nodes that fall back to f32: those are reported and run in tract, all others in integers.
 
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::super::{Kind, Program, compile};
+use super::super::{Isa, OperatorCounts, Program, compile};
 use super::sketch::{Sketch, agree, int, ints, tensor, text};
 
 fn fallback_nodes(program: &Program) -> Vec<String> {
     program.fallback_nodes().iter().map(ToString::to_string).collect()
 }
 
-/// x → convolution → `a_r`.
-fn begun(unsigned: bool) -> Sketch {
+/// A graph that starts with x → convolution → `a_r`.
+fn start(unsigned: bool) -> Sketch {
     let mut s = Sketch::of([1, 4, 6, 5], unsigned);
     s.requantize("x", 1.0 / 127.0, 3);
     s.weights("w1", &[8, 4, 3, 3], 1);
@@ -20,26 +20,26 @@ fn begun(unsigned: bool) -> Sketch {
 }
 
 #[test]
-fn a_node_in_the_middle() {
+fn a_node_in_the_middle_falls_back() {
     for unsigned in [false, true] {
-        let mut s = begun(unsigned);
-        // Not Softmax: what tract alone makes of one between pairs is not what onnxruntime does.
+        let mut s = start(unsigned);
+        // Not Softmax: between quantizations, tract itself computes it differently from onnxruntime.
         s.node("LRN", &["a_r"], "weights", vec![int("size", 3)]);
         s.requantize("weights", 0.03, -20);
         s.weights("w2", &[6, 8, 1, 1], 2);
         s.node("Conv", &["weights_r", "w2"], "b", vec![]);
         s.requantize("b", 0.02, 0);
         let program = agree(&s.finish(&["b_r"]), |_| 0.02);
-        let wanted = "LRN weights: is not among the operators that are computed in integers";
-        assert_eq!(fallback_nodes(&program), [wanted]);
-        assert_eq!(program.operators(), [3, 2]);
+        let expected = "LRN weights: this operator is not supported in integers";
+        assert_eq!(fallback_nodes(&program), [expected]);
+        assert_eq!(program.operators(), OperatorCounts { all: 3, int8: 2 });
         assert_eq!(program.macs(), 6 * 5 * (8 * 4 * 9 + 6 * 8));
     }
 }
 
 #[test]
-fn neighbours_stay_together_beside_a_branch_in_integers() {
-    let mut s = begun(false);
+fn neighbouring_fallback_nodes_form_one_subgraph() {
+    let mut s = start(false);
     s.node("LRN", &["a_r"], "normal", vec![int("size", 3)]);
     s.floats("twice", &[4], &[1.0, 1.0, 2.0, 2.0]);
     let nearest = vec![
@@ -57,14 +57,14 @@ fn neighbours_stay_together_beside_a_branch_in_integers() {
     s.node("Add", &["small_r", "relu_r"], "sum", vec![]);
     s.requantize("sum", 0.05, -20);
     let program = agree(&s.finish(&["sum_r"]), |_| 0.05);
-    assert_eq!(program.operators(), [6, 4]);
+    assert_eq!(program.operators(), OperatorCounts { all: 6, int8: 4 });
     let names: Vec<&str> = program.fallback_nodes().iter().map(|node| &node.op[..]).collect();
     assert_eq!(names, ["LRN", "Resize"]);
-    assert_eq!(program.pieces_in_f32(), 1);
+    assert_eq!(program.fallback_subgraphs(), 1);
 }
 
 #[test]
-fn before_the_first_quantize_and_after_the_last_dequantize() {
+fn nodes_before_the_first_quantize_and_after_the_last_dequantize_fall_back() {
     let mut s = Sketch::of([1, 4, 6, 5], false);
     s.node("Softmax", &["x"], "p", vec![int("axis", 3)]);
     s.requantize("p", 1.0 / 127.0, 0);
@@ -77,18 +77,18 @@ fn before_the_first_quantize_and_after_the_last_dequantize() {
         96 => 0.01,
         _ => 1e-6,
     });
-    assert_eq!(program.operators(), [4, 1]);
+    assert_eq!(program.operators(), OperatorCounts { all: 4, int8: 1 });
 }
 
 #[test]
-fn sums_that_nothing_quantizes() {
-    let mut s = begun(false);
+fn sums_that_are_not_quantized_fall_back() {
+    let mut s = start(false);
     s.weights("w2", &[8, 8, 1, 1], 2);
     s.node("Conv", &["a_r", "w2"], "b", vec![]);
     s.node("Add", &["b", "a_r"], "sum", vec![]);
     s.node("Relu", &["sum"], "relu", vec![]);
     s.requantize("relu", 0.05, -128);
-    // A product's sums need no quantizing to be exact: the convolution is computed in integers all the same.
+    // The sums of a convolution are exact without quantization, so the convolution itself stays in integers.
     let program = agree(&s.finish(&["relu_r"]), |_| 0.05);
     assert_eq!(
         fallback_nodes(&program),
@@ -97,12 +97,12 @@ fn sums_that_nothing_quantizes() {
             "Relu relu: its input sum is computed in f32"
         ]
     );
-    assert_eq!(program.operators(), [4, 2]);
+    assert_eq!(program.operators(), OperatorCounts { all: 4, int8: 2 });
 }
 
 #[test]
-fn functions_that_nothing_quantizes() {
-    let mut s = begun(false);
+fn functions_that_are_not_quantized_stay_in_integers() {
+    let mut s = start(false);
     s.node("Tanh", &["a_r"], "tanh", vec![]);
     s.node("Transpose", &["tanh"], "turned", vec![ints("perm", &[0, 2, 3, 1])]);
     s.requantize("turned", 1.0 / 127.0, 0);
@@ -111,8 +111,8 @@ fn functions_that_nothing_quantizes() {
 }
 
 #[test]
-fn scales_that_are_not_one_a_tensor_are_named() {
-    let mut s = begun(false);
+fn several_scales_per_activation_tensor_fall_back() {
+    let mut s = start(false);
     s.floats("each", &[8], &[0.03, 0.02, 0.04, 0.03, 0.03, 0.02, 0.01, 0.05]);
     s.constants.push(tensor("none", &[8], DataType::Int8, vec![0; 8]));
     s.node("Relu", &["a_r"], "b", vec![]);
@@ -127,15 +127,15 @@ fn scales_that_are_not_one_a_tensor_are_named() {
     s.requantize("c", 0.05, 0);
     let program = agree(&s.finish(&["c_r"]), |_| 0.05);
     let fallback_nodes = fallback_nodes(&program);
-    let wanted = "QuantizeLinear b_q: quantizes activations with more than one scale";
-    assert!(fallback_nodes.contains(&wanted.to_string()), "{fallback_nodes:?}");
-    assert!(program.operators()[1] >= 1);
+    let expected = "QuantizeLinear b_q: quantizes activations with more than one scale";
+    assert!(fallback_nodes.contains(&expected.to_string()), "{fallback_nodes:?}");
+    assert!(program.operators().int8 >= 1);
 }
 
 #[test]
-fn a_graph_without_a_static_shape_is_refused_whole() {
-    let mut model = begun(false).finish(&["a_r"]);
+fn a_graph_without_a_static_shape_is_rejected() {
+    let mut model = start(false).finish(&["a_r"]);
     model.graph.as_mut().unwrap().input[0].r#type = None;
-    let error = compile(&model, &["x"], &["a_r"], Kind::Reference).err().unwrap();
+    let error = compile(&model, &["x"], &["a_r"], Isa::Reference).err().unwrap();
     assert_eq!(error.to_string(), "graph x: not an input with a static shape");
 }

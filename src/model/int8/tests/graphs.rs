@@ -1,4 +1,4 @@
-//! Whole graphs: those that ship, and small ones made here of what those lack.
+//! The shipped graphs, and small graphs with the operators that those lack.
 
 use std::path::Path;
 
@@ -9,21 +9,21 @@ use tract_onnx::prelude::Framework;
 use super::sketch::{Sketch, agree, int, ints, tensor, text};
 
 #[test]
-fn the_shipped_graphs_agree_with_tract() {
+fn shipped_graphs_agree_with_tract() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    // Not the detector: on what is no face its values are a thousandfold, and one rounding to the other side of a tie
-    // early on moves many. `tests/` compares the faces it finds.
+    // Without the detector: on noise its values are a thousand times larger, so a single rounding to the other side of a tie in an
+    // early layer changes many of them. `tests/affectd/run.rs` compares the faces that it finds.
     for name in ["face_encoder", "voice_encoder", "fusion"] {
         let bytes = std::fs::read(models.join(format!("{name}.int8.onnx"))).unwrap();
         let model = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]).unwrap();
-        // Their outputs are real numbers; a step is what eight bits over their range would have.
+        // The outputs are real numbers. A step is that of 8 bits over their range.
         let program = agree(&model, |out| out.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0);
         assert_eq!(program.fallback_nodes(), []);
     }
 }
 
-/// A little of everything: a strided convolution with ReLU6, a depthwise one, hard-swish as a table, a residual, both pools,
-/// a concatenation of unequal scales, a transposition.
+/// A strided convolution with ReLU6, a depthwise one, HardSwish as a table, a residual, both pools, a concatenation of different
+/// scales, a transposition.
 fn varied(unsigned: bool) -> ModelProto {
     let mut s = Sketch::of([1, 3, 17, 13], unsigned);
     s.requantize("x", 1.0 / 127.0, 3);
@@ -68,7 +68,7 @@ fn varied(unsigned: bool) -> ModelProto {
 }
 
 #[test]
-fn a_graph_of_everything_agrees_with_tract_signed_and_unsigned() {
+fn a_varied_graph_agrees_with_tract_signed_and_unsigned() {
     for unsigned in [false, true] {
         // The output's scale is 0.02.
         let program = agree(&varied(unsigned), |_| 0.02);
@@ -76,8 +76,8 @@ fn a_graph_of_everything_agrees_with_tract_signed_and_unsigned() {
     }
 }
 
-/// What the graph above lacks: groups, a difference, a part and a mean of pictures, SiLU and a number added without pairs of
-/// their own, repeated operands, a linear layer and a product of stacked matrices, all with zero points.
+/// A grouped convolution, a difference, a slice and a mean over an image, SiLU and a constant added without quantization in between,
+/// repeated operands, a linear layer and a batch of matrix products, all with zero points.
 fn composed(unsigned: bool) -> ModelProto {
     let mut s = Sketch::of([1, 6, 8, 10], unsigned);
     s.requantize("x", 1.0 / 127.0, 9);

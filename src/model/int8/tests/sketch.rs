@@ -1,4 +1,6 @@
-//! Small ONNX graphs made in tests, and what tract makes of them.
+//! Builds small ONNX graphs, and compares their results with those of tract.
+
+#![expect(clippy::cast_possible_truncation, reason = "small constants of these tests")]
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{
@@ -7,7 +9,7 @@ use tract_onnx::pb::{
 use tract_onnx::prelude::*;
 
 use super::super::onnx::float_info;
-use super::super::{Kind, Program, Signature, compile};
+use super::super::{Isa, Program, Signature, compile};
 
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
@@ -22,7 +24,7 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
 /// All outputs of one run.
 type Outputs = Vec<Vec<f32>>;
 
-/// Outputs of `model` on the same noise, from each of our families and from tract, and the program of the best family.
+/// The outputs of `model` on the same noise from every instruction set and from tract, and the program for the fastest one.
 fn run(model: &ModelProto) -> (Vec<Outputs>, Outputs, Program) {
     let Signature { inputs, outputs } = Signature::of(model).unwrap();
     let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
@@ -33,10 +35,10 @@ fn run(model: &ModelProto) -> (Vec<Outputs>, Outputs, Program) {
         .map(|((_, dims), seed)| noise(dims.iter().product(), seed))
         .collect();
     let slices: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-    let compiled = |kind| compile(model, &names, &outputs, kind).unwrap_or_else(|e| panic!("{e}"));
-    let mut programs: Vec<Program> = Kind::available().into_iter().map(compiled).collect();
+    let compiled = |isa| compile(model, &names, &outputs, isa).unwrap_or_else(|e| panic!("{e}"));
+    let mut programs: Vec<Program> = Isa::available().into_iter().map(compiled).collect();
     let run = |program: &mut Program| {
-        // Twice: nothing may be left over from the first run.
+        // Twice, because the first run must leave nothing behind.
         program.run(&slices).unwrap();
         program.run(&slices).unwrap().to_vec()
     };
@@ -55,14 +57,12 @@ fn run(model: &ModelProto) -> (Vec<Outputs>, Outputs, Program) {
     (ours, theirs, programs.remove(0))
 }
 
-/// All families alike, and all but a few values within `step` of tract: where tract's f32 arithmetic falls on the other side
-/// of a tie, a value moves by one.
-///
-/// Gives back the program of the best family.
+/// Asserts that all instruction sets agree exactly, and that all but 0.1 % of the values are within `step` of tract's: where f32
+/// arithmetic falls on the other side of a tie, a value differs by one step. Returns the program for the fastest instruction set.
 pub fn agree(model: &ModelProto, step: impl Fn(&[f32]) -> f32) -> Program {
     let (ours, theirs, program) = run(model);
-    for family in &ours[1..] {
-        assert_eq!(family, &ours[0]);
+    for outputs in &ours[1..] {
+        assert_eq!(outputs, &ours[0]);
     }
     for (a, b) in ours[0].iter().zip(&theirs) {
         assert_eq!(a.len(), b.len());
@@ -114,7 +114,7 @@ pub fn text(name: &str, value: &str) -> AttributeProto {
     }
 }
 
-/// A graph under construction, of one picture.
+/// A graph under construction, with one input `x` of four dimensions.
 pub struct Sketch {
     nodes: Vec<NodeProto>,
     pub constants: Vec<TensorProto>,
@@ -142,7 +142,7 @@ impl Sketch {
         });
     }
 
-    /// Puts a quantize and a dequantize after `name`; the result is `name` + "_r".
+    /// Appends QuantizeLinear and DequantizeLinear to `name`. The result is called `name` + "_r".
     pub fn requantize(&mut self, name: &str, scale: f32, zero_point: i8) {
         let (s, z, q) = (format!("{name}_s"), format!("{name}_z"), format!("{name}_q"));
         self.constants
@@ -156,7 +156,7 @@ impl Sketch {
         self.node("DequantizeLinear", &[&q, &s, &z], &format!("{name}_r"), vec![]);
     }
 
-    /// Constant weights with a scale for each output; the result is `name`.
+    /// Adds constant weights with one scale per output, called `name`.
     pub fn weights(&mut self, name: &str, dims: &[i64], seed: u32) {
         let count = dims.iter().product::<i64>() as usize;
         let raw = noise(count, seed).iter().map(|v| (v * 127.0) as i8 as u8).collect();
@@ -171,7 +171,7 @@ impl Sketch {
         self.node("DequantizeLinear", &[&q, &s, &z], name, vec![int("axis", 0)]);
     }
 
-    /// A constant of real numbers.
+    /// Adds an f32 constant.
     pub fn floats(&mut self, name: &str, dims: &[i64], values: &[f32]) {
         let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.constants.push(tensor(name, dims, DataType::Float, raw));

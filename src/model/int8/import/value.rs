@@ -1,0 +1,213 @@
+//! What the names in a graph stand for while it is imported.
+
+use std::rc::Rc;
+
+use tract_onnx::pb::NodeProto;
+
+use super::super::onnx::{Attributes, Constant};
+use super::super::operators::window::Window;
+use super::super::step::{Slot, Source};
+
+/// What a name in the graph stands for.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// Real numbers: a graph input, or the result of a fallback subgraph.
+    Float(Source),
+    /// The result of a node in the fallback subgraph that is still growing.
+    Fallback,
+    /// s8 values: the result of QuantizeLinear.
+    Integers(Slot),
+    /// The result of DequantizeLinear on s8 values.
+    Real(Slot),
+    Constant(Constant),
+    /// The result of DequantizeLinear on a constant.
+    Quantized(QuantizedConstant),
+    Pending(Box<Pending>),
+}
+
+/// Constant integers and their scales.
+#[derive(Debug, Clone)]
+pub struct QuantizedConstant {
+    pub dims: Vec<usize>,
+    /// With the zero point subtracted.
+    pub integers: Vec<i32>,
+    /// A single scale, or one per entry of `axis`.
+    pub scales: Vec<f32>,
+    pub axis: usize,
+    /// The zero point that was subtracted; 0 if there were several.
+    pub zero_point: i32,
+}
+
+/// The result of an operator: real numbers that no QuantizeLinear has followed yet.
+#[derive(Clone)]
+pub struct Pending {
+    pub operator: Operator,
+    pub dims: Vec<usize>,
+    /// The limits of a Relu or Clip that followed the operator.
+    pub clip: Option<(f32, f32)>,
+    /// The nodes that it consists of, in order.
+    pub nodes: Vec<usize>,
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pending({:?})", self.dims)
+    }
+}
+
+/// What a pending operator computes, and from what.
+#[derive(Clone)]
+pub enum Operator {
+    Convolution {
+        input: Slot,
+        window: Window,
+        weights: QuantizedConstant,
+        bias: Option<Vec<f64>>,
+        groups: usize,
+    },
+    /// `weights` are transposed: one row per output.
+    Linear {
+        input: Slot,
+        weights: QuantizedConstant,
+        bias: Option<Vec<f64>>,
+    },
+    /// The product of two activations.
+    MatMul {
+        left: Slot,
+        right: Slot,
+    },
+    Pairwise {
+        left: Slot,
+        right: Input,
+        arithmetic: Arithmetic,
+    },
+    Unary {
+        input: Slot,
+        function: Function,
+    },
+    MaxPool {
+        input: Slot,
+        window: Window,
+    },
+    AveragePool {
+        input: Slot,
+        window: Window,
+        counts_padding: bool,
+    },
+    /// `from[i]` is the index of the input value for output value i, both row-major. Every value passes through `function`.
+    Move {
+        input: Slot,
+        from: Vec<usize>,
+        function: Function,
+    },
+    Concat {
+        inputs: Vec<Input>,
+        axis: usize,
+    },
+}
+
+/// A function of one real number.
+pub type Function = Rc<dyn Fn(f32) -> f32>;
+
+/// A function of activations that is not a step yet.
+pub struct PendingFunction {
+    pub input: Slot,
+    pub function: Function,
+    /// The nodes that compute it.
+    pub nodes: Vec<usize>,
+}
+
+impl PendingFunction {
+    /// The activations unchanged.
+    pub fn identity(input: Slot) -> PendingFunction {
+        PendingFunction {
+            input,
+            function: Rc::new(|x| x),
+            nodes: vec![],
+        }
+    }
+}
+
+/// An operand: activations, or a constant with a single scale.
+#[derive(Clone)]
+pub enum Input {
+    Slot(Slot),
+    Constant(QuantizedConstant),
+}
+
+/// What is computed from two tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    Add,
+    /// Left − right.
+    Subtract,
+    /// Right − left.
+    SubtractFrom,
+    Multiply,
+}
+
+impl Arithmetic {
+    /// The same with left and right exchanged.
+    pub fn swapped(self) -> Arithmetic {
+        match self {
+            Arithmetic::Subtract => Arithmetic::SubtractFrom,
+            Arithmetic::SubtractFrom => Arithmetic::Subtract,
+            other => other,
+        }
+    }
+}
+
+impl Pending {
+    pub fn new(operator: Operator, dims: Vec<usize>) -> Pending {
+        Pending {
+            operator,
+            dims,
+            clip: None,
+            nodes: vec![],
+        }
+    }
+
+    /// The values of `input` unchanged, in another order or shape.
+    pub fn moved(input: Slot, from: Vec<usize>, dims: Vec<usize>) -> Pending {
+        let function = Rc::new(|x| x);
+        Pending::new(Operator::Move { input, from, function }, dims)
+    }
+
+    pub fn unary(input: Slot, dims: Vec<usize>, function: impl Fn(f32) -> f32 + 'static) -> Pending {
+        let function = Rc::new(function);
+        Pending::new(Operator::Unary { input, function }, dims)
+    }
+}
+
+/// Nodes that tract will run together, and what they read.
+#[derive(Default)]
+pub struct FallbackSubgraph {
+    /// Indices of the nodes.
+    pub nodes: Vec<usize>,
+    /// Names of the inputs, and where their values are.
+    pub inputs: Vec<(String, Source)>,
+}
+
+/// The index of the scale for the value at an index, given a single scale or one per entry of `axis`.
+pub fn scale_index(dims: &[usize], axis: usize, scales: usize) -> Option<impl Fn(usize) -> usize + use<>> {
+    let inner: usize = dims.iter().skip(axis + 1).product();
+    let length = dims.get(axis).copied().unwrap_or(1);
+    (scales == 1 || scales == length).then_some(move |i: usize| if scales == 1 { 0 } else { i / inner % length })
+}
+
+/// The attribute `axis`, or `default`. A negative axis counts from the end; one that does not exist gives the rank or more.
+pub fn axis_of(node: &NodeProto, default: i64, rank: usize) -> usize {
+    from_end(node.integer("axis", default), rank).unwrap_or(rank)
+}
+
+/// An index that counts from the end if it is negative. `None` if it lies before the start.
+pub fn from_end(index: i64, length: usize) -> Option<usize> {
+    match usize::try_from(index) {
+        Ok(index) => Some(index),
+        Err(_) => length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?),
+    }
+}
+
+pub fn row_major_strides(dims: &[usize]) -> Vec<usize> {
+    (0..dims.len()).map(|k| dims[k + 1..].iter().product()).collect()
+}

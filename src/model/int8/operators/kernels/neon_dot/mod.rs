@@ -1,0 +1,82 @@
+//! ARMv8.2 with dot products: Cortex-A76, A78.
+//!
+//! SDOT adds four products of bytes to each of four 32-bit sums, exactly. One operand is the same four bytes of the row for all
+//! four columns. Everything but the matrix products is as in [`neon`].
+
+mod gemm_s8;
+
+use super::super::layout::{DepthwiseRow, OutputTile, Requantization, Workspace};
+use super::neon::{self, NR, check_output};
+use super::{Microkernels, PlainLoop};
+
+pub struct NeonDot;
+
+const MR: usize = 8;
+const KR: usize = 4;
+
+impl Microkernels for NeonDot {
+    type Lane = i8;
+    type NonNegative = NeonDot;
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const KR: usize = KR;
+
+    fn accumulate_tile(depth: usize, _columns: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
+        assert!(depth.is_multiple_of(KR) && rows.len() >= MR * depth);
+        assert!(panel.len() >= depth * NR && acc.len() >= MR * NR);
+        // SAFETY: `Isa` detected dot products; the slices are as long as asserted.
+        unsafe { gemm_s8::accumulate_tile(depth, rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr()) }
+    }
+
+    fn quantized_panel(
+        depth: usize,
+        rows: &[i8],
+        panel: &[i8],
+        _acc: &mut [i32],
+        tile: OutputTile,
+        params: &Requantization,
+        out: &mut [i8],
+    ) {
+        assert!(depth.is_multiple_of(KR) && rows.len() >= tile.rows * depth && panel.len() >= depth * NR);
+        check_output(tile, params, out);
+        // SAFETY: `Isa` detected dot products; the slices are as long as asserted.
+        unsafe { gemm_s8::quantized_panel(depth, rows.as_ptr(), panel.as_ptr(), tile, params, out.as_mut_ptr()) }
+    }
+
+    fn rows_read(rows: usize) -> usize {
+        rows
+    }
+
+    fn as_packed(rows: &[i8]) -> Option<&[i8]> {
+        Some(rows)
+    }
+
+    fn requantize_tile(acc: &[i32], tile: OutputTile, params: &Requantization, out: &mut [i8]) {
+        neon::requantize_tile(acc, tile, params, out);
+    }
+
+    fn packed_rows(workspace: &mut Workspace) -> &mut Vec<i8> {
+        &mut workspace.s8_rows
+    }
+
+    fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
+        neon::pack_depthwise::<false>(weights, channels)
+    }
+
+    fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
+        neon::depthwise(row, out);
+    }
+
+    fn look_up(table: &[i8; 256], values: &[i8], out: &mut [i8]) {
+        neon::look_up(table, values, out);
+    }
+
+    fn vectorized<L: PlainLoop>(plain: L) {
+        #[target_feature(enable = "dotprod")]
+        fn call<L: PlainLoop>(plain: L) {
+            plain.run();
+        }
+        // SAFETY: `Isa` detected dot products.
+        unsafe { call(plain) }
+    }
+}
