@@ -1,4 +1,4 @@
-// Just enough of Linux for a static, single-threaded test program: memory, output, an end.
+// The part of Linux that a static, single-threaded test program needs: memory, output, and an exit.
 
 typedef unsigned char u8;
 typedef unsigned long u64;
@@ -6,12 +6,12 @@ typedef long i64;
 
 enum { RANDOM = 3, NOT_FOUND = -2, AGAIN = -11, NO_MEMORY = -12, NO_SUCH_CALL = -38 };
 
-// Where Bochs puts the program's file; what follows is given out by mmap.
+// Bochs loads the program's file here. mmap hands out the memory behind it.
 static u8 *const FILE_AT = (u8 *)0x8000000;
 static u64 const ARENA = 0xa000000, ARENA_END = 0x20000000;
 static u64 const STACK_TOP = 0x7ff0000, STACK_BYTES = 0x800000;
 
-// This code lies in a ROM: what it has to remember is kept at a fixed address.
+// This code is in a ROM, so its variables are at a fixed address.
 struct state {
     u64 program_end, next, random, nanoseconds;
 };
@@ -48,14 +48,14 @@ __attribute__((noreturn)) static void end(u64 status) {
     for (;;) __asm__ volatile("hlt");
 }
 
-// Memory holds anything at first.
+// Memory is not zero at the start.
 static void clear(u64 from, u64 to) {
     __asm__ volatile("rep stosb" : "+D"(from) : "c"(to - from), "a"(0) : "memory");
 }
 
 static u64 page(u64 bytes) { return (bytes + 4095) & ~4095ul; }
 
-// The same numbers every time.
+// Pseudo-random bytes, the same in every run.
 static void fill(struct state *state, u8 *to, u64 count) {
     while (count--) {
         state->random ^= state->random << 13;
@@ -65,7 +65,7 @@ static void fill(struct state *state, u8 *to, u64 count) {
     }
 }
 
-// rax and the six arguments; the result takes the place of rax.
+// `call` holds rax and the six arguments. The result replaces rax.
 void serve(u64 *call) {
     u64 *result = call, a = call[1], b = call[2], c = call[3];
     struct state *state = STATE;
@@ -79,7 +79,7 @@ void serve(u64 *call) {
         for (u64 *v = (u64 *)b; c--; v += 2) print((const char *)v[0], v[1]), *result += v[1];
         return;
     }
-    case 9: // mmap: never used again after munmap
+    case 9: // mmap; munmap does not free
         *result = NO_MEMORY;
         if (state->next + page(b) <= ARENA_END) {
             *result = state->next;
@@ -104,7 +104,7 @@ void serve(u64 *call) {
             *result = 0;
         }
         return;
-    case 0: // read, of random numbers, and getrandom
+    case 0: // read, which returns random bytes, and getrandom
         fill(state, (u8 *)b, c);
         *result = c;
         return;
@@ -117,11 +117,11 @@ void serve(u64 *call) {
         ((u64 *)b)[0] = 1, ((u64 *)b)[1] = state->nanoseconds;
         *result = 0;
         return;
-    case 56: // clone and clone3: the test harness then does without threads
+    case 56: // clone and clone3 fail, so the test harness uses no threads
     case 435:
         *result = AGAIN;
         return;
-    case 2: // open and openat: there are only /dev/random and /dev/urandom
+    case 2: // open and openat know only /dev/random and /dev/urandom
     case 257: {
         const char *path = (const char *)(call[0] == 2 ? a : b);
         *result = path[0] == '/' && path[1] == 'd' && path[2] == 'e' && path[3] == 'v' ? RANDOM : NOT_FOUND;
@@ -140,7 +140,7 @@ void serve(u64 *call) {
     case 273:
         *result = 0;
         return;
-    case 60: // exit, exit_group, and tgkill, with which abort ends
+    case 60: // exit, exit_group, and tgkill, which abort calls
     case 231:
         end(a & 255);
     case 234:
@@ -164,7 +164,7 @@ void run(void) {
         if (last > state->program_end) state->program_end = last;
         if (segment[i].offset == 0) headers = segment[i].address + elf->headers;
     }
-    // Arguments, environment and the auxiliary vector, as the System V ABI lays them out.
+    // Arguments, environment and auxiliary vector, in the layout of the System V ABI.
     u64 *stack = (u64 *)STACK_TOP, random = (u64)(stack - 2);
     u64 top[] = {
         2, (u64) "test", (u64) "--nocapture", 0,

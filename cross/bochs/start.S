@@ -1,4 +1,4 @@
-# What Bochs starts instead of a BIOS: from the reset vector straight to 64 bits with AVX-512, then run() in linux.c.
+# Bochs starts this instead of a BIOS. It goes from the reset vector to 64-bit mode with AVX-512, and calls run() in linux.c.
 
         .section .rom, "ax"
         .globl rom
@@ -18,22 +18,22 @@ start32:
         mov %eax, %ds
         mov %eax, %es
         mov %eax, %ss
-        # Until the A20 line is on, every other MiB is the one before it.
+        # Enable the A20 line. Without it, every odd MiB aliases the even one before it.
         in $0x92, %al
         or $2, %al
         out %al, $0x92
-        # Bochs reads the program into one piece of its own memory, which becomes the guest's in the order of first use.
+        # Bochs loads the program into its own memory and assigns that to the guest in the order of first use: touch it in order.
         mov $0x8000000, %edi
 1:      mov (%edi), %eax
         add $0x10000, %edi
         cmp $0xa000000, %edi
         jne 1b
-        # Other memory holds anything at first.
+        # Clear the page tables: memory is not zero at the start.
         xor %eax, %eax
         mov $0x1000, %edi
         mov $0x1c00, %ecx
         rep stosl
-        # Addresses stand for themselves, in pages of 2 MiB: the first GiB for memory, and the last page of 4 GiB for this ROM.
+        # Identity mapping in pages of 2 MiB: the first GiB for memory, and the last page below 4 GiB for this ROM.
         movl $0x2003, 0x1000
         movl $0x3003, 0x2000
         movl $0x4003, 0x2018
@@ -47,7 +47,7 @@ start32:
         jne 1b
         mov $0x1000, %eax
         mov %eax, %cr3
-        # CR4: PAE, SSE and XSAVE; EFER: long mode and SYSCALL; XCR0: whatever registers there are, up to 32 of 512 bits.
+        # CR4: PAE, SSE and XSAVE. EFER: long mode and SYSCALL. XCR0: all vector registers that the processor has.
         mov $0x40620, %eax
         mov %eax, %cr4
         mov $0xc0000080, %ecx
@@ -78,7 +78,8 @@ start64:
         mov $0x30000, %rsp
         call run
 
-# The program runs with our privileges, so a jump takes us back to it. Its stack may be in use below its pointer.
+# The program runs at the same privilege level, so a jump returns to it. It may use the red zone below its stack pointer, so the
+# handler has a stack of its own.
 system_call:
         mov %rsp, 0x5000
         mov $0x20000, %rsp

@@ -1,11 +1,11 @@
 /*
- * A QEMU plugin that counts the guest instructions a program executes, over all its threads:
+ * A QEMU plugin that counts the guest instructions that a program executes, over all its threads:
  *
  *     qemu-aarch64 -plugin ./insn_count.so,out=FILE PROGRAM
  *
- * writes the count to FILE when the program ends. QEMU has an example plugin that does the same, but distributions ship
- * neither that nor the header it needs, so the part of the interface used here is declared below, as it has been since
- * QEMU 6. Compile with -DPLUGIN_API=1 for QEMU up to 8, 2 from 9 on.
+ * It writes the count to FILE when the program ends. QEMU has an example plugin that does the same, but distributions ship neither
+ * the plugin nor its header. So this file declares the part of the interface that it uses, which is unchanged since QEMU 6.
+ * Compile with -DPLUGIN_API=1 for QEMU up to version 8, and with -DPLUGIN_API=2 from version 9 on.
  */
 
 #include <inttypes.h>
@@ -28,7 +28,7 @@ extern void qemu_plugin_register_atexit_cb(uint64_t id, void (*at_exit)(uint64_t
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* QEMU looks for this name, and refuses plugins written for an interface it no longer has. */
+/* QEMU reads this symbol and rejects plugins for an interface version that it does not support. */
 EXPORT int qemu_plugin_version = PLUGIN_API;
 
 static _Atomic uint64_t executed_instructions;
@@ -39,7 +39,7 @@ static void block_executed(unsigned int cpu, void *instructions)
     atomic_fetch_add_explicit(&executed_instructions, (uintptr_t)instructions, memory_order_relaxed);
 }
 
-/* A block runs from its first instruction to its last, so it is enough to be called once a block. */
+/* A block always runs from its first instruction to its last, so one call per block is enough. */
 static void block_translated(uint64_t id, struct qemu_plugin_tb *block)
 {
     (void)id;
@@ -58,7 +58,7 @@ EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info, int ar
 {
     (void)info;
     if (argc != 1 || strncmp(argv[0], "out=", 4) != 0) {
-        fprintf(stderr, "insn_count: wants out=FILE\n");
+        fprintf(stderr, "insn_count: argument out=FILE is missing\n");
         return -1;
     }
     FILE *out = fopen(argv[0] + 4, "w");

@@ -1,8 +1,8 @@
 //! A model bundle: `manifest.json` and the graphs it names. One is embedded in the program; a folder can replace it.
 //!
-//! The manifest carries the hash of every graph, so a bundle that was half copied, edited or mixed from two versions is
-//! refused at start instead of giving numbers that mean nothing. It also carries the constants of the preprocessing a
-//! graph was trained with, so that a retrained graph needs no new binary.
+//! The manifest holds the hash of every graph, so a bundle that is incomplete, edited or mixed from two versions is rejected at
+//! start and cannot give meaningless numbers. It also holds the preprocessing constants that each graph was trained with, so
+//! that a retrained graph needs no new program.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::kernel::{KernelChoice, UnknownKernel};
 
-/// The manifest format this version reads. A bundle says which it was written for.
+/// The newest manifest format that this version reads. Every manifest names its format.
 pub const FORMAT: u32 = 1;
 
 const MANIFEST: &str = "manifest.json";
@@ -41,7 +41,7 @@ pub enum ModelError {
     },
     #[error("{}: has no {graph}: use the models of this affectd's release", .path.display())]
     Lacks { path: PathBuf, graph: GraphName },
-    /// A graph that is no part of a bundle.
+    /// A graph file outside of a bundle.
     #[error("{}: {reason}", .path.display())]
     Foreign { path: PathBuf, reason: String },
     #[error("{graph}: {reason}: use the models of this affectd's release")]
@@ -50,7 +50,7 @@ pub enum ModelError {
     Kernel(#[from] UnknownKernel),
 }
 
-/// The four graphs of a bundle, each for one step of the way.
+/// The four graphs of a bundle, one per stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GraphName {
     FaceDetector,
@@ -84,7 +84,7 @@ impl fmt::Display for GraphName {
     }
 }
 
-/// `manifest.json`. Fields that only the training scripts read are left out.
+/// `manifest.json`, without the fields that only the training scripts read.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Manifest {
     pub name: String,
@@ -99,22 +99,22 @@ pub struct Graph {
     pub file: String,
     pub sha256: String,
     pub version: String,
-    /// Name → shape, all `f32`.
+    /// Name and shape of each input; all are `f32`. The outputs likewise.
     pub inputs: BTreeMap<String, Vec<usize>>,
     pub outputs: BTreeMap<String, Vec<usize>>,
-    /// Constants of what goes on before (and after) the graph; each stage reads its own.
+    /// Constants of the preprocessing and postprocessing. Each stage reads its own.
     #[serde(default)]
     pub preprocessing: serde_json::Value,
     /// Multiply-accumulates of one inference.
     pub macs: u64,
     pub licence: String,
-    /// Who made the weights, and from what.
+    /// Who made the weights, and from which data.
     pub source: String,
     #[serde(default)]
     pub figures: Vec<Figure>,
 }
 
-/// One measured number and where it comes from.
+/// One measured figure, and the command that measures it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Figure {
     pub name: String,
@@ -225,7 +225,7 @@ impl Bundle {
         Ok(Cow::Owned(bytes))
     }
 
-    /// The preprocessing constants of one graph, as the stage that needs them spells them.
+    /// The preprocessing constants of one graph, in the form that its stage defines.
     pub fn preprocessing<T: serde::de::DeserializeOwned>(&self, name: GraphName) -> Result<T, ModelError> {
         serde_json::from_value(self.graph(name)?.preprocessing.clone()).map_err(|e| ModelError::Unfit {
             graph: name,

@@ -135,12 +135,12 @@ mod tests {
         fn transpose_moves_every_value(rows in 1..40usize, columns in 1..40usize) {
             let from: Vec<u32> = (0..rows * columns).map(|i| (i % rows * columns + i / rows) as u32).collect();
             let input: Vec<i8> = (0..rows * columns).map(|i| (i * 37 + i / 256) as i8).collect();
-            let wanted: Vec<i8> = from.iter().map(|i| input[*i as usize]).collect();
+            let expected: Vec<i8> = from.iter().map(|i| input[*i as usize]).collect();
             let gather = Gather::new(from, None);
             prop_assert_eq!(gather.bytes(), 0, "a transpose is recognized");
             let mut out = vec![0; input.len()];
             gather.run(&input, &mut out);
-            prop_assert_eq!(wanted, out);
+            prop_assert_eq!(expected, out);
         }
 
         #[test]
