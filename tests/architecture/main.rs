@@ -35,11 +35,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "capture",
     "capture/camera",
     "capture/microphone",
-    "model/int8",
-    "model/int8/import",
-    "model/int8/kernels",
-    "model/int8/kernels/avx2",
-    "model/int8/kernels/neon",
     "output",
     "output/mqtt",
 ];

@@ -58,6 +58,8 @@ macro_rules! with_microkernels {
     }};
 }
 
+pub(crate) use with_microkernels;
+
 impl Isa {
     /// All instruction sets that this processor has, fastest first. The last one is [`Isa::Reference`].
     pub fn available() -> Vec<Isa> {

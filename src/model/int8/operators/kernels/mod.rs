@@ -23,6 +23,6 @@ pub mod reference;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-pub use crate::with_microkernels;
 pub use isa::Isa;
+pub(crate) use isa::with_microkernels;
 pub use microkernels::{Microkernels, PlainLoop};

@@ -4,17 +4,16 @@ use std::arch::x86_64::*;
 
 use super::super::super::arithmetic::{Operation, Pairwise};
 use super::super::super::layout::PairwiseOperands;
-use super::super::Microkernels;
-use super::Avx2;
 use super::requantize_s32::Limits;
+use super::vectorized::vectorized;
 
 /// Values of one step.
 const STEP: usize = 16;
 
-/// [`Microkernels::pairwise`].
+/// [`Microkernels::pairwise`](super::super::Microkernels::pairwise).
 pub fn pairwise(operands: PairwiseOperands) {
     let Operation::Add { factors } = operands.operation.operation else {
-        return Avx2::vectorized(operands);
+        return vectorized(operands);
     };
     let PairwiseOperands {
         operation,
@@ -26,7 +25,7 @@ pub fn pairwise(operands: PairwiseOperands) {
     let (from, to) = ((left.as_ptr(), right.as_ptr()), out.as_mut_ptr());
     // SAFETY: `Isa` detected AVX2; all three slices hold at least `whole` values.
     unsafe { add(&operation, factors, whole, from, to) }
-    Avx2::vectorized(PairwiseOperands {
+    vectorized(PairwiseOperands {
         operation,
         left: &left[whole..],
         right: &right[whole..],

@@ -3,8 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::super::super::layout::{OutputTile, Requantization};
-use super::requantize_s32::{bias, store, write_rows};
-use super::{KR, MR, NR};
+use super::requantize_s32::{NR, bias, store, write_rows};
+
+/// Twelve registers hold sums.
+pub const MR: usize = 6;
+pub const KR: usize = 2;
 
 /// The sums of a tile; each column starts from `start`.
 ///

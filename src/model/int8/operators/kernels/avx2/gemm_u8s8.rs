@@ -9,111 +9,38 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::super::layout::{DepthwiseRow, OutputTile, PairwiseOperands, Requantization, Workspace};
-use super::super::{Microkernels, PlainLoop};
-use super::requantize_s32::{bias, check_output, store, write_rows};
-use super::{Avx2, NR, depthwise_s8};
+use super::super::super::layout::{OutputTile, Requantization};
+use super::requantize_s32::{NR, bias, store, write_rows};
 
-/// The kernels for rows of 0..=127.
-pub struct Avx2NonNegative;
-
-impl Microkernels for Avx2NonNegative {
-    type Lane = i8;
-    type NonNegative = Avx2NonNegative;
-    const MR: usize = MR;
-    const NR: usize = NR;
-    const KR: usize = KR;
-
-    fn panel_metadata_bytes(depth: usize) -> usize {
-        depth.div_ceil(GROUP)
-    }
-
-    /// For each group of depths: how many steps of [`KR`] depths have sums that fit 16 bits together.
-    fn write_panel_metadata(depth: usize, panel: &mut [i8]) {
-        let (weights, metadata) = panel.split_at_mut(depth * NR);
-        for (group, steps) in weights.chunks(GROUP * NR).zip(metadata) {
-            *steps = if sums_fit_i16(group, 4) {
-                4
-            } else if sums_fit_i16(group, 2) {
-                2
-            } else {
-                1
-            };
-        }
-    }
-
-    fn accumulate_tile(depth: usize, columns: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
-        check_input(depth, rows, panel);
-        assert!(acc.len() >= MR * NR);
-        let (rows, panel, acc) = (rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr());
-        // SAFETY: `Isa` detected AVX2; the slices are as long as asserted.
-        unsafe {
-            match columns <= NR / 2 {
-                true => accumulate_tile::<1>(depth, rows, panel, acc),
-                false => accumulate_tile::<2>(depth, rows, panel, acc),
-            }
-        }
-    }
-
-    fn quantized_tile(
-        depth: usize,
-        rows: &[i8],
-        panel: &[i8],
-        _acc: &mut [i32],
-        tile: OutputTile,
-        params: &Requantization,
-        out: &mut [i8],
-    ) {
-        check_input(depth, rows, panel);
-        check_output(tile, params, out);
-        let (rows, panel, out) = (rows.as_ptr(), panel.as_ptr(), out.as_mut_ptr());
-        // SAFETY: `Isa` detected AVX2; the slices are as long as asserted.
-        unsafe {
-            match tile.columns <= NR / 2 {
-                true => quantized_tile::<1>(depth, rows, panel, tile, params, out),
-                false => quantized_tile::<2>(depth, rows, panel, tile, params, out),
-            }
-        }
-    }
-
-    fn as_packed(rows: &[i8]) -> Option<&[i8]> {
-        Some(rows)
-    }
-
-    fn packed_rows(workspace: &mut Workspace) -> &mut Vec<i8> {
-        &mut workspace.s8_rows
-    }
-
-    fn requantize_tile(acc: &[i32], tile: OutputTile, params: &Requantization, out: &mut [i8]) {
-        Avx2::requantize_tile(acc, tile, params, out);
-    }
-
-    fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
-        Avx2::pack_depthwise(weights, channels)
-    }
-
-    fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
-        depthwise_s8::row(row, out, depthwise_s8::non_negative);
-    }
-
-    fn pairwise(operands: PairwiseOperands) {
-        Avx2::pairwise(operands);
-    }
-
-    fn vectorized<L: PlainLoop>(plain: L) {
-        Avx2::vectorized(plain);
-    }
-}
-
-const KR: usize = 4;
+pub const KR: usize = 4;
 /// Depths that share a byte of metadata.
 const GROUP: usize = 4 * KR;
 /// Eight registers hold sums; the weights of four steps and the products take the others.
-const MR: usize = 4;
+pub const MR: usize = 4;
 
-fn check_input(depth: usize, rows: &[i8], panel: &[i8]) {
+/// One byte per group of depths: how many steps of [`KR`] depths have sums that fit 16 bits together.
+pub fn metadata_bytes(depth: usize) -> usize {
+    depth.div_ceil(GROUP)
+}
+
+/// Writes the metadata behind a panel's weights.
+pub fn write_metadata(depth: usize, panel: &mut [i8]) {
+    let (weights, metadata) = panel.split_at_mut(depth * NR);
+    for (group, steps) in weights.chunks(GROUP * NR).zip(metadata) {
+        *steps = if sums_fit_i16(group, 4) {
+            4
+        } else if sums_fit_i16(group, 2) {
+            2
+        } else {
+            1
+        };
+    }
+}
+
+/// Panics unless `rows` and `panel` are long enough for a tile.
+pub fn check_input(depth: usize, rows: &[i8], panel: &[i8]) {
     assert!(depth.is_multiple_of(KR));
-    assert!(rows.len() >= MR * depth && panel.len() >= depth * NR + Avx2NonNegative::panel_metadata_bytes(depth));
+    assert!(rows.len() >= MR * depth && panel.len() >= depth * NR + metadata_bytes(depth));
 }
 
 /// Whether 16 bits hold the products of a pair of depths with values of 0..=127, added over every `steps` steps of a group.
@@ -366,7 +293,7 @@ unsafe fn sums_of_row<const HALVES: usize>(
 /// # Safety
 /// As for [`sums`]; `acc` points to MR × NR values.
 #[target_feature(enable = "avx2")]
-unsafe fn accumulate_tile<const HALVES: usize>(depth: usize, rows: *const i8, panel: *const i8, acc: *mut i32) {
+pub unsafe fn accumulate_tile<const HALVES: usize>(depth: usize, rows: *const i8, panel: *const i8, acc: *mut i32) {
     // SAFETY: the caller promises what `sums` needs, and room for MR × NR sums.
     unsafe { store(&sums(depth, rows, panel, [_mm256_setzero_si256(); HALVES]), acc) }
 }
@@ -374,7 +301,7 @@ unsafe fn accumulate_tile<const HALVES: usize>(depth: usize, rows: *const i8, pa
 /// # Safety
 /// As for [`sums`]; bias and factor hold NR values; `out` has room for `tile`.
 #[target_feature(enable = "avx2")]
-unsafe fn quantized_tile<const HALVES: usize>(
+pub unsafe fn quantized_tile<const HALVES: usize>(
     depth: usize,
     rows: *const i8,
     panel: *const i8,

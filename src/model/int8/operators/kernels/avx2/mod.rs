@@ -8,30 +8,31 @@ mod depthwise_s8;
 mod gemm_s16s8;
 mod gemm_u8s8;
 mod requantize_s32;
+mod vectorized;
 
 use super::super::layout::{DepthwiseRow, OutputTile, PairwiseOperands, Requantization, Workspace};
 use super::{Microkernels, PlainLoop};
 use requantize_s32::check_output;
+use vectorized::vectorized;
 
-pub use gemm_u8s8::Avx2NonNegative;
-pub(super) use requantize_s32::store;
+pub(super) use gemm_s16s8::MR;
+pub(super) use requantize_s32::{NR, store};
 
 /// The kernels for rows of any s8 values.
 pub struct Avx2;
 
-pub(super) const MR: usize = 6;
-pub(super) const NR: usize = 16;
-const KR: usize = 2;
+/// The kernels for rows of 0..=127.
+pub struct Avx2NonNegative;
 
 impl Microkernels for Avx2 {
     type Lane = i16;
     type NonNegative = Avx2NonNegative;
     const MR: usize = MR;
     const NR: usize = NR;
-    const KR: usize = KR;
+    const KR: usize = gemm_s16s8::KR;
 
     fn accumulate_tile(depth: usize, columns: usize, rows: &[i16], panel: &[i8], acc: &mut [i32]) {
-        assert!(depth.is_multiple_of(KR));
+        assert!(depth.is_multiple_of(gemm_s16s8::KR));
         assert!(rows.len() >= MR * depth && panel.len() >= depth * NR && acc.len() >= MR * NR);
         let (rows, panel, acc) = (rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr());
         // SAFETY: `Isa` detected AVX2; the slices are as long as asserted.
@@ -52,7 +53,7 @@ impl Microkernels for Avx2 {
         params: &Requantization,
         out: &mut [i8],
     ) {
-        assert!(depth.is_multiple_of(KR));
+        assert!(depth.is_multiple_of(gemm_s16s8::KR));
         assert!(rows.len() >= MR * depth && panel.len() >= depth * NR);
         check_output(tile, params, out);
         let (rows, panel, out) = (rows.as_ptr(), panel.as_ptr(), out.as_mut_ptr());
@@ -86,11 +87,84 @@ impl Microkernels for Avx2 {
     }
 
     fn vectorized<L: PlainLoop>(plain: L) {
-        #[target_feature(enable = "avx2")]
-        fn call<L: PlainLoop>(plain: L) {
-            plain.run();
+        vectorized(plain);
+    }
+}
+
+impl Microkernels for Avx2NonNegative {
+    type Lane = i8;
+    type NonNegative = Avx2NonNegative;
+    const MR: usize = gemm_u8s8::MR;
+    const NR: usize = NR;
+    const KR: usize = gemm_u8s8::KR;
+
+    fn panel_metadata_bytes(depth: usize) -> usize {
+        gemm_u8s8::metadata_bytes(depth)
+    }
+
+    fn write_panel_metadata(depth: usize, panel: &mut [i8]) {
+        gemm_u8s8::write_metadata(depth, panel);
+    }
+
+    fn accumulate_tile(depth: usize, columns: usize, rows: &[i8], panel: &[i8], acc: &mut [i32]) {
+        gemm_u8s8::check_input(depth, rows, panel);
+        assert!(acc.len() >= gemm_u8s8::MR * NR);
+        let (rows, panel, acc) = (rows.as_ptr(), panel.as_ptr(), acc.as_mut_ptr());
+        // SAFETY: `Isa` detected AVX2; the slices are as long as asserted.
+        unsafe {
+            match columns <= NR / 2 {
+                true => gemm_u8s8::accumulate_tile::<1>(depth, rows, panel, acc),
+                false => gemm_u8s8::accumulate_tile::<2>(depth, rows, panel, acc),
+            }
         }
-        // SAFETY: `Isa` detected AVX2.
-        unsafe { call(plain) }
+    }
+
+    fn quantized_tile(
+        depth: usize,
+        rows: &[i8],
+        panel: &[i8],
+        _acc: &mut [i32],
+        tile: OutputTile,
+        params: &Requantization,
+        out: &mut [i8],
+    ) {
+        gemm_u8s8::check_input(depth, rows, panel);
+        check_output(tile, params, out);
+        let (rows, panel, out) = (rows.as_ptr(), panel.as_ptr(), out.as_mut_ptr());
+        // SAFETY: `Isa` detected AVX2; the slices are as long as asserted.
+        unsafe {
+            match tile.columns <= NR / 2 {
+                true => gemm_u8s8::quantized_tile::<1>(depth, rows, panel, tile, params, out),
+                false => gemm_u8s8::quantized_tile::<2>(depth, rows, panel, tile, params, out),
+            }
+        }
+    }
+
+    fn as_packed(rows: &[i8]) -> Option<&[i8]> {
+        Some(rows)
+    }
+
+    fn packed_rows(workspace: &mut Workspace) -> &mut Vec<i8> {
+        &mut workspace.s8_rows
+    }
+
+    fn requantize_tile(acc: &[i32], tile: OutputTile, params: &Requantization, out: &mut [i8]) {
+        Avx2::requantize_tile(acc, tile, params, out);
+    }
+
+    fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
+        Avx2::pack_depthwise(weights, channels)
+    }
+
+    fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
+        depthwise_s8::row(row, out, depthwise_s8::non_negative);
+    }
+
+    fn pairwise(operands: PairwiseOperands) {
+        Avx2::pairwise(operands);
+    }
+
+    fn vectorized<L: PlainLoop>(plain: L) {
+        vectorized(plain);
     }
 }

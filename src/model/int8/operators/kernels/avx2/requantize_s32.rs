@@ -4,7 +4,9 @@ use std::arch::x86_64::*;
 
 use super::super::super::arithmetic::Bounds;
 use super::super::super::layout::{OutputTile, Requantization};
-use super::NR;
+
+/// Columns of a tile.
+pub const NR: usize = 16;
 
 /// Panics unless bias, factor and `out` are long enough for `tile`.
 pub fn check_output(tile: OutputTile, params: &Requantization, out: &[i8]) {

@@ -4,8 +4,10 @@ use std::arch::x86_64::*;
 
 use super::super::super::layout::{OffsetU8, OutputTile, Requantization};
 use super::super::vnni::KR;
-use super::requantize_s32::RegisterParams;
-use super::{MR, NR, WIDTH};
+use super::requantize_s32::{NR, RegisterParams, WIDTH};
+
+/// Twenty-four of the thirty-two registers hold sums.
+pub const MR: usize = 12;
 
 /// The sums of ROWS rows.
 ///

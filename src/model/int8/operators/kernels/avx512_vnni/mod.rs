@@ -8,14 +8,10 @@ use super::super::layout::{DepthwiseRow, OffsetU8, OutputTile, PairwiseOperands,
 use super::avx2::Avx2;
 use super::vnni::{KR, column_sums_bytes, write_column_sums};
 use super::{Microkernels, PlainLoop};
+use gemm_u8s8::MR;
+use requantize_s32::{NR, WIDTH};
 
 pub struct Avx512Vnni;
-
-/// Twenty-four of the thirty-two registers hold sums.
-const MR: usize = 12;
-const NR: usize = 32;
-/// Columns (32-bit lanes) of a register.
-const WIDTH: usize = 16;
 
 impl Microkernels for Avx512Vnni {
     type Lane = OffsetU8;

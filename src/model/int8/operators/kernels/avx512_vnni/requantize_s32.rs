@@ -4,7 +4,11 @@ use std::arch::x86_64::*;
 
 use super::super::super::arithmetic::Bounds;
 use super::super::super::layout::{OutputTile, Requantization};
-use super::{NR, WIDTH};
+
+/// Columns of a tile.
+pub const NR: usize = 32;
+/// Columns (32-bit lanes) of a register.
+pub const WIDTH: usize = 16;
 
 /// # Safety
 /// The processor has AVX-512; `acc` points to `tile.rows` rows of NR sums; bias and factor hold NR values; `out` has room for

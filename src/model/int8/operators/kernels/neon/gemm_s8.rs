@@ -4,8 +4,12 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::super::layout::{OutputTile, Requantization};
-use super::requantize_s32::{Scale, store, write_rows};
-use super::{GROUP, KR, MR, NR};
+use super::requantize_s32::{NR, Scale, store, write_rows};
+
+pub const MR: usize = 4;
+pub const KR: usize = 4;
+/// Steps of [`KR`] depths that share a byte of metadata.
+pub const GROUP: usize = 4;
 
 /// Multiplies one row's depths of a step by the weights in `$low` and `$high` (four pairs of columns): `smull` starts 16-bit
 /// sums, `smlal` adds to them.

@@ -14,22 +14,16 @@ mod requantize_s32;
 
 use super::super::layout::{DepthwiseRow, OutputTile, Requantization, Workspace};
 use super::{Microkernels, PlainLoop};
-use gemm_s8::{accumulate_tile, quantized_panel};
+use gemm_s8::{GROUP, KR, MR, accumulate_tile, quantized_panel};
 use i16_products::products_that_fit;
 
 pub(super) use depthwise_s8::{depthwise, pack_depthwise};
 pub(super) use look_up_s8::look_up;
-pub(super) use requantize_s32::{Scale, check_output, requantize_tile, store, write_rows};
+pub(super) use requantize_s32::{NR, Scale, check_output, requantize_tile, store, write_rows};
 
 /// The kernels for rows of any s8 values, or for rows of 0..=127. Products with the latter are at most 127 × 258 = 32766 if the
 /// weights of each sign sum to at most 258, so that twice as many fit 16 bits.
 pub struct Neon<const NON_NEGATIVE: bool = false>;
-
-const MR: usize = 4;
-pub(super) const NR: usize = 8;
-const KR: usize = 4;
-/// Steps of [`KR`] depths that share a byte of metadata.
-const GROUP: usize = 4;
 
 impl<const NON_NEGATIVE: bool> Microkernels for Neon<NON_NEGATIVE> {
     type Lane = i8;

@@ -5,7 +5,10 @@ use std::arch::asm;
 
 use super::super::super::layout::{OutputTile, Requantization};
 use super::super::neon::{Scale, store, write_rows};
-use super::MR;
+
+/// Sixteen registers hold sums.
+pub const MR: usize = 8;
+pub const KR: usize = 4;
 
 /// Adds the products of one step of [`KR`] depths with the weights of eight columns to the sums: of lane `$lane` of one row, or of
 /// the first 1, 2, 4 or 8 rows.

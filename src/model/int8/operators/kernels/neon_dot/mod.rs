@@ -8,11 +8,9 @@ mod gemm_s8;
 use super::super::layout::{DepthwiseRow, OutputTile, Requantization, Workspace};
 use super::neon::{self, NR, check_output};
 use super::{Microkernels, PlainLoop};
+use gemm_s8::{KR, MR};
 
 pub struct NeonDot;
-
-const MR: usize = 8;
-const KR: usize = 4;
 
 impl Microkernels for NeonDot {
     type Lane = i8;
