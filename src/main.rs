@@ -55,7 +55,9 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
             };
             let fault = std::env::var("AFFECTD_FAULT").ok();
             let fault = fault.and_then(|name| daemon::Fault::from_name(&name));
-            Ok(daemon::run(config, &signals, fault, || load_with(kernel, &common, &flags))?)
+            Ok(daemon::run(config, &signals, fault, || {
+                load_with(kernel, &common, &flags)
+            })?)
         }
         Command::Check { common, input } => {
             let config = load_with(kernel_choice()?, &common, &input.add_to(common.flags()))?;
