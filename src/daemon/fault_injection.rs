@@ -11,12 +11,16 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fault that `AFFECTD_FAULT` names. A build without the feature `faults` knows none.
+    /// The fault that `AFFECTD_FAULT` names. A build without the feature `faults` knows none, and rejects the variable with
+    /// the rest of the configuration.
     pub fn from_name(name: &str) -> Option<Fault> {
         match name {
             #[cfg(feature = "faults")]
             "hang-face" => Some(Fault::HangFace),
-            _ => None,
+            _ => {
+                log::error!("AFFECTD_FAULT={name}: unknown fault: the known one is hang-face");
+                None
+            }
         }
     }
 

@@ -201,7 +201,7 @@ impl Pipeline<'_> {
                 }
                 Look::Face(face) => {
                     count(&self.health.frames_analyzed);
-                    count(&self.health.faces);
+                    count(&self.health.frames_with_face);
                     Some(face)
                 }
             };

@@ -34,8 +34,7 @@ pub struct Health {
     pub frames_not_due: AtomicU64,
     pub frames_undecodable: AtomicU64,
     pub frames_analyzed: AtomicU64,
-    /// Frames with a face.
-    pub faces: AtomicU64,
+    pub frames_with_face: AtomicU64,
     /// Runs of the face detector.
     pub detections: AtomicU64,
     /// Audio blocks that the source delivered.
@@ -68,7 +67,7 @@ impl Health {
             frames_undecodable: get(&self.frames_undecodable),
             frames_malformed: get(&self.camera_counters.malformed),
             frames_missed: get(&self.camera_counters.missed),
-            faces: get(&self.faces),
+            frames_with_face: get(&self.frames_with_face),
             xruns: get(&self.microphone_counters.xruns),
             audio_blocks_lost: get(&self.audio_blocks_lost),
             estimates: get(&self.estimates),
@@ -114,7 +113,7 @@ impl fmt::Display for Health {
             get(&self.estimates),
             get(&self.frames),
             get(&self.frames_analyzed),
-            get(&self.faces),
+            get(&self.frames_with_face),
             get(&self.detections),
         )?;
         for (label, counter) in [
@@ -170,6 +169,6 @@ mod tests {
             temperature_c: Some(51.5),
             ..health.report(Duration::from_secs(3600))
         };
-        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","face_rate_hz":2.5,"frames":0,"frames_skipped":0,"frames_undecodable":0,"frames_malformed":0,"frames_missed":0,"faces":0,"xruns":0,"audio_blocks_lost":0,"estimates":0,"estimates_dropped":0,"estimates_skipped":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"problem":"camera stalled: /dev/video0: sent no frame for 1.0 s"}"#);
+        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","face_rate_hz":2.5,"frames":0,"frames_skipped":0,"frames_undecodable":0,"frames_malformed":0,"frames_missed":0,"frames_with_face":0,"xruns":0,"audio_blocks_lost":0,"estimates":0,"estimates_dropped":0,"estimates_skipped":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"problem":"camera stalled: /dev/video0: sent no frame for 1.0 s"}"#);
     }
 }

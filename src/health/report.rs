@@ -33,9 +33,8 @@ pub struct HealthReport {
     /// Frames that the camera's driver had no free buffer for.
     #[serde(default)]
     pub frames_missed: u64,
-    /// Frames with a face.
     #[serde(default)]
-    pub faces: u64,
+    pub frames_with_face: u64,
     /// Overruns of the microphone's buffer.
     #[serde(default)]
     pub xruns: u64,
@@ -68,11 +67,11 @@ pub struct HealthReport {
 /// The state of an MQTT output.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MqttHealth {
-    /// Estimates not yet acknowledged by the broker.
-    pub waiting: usize,
+    /// Estimates that the broker has not acknowledged yet.
+    pub estimates_waiting: u64,
     /// Estimates dropped because the broker was away for too long.
-    pub dropped: u64,
-    /// Connections since the start.
+    pub estimates_dropped: u64,
+    /// Connections to the broker since the start.
     pub connections: u64,
 }
 
