@@ -200,7 +200,7 @@ def mean(values):
 
 
 def replay(affectd, clip):
-    """Replay a clip: (its estimates, the share of examined frames with a face or None without frames)."""
+    """Replay a clip: (its estimates, the share of analyzed frames with a face or None without frames)."""
     every_frame = {**os.environ, "AFFECTD_FACE_RATE_HZ": "60"}
     try:
         done = subprocess.run(
@@ -211,10 +211,10 @@ def replay(affectd, clip):
     messages = done.stderr.strip().splitlines() or ["no message"]
     if done.returncode != 0:
         raise BadInput(f"{clip}: affectd ended with exit code {done.returncode}: {messages[-1]}")
-    # The summary of affectd: "... 52 frames, 50 examined, 48 with a face, ...".
+    # The summary of affectd: "... 52 frames, 50 analyzed, 48 with a face, ...".
     counts = re.search(r"(\d+) [^,;]+, (\d+) with a face", done.stderr)
-    examined, with_face = map(int, counts.groups()) if counts else (0, 0)
-    return [json.loads(line) for line in done.stdout.splitlines()], with_face / examined if examined else None
+    analyzed, with_face = map(int, counts.groups()) if counts else (0, 0)
+    return [json.loads(line) for line in done.stdout.splitlines()], with_face / analyzed if analyzed else None
 
 
 def weighted(estimates, key):
@@ -242,7 +242,7 @@ def summarize(clip, lines, frames_with_face):
 
 
 def clips(options):
-    """The report on a folder of clips: replays each, examining every frame.
+    """The report on a folder of clips: replays each and analyzes every frame.
 
     Clips with RAVDESS or nEMO names are compared with their targets. The estimate of a clip is the mean of its estimates,
     weighted by confidence, because the first second of a clip is uncertain.

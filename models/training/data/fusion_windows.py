@@ -34,7 +34,7 @@ def face_steps(posteriors, ages):
 def sample_faces(performance, end_s, rate_hz, phase):
     """Posteriors [n, 7] and ages [n] of the faces in the window ending at `end_s`.
 
-    `rate_hz` is how many frames a second affectd examines, None means every frame. `phase` 0..1 shifts them.
+    `rate_hz` is how many frames a second affectd analyzes, None means every frame. `phase` 0..1 shifts them.
     """
     if rate_hz is None:
         last = int(np.floor(end_s * VIDEO_HZ + 1e-6))

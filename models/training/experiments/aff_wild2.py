@@ -48,7 +48,7 @@ VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm"}
 SPLITS = {"train": "Train_Set", "validation": "Validation_Set"}
 UNKNOWN = -5.0
 GRID_S = 0.1  # from one voice embedding to the next
-FACE_EVERY_S = 0.12  # affectd examines 5 to 10 frames a second
+FACE_EVERY_S = 0.12  # affectd analyzes 5 to 10 frames a second
 # Right eye, left eye and mouth as fractions of a crop: the usual alignment of 112 x 112 face crops, which have no landmarks.
 ALIGNED = np.array([(0.342, 0.462), (0.656, 0.460), (0.500, 0.824)])
 

@@ -33,7 +33,7 @@ for tick in range(3):
     face = None if tick == 0 else {{"id": 1}}
     value = (None, 0.2, 1.0)[tick] if happy else (None, -0.1, -0.5)[tick]
     print(json.dumps({{"valence": value, "arousal": value, "confidence": (None, 0.2, 0.6)[tick], "face": face}}))
-print("3 estimates; 6 frames, 4 examined, 3 with a face, 2 detections", file=sys.stderr)
+print("3 estimates; 6 frames, 4 analyzed, 3 with a face, 2 detections", file=sys.stderr)
 """
 
 
