@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::model::ModelError;
+use crate::monitor::MonitorError;
 
 /// Each variant is one exit code; each text is one line that names the thing, the reason and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,16 @@ pub enum Failure {
     /// A mistake of ours.
     #[error("{0}: this is a bug in affectd, please report it with the log above")]
     Internal(String),
+}
+
+impl From<MonitorError> for Failure {
+    fn from(error: MonitorError) -> Failure {
+        match error {
+            MonitorError::Source(error) => Failure::Output(error),
+            MonitorError::Display(error) => Failure::Output(error),
+            MonitorError::Internal(reason) => Failure::Internal(reason),
+        }
+    }
 }
 
 impl From<DaemonError> for Failure {

@@ -12,6 +12,7 @@ use affectd::daemon::{self, Signals};
 use affectd::failure::Failure;
 use affectd::model::{Bundle, KernelChoice, ModelError};
 use affectd::monitor;
+use affectd::output::HostIdentity;
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -34,8 +35,9 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
+    let host = Arc::new(host_identity(environment));
     let load = |common: &Common, flags: &Flags| -> Result<Config, ConfigError> {
-        Config::load(&layers(common, flags, environment))
+        Config::load(&layers(common, flags, environment), &host)
     };
     // Only for commands that run a graph, so that an unknown kernel does not stop the others.
     let kernel_choice = || -> Result<KernelChoice, ModelError> {
@@ -55,13 +57,13 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
             };
             let fault = std::env::var("AFFECTD_FAULT").ok();
             let fault = fault.and_then(|name| daemon::Fault::from_name(&name));
-            Ok(daemon::run(config, &signals, fault, || {
+            Ok(daemon::run(config, &host, &signals, fault, || {
                 load_with(kernel, &common, &flags)
             })?)
         }
         Command::Check { common, input } => {
             let config = load_with(kernel_choice()?, &common, &input.add_to(common.flags()))?;
-            cli::check::check(&config)
+            cli::check::check(&config, &host)
         }
         Command::Devices { common, json } => {
             let config = load(&common, &common.flags())?;
@@ -95,7 +97,7 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         }
         Command::Monitor { source, save, plain } => {
             let stop = stop_on_signals()?;
-            monitor::run(&monitor::Options { source, save, plain }, &stop)
+            Ok(monitor::run(&monitor::Options { source, save, plain }, &host, &stop)?)
         }
         Command::Model { common } => {
             let config = load(&common, &common.flags())?;
@@ -111,7 +113,7 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         } => {
             let flags = outputs.add_to(input.add_to(common.flags()));
             let settings = Settings::read(&layers(&common, &flags, environment))?;
-            Config::from_settings(&settings)?;
+            Config::from_settings(&settings, &host)?;
             print(&match json {
                 true => cli::config::to_json(&settings),
                 false => cli::config::to_toml(&settings),
@@ -124,6 +126,15 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
             print(&String::from_utf8_lossy(&script));
             Ok(())
         }
+    }
+}
+
+fn host_identity(environment: &Environment) -> HostIdentity {
+    let read = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_string());
+    HostIdentity {
+        host_name: read("/proc/sys/kernel/hostname").unwrap_or_default(),
+        machine_id: read("/etc/machine-id"),
+        credentials_directory: environment.credentials.clone(),
     }
 }
 

@@ -1,7 +1,7 @@
-/* Reads the frames that affectd writes with serial:...?wire=frame. C99 and C++11, no allocation, no library: for anything
- * from an Arduino up. The format is described in cross/wire.md. Licence: MIT or Apache-2.0, as affectd.
+/* Reads the frames that affectd writes with serial:...?wire=frame. C99 and C++11, without allocation or libraries, for
+ * Arduino boards and larger machines. cross/wire.md documents the format. Licence: MIT or Apache-2.0, as affectd.
  *
- *     static affectd_wire_reader reader;                    // all zeroes is the right beginning
+ *     static affectd_wire_reader reader;                    // must start as all zeroes
  *     affectd_wire_estimate estimate;
  *     while (Serial1.available()) {
  *         if (affectd_wire_push(&reader, Serial1.read(), &estimate) == AFFECTD_WIRE_ESTIMATE
@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Bytes kept of a frame. 40 holds any estimate; answers to commands are up to 1024 bytes long. */
+/* The size of the frame buffer in bytes. 40 is enough for estimates. Answers to commands have up to 1024 bytes. */
 #ifndef AFFECTD_WIRE_BUFFER
 #define AFFECTD_WIRE_BUFFER 40
 #endif
@@ -25,46 +25,47 @@
 #define AFFECTD_WIRE_KIND_ESTIMATE 1
 #define AFFECTD_WIRE_KIND_TEXT 2
 
-/* An unknown valence, arousal, confidence or level, and an unknown latency and expression. */
+/* The values of unknown fields: valence, arousal, confidence and level; latency; expression. */
 #define AFFECTD_WIRE_UNKNOWN INT16_MIN
 #define AFFECTD_WIRE_UNKNOWN_LATENCY UINT16_MAX
 #define AFFECTD_WIRE_UNKNOWN_EXPRESSION UINT8_MAX
 
 typedef struct {
-    uint32_t seq;          /* counts up by one: a gap is what was lost or left out */
-    uint32_t t_ms;         /* on the source's clock; begins again after 49.7 days */
+    uint32_t seq;          /* increases by one; a gap means lost or skipped estimates */
+    uint32_t t_ms;         /* milliseconds on the source's clock; wraps after 49.7 days */
     int16_t valence;       /* -10000 unpleasant ... 10000 pleasant */
     int16_t arousal;       /* -10000 calm ... 10000 excited */
     int16_t confidence;    /* 0 ... 10000 */
-    bool from_face;        /* what valence and arousal rest on */
-    bool from_voice;
-    bool face;             /* a face was seen: the fields that begin with face_ and expression hold */
-    bool voice;            /* there is sound: the fields that begin with voice_ hold */
-    bool voice_active;     /* somebody spoke */
-    int16_t voice_level;   /* tenths of a dB of full scale */
-    uint16_t face_id;      /* stays with a person */
-    uint16_t face_x;       /* ten thousandths of the picture */
-    uint16_t face_y;
+    bool from_face;        /* valence and arousal use the face */
+    bool from_voice;       /* valence and arousal use the voice */
+    bool face;             /* a face is visible: the fields face_* and expression* are valid */
+    bool voice;            /* there is audio: the fields voice_* are valid */
+    bool voice_active;     /* a person is speaking */
+    int16_t voice_level;   /* tenths of a dB relative to full scale */
+    uint16_t face_id;      /* the same while a face is tracked */
+    uint16_t face_x;       /* ten-thousandths of the width of the camera frame */
+    uint16_t face_y;       /* ten-thousandths of the height */
     uint16_t face_w;
     uint16_t face_h;
     uint8_t face_score;    /* percent */
-    uint8_t expression;    /* neutral, happiness, surprise, sadness, anger, disgust, fear, contempt */
-    uint8_t expression_percent;
-    uint16_t latency_ms;   /* from capture to sending */
+    uint8_t expression;    /* the most likely: 0 neutral, 1 happiness, 2 surprise, 3 sadness, 4 anger, 5 disgust, 6 fear,
+                            * 7 contempt */
+    uint8_t expression_percent; /* its probability */
+    uint16_t latency_ms;   /* milliseconds from capture to sending */
 } affectd_wire_estimate;
 
 typedef enum {
-    AFFECTD_WIRE_NOTHING,  /* no frame has ended */
-    AFFECTD_WIRE_ESTIMATE, /* one is in *estimate */
-    AFFECTD_WIRE_TEXT,     /* an answer is in reader->text, text_length bytes and a zero, until the next push */
-    AFFECTD_WIRE_TOO_LONG, /* longer than AFFECTD_WIRE_BUFFER: an answer, or noise */
-    AFFECTD_WIRE_BROKEN    /* damaged on the way */
+    AFFECTD_WIRE_NOTHING,  /* no frame is complete */
+    AFFECTD_WIRE_ESTIMATE, /* *estimate contains an estimate */
+    AFFECTD_WIRE_TEXT,     /* reader->text contains an answer of text_length bytes and a zero, until the next push */
+    AFFECTD_WIRE_TOO_LONG, /* longer than AFFECTD_WIRE_BUFFER: an answer or noise */
+    AFFECTD_WIRE_INVALID   /* damaged */
 } affectd_wire_result;
 
 typedef struct {
     uint8_t code[AFFECTD_WIRE_BUFFER + 1];
     uint16_t length;
-    bool in_step; /* a delimiter has been seen */
+    bool synchronized; /* a delimiter has been read */
     const char *text;
     uint16_t text_length;
 } affectd_wire_reader;
@@ -80,8 +81,8 @@ static inline uint16_t affectd_wire_crc16(const uint8_t *bytes, uint16_t length)
     return crc;
 }
 
-/* Undoes COBS in place; false if the bytes are no code. What comes out is never longer than what went in. */
-static inline bool affectd_wire_unstuff(uint8_t *bytes, uint16_t *length) {
+/* Decodes COBS in place; false if the bytes are not valid COBS. The decoded bytes are never longer. */
+static inline bool affectd_wire_decode_cobs(uint8_t *bytes, uint16_t *length) {
     uint16_t in = 0, out = 0;
     while (in < *length) {
         const uint8_t run = bytes[in++];
@@ -107,17 +108,17 @@ static inline uint32_t affectd_wire_u32(const uint8_t *bytes) {
     return affectd_wire_u16(bytes) | (uint32_t)affectd_wire_u16(bytes + 2) << 16;
 }
 
-/* Two's complement, without relying on how the compiler converts. */
+/* Two's complement, independent of how the compiler converts to signed integers. */
 static inline int16_t affectd_wire_i16(const uint8_t *bytes) {
     const uint16_t value = affectd_wire_u16(bytes);
     return value < 0x8000 ? (int16_t)value : (int16_t)((int32_t)value - 0x10000);
 }
 
-static inline bool affectd_wire_within(int16_t value, int16_t low) {
+static inline bool affectd_wire_in_range(int16_t value, int16_t low) {
     return value == AFFECTD_WIRE_UNKNOWN || (value >= low && value <= 10000);
 }
 
-/* Takes a record of 32 bytes apart; false if it holds what no record does. */
+/* Decodes a record of 32 bytes; false if a field has a value that no record has. */
 static inline bool affectd_wire_record(const uint8_t *b, affectd_wire_estimate *e) {
     const uint8_t flags = b[14];
     e->seq = affectd_wire_u32(b);
@@ -140,8 +141,8 @@ static inline bool affectd_wire_record(const uint8_t *b, affectd_wire_estimate *
     e->expression = b[28];
     e->expression_percent = b[29];
     e->latency_ms = affectd_wire_u16(b + 30);
-    if (flags >> 5 || !affectd_wire_within(e->valence, -10000) || !affectd_wire_within(e->arousal, -10000)
-        || !affectd_wire_within(e->confidence, 0) || !affectd_wire_within(e->voice_level, -10000)) {
+    if (flags >> 5 || !affectd_wire_in_range(e->valence, -10000) || !affectd_wire_in_range(e->arousal, -10000)
+        || !affectd_wire_in_range(e->confidence, 0) || !affectd_wire_in_range(e->voice_level, -10000)) {
         return false;
     }
     if (!e->voice && (e->voice_active || e->voice_level != AFFECTD_WIRE_UNKNOWN)) {
@@ -159,38 +160,38 @@ static inline bool affectd_wire_record(const uint8_t *b, affectd_wire_estimate *
         && e->face_h == UINT16_MAX && e->face_id == UINT16_MAX && e->expression == AFFECTD_WIRE_UNKNOWN_EXPRESSION;
 }
 
-/* What stood between two delimiters. */
+/* Decodes the bytes between two delimiters. */
 static inline affectd_wire_result affectd_wire_decode(affectd_wire_reader *reader, affectd_wire_estimate *estimate) {
     uint8_t *bytes = reader->code;
     uint16_t length = reader->length;
     if (length > AFFECTD_WIRE_BUFFER) {
         return AFFECTD_WIRE_TOO_LONG;
     }
-    if (!affectd_wire_unstuff(bytes, &length) || length < 4) {
-        return AFFECTD_WIRE_BROKEN;
+    if (!affectd_wire_decode_cobs(bytes, &length) || length < 4) {
+        return AFFECTD_WIRE_INVALID;
     }
     length = (uint16_t)(length - 2);
     if (affectd_wire_crc16(bytes, length) != affectd_wire_u16(bytes + length) || bytes[0] != AFFECTD_WIRE_VERSION) {
-        return AFFECTD_WIRE_BROKEN;
+        return AFFECTD_WIRE_INVALID;
     }
     if (bytes[1] == AFFECTD_WIRE_KIND_ESTIMATE && length == 34) {
-        return affectd_wire_record(bytes + 2, estimate) ? AFFECTD_WIRE_ESTIMATE : AFFECTD_WIRE_BROKEN;
+        return affectd_wire_record(bytes + 2, estimate) ? AFFECTD_WIRE_ESTIMATE : AFFECTD_WIRE_INVALID;
     }
     if (bytes[1] == AFFECTD_WIRE_KIND_TEXT) {
-        bytes[length] = 0; /* Where the checksum was. */
+        bytes[length] = 0; /* In place of the checksum. */
         reader->text = (const char *)bytes + 2;
         reader->text_length = (uint16_t)(length - 2);
         return AFFECTD_WIRE_TEXT;
     }
-    return AFFECTD_WIRE_BROKEN;
+    return AFFECTD_WIRE_INVALID;
 }
 
-/* Takes in the next byte. *estimate is good only where AFFECTD_WIRE_ESTIMATE comes back. */
+/* Reads the next byte. *estimate is valid only if the result is AFFECTD_WIRE_ESTIMATE. */
 static inline affectd_wire_result affectd_wire_push(affectd_wire_reader *reader, uint8_t byte,
                                                     affectd_wire_estimate *estimate) {
     affectd_wire_result result = AFFECTD_WIRE_NOTHING;
     if (byte != 0) {
-        /* One byte too many is enough to know that there were too many. */
+        /* One byte more than the limit is kept, to see that the frame is too long. */
         if (reader->length <= AFFECTD_WIRE_BUFFER) {
             reader->code[reader->length++] = byte;
         }
@@ -198,12 +199,12 @@ static inline affectd_wire_result affectd_wire_push(affectd_wire_reader *reader,
     }
     if (reader->length > 0) {
         result = affectd_wire_decode(reader, estimate);
-        /* What comes before the first delimiter may be half a frame, and is nobody's fault. */
-        if (!reader->in_step && (result == AFFECTD_WIRE_BROKEN || result == AFFECTD_WIRE_TOO_LONG)) {
+        /* The bytes before the first delimiter may be half a frame, which is not an error. */
+        if (!reader->synchronized && (result == AFFECTD_WIRE_INVALID || result == AFFECTD_WIRE_TOO_LONG)) {
             result = AFFECTD_WIRE_NOTHING;
         }
     }
-    reader->in_step = true;
+    reader->synchronized = true;
     reader->length = 0;
     return result;
 }

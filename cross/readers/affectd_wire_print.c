@@ -1,4 +1,4 @@
-/* Prints the frames on standard input as JSON lines; how many were broken goes to standard error.
+/* Prints the frames on standard input as JSON lines, and the number of invalid frames on standard error.
  *
  *     cc -O2 -o affectd_wire_print affectd_wire_print.c
  *     stty -F /dev/ttyUSB0 raw 115200 && ./affectd_wire_print < /dev/ttyUSB0
@@ -58,7 +58,7 @@ static void print_estimate(const affectd_wire_estimate *e) {
 int main(void) {
     static affectd_wire_reader reader;
     affectd_wire_estimate estimate;
-    unsigned long broken = 0;
+    unsigned long invalid = 0;
     int byte;
     while ((byte = getchar()) != EOF) {
         switch (affectd_wire_push(&reader, (uint8_t)byte, &estimate)) {
@@ -70,13 +70,13 @@ int main(void) {
             fflush(stdout);
             break;
         case AFFECTD_WIRE_TOO_LONG:
-        case AFFECTD_WIRE_BROKEN:
-            broken++;
+        case AFFECTD_WIRE_INVALID:
+            invalid++;
             break;
         case AFFECTD_WIRE_NOTHING:
             break;
         }
     }
-    fprintf(stderr, "%lu broken\n", broken);
+    fprintf(stderr, "%lu invalid frames\n", invalid);
     return 0;
 }

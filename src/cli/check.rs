@@ -15,6 +15,7 @@ use crate::fusion::FusionStage;
 use crate::health::CameraCounters;
 use crate::health::MicrophoneCounters;
 use crate::model::{Bundle, ModelError};
+use crate::output::HostIdentity;
 use crate::output::wall_clock::WallClock;
 
 /// How long devices are watched.
@@ -45,7 +46,7 @@ impl<E: Into<Failure>> From<Result<String, E>> for Finding {
 }
 
 /// Prints a line for each part; the first part that is not well decides the exit code, but all are looked at.
-pub fn check(config: &Config) -> Result<(), Failure> {
+pub fn check(config: &Config, host: &HostIdentity) -> Result<(), Failure> {
     println!("ok   configuration");
     let mut first = None;
     let mut report = |part: &str, finding: Finding| match finding {
@@ -73,7 +74,7 @@ pub fn check(config: &Config) -> Result<(), Failure> {
     }
     report("clock", clock());
     for output in &config.outputs {
-        let checked = output.check().map_err(|e| Failure::Output(e.to_string()));
+        let checked = output.check(host).map_err(|e| Failure::Output(e.to_string()));
         report("output", checked.map(|()| output.to_string()).into());
     }
     first.map_or(Ok(()), Err)

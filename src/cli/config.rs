@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use crate::config::{Setting, Settings, masked};
+use crate::config::{Setting, Settings};
+use crate::output::masked;
 
 /// A configuration file with all keys and their values. A comment names the origin of each value.
 pub fn to_toml(settings: &Settings) -> String {

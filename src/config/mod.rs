@@ -8,14 +8,12 @@ mod checked;
 mod error;
 mod origin;
 mod raw;
-mod secrets;
 mod settings;
 mod validate;
 
 pub use checked::{Config, DeviceSettings, Pace, Source};
 pub use error::ConfigError;
 pub use origin::Origin;
-pub use secrets::masked;
 pub use settings::{DEFAULT_FILE, Flags, Layers, Setting, Settings, VARIABLE_PREFIX};
 
 #[cfg(test)]

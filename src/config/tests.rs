@@ -8,6 +8,8 @@ use toml::{Table, Value};
 use super::raw::{KEYS, RawConfig, RawInput, flatten};
 use super::*;
 use crate::capture::{camera, microphone};
+use crate::output::line_encoder::Format;
+use crate::output::{HostIdentity, OutputSpec};
 
 /// The settings of a file, of environment variables and of flags. The file is called `affectd.toml` in errors.
 fn read(file: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Settings, String> {
@@ -27,7 +29,7 @@ fn read(file: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Settings
 }
 
 fn load(file: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Config, String> {
-    Config::from_settings(&read(file, variables, flags)?).map_err(|e| {
+    Config::from_settings(&read(file, variables, flags)?, &HostIdentity::default()).map_err(|e| {
         let error = e.to_string();
         // The file has a random name.
         match (error.find("(file "), error.find(".toml)")) {
@@ -138,7 +140,7 @@ fn the_defaults_are_both_devices_five_estimates_per_second_and_stdout() {
     );
     assert_eq!(devices.microphone.unwrap().device, microphone::Choice::Auto);
     assert_eq!(config.fusion.period, Duration::from_millis(200));
-    assert_eq!(config.outputs, ["stdout".parse().unwrap()]);
+    assert_eq!(config.outputs, [OutputSpec::Stdout { format: Format::Json }]);
 }
 
 #[test]
@@ -184,7 +186,7 @@ fn impossible_values_are_rejected_with_the_possible_ones() {
     insta::assert_snapshot!(error("[camera]\ndevice = \"off\"\n[microphone]\ndevice = \"off\"\n"), @r#"microphone.device = "off" (file affectd.toml): camera.device is off, too: switch at least one of them on"#);
     insta::assert_snapshot!(error("[estimate]\nrate_hz = 7\n"), @"estimate.rate_hz = 7 (file affectd.toml): must be 2.5, 5 or 10");
     insta::assert_snapshot!(error("output = []\n"), @r#"output = [] (file affectd.toml): needs at least one output, for example "stdout""#);
-    insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker"#);
+    insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker"#);
     insta::assert_snapshot!(error("output = [\"stdout\", \"stdout?format=csv\"]\n"), @r#"output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
     insta::assert_snapshot!(error("[input]\nrealtime = true\n"), @"input.realtime = true (file affectd.toml): applies to clips only, and no clip is given: add --input CLIP, or remove it");
     let from_variable = load("", &[("AFFECTD_FACE_RATE_HZ", "99")], Flags::default()).unwrap_err();
@@ -204,7 +206,7 @@ fn a_missing_file_is_named() {
         file: Some(Path::new("/nonexistent/affectd.toml")),
         ..Layers::default()
     };
-    let error = Config::load(&layers).unwrap_err();
+    let error = Config::load(&layers, &HostIdentity::default()).unwrap_err();
     insta::assert_snapshot!(error, @"/nonexistent/affectd.toml: cannot be read (No such file or directory (os error 2)): check the path given with --config or AFFECTD_CONFIG");
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::checked::{Config, DeviceSettings, Pace, Source};
 use super::error::ConfigError;
 use super::raw::{RawBaseline, RawCamera, RawEstimate, RawFace, RawInput, RawMicrophone};
-use super::secrets::{has_secret_option, masked};
 use super::settings::{Layers, Settings};
 use crate::capture::camera::negotiate::RequestedMode;
 use crate::capture::camera::{self, CameraSettings};
@@ -13,16 +12,16 @@ use crate::capture::microphone::{self, MicrophoneSettings};
 use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::model::KernelChoice;
-use crate::output::OutputSpec;
+use crate::output::{HostIdentity, OutputSpec, has_secret_option, masked};
 
 impl Config {
-    /// Reads and checks the configuration.
-    pub fn load(layers: &Layers) -> Result<Config, ConfigError> {
-        Config::from_settings(&Settings::read(layers)?)
+    /// Reads and checks the configuration. `host` gives the default device name of an MQTT output.
+    pub fn load(layers: &Layers, host: &HostIdentity) -> Result<Config, ConfigError> {
+        Config::from_settings(&Settings::read(layers)?, host)
     }
 
     /// Checks each value.
-    pub fn from_settings(settings: &Settings) -> Result<Config, ConfigError> {
+    pub fn from_settings(settings: &Settings, host: &HostIdentity) -> Result<Config, ConfigError> {
         let raw = settings.raw()?;
         let check = Check { settings };
         let devices = check.devices(raw.camera, raw.microphone)?;
@@ -32,7 +31,7 @@ impl Config {
             source: check.source(raw.input, devices)?,
             face: check.face(&raw.face)?,
             fusion: check.fusion(&raw.estimate)?,
-            outputs: check.outputs(raw.output)?,
+            outputs: check.outputs(raw.output, host)?,
         })
     }
 }
@@ -151,7 +150,7 @@ impl Check<'_> {
         }
     }
 
-    fn outputs(&self, specs: Vec<String>) -> Result<Vec<OutputSpec>, ConfigError> {
+    fn outputs(&self, specs: Vec<String>, host: &HostIdentity) -> Result<Vec<OutputSpec>, ConfigError> {
         if specs.is_empty() {
             return Err(self.invalid("output", "[]", "needs at least one output, for example \"stdout\""));
         }
@@ -167,7 +166,7 @@ impl Check<'_> {
                     reason
                 },
             };
-            let output: OutputSpec = spec.parse().map_err(rejected)?;
+            let output = OutputSpec::parse(&spec, host).map_err(rejected)?;
             if let Some(other) = outputs.iter().find(|other| other.same_place(&output)) {
                 return Err(rejected(format!("writes to the same place as {other}: keep one")));
             }

@@ -29,6 +29,7 @@ mod stall_detector;
 mod systemd;
 mod thread_group;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Instant;
@@ -37,6 +38,7 @@ use log::info;
 
 use crate::config::{Config, ConfigError};
 use crate::health::Health;
+use crate::output::HostIdentity;
 use lifecycle::{Daemon, when_full};
 use output_threads::OutputThreads;
 use pipeline::Pipeline;
@@ -52,6 +54,7 @@ pub use lifecycle::Signals;
 /// configuration again when a reload is requested.
 pub fn run(
     config: Config,
+    host: &Arc<HostIdentity>,
     signals: &Signals,
     fault: Option<Fault>,
     read_config: impl Fn() -> Result<Config, ConfigError>,
@@ -73,7 +76,7 @@ pub fn run(
     let threads = ThreadGroup::new(&signals.stop);
     thread::scope(|scope| {
         let period = config.fusion.period;
-        let outputs = OutputThreads::start(scope, &threads, &health, &config.outputs, period, when_full(pace))?;
+        let outputs = OutputThreads::start(scope, &threads, &health, &config.outputs, period, when_full(pace), host)?;
         Daemon::start(scope, &pipeline, &threads, outputs, config, sources, stages).supervise(signals, &read_config);
         Ok::<_, DaemonError>(())
     })?;

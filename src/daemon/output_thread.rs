@@ -8,7 +8,7 @@ use log::{info, warn};
 
 use crate::fusion::Estimate;
 use crate::health::{HealthReport, Latency};
-use crate::output::{Output, OutputError, OutputSpec, Service};
+use crate::output::{Output, OutputContext, OutputError, OutputSpec};
 use crate::queue::QueueReceiver;
 
 use super::thread_group::ThreadGroup;
@@ -27,10 +27,10 @@ pub struct OpenOutput {
 }
 
 impl OpenOutput {
-    pub fn open(spec: &OutputSpec, service: &Service) -> Result<OpenOutput, OutputError> {
+    pub fn open(spec: &OutputSpec, context: &OutputContext) -> Result<OpenOutput, OutputError> {
         Ok(OpenOutput {
             spec: spec.clone(),
-            output: spec.open(service)?,
+            output: spec.open(context)?,
         })
     }
 

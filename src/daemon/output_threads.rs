@@ -14,7 +14,7 @@ use log::warn;
 
 use crate::control::Control;
 use crate::health::Health;
-use crate::output::{OutputError, OutputSpec, Service};
+use crate::output::{HostIdentity, OutputContext, OutputError, OutputSpec};
 use crate::queue::{WhenFull, queue};
 
 use super::health_reporter;
@@ -35,7 +35,7 @@ pub struct OutputThreads<'scope, 'env> {
     senders: OutputSenders,
     /// The number of output threads that have not ended.
     running: Arc<AtomicUsize>,
-    service: Service,
+    context: OutputContext,
     controls: Receiver<Control>,
     /// Its drop ends the `health` thread.
     _health_reporter: Sender<Infallible>,
@@ -51,12 +51,13 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         specs: &[OutputSpec],
         period: Duration,
         when_full: WhenFull,
+        host: &Arc<HostIdentity>,
     ) -> Result<Self, OutputError> {
         let (controls, requests) = bounded(CONTROL_QUEUE);
-        let service = service(period, when_full, controls, health);
-        let outputs = open_all(specs, &service)?;
+        let context = context(period, when_full, controls, health, host);
+        let outputs = open_all(specs, &context)?;
         Ok(OutputThreads::start_opened(
-            scope, threads, health, outputs, service, requests,
+            scope, threads, health, outputs, context, requests,
         ))
     }
 
@@ -65,7 +66,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         threads: &'scope ThreadGroup<'_>,
         health: &'scope Health,
         outputs: Vec<OpenOutput>,
-        service: Service,
+        context: OutputContext,
         controls: Receiver<Control>,
     ) -> Self {
         let (health_reporter, end) = bounded(0);
@@ -75,13 +76,13 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             health,
             senders: OutputSenders::default(),
             running: Arc::default(),
-            service,
+            context,
             controls,
             _health_reporter: health_reporter,
         };
         let senders = outputs
             .into_iter()
-            .map(|output| started.spawn(output, &started.service));
+            .map(|output| started.spawn(output, &started.context));
         started.senders.lock().extend(senders);
         let senders = started.senders();
         threads.start(scope, "health", move || {
@@ -103,11 +104,11 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
     /// Changes the outputs to `specs`, for estimates `period` apart. Unchanged outputs keep running. If a new one cannot be
     /// opened, the old ones stay.
     pub fn change(&mut self, specs: &[OutputSpec], period: Duration) -> Result<(), OutputError> {
-        let service = Service {
+        let context = OutputContext {
             period,
-            ..self.service.clone()
+            ..self.context.clone()
         };
-        let same_period = period == self.service.period;
+        let same_period = period == self.context.period;
         // Locked until the change is complete: an estimate that comes meanwhile waits, and is not lost.
         let mut senders = self.senders.lock();
         let old_specs: Vec<OutputSpec> = senders.iter().map(|sender| sender.spec.clone()).collect();
@@ -119,20 +120,20 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             .iter()
             .filter(|spec| !kept.contains(spec))
             .partition(|spec| removed.iter().any(|old| old.same_place(spec)));
-        let mut opened = open_all(new, &service)?;
+        let mut opened = open_all(new, &context)?;
         let mut closed = Vec::new();
         for spec in reopened {
             for old in removed.iter().filter(|old| old.same_place(spec)) {
                 close(&mut senders, old);
                 closed.push(old);
             }
-            match OpenOutput::open(spec, &service) {
+            match OpenOutput::open(spec, &context) {
                 Ok(output) => opened.push(output),
                 Err(error) => {
                     drop(opened);
                     for old in closed {
-                        match OpenOutput::open(old, &self.service) {
-                            Ok(output) => senders.push(self.spawn(output, &self.service)),
+                        match OpenOutput::open(old, &self.context) {
+                            Ok(output) => senders.push(self.spawn(output, &self.context)),
                             Err(error) => warn!("{error}; this output was open before the reload"),
                         }
                     }
@@ -141,14 +142,14 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             }
         }
         removed.iter().for_each(|old| close(&mut senders, old));
-        senders.extend(opened.into_iter().map(|output| self.spawn(output, &service)));
+        senders.extend(opened.into_iter().map(|output| self.spawn(output, &context)));
         drop(senders);
-        self.service = service;
+        self.context = context;
         Ok(())
     }
 
-    fn spawn(&self, output: OpenOutput, service: &Service) -> OutputSender {
-        let (queue, items) = queue(OUTPUT_QUEUE, service.when_full, &service.dropped);
+    fn spawn(&self, output: OpenOutput, context: &OutputContext) -> OutputSender {
+        let (queue, items) = queue(OUTPUT_QUEUE, context.when_full, &context.dropped);
         self.running.fetch_add(1, Ordering::Relaxed);
         let (running, threads, latency) = (Arc::clone(&self.running), self.threads, &self.health.latency);
         let spec = output.spec.clone();
@@ -161,21 +162,28 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
     }
 }
 
-fn service(period: Duration, when_full: WhenFull, controls: Sender<Control>, health: &Health) -> Service {
-    Service {
+fn context(
+    period: Duration,
+    when_full: WhenFull,
+    controls: Sender<Control>,
+    health: &Health,
+    host: &Arc<HostIdentity>,
+) -> OutputContext {
+    OutputContext {
         period,
         when_full,
         controls,
         dropped: Arc::clone(&health.estimates_dropped),
         lost: Arc::clone(&health.output_outages),
+        host: Arc::clone(host),
     }
 }
 
 fn open_all<'a>(
     specs: impl IntoIterator<Item = &'a OutputSpec>,
-    service: &Service,
+    context: &OutputContext,
 ) -> Result<Vec<OpenOutput>, OutputError> {
-    specs.into_iter().map(|spec| OpenOutput::open(spec, service)).collect()
+    specs.into_iter().map(|spec| OpenOutput::open(spec, context)).collect()
 }
 
 /// Closes the output `spec`, unless that has already been done.
@@ -194,6 +202,7 @@ mod tests {
     use crate::health::{HealthReport, SourceState};
     use crate::output::Output;
     use crate::output::estimate::samples::nothing;
+    use crate::output::line_encoder::Format;
     use crate::queue::Disconnected;
     use std::sync::atomic::AtomicBool;
     use std::sync::mpsc;
@@ -205,13 +214,19 @@ mod tests {
         outputs: Vec<Box<dyn Output>>,
     ) -> OutputThreads<'scope, 'env> {
         let open = |output| OpenOutput {
-            spec: "stdout".parse().unwrap(),
+            spec: OutputSpec::Stdout { format: Format::Json },
             output,
         };
         let outputs = outputs.into_iter().map(open).collect();
         let (controls, requests) = bounded(1);
-        let service = service(Duration::from_millis(200), WhenFull::Wait, controls, health);
-        OutputThreads::start_opened(scope, threads, health, outputs, service, requests)
+        let context = context(
+            Duration::from_millis(200),
+            WhenFull::Wait,
+            controls,
+            health,
+            &Arc::default(),
+        );
+        OutputThreads::start_opened(scope, threads, health, outputs, context, requests)
     }
 
     /// Reports the estimates that it gets, and fails after `capacity` of them.

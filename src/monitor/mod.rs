@@ -1,14 +1,15 @@
-//! `affectd monitor`: what a device sends, seen from the other end.
+//! `affectd monitor`: shows what a device sends.
 //!
 //! ```text
-//! source ─ Heard ─▶ session ─▶ screen, lines of text, picture
+//! source ─ Received ─▶ session ─▶ screen, lines of text, plot
 //! ```
 
-pub mod picture;
-pub mod reading;
-pub mod screen;
-pub mod session;
-pub mod source;
+mod error;
+mod plot;
+mod received;
+mod screen;
+mod session;
+mod source;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -25,40 +26,41 @@ use ratatui::termion::input::TermRead;
 use ratatui::termion::raw::IntoRawMode;
 use ratatui::termion::screen::IntoAlternateScreen;
 
-use crate::failure::Failure;
-
-use reading::Heard;
+use crate::output::HostIdentity;
+use crate::output::mqtt::subscriber::Listening;
+use received::Received;
 use session::Session;
 use source::Source;
 
-/// From one drawing to the next: estimates come at most so often, and a resize is seen.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
+pub use error::MonitorError;
 
-/// What `affectd monitor` was told.
+/// The time between two drawings. A resize of the terminal is noticed then.
+const DRAW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The arguments of `affectd monitor`.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// As the user named it.
+    /// The source, as the user named it.
     pub source: String,
-    /// Where the session's picture goes at the end.
+    /// The file for the plot of the session, written at the end.
     pub save: Option<PathBuf>,
     /// Lines of text instead of the screen.
     pub plain: bool,
 }
 
-/// Something the monitor waits for.
+/// An event that the monitor waits for.
 enum Event {
-    Heard(Heard),
-    Failed(Failure),
+    Received(Received),
+    Failed(MonitorError),
     Quit,
 }
 
-/// Until the source ends, the user has seen enough, or `stop` is set. Where standard output is no terminal, text is
-/// written.
-pub fn run(options: &Options, stop: &AtomicBool) -> Result<(), Failure> {
-    let source = Source::parse(&options.source)?;
+/// Runs until the source ends, the user quits, or `stop` is set. Writes text if standard output is not a terminal.
+pub fn run(options: &Options, host: &HostIdentity, stop: &AtomicBool) -> Result<(), MonitorError> {
+    let source = Source::parse(&options.source, host)?;
     let mut session = Session::new(options.source.clone());
     let (to, events) = channel();
-    listen(source, to.clone())?;
+    start_listening(source, host.clone(), to.clone())?;
     let plain = options.plain || !io::stdout().is_terminal();
     let shown = match plain {
         true => print(&mut session, &events, stop),
@@ -70,38 +72,42 @@ pub fn run(options: &Options, stop: &AtomicBool) -> Result<(), Failure> {
     shown
 }
 
-/// Reads on a thread of its own, which ends with the process: a read cannot be called off.
-fn listen(source: Source, to: Sender<Event>) -> Result<(), Failure> {
+/// Reads the source on a thread of its own. It ends with the process, because a blocked read cannot be interrupted.
+fn start_listening(source: Source, host: HostIdentity, to: Sender<Event>) -> Result<(), MonitorError> {
     let work = move || {
-        if let Err(failure) = source.listen(&mut |heard| to.send(Event::Heard(heard)).is_ok()) {
+        let mut listener = |received| match to.send(Event::Received(received)) {
+            Ok(()) => Listening::Continue,
+            Err(_) => Listening::Stop,
+        };
+        if let Err(failure) = source.listen(&host, &mut listener) {
             let _ = to.send(Event::Failed(failure));
         }
     };
     match thread::Builder::new().name("source".into()).spawn(work) {
         Ok(_) => Ok(()),
-        Err(e) => Err(Failure::Internal(format!("the source thread cannot start ({e})"))),
+        Err(e) => Err(MonitorError::Internal(format!("the source thread cannot start ({e})"))),
     }
 }
 
-/// A line for each estimate, and for each change of the source or of the device's health.
-fn print(session: &mut Session, events: &Receiver<Event>, stop: &AtomicBool) -> Result<(), Failure> {
+/// Prints a line for each estimate, for each change of the source, and for each problem of the device.
+fn print(session: &mut Session, events: &Receiver<Event>, stop: &AtomicBool) -> Result<(), MonitorError> {
     let mut out = io::stdout().lock();
     loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let line = match events.recv_timeout(DRAW_EVERY) {
-            Ok(Event::Heard(Heard::End) | Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        let line = match events.recv_timeout(DRAW_INTERVAL) {
+            Ok(Event::Received(Received::End) | Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Ok(Event::Failed(failure)) => return Err(failure),
             Err(RecvTimeoutError::Timeout) => continue,
-            Ok(Event::Heard(heard)) => {
-                let line = match &heard {
-                    Heard::Note(note) => Some(format!("{}: {note}", session.source)),
-                    Heard::Health(health) => health.problem.as_ref().map(|problem| format!("problem: {problem}")),
+            Ok(Event::Received(received)) => {
+                let line = match &received {
+                    Received::Status(status) => Some(format!("{}: {status}", session.source)),
+                    Received::Health(health) => health.problem.as_ref().map(|problem| format!("problem: {problem}")),
                     _ => None,
                 };
                 let estimates = session.estimates;
-                session.take(heard);
+                session.receive(received);
                 match session.estimates > estimates {
                     true => session.line(),
                     false => match line {
@@ -113,17 +119,26 @@ fn print(session: &mut Session, events: &Receiver<Event>, stop: &AtomicBool) -> 
         };
         match writeln!(out, "{line}").and_then(|()| out.flush()) {
             Ok(()) => {}
-            // A reader that closes early, as `head` does, is no fault.
+            // A reader that closes early, as `head` does, is not an error.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            Err(e) => return Err(Failure::Output(format!("standard output: cannot be written ({e})"))),
+            Err(e) => {
+                return Err(MonitorError::Display(format!(
+                    "standard output: cannot be written ({e}): redirect it to another file"
+                )));
+            }
         }
     }
 }
 
-/// The screen, until `q`, Escape or Ctrl-C. It stays when the source has ended, to be looked at.
-fn show(session: &mut Session, events: &Receiver<Event>, to: Sender<Event>, stop: &AtomicBool) -> Result<(), Failure> {
-    let failed = |e: io::Error| Failure::Output(format!("the terminal cannot be used ({e}): try --plain"));
-    // Standard input may be the source: keys come from the terminal itself.
+/// Shows the screen until `q`, Escape or Ctrl-C. The screen stays after the end of the source.
+fn show(
+    session: &mut Session,
+    events: &Receiver<Event>,
+    to: Sender<Event>,
+    stop: &AtomicBool,
+) -> Result<(), MonitorError> {
+    let failed = |e: io::Error| MonitorError::Display(format!("the terminal cannot be used ({e}): try --plain"));
+    // Keys are read from the terminal itself, because standard input may be the source.
     let keys = File::open("/dev/tty").map_err(failed)?;
     thread::spawn(move || {
         let quits = |key: &Key| matches!(key, Key::Char('q') | Key::Esc | Key::Ctrl('c'));
@@ -143,11 +158,11 @@ fn show(session: &mut Session, events: &Receiver<Event>, to: Sender<Event>, stop
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // All that has come is taken in before it is drawn.
-        let mut next = events.recv_timeout(DRAW_EVERY);
+        // All pending events are handled before the next drawing.
+        let mut next = events.recv_timeout(DRAW_INTERVAL);
         loop {
             match next {
-                Ok(Event::Heard(heard)) => session.take(heard),
+                Ok(Event::Received(received)) => session.receive(received),
                 Ok(Event::Failed(failure)) => return Err(failure),
                 Ok(Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => break,
@@ -157,14 +172,14 @@ fn show(session: &mut Session, events: &Receiver<Event>, to: Sender<Event>, stop
                 Err(_) => break,
             }
         }
-        thread::sleep(DRAW_EVERY / 4);
+        thread::sleep(DRAW_INTERVAL / 4);
     }
 }
 
-fn save(path: &Path, session: &Session) -> Result<(), Failure> {
-    std::fs::write(path, picture::svg(session)).map_err(|e| {
-        Failure::Output(format!(
-            "{}: cannot be written ({e}): name a file in a folder that you may write to",
+fn save(path: &Path, session: &Session) -> Result<(), MonitorError> {
+    std::fs::write(path, plot::svg(session)).map_err(|e| {
+        MonitorError::Display(format!(
+            "{}: cannot be written ({e}): name a file in a folder that you can write to",
             path.display()
         ))
     })

@@ -1,4 +1,4 @@
-//! The picture in the terminal: the valence–arousal plane with a trail, the last minute, and what else is to be known.
+//! The view in the terminal: the valence–arousal plane with a trail, the last minute, and a few lines of text.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -8,43 +8,52 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::canvas::{Canvas, Context, Line as Stroke, Points};
 use ratatui::widgets::{Block, Paragraph};
 
-use super::session::{SERIES_S, Session};
+use super::session::{SERIES_S, Session, affect};
 
 const VALENCE: Color = Color::Cyan;
 const AROUSAL: Color = Color::Yellow;
 const AXES: Color = Color::DarkGray;
-/// The trail goes back so far, in seconds, in three shades.
+/// The length of the trail in seconds. It has three shades.
 const TRAIL_S: f64 = 12.0;
-/// Lines of text, and how wide they are.
-const TEXT: (u16, u16) = (8, 22);
-/// Below this there is room for text or for the plane, not for both.
-const SMALLEST_PLANE: (u16, u16) = (14, 6);
-const SMALLEST_SERIES: (u16, u16) = (20, 6);
+/// A size in terminal cells.
+struct Cells {
+    width: u16,
+    height: u16,
+}
 
-/// Draws all there is room for; the text comes first, then the plane, then the series.
+const TEXT: Cells = Cells { width: 22, height: 8 };
+/// The plane is left out if it would be smaller.
+const MIN_PLANE: Cells = Cells { width: 14, height: 6 };
+/// The time series is left out if it would be smaller.
+const MIN_SERIES: Cells = Cells { width: 20, height: 6 };
+
+/// Draws what there is room for. The text has priority, then the plane, then the time series.
 pub fn draw(frame: &mut Frame, session: &Session) {
     let area = frame.area();
-    let text_width = TEXT.1.min(area.width);
+    let text_width = TEXT.width.min(area.width);
     let plane_width = (area.width - text_width).min(area.height.saturating_mul(2));
-    if plane_width < SMALLEST_PLANE.0 || area.height < SMALLEST_PLANE.1 {
+    if plane_width < MIN_PLANE.width || area.height < MIN_PLANE.height {
         return text(frame, area, session);
     }
     let [left, right] = Layout::horizontal([Constraint::Length(plane_width), Constraint::Min(0)]).areas(area);
     plane(frame, left, session);
-    if right.height < TEXT.0 + SMALLEST_SERIES.1 || right.width < SMALLEST_SERIES.0 {
+    if right.height < TEXT.height + MIN_SERIES.height || right.width < MIN_SERIES.width {
         return text(frame, right, session);
     }
-    let [above, below] = Layout::vertical([Constraint::Min(0), Constraint::Length(TEXT.0)]).areas(right);
+    let [above, below] = Layout::vertical([Constraint::Min(0), Constraint::Length(TEXT.height)]).areas(right);
     series(frame, above, session);
     text(frame, below, session);
 }
 
 fn plane(frame: &mut Frame, area: Rect, session: &Session) {
     let now = session.last.as_ref().map_or(0.0, |last| last.t);
-    let shade = |from: f64, to: f64| -> Vec<(f64, f64)> {
-        let young = |t: f64| (from..to).contains(&(now - t));
-        let points = session.recent().filter(|m| young(m.t)).filter_map(|m| m.affect);
-        points.map(|(v, a)| (v.into(), a.into())).collect()
+    // The points whose age in seconds is in `from..to`.
+    let points = |from: f64, to: f64| -> Vec<(f64, f64)> {
+        let points = session.recent().filter(|m| (from..to).contains(&(now - m.t)));
+        points
+            .filter_map(|m| m.affect)
+            .map(|affect| (affect.valence.into(), affect.arousal.into()))
+            .collect()
     };
     let canvas = Canvas::default()
         .block(Block::bordered().title("valence→arousal↑"))
@@ -55,20 +64,20 @@ fn plane(frame: &mut Frame, area: Rect, session: &Session) {
             stroke(context, (-1.0, 0.0), (1.0, 0.0), AXES);
             stroke(context, (0.0, -1.0), (0.0, 1.0), AXES);
             context.layer();
-            // Oldest first: the younger are drawn over them.
+            // The oldest first, so that newer points are drawn over them.
             for (from, to, color) in [
                 (TRAIL_S / 2.0, TRAIL_S, Color::DarkGray),
                 (TRAIL_S / 6.0, TRAIL_S / 2.0, Color::Gray),
                 (f64::MIN, TRAIL_S / 6.0, Color::White),
             ] {
-                let coords = shade(from, to);
+                let coords = points(from, to);
                 context.draw(&Points { coords: &coords, color });
                 context.layer();
             }
-            if let Some((v, a)) = session.last.as_ref().and_then(|last| last.valence.zip(last.arousal)) {
+            if let Some(affect) = session.last.as_ref().and_then(affect) {
                 context.print(
-                    v.into(),
-                    a.into(),
+                    affect.valence.into(),
+                    affect.arousal.into(),
                     Span::styled("●", Style::new().fg(Color::LightGreen)),
                 );
             }
@@ -92,13 +101,13 @@ fn series(frame: &mut Frame, area: Rect, session: &Session) {
             stroke(context, (-SERIES_S, 0.0), (0.0, 0.0), AXES);
             context.layer();
             for (before, after) in session.recent().zip(session.recent().skip(1)) {
-                // Over what is missing no line is drawn.
+                // No line where the affect is unknown.
                 let (Some(from), Some(to)) = (before.affect, after.affect) else {
                     continue;
                 };
                 let (x1, x2) = (before.t - now, after.t - now);
-                stroke(context, (x1, from.1.into()), (x2, to.1.into()), AROUSAL);
-                stroke(context, (x1, from.0.into()), (x2, to.0.into()), VALENCE);
+                stroke(context, (x1, from.arousal.into()), (x2, to.arousal.into()), AROUSAL);
+                stroke(context, (x1, from.valence.into()), (x2, to.valence.into()), VALENCE);
             }
         });
     frame.render_widget(canvas, area);
@@ -114,7 +123,7 @@ fn stroke(context: &mut Context, from: (f64, f64), to: (f64, f64), color: Color)
     });
 }
 
-/// The most important first, since a small terminal shows only the first lines.
+/// The most important line comes first, because a small terminal shows only the first lines.
 fn text(frame: &mut Frame, area: Rect, session: &Session) {
     let last = session.last.clone().unwrap_or_default();
     let number = |value: Option<f32>| value.map_or("  –".into(), |v| format!("{v:+.2}"));
@@ -128,9 +137,9 @@ fn text(frame: &mut Frame, area: Rect, session: &Session) {
         None => "no microphone",
     };
     let latency = last.latency_ms.map_or(String::new(), |ms| format!("  {ms} ms"));
-    let counts = format!("missed {}  garbled {}", session.missed, session.garbled);
-    let lost = session.missed + session.garbled > 0;
-    let (health, ill) = match &session.health {
+    let counts = format!("missed {}  invalid {}", session.missed, session.invalid_lines);
+    let has_losses = session.missed + session.invalid_lines > 0;
+    let (health, has_problem) = match &session.health {
         None => ("health –".into(), false),
         Some(health) => match &health.problem {
             Some(problem) => (problem.clone(), true),
@@ -140,8 +149,8 @@ fn text(frame: &mut Frame, area: Rect, session: &Session) {
             }
         },
     };
-    let alarm = |bad: bool| {
-        if bad {
+    let alarm = |is_on: bool| {
+        if is_on {
             Style::new().fg(Color::LightRed)
         } else {
             Style::new()
@@ -157,10 +166,10 @@ fn text(frame: &mut Frame, area: Rect, session: &Session) {
             last.confidence.map_or("–".into(), |c| format!("{c:.2}"))
         )),
         Line::raw(format!("{face}, {voice}")),
-        Line::styled(counts, alarm(lost)),
-        Line::styled(health, alarm(ill)),
+        Line::styled(counts, alarm(has_losses)),
+        Line::styled(health, alarm(has_problem)),
         Line::raw(format!("#{}{latency}", last.seq)),
-        Line::raw(session.note.clone()),
+        Line::raw(session.status.clone()),
         Line::styled(session.source.clone(), AXES),
     ];
     frame.render_widget(Paragraph::new(lines), area);
@@ -180,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_terminal_has_room_for_the_plane_and_the_numbers() {
+    fn a_small_terminal_shows_the_plane_and_the_numbers() {
         let screen = drawn(40, 12, &session());
         for text in [
             "valence→arousal↑",
@@ -188,7 +197,7 @@ mod tests {
             "V -0.61  A +0.52",
             "confidence 0.81",
             "face 3, voice",
-            "missed 1  garbled 1",
+            "missed 1  invalid 1",
             "healthy  48 °C",
         ] {
             assert!(screen.contains(text), "{text}\n{screen}");
@@ -196,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_terminal_shows_the_last_minute_too() {
+    fn a_usual_terminal_also_shows_the_last_minute() {
         let screen = drawn(80, 24, &session());
         for text in ["last 60 s", "connected", "#300  41 ms", "●"] {
             assert!(screen.contains(text), "{text}\n{screen}");
@@ -204,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn no_size_makes_it_panic_and_the_numbers_come_first() {
+    fn every_terminal_size_is_drawn_and_the_numbers_have_priority() {
         for (width, height) in [(1, 1), (3, 40), (16, 4), (39, 11), (200, 3), (500, 200)] {
             let screen = drawn(width, height, &session());
             assert!(width < 16 || screen.contains("V -0.61"), "{width}x{height}\n{screen}");
@@ -212,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_that_changes_its_size_is_drawn_anew() {
+    fn a_resized_terminal_is_drawn_as_a_new_one() {
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
         for (width, height) in [(80, 24), (40, 12), (120, 50), (5, 2), (80, 24)] {
             terminal.backend_mut().resize(width, height);
@@ -222,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_heard_it_says_what_it_waits_for() {
+    fn before_the_first_message_the_source_is_shown() {
         let screen = drawn(60, 12, &Session::new("serial:/dev/ttyUSB0".into()));
         assert!(
             screen.contains("waiting") && screen.contains("serial:/dev/ttyUSB0"),

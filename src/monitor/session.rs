@@ -1,40 +1,59 @@
-//! What was heard so far, in the form that is shown.
+//! What the monitor has received so far, in the form that is shown.
 
 use std::collections::VecDeque;
 
-use super::reading::{Health, Heard, Reading};
+use super::received::{Reading, Received};
+use crate::health::HealthReport;
 
-/// The time series goes back so far, in seconds.
+/// The length of the time series, in seconds.
 pub const SERIES_S: f64 = 60.0;
-/// The session's plot keeps so many points; of a longer session every other, again and again.
-const MOST_POINTS: usize = 100_000;
+/// The most points that the plot of a session keeps. When it is reached, every other point is dropped.
+const MAX_POINTS: usize = 100_000;
 
-/// A moment: seconds on the source's clock, and how somebody seemed to feel, if that was known.
+/// A point of the time series.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
+    /// Seconds on the source's clock.
     pub t: f64,
-    pub affect: Option<(f32, f32)>,
+    pub affect: Option<Affect>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Affect {
+    /// −1 to 1.
+    pub valence: f32,
+    /// −1 to 1.
+    pub arousal: f32,
 }
 
 #[derive(Debug)]
 pub struct Session {
-    /// What is read, in the user's words.
+    /// The source, as the user named it.
     pub source: String,
     pub last: Option<Reading>,
-    pub health: Option<Health>,
-    pub note: String,
-    /// Sequence numbers that never came.
+    pub health: Option<HealthReport>,
+    /// The state of the source.
+    pub status: String,
+    /// Sequence numbers that are missing.
     pub missed: u64,
-    /// Estimates that came again.
+    /// Estimates that were received twice.
     pub repeated: u64,
-    /// Records that were broken.
-    pub garbled: u64,
+    /// Lines that are not JSON, and invalid frames.
+    pub invalid_lines: u64,
     pub estimates: u64,
     pub ended: bool,
     recent: VecDeque<Moment>,
     all: Vec<Moment>,
-    /// Of so many moments one goes into `all`.
+    /// One of this many moments goes into `all`.
     stride: u64,
+}
+
+/// `None` if valence or arousal is unknown.
+pub fn affect(reading: &Reading) -> Option<Affect> {
+    Some(Affect {
+        valence: reading.valence?,
+        arousal: reading.arousal?,
+    })
 }
 
 impl Session {
@@ -43,10 +62,10 @@ impl Session {
             source,
             last: None,
             health: None,
-            note: "waiting".into(),
+            status: "waiting".into(),
             missed: 0,
             repeated: 0,
-            garbled: 0,
+            invalid_lines: 0,
             estimates: 0,
             ended: false,
             recent: VecDeque::new(),
@@ -55,15 +74,15 @@ impl Session {
         }
     }
 
-    pub fn take(&mut self, heard: Heard) {
-        match heard {
-            Heard::Estimate(reading) => self.estimate(reading),
-            Heard::Health(health) => self.health = Some(health),
-            Heard::Garbled => self.garbled += 1,
-            Heard::Note(note) => self.note = note,
-            Heard::End => {
+    pub fn receive(&mut self, received: Received) {
+        match received {
+            Received::Estimate(reading) => self.estimate(reading),
+            Received::Health(health) => self.health = Some(health),
+            Received::Invalid => self.invalid_lines += 1,
+            Received::Status(status) => self.status = status,
+            Received::End => {
                 self.ended = true;
-                self.note = "ended".into();
+                self.status = "ended".into();
             }
         }
     }
@@ -77,13 +96,13 @@ impl Session {
             if reading.seq > last.seq {
                 self.missed += reading.seq - last.seq - 1;
             } else {
-                // The device began anew: its clock did, too.
+                // The device has restarted, and so has its clock.
                 self.recent.clear();
             }
         }
         let moment = Moment {
             t: reading.t,
-            affect: reading.valence.zip(reading.arousal),
+            affect: affect(&reading),
         };
         self.recent.push_back(moment);
         while self.recent.front().is_some_and(|m| reading.t - m.t > SERIES_S) {
@@ -92,7 +111,7 @@ impl Session {
         if self.estimates.is_multiple_of(self.stride) {
             self.all.push(moment);
         }
-        if self.all.len() >= MOST_POINTS {
+        if self.all.len() >= MAX_POINTS {
             let mut keep = false;
             self.all.retain(|_| {
                 keep = !keep;
@@ -117,21 +136,21 @@ impl Session {
     /// The newest estimate as text.
     pub fn line(&self) -> String {
         let Some(last) = &self.last else {
-            return self.note.clone();
+            return self.status.clone();
         };
         let number = |value: Option<f32>| value.map_or("    –".into(), |v| format!("{v:+.2}"));
         let modalities = match last.modalities.is_empty() {
-            true => "nobody".into(),
+            true => "none".into(),
             false => last.modalities.join("+"),
         };
         let confidence = last.confidence.map_or("   –".into(), |c| format!("{c:.2}"));
         format!(
-            "{:9.1} s  valence {}  arousal {}  confidence {confidence}  {modalities:10}  missed {}  garbled {}",
+            "{:9.1} s  valence {}  arousal {}  confidence {confidence}  {modalities:10}  missed {}  invalid lines {}",
             last.t,
             number(last.valence),
             number(last.arousal),
             self.missed,
-            self.garbled
+            self.invalid_lines
         )
     }
 }
@@ -139,7 +158,7 @@ impl Session {
 #[cfg(test)]
 pub mod samples {
     use super::*;
-    use crate::monitor::reading::{Face, Voice};
+    use crate::monitor::received::{Face, Voice};
 
     pub fn reading(seq: u64) -> Reading {
         let angle = seq as f32 / 20.0;
@@ -159,19 +178,20 @@ pub mod samples {
         }
     }
 
-    /// A minute, with one estimate that is missing and one broken line.
+    /// A minute, with one missing estimate and one invalid line.
     pub fn session() -> Session {
         let mut session = Session::new("mqtt://broker/affectd/kitchen".into());
         for seq in (1..=300).filter(|seq| *seq != 100) {
-            session.take(Heard::Estimate(reading(seq)));
+            session.receive(Received::Estimate(reading(seq)));
         }
-        session.take(Heard::Garbled);
-        session.take(Heard::Health(Health {
+        session.receive(Received::Invalid);
+        session.receive(Received::Health(HealthReport {
             uptime_s: 3700,
             temperature_c: Some(48.3),
             problem: None,
+            ..HealthReport::default()
         }));
-        session.take(Heard::Note("connected".into()));
+        session.receive(Received::Status("connected".into()));
         session
     }
 }
@@ -182,43 +202,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_repeated_and_broken_ones_are_counted() {
+    fn missing_repeated_and_invalid_lines_are_counted() {
         let mut session = session();
-        session.take(Heard::Estimate(reading(300)));
-        assert_eq!((session.missed, session.repeated, session.garbled), (1, 1, 1));
-        // A device that begins anew has missed nothing.
-        session.take(Heard::Estimate(reading(1)));
+        session.receive(Received::Estimate(reading(300)));
+        assert_eq!((session.missed, session.repeated, session.invalid_lines), (1, 1, 1));
+        // Nothing is missing after a restart of the device.
+        session.receive(Received::Estimate(reading(1)));
         assert_eq!(session.missed, 1);
     }
 
     #[test]
-    fn the_series_goes_back_a_minute() {
+    fn the_time_series_covers_the_last_minute() {
         let mut session = session();
-        session.take(Heard::Estimate(reading(600)));
+        session.receive(Received::Estimate(reading(600)));
         let oldest = session.recent().next().unwrap().t;
         assert!(oldest >= 60.0, "{oldest}");
     }
 
     #[test]
-    fn a_session_however_long_fits_into_memory_and_keeps_its_ends() {
+    fn a_long_session_keeps_a_limited_number_of_points_from_start_to_end() {
         let mut session = Session::new(String::new());
         for seq in 1..=250_000 {
-            session.take(Heard::Estimate(reading(seq)));
+            session.receive(Received::Estimate(reading(seq)));
         }
-        assert!(session.all().len() < MOST_POINTS);
+        assert!(session.all().len() < MAX_POINTS);
         assert_eq!(session.all()[0].t, 0.2);
         assert!(session.all().last().unwrap().t > 49_990.0);
     }
 
     #[test]
-    fn a_line_of_text_says_what_is_known() {
-        insta::assert_snapshot!(session().line(), @"     60.0 s  valence -0.61  arousal +0.52  confidence 0.81  face+voice  missed 1  garbled 1");
-        let mut nobody = Session::new(String::new());
-        nobody.take(Heard::Estimate(Reading {
+    fn a_line_of_text_shows_the_known_values() {
+        insta::assert_snapshot!(session().line(), @"     60.0 s  valence -0.61  arousal +0.52  confidence 0.81  face+voice  missed 1  invalid lines 1");
+        let mut unknown = Session::new(String::new());
+        unknown.receive(Received::Estimate(Reading {
             seq: 1,
             t: 0.2,
             ..Reading::default()
         }));
-        insta::assert_snapshot!(nobody.line(), @"      0.2 s  valence     –  arousal     –  confidence    –  nobody      missed 0  garbled 0");
+        insta::assert_snapshot!(unknown.line(), @"      0.2 s  valence     –  arousal     –  confidence    –  none        missed 0  invalid lines 0");
     }
 }

@@ -1,4 +1,4 @@
-//! Where the monitor reads: a serial port, a broker's topics, a file, or standard input.
+//! The sources of the monitor: a serial port, the topics of a broker, a file, or standard input.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,19 +6,21 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use crate::failure::Failure;
-use crate::output::OutputSpec;
-use crate::output::mqtt::subscriber::{Event, Subscriber};
-use crate::output::mqtt::{Address, without_password};
+use crate::output::mqtt::Address;
+use crate::output::mqtt::subscriber::{Event, Listening, Subscriber};
 use crate::output::serial::{SerialSpec, Wire};
-use crate::output::wire::{Message, Reader, Record};
+use crate::output::wire::{FrameReader, Message, Record};
+use crate::output::{HostIdentity, OutputSpec, masked};
 
-use super::reading::{Face, Heard, Lines, Reading, Voice};
+use super::error::MonitorError;
+use super::received::{Face, LineSplitter, Reading, Received, Voice};
 
-/// From one look at a serial port to the next.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// From one try to open a port that is not there to the next.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// The time between two reads of a silent serial port.
+const READ_INTERVAL: Duration = Duration::from_millis(20);
+/// The time between two attempts to open an absent port.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+type Listener<'a> = dyn FnMut(Received) -> Listening + 'a;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -29,46 +31,49 @@ pub enum Source {
 }
 
 impl Source {
-    /// `serial:/dev/ttyUSB0?wire=frame`, `mqtt://broker/affectd/kitchen`, a path, or `-`.
-    pub fn parse(text: &str) -> Result<Source, Failure> {
-        let failed = |why: String| Failure::Output(format!("{}: {why}", without_password(text)));
+    /// Parses `serial:/dev/ttyUSB0?wire=frame`, `mqtt://broker/affectd/kitchen`, a path, or `-`.
+    pub fn parse(text: &str, host: &HostIdentity) -> Result<Source, MonitorError> {
+        let failed = |why: String| MonitorError::Source(format!("{}: {why}", masked(text)));
         if text == "-" {
             return Ok(Source::StandardInput);
         }
-        if Address::is_one(text) {
-            let address = Box::new(Address::parse(text).map_err(failed)?);
+        if Address::is_address(text) {
+            let address = Box::new(Address::parse(text, host).map_err(failed)?);
             let topics = topics(text, &address);
             return Ok(Source::Mqtt { address, topics });
         }
         if text.starts_with("serial:") {
-            return match text.parse::<OutputSpec>().map_err(failed)? {
+            return match OutputSpec::parse(text, host).map_err(failed)? {
                 OutputSpec::Serial(serial) => Ok(Source::Serial(serial)),
-                other => Err(failed(format!("{other} is no serial port"))),
+                other => Err(failed(format!(
+                    "{other} is not a serial port: write, for example, serial:/dev/ttyUSB0"
+                ))),
             };
         }
         Ok(Source::File(text.strip_prefix("file:").unwrap_or(text).into()))
     }
 
-    /// Opens it, and then gives what it brings to `to`, on the caller's thread, until it ends or `to` wants no more.
-    pub fn listen(self, to: &mut dyn FnMut(Heard) -> bool) -> Result<(), Failure> {
+    /// Opens the source and passes everything received to `listener`, on the caller's thread, until the source ends or the
+    /// listener stops.
+    pub fn listen(self, host: &HostIdentity, listener: &mut Listener) -> Result<(), MonitorError> {
         match self {
-            Source::StandardInput => stream(&mut io::stdin().lock(), "standard input", to),
+            Source::StandardInput => read_stream(&mut io::stdin().lock(), "standard input", listener),
             Source::File(path) => {
                 let name = path.display().to_string();
                 let mut file = File::open(&path).map_err(|e| {
-                    Failure::Output(format!(
-                        "{name}: cannot be read ({e}): name a file, a serial:/dev/ttyUSB0 port, an mqtt:// address, or -"
+                    MonitorError::Source(format!(
+                        "{name}: cannot be read ({e}): give a file, a port such as serial:/dev/ttyUSB0, an mqtt:// address, or -"
                     ))
                 })?;
-                stream(&mut file, &name, to)
+                read_stream(&mut file, &name, listener)
             }
-            Source::Serial(serial) => port(&serial, to),
-            Source::Mqtt { address, topics } => broker(&address, &topics, to),
+            Source::Serial(serial) => read_port(&serial, listener),
+            Source::Mqtt { address, topics } => read_broker(&address, &topics, host, listener),
         }
     }
 }
 
-/// All devices' topics, unless the address names one.
+/// The topics of the device that the address names, or those of all devices.
 fn topics(text: &str, address: &Address) -> Vec<String> {
     let (place, options) = text.split_once('?').unwrap_or((text, ""));
     let has_path = place.splitn(4, '/').nth(3).is_some_and(|path| !path.is_empty());
@@ -83,66 +88,78 @@ fn topics(text: &str, address: &Address) -> Vec<String> {
         .into()
 }
 
-fn stream(from: &mut dyn Read, name: &str, to: &mut dyn FnMut(Heard) -> bool) -> Result<(), Failure> {
-    let mut lines = Lines::default();
+/// Passes on all of `received`.
+fn pass_on(received: Vec<Received>, listener: &mut Listener) -> Listening {
+    match received.into_iter().all(|one| listener(one) == Listening::Continue) {
+        true => Listening::Continue,
+        false => Listening::Stop,
+    }
+}
+
+fn read_stream(from: &mut dyn Read, name: &str, listener: &mut Listener) -> Result<(), MonitorError> {
+    let mut lines = LineSplitter::default();
     let mut buffer = [0; 8192];
     loop {
         let read = match from.read(&mut buffer) {
             Ok(read) => read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Failure::Output(format!("{name}: cannot be read ({e}): is it a file?"))),
+            Err(e) => {
+                return Err(MonitorError::Source(format!(
+                    "{name}: cannot be read ({e}): give a file of JSON lines"
+                )));
+            }
         };
         if read == 0 {
-            to(Heard::End);
+            listener(Received::End);
             return Ok(());
         }
-        if !lines.take(&buffer[..read]).into_iter().all(&mut *to) {
+        if pass_on(lines.push(&buffer[..read]), listener) == Listening::Stop {
             return Ok(());
         }
     }
 }
 
-/// Reads a port for as long as anybody wants it; one that is pulled out is opened again when it is back.
-fn port(serial: &SerialSpec, to: &mut dyn FnMut(Heard) -> bool) -> Result<(), Failure> {
+/// Reads a port until the listener stops. A port that is unplugged is opened again when it is back.
+fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), MonitorError> {
     let mut buffer = [0; 1024];
     loop {
-        let Some(port) = serial.open_port().map_err(|e| Failure::Output(e.to_string()))? else {
-            if !to(Heard::Note("the port is not there".into())) {
+        let Some(port) = serial.open_port().map_err(|e| MonitorError::Source(e.to_string()))? else {
+            if listener(Received::Status("the port does not exist".into())) == Listening::Stop {
                 return Ok(());
             }
-            thread::sleep(RETRY_EVERY);
+            thread::sleep(RETRY_INTERVAL);
             continue;
         };
-        let mut lines = Lines::default();
-        let mut frames = Reader::default();
-        if !to(Heard::Note("open".into())) {
+        let mut lines = LineSplitter::default();
+        let mut frames = FrameReader::default();
+        if listener(Received::Status("open".into())) == Listening::Stop {
             return Ok(());
         }
         while let Ok(read) = port.read(&mut buffer) {
             if read == 0 {
-                thread::sleep(LOOK_EVERY);
+                thread::sleep(READ_INTERVAL);
                 continue;
             }
-            let heard: Vec<Heard> = match serial.wire() {
-                Wire::Json => lines.take(&buffer[..read]),
+            let received: Vec<Received> = match serial.wire() {
+                Wire::Json => lines.push(&buffer[..read]),
                 Wire::Frame => buffer[..read]
                     .iter()
                     .filter_map(|b| frames.push(*b))
-                    .filter_map(framed)
+                    .filter_map(from_frame)
                     .collect(),
             };
-            if !heard.into_iter().all(&mut *to) {
+            if pass_on(received, listener) == Listening::Stop {
                 return Ok(());
             }
         }
     }
 }
 
-fn framed<E>(message: Result<Message, E>) -> Option<Heard> {
+fn from_frame<E>(message: Result<Message, E>) -> Option<Received> {
     match message {
-        Ok(Message::Estimate(record)) => Some(Heard::Estimate(reading(&record))),
-        Ok(Message::Text(text)) => Heard::of_json(text.as_bytes()),
-        Err(_) => Some(Heard::Garbled),
+        Ok(Message::Estimate(record)) => Some(Received::Estimate(reading(&record))),
+        Ok(Message::Text(text)) => Received::from_json(text.as_bytes()),
+        Err(_) => Some(Received::Invalid),
     }
 }
 
@@ -172,23 +189,28 @@ fn reading(record: &Record) -> Reading {
     }
 }
 
-/// Of several devices, the first that is heard.
-fn broker(address: &Address, topics: &[String], to: &mut dyn FnMut(Heard) -> bool) -> Result<(), Failure> {
-    let mut subscriber = Subscriber::new(address, topics).map_err(|e| Failure::Output(e.to_string()))?;
+/// Reads the topics of one device until the listener stops. Of several devices the first one received is shown.
+fn read_broker(
+    address: &Address,
+    topics: &[String],
+    host: &HostIdentity,
+    listener: &mut Listener,
+) -> Result<(), MonitorError> {
+    let mut subscriber = Subscriber::new(address, topics, host).map_err(|e| MonitorError::Source(e.to_string()))?;
     let mut device: Option<String> = None;
     subscriber.run(&mut |event| match event {
-        Event::Connected => to(Heard::Note("connected".into())),
-        Event::Broken(why) => to(Heard::Note(why)),
+        Event::Connected => listener(Received::Status("connected".into())),
+        Event::Disconnected(why) => listener(Received::Status(why)),
         Event::Message { topic, payload } => {
             let Some((base, kind)) = topic.rsplit_once('/') else {
-                return true;
+                return Listening::Continue;
             };
             if device.get_or_insert_with(|| base.into()) != base {
-                return true;
+                return Listening::Continue;
             }
             match kind {
-                "status" => to(Heard::Note(String::from_utf8_lossy(&payload).into_owned())),
-                _ => Heard::of_json(&payload).is_none_or(&mut *to),
+                "status" => listener(Received::Status(String::from_utf8_lossy(&payload).into_owned())),
+                _ => Received::from_json(&payload).map_or(Listening::Continue, &mut *listener),
             }
         }
     });
@@ -199,19 +221,20 @@ fn broker(address: &Address, topics: &[String], to: &mut dyn FnMut(Heard) -> boo
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Source, MonitorError> {
+        Source::parse(text, &HostIdentity::default())
+    }
+
     #[test]
-    fn every_kind_of_source_is_known_by_its_form() {
-        assert_eq!(Source::parse("-").unwrap(), Source::StandardInput);
-        assert_eq!(
-            Source::parse("a/lines.json").unwrap(),
-            Source::File("a/lines.json".into())
-        );
-        assert_eq!(Source::parse("file:/x").unwrap(), Source::File("/x".into()));
+    fn every_kind_of_source_is_parsed() {
+        assert_eq!(parse("-").unwrap(), Source::StandardInput);
+        assert_eq!(parse("a/lines.json").unwrap(), Source::File("a/lines.json".into()));
+        assert_eq!(parse("file:/x").unwrap(), Source::File("/x".into()));
         assert!(matches!(
-            Source::parse("serial:/dev/ttyUSB0?wire=frame").unwrap(),
+            parse("serial:/dev/ttyUSB0?wire=frame").unwrap(),
             Source::Serial(_)
         ));
-        let topics = |text: &str| match Source::parse(text).unwrap() {
+        let topics = |text: &str| match parse(text).unwrap() {
             Source::Mqtt { topics, .. } => topics[0].clone(),
             other => panic!("{other:?}"),
         };
@@ -219,12 +242,14 @@ mod tests {
         assert_eq!(topics("mqtt://b/?version=5"), "affectd/+/estimate");
         assert_eq!(topics("mqtt://b?device=hall"), "affectd/hall/estimate");
         assert_eq!(topics("mqtt://b/home/mood"), "home/mood/estimate");
-        let error = Source::parse("mqtt://li:hunter2@b").unwrap_err().to_string();
-        assert!(!error.contains("hunter2"), "{error}");
+        for spec in ["mqtt://li:hunter2@b", "mqtt://b?password=hunter2"] {
+            let error = parse(spec).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
-    fn a_frame_reads_as_the_line_would() {
+    fn frames_are_read_like_lines() {
         let record = Record {
             seq: 7,
             t_ms: 1400,
@@ -239,24 +264,24 @@ mod tests {
         };
         let mut frames = vec![0];
         Message::Estimate(record).encode(&mut frames);
-        // The same again, with one bit wrong.
+        // The same frame again, with one wrong bit.
         let whole = frames.len();
         Message::Estimate(record).encode(&mut frames);
         frames[whole + 9] ^= 2;
-        let mut reader = Reader::default();
-        let heard: Vec<Heard> = frames
+        let mut reader = FrameReader::default();
+        let received: Vec<Received> = frames
             .iter()
             .filter_map(|b| reader.push(*b))
-            .filter_map(framed)
+            .filter_map(from_frame)
             .collect();
-        let Heard::Estimate(reading) = &heard[0] else {
-            panic!("{heard:?}")
+        let Received::Estimate(reading) = &received[0] else {
+            panic!("{received:?}")
         };
         assert_eq!(
             (reading.seq, reading.t, reading.valence, reading.arousal),
             (7, 1.4, Some(-0.5), Some(1.0))
         );
         assert_eq!(reading.modalities, ["voice"]);
-        assert_eq!(heard[1..], [Heard::Garbled]);
+        assert_eq!(received[1..], [Received::Invalid]);
     }
 }

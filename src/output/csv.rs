@@ -1,38 +1,45 @@
 //! The estimate as a row of comma-separated values: numbers only, empty where unknown, the same columns in every row.
+//! `cross/messages.md` documents the columns.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::time::{Instant, SystemTime};
 
-use super::estimate::{latency_ms, rounded, seconds, time_of_day};
+use super::estimate::{ANY_LEVEL_DB, latency_ms, rounded, seconds, time_of_day};
+use crate::face::EXPRESSIONS;
 use crate::fusion::Estimate;
 
-/// The columns. `face` and `voice` say whether the estimate rests on them, 1 or 0; from `neutral` on come the
-/// probabilities of what the face shows.
-pub const HEADER: &str = "seq,t,time,valence,arousal,confidence,face,voice,face_id,face_x,face_y,face_w,face_h,face_score,\
-voice_active,voice_level_db,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,latency_ms";
+/// The columns. `from_face` and `from_voice` are 1 if the estimate uses that modality, else 0. The columns
+/// `expression_*` are probabilities, in the order of [`EXPRESSIONS`].
+pub const HEADER: &str = "seq,t,time,valence,arousal,confidence,from_face,from_voice,\
+face_id,face_x,face_y,face_w,face_h,face_score,voice_active,voice_level_db,\
+expression_neutral,expression_happiness,expression_surprise,expression_sadness,expression_anger,expression_disgust,\
+expression_fear,expression_contempt,latency_ms";
 
-/// Appends `estimate` without a line end; `now` gives the latency, `wall` the time of day if it is known.
+/// Appends `estimate` without a line end. `now` gives the latency, `wall` the time of day if it is known.
 pub fn write_row(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: Option<SystemTime>) {
+    const FRACTION: RangeInclusive<f32> = 0.0..=1.0;
+    const SIGNED: RangeInclusive<f32> = -1.0..=1.0;
     let mut row = Row { line, first: true };
     let (affect, face, voice) = (&estimate.affect, &estimate.face, &estimate.voice);
     row.cell(Some(estimate.seq));
     row.cell(Some(seconds(estimate.at)));
     row.cell(wall.map(time_of_day));
-    row.number(affect.map(|a| a.valence), 3);
-    row.number(affect.map(|a| a.arousal), 3);
-    row.number(affect.map(|a| a.confidence), 3);
+    row.number(affect.map(|a| a.valence), SIGNED, 3);
+    row.number(affect.map(|a| a.arousal), SIGNED, 3);
+    row.number(affect.map(|a| a.confidence), FRACTION, 3);
     row.cell(Some(u8::from(estimate.from_face)));
     row.cell(Some(u8::from(estimate.from_voice)));
     row.cell(face.map(|f| f.id));
-    let bounds = face.map(|f| [f.bounds.x, f.bounds.y, f.bounds.w, f.bounds.h]);
-    for side in 0..4 {
-        row.number(bounds.map(|b| b[side]), 3);
-    }
-    row.number(face.map(|f| f.score), 2);
+    row.number(face.map(|f| f.bounds.x), FRACTION, 3);
+    row.number(face.map(|f| f.bounds.y), FRACTION, 3);
+    row.number(face.map(|f| f.bounds.w), FRACTION, 3);
+    row.number(face.map(|f| f.bounds.h), FRACTION, 3);
+    row.number(face.map(|f| f.score), FRACTION, 2);
     row.cell(voice.as_ref().map(|v| u8::from(v.active)));
-    row.number(voice.as_ref().and_then(|v| v.level_db), 1);
-    for k in 0..crate::face::EXPRESSIONS.len() {
-        row.number(face.map(|f| f.expressions.0[k]), 2);
+    row.number(voice.as_ref().and_then(|v| v.level_db), ANY_LEVEL_DB, 1);
+    for k in 0..EXPRESSIONS.len() {
+        row.number(face.map(|f| f.expressions.0[k]), FRACTION, 2);
     }
     row.cell(latency_ms(estimate, now));
 }
@@ -48,12 +55,12 @@ impl Row<'_> {
             self.line.push(b',');
         }
         if let Some(value) = value {
-            write!(self.line, "{value}").expect("memory takes what is written");
+            write!(self.line, "{value}").expect("a vector takes every write");
         }
     }
 
-    fn number(&mut self, value: Option<f32>, digits: i32) {
-        self.cell(value.map(|v| rounded(v, digits)).filter(|v| v.is_finite()));
+    fn number(&mut self, value: Option<f32>, range: RangeInclusive<f32>, digits: i32) {
+        self.cell(value.and_then(|v| rounded(v, range, digits)));
     }
 }
 
@@ -61,7 +68,6 @@ impl Row<'_> {
 mod tests {
     use super::super::estimate::samples::{everything, nothing};
     use super::*;
-    use crate::face::EXPRESSIONS;
     use std::time::Duration;
 
     fn row(estimate: &Estimate, now: Instant, wall: Option<SystemTime>) -> String {
@@ -71,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_row() {
+    fn a_full_row_has_a_value_in_every_cell() {
         let captured = Instant::now();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_510_800_123);
         let row = row(
@@ -80,26 +86,29 @@ mod tests {
             Some(wall),
         );
         insta::assert_snapshot!(format!("{HEADER}\n{row}"), @"
-        seq,t,time,valence,arousal,confidence,face,voice,face_id,face_x,face_y,face_w,face_h,face_score,voice_active,voice_level_db,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,latency_ms
+        seq,t,time,valence,arousal,confidence,from_face,from_voice,face_id,face_x,face_y,face_w,face_h,face_score,voice_active,voice_level_db,expression_neutral,expression_happiness,expression_surprise,expression_sadness,expression_anger,expression_disgust,expression_fear,expression_contempt,latency_ms
         1042,208.4,2026-11-24T09:00:00.123Z,0.42,0.18,0.81,1,1,3,0.31,0.22,0.18,0.24,0.97,1,-23.1,0.11,0.83,0.04,0,0,0,0,0,41
         ");
     }
 
     #[test]
-    fn a_row_about_nothing_has_every_cell() {
+    fn a_row_from_nothing_has_every_cell() {
         let row = row(&nothing(1), Instant::now(), None);
         insta::assert_snapshot!(row, @"1,0.2,,,,,0,0,,,,,,,,,,,,,,,,,");
         assert_eq!(row.matches(',').count(), HEADER.matches(',').count());
     }
 
     #[test]
-    fn the_expressions_stand_under_their_names() {
-        let columns: Vec<&str> = HEADER.split(',').skip(16).take(8).collect();
+    fn expression_columns_are_in_the_order_of_the_expressions() {
+        let columns: Vec<&str> = HEADER
+            .split(',')
+            .filter_map(|c| c.strip_prefix("expression_"))
+            .collect();
         assert_eq!(columns, EXPRESSIONS);
     }
 
     #[test]
-    fn a_number_that_is_none_leaves_its_cell_empty() {
+    fn a_number_that_is_not_finite_leaves_its_cell_empty() {
         let captured = Instant::now();
         assert!(row(&everything(captured, f32::NAN), captured, None).starts_with("1042,208.4,,,0.18,"));
     }

@@ -1,55 +1,59 @@
-//! The estimate, as users and scripts read it. Schema 1: a change that could break a reader bumps the number.
+//! The estimate as one JSON object. `cross/messages.md` documents every field and
+//! `cross/schema/estimate.schema.json` is its JSON Schema.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::face::EXPRESSIONS;
+use crate::face::geometry::Rect;
 use crate::fusion::{Affect, Estimate};
 
+/// The version of the estimate's fields. It changes when a change could break a reader.
 pub const SCHEMA: u32 = 1;
-/// Expressions less likely than this are left out of the line.
-const MIN_SHOWN: f32 = 0.05;
+/// Less likely expressions are left out of the line.
+const MIN_SHOWN_PROBABILITY: f32 = 0.05;
 
-/// Appends `estimate` as a JSON object: `now` gives the latency, `wall` the time of day if it is known.
+/// Appends `estimate` as a JSON object without a line end. `now` gives the latency, `wall` the time of day if it is known.
 pub fn write_json(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: Option<SystemTime>) {
-    let affect = |value: fn(&Affect) -> f32| estimate.affect.as_ref().map(|a| rounded(value(a), 3));
+    let affect = |value: fn(&Affect) -> f32, range| rounded(value(estimate.affect.as_ref()?), range, 3);
     let json = Json {
         schema: SCHEMA,
         seq: estimate.seq,
         t: seconds(estimate.at),
         time: wall.map(|w| time_of_day(w).to_string()),
-        valence: affect(|a| a.valence),
-        arousal: affect(|a| a.arousal),
-        confidence: affect(|a| a.confidence),
+        valence: affect(|a| a.valence, -1.0..=1.0),
+        arousal: affect(|a| a.arousal, -1.0..=1.0),
+        confidence: affect(|a| a.confidence, 0.0..=1.0),
         modalities: [(estimate.from_face, "face"), (estimate.from_voice, "voice")]
             .into_iter()
             .filter_map(|(present, name)| present.then_some(name))
             .collect(),
-        face: estimate.face.as_ref().map(|f| FaceJson {
-            id: f.id,
-            bounds: [f.bounds.x, f.bounds.y, f.bounds.w, f.bounds.h].map(|v| rounded(v, 3)),
-            score: rounded(f.score, 2),
+        face: estimate
+            .face
+            .as_ref()
+            .and_then(|face| FaceJson::new(face.id, face.bounds, face.score)),
+        voice: estimate.voice.as_ref().map(|voice| VoiceJson {
+            active: voice.active,
+            level_db: voice.level_db.and_then(|db| rounded(db, ANY_LEVEL_DB, 1)),
         }),
-        voice: estimate.voice.as_ref().map(|v| VoiceJson {
-            active: v.active,
-            level_db: v.level_db.map(|db| rounded(db, 1)),
-        }),
-        expression: estimate.face.as_ref().map(|f| ExpressionJson::of(&f.expressions.0)),
+        expression: estimate.face.as_ref().map(|f| ExpressionJson::new(&f.expressions.0)),
         latency_ms: latency_ms(estimate, now),
     };
     serde_json::to_writer(line, &json).expect("plain numbers and strings serialize into memory");
 }
 
-/// From the capture of the newest thing `estimate` rests on until `now`; `None` if it rests on nothing.
+/// The finite levels.
+pub const ANY_LEVEL_DB: RangeInclusive<f32> = f32::MIN..=f32::MAX;
+
+/// Milliseconds from the capture of the newest observation in `estimate` until `now`; `None` if there is no observation.
 pub fn latency_ms(estimate: &Estimate, now: Instant) -> Option<u64> {
-    let face = estimate.face.map(|f| f.captured);
-    let voice = estimate.voice.as_ref().map(|v| v.captured);
-    let newest = face.max(voice)?;
-    Some(now.saturating_duration_since(newest).as_millis() as u64)
+    let latency = now.saturating_duration_since(estimate.captured()?);
+    Some(latency.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
-/// To the millisecond.
+/// Seconds, rounded to the millisecond.
 pub fn seconds(at: Duration) -> f64 {
     (at.as_secs_f64() * 1000.0).round() / 1000.0
 }
@@ -58,10 +62,12 @@ pub fn time_of_day(wall: SystemTime) -> impl std::fmt::Display {
     humantime::format_rfc3339_millis(wall)
 }
 
-/// To `digits` decimals, so that a line carries what is known and no more; never −0, and null if not a number.
-pub fn rounded(value: f32, digits: i32) -> f64 {
+/// `value` clamped to `range` and rounded to `digits` decimals, never −0; `None` if it is not finite.
+pub fn rounded(value: f32, range: RangeInclusive<f32>, digits: i32) -> Option<f64> {
     let scale = 10f64.powi(digits);
-    (f64::from(value) * scale).round() / scale + 0.0
+    value
+        .is_finite()
+        .then(|| (f64::from(value.clamp(*range.start(), *range.end())) * scale).round() / scale + 0.0)
 }
 
 #[derive(serde::Serialize)]
@@ -83,9 +89,27 @@ struct Json {
 #[derive(serde::Serialize)]
 struct FaceJson {
     id: u32,
+    /// x, y, width, height.
     #[serde(rename = "box")]
     bounds: [f64; 4],
     score: f64,
+}
+
+impl FaceJson {
+    /// `None` if a number is not finite: half a face helps no reader.
+    fn new(id: u32, bounds: Rect, score: f32) -> Option<FaceJson> {
+        let fraction = |value, digits| rounded(value, 0.0..=1.0, digits);
+        Some(FaceJson {
+            id,
+            bounds: [
+                fraction(bounds.x, 3)?,
+                fraction(bounds.y, 3)?,
+                fraction(bounds.w, 3)?,
+                fraction(bounds.h, 3)?,
+            ],
+            score: fraction(score, 2)?,
+        })
+    }
 }
 
 #[derive(serde::Serialize)]
@@ -94,18 +118,19 @@ struct VoiceJson {
     level_db: Option<f64>,
 }
 
-/// The likely expressions, most likely first.
+/// The likely expressions with their probabilities, most likely first.
 struct ExpressionJson(Vec<(&'static str, f64)>);
 
 impl ExpressionJson {
-    fn of(probabilities: &[f32; 8]) -> ExpressionJson {
-        let mut likely: Vec<(&'static str, f32)> = EXPRESSIONS
+    fn new(probabilities: &[f32; 8]) -> ExpressionJson {
+        let mut likely: Vec<(&'static str, f64)> = EXPRESSIONS
             .into_iter()
             .zip(*probabilities)
-            .filter(|(_, p)| *p >= MIN_SHOWN)
+            .filter(|(_, p)| *p >= MIN_SHOWN_PROBABILITY)
+            .filter_map(|(name, p)| Some((name, rounded(p, 0.0..=1.0, 2)?)))
             .collect();
         likely.sort_by(|a, b| b.1.total_cmp(&a.1));
-        ExpressionJson(likely.into_iter().map(|(name, p)| (name, rounded(p, 2))).collect())
+        ExpressionJson(likely)
     }
 }
 
@@ -119,7 +144,7 @@ impl Serialize for ExpressionJson {
     }
 }
 
-/// Estimates for the tests of every output.
+/// Estimates for the tests of all outputs.
 #[cfg(test)]
 pub mod samples {
     use super::*;
@@ -190,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_line_reads_as_the_contract_says() {
+    fn a_full_estimate_has_every_field() {
         let captured = Instant::now();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_510_800_123);
         let now = captured + Duration::from_millis(41);
@@ -198,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_about_nothing_is_still_whole() {
+    fn an_estimate_from_nothing_has_every_field() {
         insta::assert_snapshot!(line(&nothing(1), Instant::now(), None), @r#"{"schema":1,"seq":1,"t":0.2,"time":null,"valence":null,"arousal":null,"confidence":null,"modalities":[],"face":null,"voice":null,"expression":null,"latency_ms":null}"#);
     }
 
     proptest! {
         #[test]
-        fn whatever_the_numbers_a_line_is_json_without_nan_or_minus_zero(valence in proptest::num::f32::ANY) {
+        fn lines_contain_neither_nan_nor_minus_zero(valence in proptest::num::f32::ANY) {
             let captured = Instant::now();
             let text = line(&everything(captured, valence), captured, None);
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -1,63 +1,74 @@
-//! Lines in a file that is turned over before it grows too large: `affect.csv`, then `affect.csv.1`, and so on to the oldest.
+//! Lines in a file, which is rotated before it grows too large: `affect.csv`, then `affect.csv.1`, and so on to the oldest.
 //!
-//! Every line is given to the kernel at once, which writes it to the card when it sees fit, within about half a minute. That
-//! spares the card; a power cut takes the last half minute along. With `fsync=SECONDS` it is written at least that often, for
-//! more wear. When a file is turned over and at a clean end it is always written. A torn last line is cut off at the start.
+//! Every line goes to the kernel at once. The kernel writes it to the SD card within about half a minute, which spares the
+//! card; a power cut loses that half minute. With `fsync=SECONDS` lines reach the card at least that often, at the price of
+//! more wear. Rotation and a clean exit always write everything. A torn last line is cut off when the file is opened.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::Level;
 
-use super::lines::{Format, Lines};
-use super::spec::{Options, option};
-use super::{Output, OutputError, Service};
+use super::contract::{Output, OutputContext, OutputError};
+use super::line_encoder::{Format, LineEncoder};
+use super::options::Options;
 use crate::fusion::Estimate;
 use crate::health::count;
+use crate::rate_limited_log::RateLimitedLog;
 
-/// A line is never longer: looking for the last line's end needs to go no further back.
-const LONGEST_LINE: u64 = 4096;
+/// No line is longer, in bytes. The search for the end of the last line goes no further back.
+const MAX_LINE_BYTES: u64 = 4096;
 
 /// `file:PATH?format=…&max_mb=…&keep=…&fsync=…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSpec {
     path: PathBuf,
     format: Format,
-    max: Megabytes,
-    /// Files kept beside the newest.
-    keep: Keep,
+    max_size: Megabytes,
+    keep: OldFiles,
     fsync: Fsync,
 }
 
-/// From 1 to 100 000.
+/// The size at which a file is rotated, from 1 to 100 000 megabytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Megabytes(u32);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Keep(u32);
+impl Megabytes {
+    fn bytes(self) -> u64 {
+        u64::from(self.0) * 1_000_000
+    }
+}
 
-/// How long the kernel may keep lines to itself; `None` for as long as it likes.
+/// How many old files are kept beside the newest, from 0 to 999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fsync(Option<Duration>);
+struct OldFiles(u32);
+
+/// When lines are forced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fsync {
+    /// The kernel decides.
+    Off,
+    /// At least this often, up to 3600 s; zero for every line.
+    Every(Duration),
+}
 
 impl FileSpec {
-    /// `path` is what stands between the colon and the question mark.
-    pub fn parse(path: &str, options: Options) -> Result<FileSpec, String> {
+    /// `path` is the text between the colon and the question mark.
+    pub fn parse(path: &str, options: &Options) -> Result<FileSpec, String> {
         if path.is_empty() || path.ends_with('/') {
-            return Err("names no file: give its path, file:/var/log/affectd/affect.jsonl say".into());
+            return Err("the path of a file is missing: write, for example, file:/var/log/affectd/affect.jsonl".into());
         }
-        let [format, max, keep, fsync] = options.take(["format", "max_mb", "keep", "fsync"])?;
+        options.allow_only(&["format", "max_mb", "keep", "fsync"])?;
         Ok(FileSpec {
             path: path.into(),
-            format: option("format", format, Format::Json)?,
-            max: option("max_mb", max, Megabytes(10))?,
-            keep: option("keep", keep, Keep(4))?,
-            fsync: option("fsync", fsync, Fsync(None))?,
+            format: options.get_or("format", Format::Json)?,
+            max_size: options.get_or("max_mb", Megabytes(10))?,
+            keep: options.get_or("keep", OldFiles(4))?,
+            fsync: options.get_or("fsync", Fsync::Off)?,
         })
     }
 
@@ -65,18 +76,18 @@ impl FileSpec {
         &self.path
     }
 
+    /// Whether the file can be written. Leaves no new file behind.
     pub fn check(&self) -> Result<(), OutputError> {
-        let fresh = !self.path.exists();
+        let is_new = !self.path.exists();
         let opened = open_to_append(&self.path);
-        if fresh && opened.is_ok() {
-            // There was none before, so it is ours and empty.
+        if is_new && opened.is_ok() {
             let _ = std::fs::remove_file(&self.path);
         }
         opened.map(|_| ()).map_err(|e| OutputError::Failed(self.explain(&e)))
     }
 
-    pub fn open(&self, service: &Service) -> Result<LineFile, OutputError> {
-        LineFile::open(self.clone(), service.clone())
+    pub fn open(&self, context: &OutputContext) -> Result<LineFile, OutputError> {
+        LineFile::open(self.clone(), context.clone())
     }
 
     fn explain(&self, error: &io::Error) -> String {
@@ -84,19 +95,21 @@ impl FileSpec {
         let folder = self.path.parent().unwrap_or(Path::new("/")).display();
         match error.kind() {
             ErrorKind::NotFound => format!("{path}: no such folder: create it with mkdir -p {folder}"),
-            ErrorKind::NotADirectory => format!("{path}: part of the path is a file: correct it"),
+            ErrorKind::NotADirectory => format!("{path}: part of the path is a file: correct the path"),
             ErrorKind::IsADirectory => format!("{path}: is a folder: name a file in it"),
             ErrorKind::InvalidInput => {
-                format!("{path}: is not a regular file: name one, or use another kind of output")
+                format!("{path}: is not a regular file: name a regular file, or use another kind of output")
             }
             ErrorKind::PermissionDenied => {
-                format!("{path}: permission denied: let the user affectd runs as write to {folder}")
+                format!("{path}: permission denied: allow the user that runs affectd to write to {folder}")
             }
             ErrorKind::ReadOnlyFilesystem => {
-                format!("{path}: the file system is read-only: name a file on another one")
+                format!("{path}: the file system is read-only: use a file on another file system")
             }
-            ErrorKind::StorageFull => format!("{path}: no space left: free some, or lower max_mb and keep"),
-            _ => format!("{path}: cannot be written ({error}): check the disk, or name another file"),
+            ErrorKind::StorageFull => {
+                format!("{path}: no space left on the disk: free some space, or lower max_mb and keep")
+            }
+            _ => format!("{path}: cannot be written ({error}): check the disk, or use another file"),
         }
     }
 }
@@ -107,11 +120,11 @@ impl fmt::Display for FileSpec {
         write!(
             f,
             "file:{path}?format={format}&max_mb={}&keep={}",
-            self.max.0, self.keep.0
+            self.max_size.0, self.keep.0
         )?;
-        match self.fsync.0 {
-            None => f.write_str("&fsync=off"),
-            Some(every) => write!(f, "&fsync={}", every.as_secs()),
+        match self.fsync {
+            Fsync::Off => f.write_str("&fsync=off"),
+            Fsync::Every(every) => write!(f, "&fsync={}", every.as_secs()),
         }
     }
 }
@@ -122,18 +135,18 @@ impl FromStr for Megabytes {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse() {
             Ok(mb @ 1..=100_000) => Ok(Megabytes(mb)),
-            _ => Err("is a number of megabytes from 1 to 100000"),
+            _ => Err("must be a number of megabytes from 1 to 100000"),
         }
     }
 }
 
-impl FromStr for Keep {
+impl FromStr for OldFiles {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse() {
-            Ok(files @ 0..=999) => Ok(Keep(files)),
-            _ => Err("is a number of old files from 0 to 999"),
+            Ok(files @ 0..=999) => Ok(OldFiles(files)),
+            _ => Err("must be a number of old files from 0 to 999"),
         }
     }
 }
@@ -143,16 +156,16 @@ impl FromStr for Fsync {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match (text, text.parse()) {
-            ("off", _) => Ok(Fsync(None)),
-            (_, Ok(seconds @ 0..=3600)) => Ok(Fsync(Some(Duration::from_secs(seconds)))),
-            _ => Err("is off or a number of seconds from 0 (every line) to 3600"),
+            ("off", _) => Ok(Fsync::Off),
+            (_, Ok(seconds @ 0..=3600)) => Ok(Fsync::Every(Duration::from_secs(seconds))),
+            _ => Err("must be off, or a number of seconds from 0 (every line) to 3600"),
         }
     }
 }
 
-/// Opens a file to add to; it must be a regular one.
+/// Opens or creates a regular file for appending.
 fn open_to_append(path: &Path) -> io::Result<File> {
-    // Looked at first: to open a named pipe would wait for its reader.
+    // Checked before opening, because opening a named pipe blocks until it has a reader.
     match std::fs::metadata(path) {
         Ok(known) if known.is_dir() => return Err(ErrorKind::IsADirectory.into()),
         Ok(known) if !known.is_file() => return Err(ErrorKind::InvalidInput.into()),
@@ -161,32 +174,41 @@ fn open_to_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).open(path)
 }
 
-/// A file that lines are added to.
+/// A file of lines, opened for appending.
 pub struct LineFile {
     spec: FileSpec,
-    service: Service,
-    lines: Lines,
+    context: OutputContext,
+    encoder: LineEncoder,
     max_bytes: u64,
-    /// `None` after a failure, until it can be opened again.
-    open: Option<Open>,
-    failing: bool,
+    /// `None` after a failed write. The next write opens the file again.
+    open: Option<OpenFile>,
+    /// Whether the last write succeeded.
+    state: WriteState,
+    log: RateLimitedLog<WriteState>,
 }
 
-struct Open {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WriteState {
+    Working,
+    Failing,
+}
+
+struct OpenFile {
     file: File,
-    /// Of whole lines.
+    /// Length in bytes; every line in it is whole.
     length: u64,
-    synced: Instant,
+    last_sync: Instant,
 }
 
 impl LineFile {
-    fn open(spec: FileSpec, service: Service) -> Result<LineFile, OutputError> {
+    fn open(spec: FileSpec, context: OutputContext) -> Result<LineFile, OutputError> {
         let mut output = LineFile {
-            lines: Lines::new(spec.format),
-            max_bytes: u64::from(spec.max.0) * 1_000_000,
+            encoder: LineEncoder::new(spec.format),
+            max_bytes: spec.max_size.bytes(),
             open: None,
-            failing: false,
-            service,
+            state: WriteState::Working,
+            log: RateLimitedLog::new(),
+            context,
             spec,
         };
         match output.reopen() {
@@ -196,12 +218,12 @@ impl LineFile {
         Ok(output)
     }
 
-    /// Opens the file at the end of its last whole line. One that holds other lines than ours is turned over first.
-    fn reopen(&self) -> io::Result<Open> {
+    /// Opens the file after its last whole line. A file with other content is rotated away first.
+    fn reopen(&self) -> io::Result<OpenFile> {
         let mut file = open_to_append(&self.spec.path)?;
-        let mut length = whole_lines(&mut file)?;
-        if length > 0 && !self.begins_like_ours(&mut file)? {
-            self.turn_over()?;
+        let mut length = whole_lines_length(&mut file)?;
+        if length > 0 && !self.has_our_format(&mut file)? {
+            self.rotate()?;
             file = open_to_append(&self.spec.path)?;
             length = 0;
         }
@@ -211,14 +233,15 @@ impl LineFile {
             file.write_all(header.as_bytes())?;
             length = header.len() as u64;
         }
-        Ok(Open {
+        Ok(OpenFile {
             file,
             length,
-            synced: Instant::now(),
+            last_sync: Instant::now(),
         })
     }
 
-    fn begins_like_ours(&self, file: &mut File) -> io::Result<bool> {
+    /// Whether the file begins as this format does.
+    fn has_our_format(&self, file: &mut File) -> io::Result<bool> {
         let expected = match self.spec.format.header() {
             Some(header) => format!("{header}\n"),
             None => "{\"schema\":".into(),
@@ -229,9 +252,9 @@ impl LineFile {
         Ok(beginning == expected.as_bytes())
     }
 
-    /// Every file takes the place of the next older one; the oldest goes.
-    fn turn_over(&self) -> io::Result<()> {
-        let place = |age: u32| match age {
+    /// Renames every file to the next older name. The oldest file is overwritten.
+    fn rotate(&self) -> io::Result<()> {
+        let name_of = |age: u32| match age {
             0 => self.spec.path.clone(),
             age => {
                 let mut name = self.spec.path.clone().into_os_string();
@@ -240,10 +263,10 @@ impl LineFile {
             }
         };
         if self.spec.keep.0 == 0 {
-            return std::fs::remove_file(place(0));
+            return std::fs::remove_file(name_of(0));
         }
         for age in (0..self.spec.keep.0).rev() {
-            match std::fs::rename(place(age), place(age + 1)) {
+            match std::fs::rename(name_of(age), name_of(age + 1)) {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
@@ -258,53 +281,57 @@ impl LineFile {
         };
         if open.length + line.len() as u64 > self.max_bytes {
             open.file.sync_data()?;
-            self.turn_over()?;
+            self.rotate()?;
             open = self.reopen()?;
         }
         if let Err(e) = open.file.write_all(line) {
-            // Half a line may be there. If it cannot be cut off now, it is when the file is opened again.
+            // A part of the line may be in the file. If it cannot be cut off now, reopening does it.
             let _ = open.file.set_len(open.length);
             return Err(e);
         }
         open.length += line.len() as u64;
-        if self.spec.fsync.0.is_some_and(|every| open.synced.elapsed() >= every) {
+        if let Fsync::Every(interval) = self.spec.fsync
+            && open.last_sync.elapsed() >= interval
+        {
             open.file.sync_data()?;
-            open.synced = Instant::now();
+            open.last_sync = Instant::now();
         }
         self.open = Some(open);
         Ok(())
     }
 }
 
-/// The length of `file` up to the end of its last whole line: a power cut leaves half a line, or zeros.
-fn whole_lines(file: &mut File) -> io::Result<u64> {
+/// The length of `file` in bytes, up to the end of its last whole line. A power cut leaves half a line, or zeros, after it.
+fn whole_lines_length(file: &mut File) -> io::Result<u64> {
     let length = file.metadata()?.len();
-    let from = length.saturating_sub(LONGEST_LINE);
+    let from = length.saturating_sub(MAX_LINE_BYTES);
     let mut end = Vec::new();
     file.seek(SeekFrom::Start(from))?;
-    file.take(LONGEST_LINE).read_to_end(&mut end)?;
+    file.take(MAX_LINE_BYTES).read_to_end(&mut end)?;
     let whole = end.iter().rposition(|b| *b == b'\n').map(|at| from + at as u64 + 1);
     Ok(whole.unwrap_or(if from == 0 { 0 } else { length }))
 }
 
 impl Output for LineFile {
     fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError> {
-        let line = self.lines.line(estimate).to_vec();
-        match self.append(&line) {
-            Ok(()) if self.failing => {
-                info!("{}: written again", self.spec.path.display());
-                self.failing = false;
+        let line = self.encoder.encode(estimate).to_vec();
+        match (self.append(&line), self.state) {
+            (Ok(()), WriteState::Working) => {}
+            (Ok(()), WriteState::Failing) => {
+                self.state = WriteState::Working;
+                let text = format_args!("{}: can be written again", self.spec.path.display());
+                self.log.set(self.state, Level::Info, text);
             }
-            Ok(()) => {}
-            Err(e) => {
-                self.service.dropped.fetch_add(1, Ordering::Relaxed);
-                if !self.failing {
-                    count(&self.service.lost);
-                    warn!("{}; tried again with every line", self.spec.explain(&e));
-                }
-                self.failing = true;
+            (Err(_), WriteState::Failing) => count(&self.context.dropped),
+            (Err(e), WriteState::Working) => {
+                count(&self.context.dropped);
+                count(&self.context.lost);
+                self.state = WriteState::Failing;
+                let text = format_args!("{}; affectd tries again with every line", self.spec.explain(&e));
+                self.log.set(self.state, Level::Warn, text);
             }
         }
+        self.log.flush();
         Ok(())
     }
 

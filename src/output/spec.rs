@@ -1,17 +1,17 @@
-//! What `--output` and `output = […]` name: a kind of output, a place and options, as in
+//! Output specs, as in `--output` and `output = […]`: a kind, a place and options, for example
 //! `file:/var/log/affect.csv?format=csv&keep=3`.
 
 use std::fmt;
-use std::str::FromStr;
 
+use super::contract::{HostIdentity, Output, OutputContext, OutputError};
 use super::file::FileSpec;
-use super::lines::Format;
+use super::line_encoder::Format;
 use super::mqtt::{Address, Mqtt};
-use super::serial::SerialSpec;
+use super::options::Options;
+use super::serial::{Serial, SerialSpec};
 use super::stdout::Stdout;
-use super::{Output, OutputError, Service};
 
-/// An output that can be opened, if the world plays along.
+/// A valid spec of an output, which is not open yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputSpec {
     Stdout { format: Format },
@@ -21,27 +21,48 @@ pub enum OutputSpec {
 }
 
 impl OutputSpec {
-    /// Opens it for `service`. An error means that waiting would not help.
-    pub fn open(&self, service: &Service) -> Result<Box<dyn Output>, OutputError> {
+    /// Parses a spec. `host` gives the default device name of an MQTT output. The error is one line without a password.
+    pub fn parse(spec: &str, host: &HostIdentity) -> Result<OutputSpec, String> {
+        // An address is parsed on its own: a question mark in it may belong to a password, which no error may show.
+        if Address::is_address(spec) {
+            return Address::parse(spec, host).map(OutputSpec::Mqtt);
+        }
+        let (place, options) = spec.split_once('?').unwrap_or((spec, ""));
+        let options = Options::parse(options)?;
+        let (kind, place) = place.split_once(':').unwrap_or((place, ""));
+        match (kind, place) {
+            ("stdout", "") => {
+                options.allow_only(&["format"])?;
+                let format = options.get_or("format", Format::Json)?;
+                Ok(OutputSpec::Stdout { format })
+            }
+            ("serial", path) => SerialSpec::parse(path, &options).map(OutputSpec::Serial),
+            ("file", path) => FileSpec::parse(path, &options).map(OutputSpec::File),
+            _ => Err("unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker".into()),
+        }
+    }
+
+    /// Opens the output. It fails only if waiting would not help.
+    pub fn open(&self, context: &OutputContext) -> Result<Box<dyn Output>, OutputError> {
         Ok(match self {
             OutputSpec::Stdout { format } => Box::new(Stdout::new(*format)),
-            OutputSpec::Serial(serial) => Box::new(serial.open(service)?),
-            OutputSpec::File(file) => Box::new(file.open(service)?),
-            OutputSpec::Mqtt(address) => Box::new(Mqtt::open(address, service)?),
+            OutputSpec::Serial(serial) => Box::new(Serial::open(serial, context)?),
+            OutputSpec::File(file) => Box::new(file.open(context)?),
+            OutputSpec::Mqtt(address) => Box::new(Mqtt::open(address, context)?),
         })
     }
 
-    /// Whether [`OutputSpec::open`] would work. Leaves nothing behind.
-    pub fn check(&self) -> Result<(), OutputError> {
+    /// Whether [`OutputSpec::open`] would succeed. Leaves nothing behind.
+    pub fn check(&self, host: &HostIdentity) -> Result<(), OutputError> {
         match self {
             OutputSpec::Stdout { .. } => Ok(()),
             OutputSpec::Serial(serial) => serial.check(),
             OutputSpec::File(file) => file.check(),
-            OutputSpec::Mqtt(address) => Mqtt::check(address),
+            OutputSpec::Mqtt(address) => Mqtt::check(address, host),
         }
     }
 
-    /// The kind, as threads and the log name it.
+    /// The kind of output, for thread names and the log.
     pub fn kind(&self) -> &'static str {
         match self {
             OutputSpec::Stdout { .. } => "stdout",
@@ -51,7 +72,7 @@ impl OutputSpec {
         }
     }
 
-    /// Whether both write to the same place, whatever their options.
+    /// Whether both write to the same place, with whatever options.
     pub fn same_place(&self, other: &OutputSpec) -> bool {
         match (self, other) {
             (OutputSpec::Stdout { .. }, OutputSpec::Stdout { .. }) => true,
@@ -75,103 +96,44 @@ impl fmt::Display for OutputSpec {
     }
 }
 
-impl FromStr for OutputSpec {
-    type Err = String;
-
-    fn from_str(spec: &str) -> Result<Self, Self::Err> {
-        // Read apart: it has a form of its own, in which a question mark may be part of a password that must not be shown.
-        if Address::is_one(spec) {
-            return Address::parse(spec).map(OutputSpec::Mqtt);
-        }
-        let (place, options) = spec.split_once('?').unwrap_or((spec, ""));
-        let options = Options::parse(options)?;
-        let (kind, place) = place.split_once(':').unwrap_or((place, ""));
-        match (kind, place) {
-            ("stdout", "") => {
-                let [format] = options.take(["format"])?;
-                let format = option("format", format, Format::Json)?;
-                Ok(OutputSpec::Stdout { format })
-            }
-            ("serial", path) => SerialSpec::parse(path, options).map(OutputSpec::Serial),
-            ("file", path) => FileSpec::parse(path, options).map(OutputSpec::File),
-            _ => Err("no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker".into()),
-        }
-    }
-}
-
-/// What stands after the question mark: `key=value`, separated by `&`.
-pub struct Options<'a>(Vec<(&'a str, &'a str)>);
-
-impl<'a> Options<'a> {
-    pub fn parse(text: &'a str) -> Result<Options<'a>, String> {
-        let mut options: Vec<(&str, &str)> = Vec::new();
-        for option in text.split('&').filter(|o| !o.is_empty()) {
-            let (key, value) = option
-                .split_once('=')
-                .ok_or_else(|| format!("\"{option}\" after the question mark is not key=value"))?;
-            if options.iter().any(|(known, _)| *known == key) {
-                return Err(format!("{key} is given twice: keep one"));
-            }
-            options.push((key, value));
-        }
-        Ok(Options(options))
-    }
-
-    /// The values of `known` keys, in their order. Any other key is an error, so that a misspelt one is not ignored.
-    pub fn take<const N: usize>(self, known: [&str; N]) -> Result<[Option<&'a str>; N], String> {
-        if let Some((key, _)) = self.0.iter().find(|(key, _)| !known.contains(key)) {
-            return Err(format!("no option {key}: there is {}", known.join(", ")));
-        }
-        Ok(known.map(|wanted| self.0.iter().find(|(key, _)| *key == wanted).map(|(_, value)| *value)))
-    }
-}
-
-/// The value of an option, `default` where it is not given.
-pub fn option<T: FromStr>(key: &str, value: Option<&str>, default: T) -> Result<T, String>
-where
-    T::Err: fmt::Display,
-{
-    match value {
-        None => Ok(default),
-        Some(text) => text.parse().map_err(|why| format!("{key}={text}: {why}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn parse(spec: &str) -> Result<OutputSpec, String> {
+        OutputSpec::parse(spec, &HostIdentity::default())
+    }
+
     #[test]
-    fn a_spec_is_shown_as_it_may_be_given() {
+    fn displayed_specs_parse_to_the_same_spec() {
         for spec in [
             "stdout",
             "stdout?format=csv",
             "serial:/dev/ttyAMA0?baud=9600&wire=frame",
             "file:/var/log/affect.csv?format=csv&max_mb=2&keep=9&fsync=60",
         ] {
-            let parsed: OutputSpec = spec.parse().unwrap();
-            assert_eq!(parsed.to_string().parse(), Ok(parsed));
+            let parsed = parse(spec).unwrap();
+            assert_eq!(parse(&parsed.to_string()), Ok(parsed));
         }
     }
 
     #[test]
-    fn one_place_has_one_output() {
-        let same = |a: &str, b: &str| {
-            let (a, b): (OutputSpec, OutputSpec) = (a.parse().unwrap(), b.parse().unwrap());
-            a.same_place(&b)
-        };
+    fn same_place_ignores_options() {
+        let same = |a: &str, b: &str| parse(a).unwrap().same_place(&parse(b).unwrap());
         assert!(same("stdout", "stdout?format=csv"));
         assert!(same("serial:/dev/x", "serial:/dev/x?wire=frame"));
         assert!(!same("serial:/dev/x", "serial:/dev/y"));
         assert!(!same("serial:/dev/x", "file:/dev/x"));
+        assert!(same("mqtt://b?version=5", "mqtt://b"));
+        assert!(!same("mqtt://b?device=a", "mqtt://b?device=b"));
     }
 
     proptest! {
         #[test]
-        fn any_text_is_a_spec_or_an_error_of_one_line(text in "(stdout|serial:/|file:/|)[ -~]{0,40}") {
-            match text.parse::<OutputSpec>() {
-                Ok(spec) => prop_assert_eq!(spec.to_string().parse(), Ok(spec)),
+        fn any_text_is_a_spec_or_a_one_line_error(text in "(stdout|serial:/|file:/|)[ -~]{0,40}") {
+            match parse(&text) {
+                Ok(spec) => prop_assert_eq!(parse(&spec.to_string()), Ok(spec)),
                 Err(why) => prop_assert!(!why.is_empty() && !why.contains('\n')),
             }
         }

@@ -1,26 +1,26 @@
-//! The time of day, once it can be trusted.
+//! The time of day, if it can be trusted.
 //!
-//! A Raspberry Pi has no battery-backed clock: until the network has set it, its time of day is that of the last
-//! shutdown, or 1970. The kernel knows whether somebody disciplines the clock; while nobody does, there is no time of day.
+//! A Raspberry Pi has no battery-backed clock. Until the network sets it, the clock shows the time of the last shutdown, or
+//! 1970. The kernel knows whether the clock is synchronized; while it is not, there is no time of day.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Asking the kernel is a system call, and the answer changes once a boot.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+/// The question costs a system call, and the answer changes about once per boot.
+const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct WallClock {
-    asked: Option<(Instant, bool)>,
+    last_query: Option<(Instant, bool)>,
 }
 
 impl WallClock {
     /// The time of day; `None` while the system clock is not synchronized.
     pub fn now(&mut self) -> Option<SystemTime> {
-        let synchronized = match self.asked {
-            Some((when, answer)) if when.elapsed() < ASK_EVERY => answer,
+        let synchronized = match self.last_query {
+            Some((when, answer)) if when.elapsed() < QUERY_INTERVAL => answer,
             _ => {
                 let answer = is_synchronized();
-                self.asked = Some((Instant::now(), answer));
+                self.last_query = Some((Instant::now(), answer));
                 answer
             }
         };

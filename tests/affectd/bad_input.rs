@@ -152,7 +152,7 @@ fn an_output_that_does_not_exist_is_named() {
         .unwrap();
     assert_eq!(run.status.code(), Some(5));
     let error = String::from_utf8(run.stderr).unwrap();
-    insta::assert_snapshot!(error.trim(), @r#"affectd: output = "telegraph": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker"#);
+    insta::assert_snapshot!(error.trim(), @r#"affectd: output = "telegraph": unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker"#);
 }
 
 #[test]
@@ -166,5 +166,5 @@ fn a_full_disk_is_an_output_failure() {
         .unwrap();
     assert_eq!(run.status.code(), Some(5));
     let log = String::from_utf8(run.stderr).unwrap();
-    insta::assert_snapshot!(log.lines().last().unwrap(), @"affectd: stdout: cannot be written (No space left on device (os error 28)): free space where it goes, or send it elsewhere");
+    insta::assert_snapshot!(log.lines().last().unwrap(), @"affectd: stdout: cannot be written (No space left on device (os error 28)): free space on its disk, or redirect it to another file");
 }

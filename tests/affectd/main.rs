@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod clips;
 mod commands;
+mod messages;
 mod models;
 mod monitor;
 mod mqtt;
@@ -17,6 +18,8 @@ mod settings;
 
 #[path = "../support/jpeg.rs"]
 mod jpeg;
+#[path = "../support/json_schema.rs"]
+mod json_schema;
 #[path = "../support/matroska.rs"]
 mod matroska;
 #[path = "../support/mosquitto.rs"]

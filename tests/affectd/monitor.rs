@@ -1,4 +1,4 @@
-//! `affectd monitor` from all it reads, on pipes and in a real terminal.
+//! `affectd monitor` with all kinds of sources, on pipes and in a terminal.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use crate::mosquitto::{Mosquitto, wait};
 use crate::pty::Pty;
 use crate::{affectd, file};
 
-/// Estimates `from` up to `to`, as a device writes them.
+/// The estimates `from` to `to`, as a device writes them.
 fn lines(from: u64, to: u64) -> String {
     let line = |seq: u64| {
         let t = seq as f64 / 5.0;
@@ -32,22 +32,24 @@ fn monitor(arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-/// The first line a monitor prints that holds `text`; the monitor is ended then.
+/// The first line with `text` that the monitor prints. Kills the monitor after it.
 fn first_line_with(mut monitor: Child, text: &str) -> String {
     let mut lines = BufReader::new(monitor.stdout.take().unwrap())
         .lines()
         .map(Result::unwrap);
-    let line = lines.find(|line| line.contains(text)).expect("it ended early");
+    let line = lines
+        .find(|line| line.contains(text))
+        .expect("the monitor ended without the line");
     monitor.kill().unwrap();
     monitor.wait().unwrap();
     line
 }
 
 #[test]
-fn a_pipe_gives_text_and_a_picture_and_what_is_missing_is_counted() {
+fn a_pipe_yields_text_and_a_plot_with_the_losses() {
     let folder = tempfile::tempdir().unwrap();
-    let picture = folder.path().join("session.svg");
-    let mut monitor = monitor(&["-", "--save", picture.to_str().unwrap()]);
+    let plot = folder.path().join("session.svg");
+    let mut monitor = monitor(&["-", "--save", plot.to_str().unwrap()]);
     let mut stdin = monitor.stdin.take().unwrap();
     stdin
         .write_all((lines(1, 5) + "torn li\n" + &lines(8, 10)).as_bytes())
@@ -57,22 +59,22 @@ fn a_pipe_gives_text_and_a_picture_and_what_is_missing_is_counted() {
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.lines().count(), 8, "{text}");
-    insta::assert_snapshot!(text.lines().last().unwrap().trim(), @"2.0 s  valence +0.50  arousal -0.25  confidence 0.80  face        missed 2  garbled 1");
-    let picture = std::fs::read_to_string(picture).unwrap();
-    assert!(picture.contains("8 estimates, 2 missed, 1 garbled"), "{picture}");
+    insta::assert_snapshot!(text.lines().last().unwrap().trim(), @"2.0 s  valence +0.50  arousal -0.25  confidence 0.80  face        missed 2  invalid lines 1");
+    let plot = std::fs::read_to_string(plot).unwrap();
+    assert!(plot.contains("8 estimates, 2 missed, 1 invalid lines"), "{plot}");
 }
 
 #[test]
-fn a_source_that_is_not_there_ends_with_code_5_and_one_line() {
+fn a_missing_source_ends_with_exit_code_5_and_one_line() {
     let output = affectd().args(["monitor", "nothing.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(5));
-    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap().trim(), @"affectd: nothing.json: cannot be read (No such file or directory (os error 2)): name a file, a serial:/dev/ttyUSB0 port, an mqtt:// address, or -");
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap().trim(), @"affectd: nothing.json: cannot be read (No such file or directory (os error 2)): give a file, a port such as serial:/dev/ttyUSB0, an mqtt:// address, or -");
 }
 
 #[test]
-fn a_topic_is_read_from_the_broker() {
+fn topics_of_a_broker_are_read() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::open_to_all(folder.path());
+    let broker = Mosquitto::without_passwords(folder.path());
     broker.publish(&["-t", "affectd/hall/estimate", "-r", "-m", lines(7, 7).trim()]);
     let monitor = monitor(&[&format!("mqtt://127.0.0.1:{}?version=5", broker.port)]);
     let line = first_line_with(monitor, "valence");
@@ -83,7 +85,7 @@ fn a_topic_is_read_from_the_broker() {
 fn frames_are_read_from_a_serial_line() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("tty");
-    let port = Pty::at(&link);
+    let port = Pty::plug_in(&link);
     let monitor = monitor(&[&format!("serial:{}?wire=frame", link.display())]);
     let record = |seq| Record {
         seq,
@@ -97,19 +99,19 @@ fn frames_are_read_from_a_serial_line() {
         voice: None,
         latency_ms: None,
     };
-    let heard = AtomicBool::new(false);
+    let received = AtomicBool::new(false);
     let line = std::thread::scope(|scope| {
-        // One after another until they are heard: whether the port is open cannot be seen from here.
+        // Frames are sent until one is received, because the test cannot see when the monitor has opened the port.
         scope.spawn(|| {
-            for seq in (1..).take_while(|_| !heard.load(Ordering::Relaxed)) {
+            for seq in (1..).take_while(|_| !received.load(Ordering::Relaxed)) {
                 let mut frame = vec![0];
                 Message::Estimate(record(seq)).encode(&mut frame);
-                port.say(&frame);
+                port.send(&frame);
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
         let line = first_line_with(monitor, "valence");
-        heard.store(true, Ordering::Relaxed);
+        received.store(true, Ordering::Relaxed);
         line
     });
     assert!(
@@ -119,11 +121,11 @@ fn frames_are_read_from_a_serial_line() {
 }
 
 #[test]
-fn in_a_terminal_it_draws_outlives_changes_of_size_and_leaves_it_clean() {
+fn in_a_terminal_the_monitor_survives_resizing_and_restores_the_screen() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, "lines.json", lines(1, 300).as_bytes());
     let binary = env!("CARGO_BIN_EXE_affectd");
-    // Changes size from outside, as a window would, while the monitor runs in front.
+    // Changes the size of the terminal while the monitor runs in the foreground.
     let shell = format!(
         "stty cols 40 rows 12; (sleep 1; stty cols 90 rows 30; sleep 1; stty cols 20 rows 4; sleep 1; stty cols 100 rows 40) < /dev/tty & \
          AFFECTD_CONFIG=/dev/null exec {binary} monitor {}",
@@ -152,7 +154,7 @@ fn in_a_terminal_it_draws_outlives_changes_of_size_and_leaves_it_clean() {
             .try_iter()
             .for_each(|piece| *seen += &String::from_utf8_lossy(&piece))
     };
-    // The small one has the numbers; only a large one has the series of the last 60 s; the cursor's way to row 40 is in the largest.
+    // The small screen shows the numbers. Only larger ones show the last 60 s. Only the largest has a row 40.
     for wanted in ["+0.50", "last", "\u{1b}[40;"] {
         wait(|| {
             take(&mut seen);
@@ -164,6 +166,6 @@ fn in_a_terminal_it_draws_outlives_changes_of_size_and_leaves_it_clean() {
     reading.join().unwrap();
     take(&mut seen);
     assert_eq!(status.code(), Some(0), "{seen}");
-    // Back on the normal screen, with the cursor.
+    // The normal screen and the cursor are back.
     assert!(seen.contains("\u{1b}[?1049l") && seen.contains("\u{1b}[?25h"));
 }

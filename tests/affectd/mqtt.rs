@@ -1,4 +1,4 @@
-//! MQTT, against a real broker and against some that are none.
+//! MQTT, with a real broker and with servers that misbehave.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,29 +6,35 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use affectd::fusion::Estimate;
 use affectd::output::mqtt::{Address, Mqtt};
-use affectd::output::{Output, Service};
+use affectd::output::{HostIdentity, Output, OutputContext};
 use affectd::queue::WhenFull;
 use serde_json::Value;
 
 use crate::mosquitto::{Message, Mosquitto, Reader, free_port, wait};
 
-fn service() -> Service {
-    Service {
+fn context() -> OutputContext {
+    OutputContext {
         period: Duration::from_millis(200),
         when_full: WhenFull::DropOldest,
         controls: crossbeam_channel::bounded(1).0,
         dropped: Arc::default(),
         lost: Arc::default(),
+        host: Arc::default(),
     }
 }
 
 fn open(spec: &str) -> Mqtt {
-    Mqtt::open(&Address::parse(spec).unwrap(), &service()).unwrap()
+    Mqtt::open(&address(spec), &context()).unwrap()
+}
+
+fn address(spec: &str) -> Address {
+    Address::parse(spec, &HostIdentity::default()).unwrap()
 }
 
 fn estimate(seq: u64) -> Estimate {
@@ -52,16 +58,16 @@ fn is(topic: &str, payload: &str) -> impl Fn(&Message) -> bool {
     move |message| message.topic == topic && message.payload == payload
 }
 
-/// The estimates among what a reader gets until affectd says `offline`.
+/// The sequence numbers that a reader receives until affectd publishes `offline`.
 fn seqs_until_offline(reader: &Reader) -> Vec<u64> {
     let messages = reader.until(|m| m.topic.ends_with("/status") && m.payload == "offline");
     messages.iter().filter_map(seq).collect()
 }
 
 #[test]
-fn estimates_status_and_discovery_come_as_documented_in_both_versions() {
+fn estimates_status_and_discovery_are_published_in_both_versions() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::open_to_all(folder.path());
+    let broker = Mosquitto::without_passwords(folder.path());
     for version in ["3.1.1", "5"] {
         let reader = Reader::of(&broker, &[&format!("affectd/v{}/#", &version[..1]), "homeassistant/#"]);
         let device = format!("v{}", &version[..1]);
@@ -73,7 +79,7 @@ fn estimates_status_and_discovery_come_as_documented_in_both_versions() {
         (1..=200).for_each(|n| output.write(&estimate(n)).unwrap());
         output.finish().unwrap();
         let mut messages = reader.until(is(&status, "offline"));
-        // What the one before left behind.
+        // Retained messages of the previous version.
         messages.retain(|message| !message.retained);
         assert_eq!(messages[0].payload, "online");
         assert!(
@@ -84,18 +90,18 @@ fn estimates_status_and_discovery_come_as_documented_in_both_versions() {
         assert!(messages[1].payload.contains(&format!("affectd/{device}/estimate")));
         let seqs: Vec<u64> = messages.iter().filter_map(seq).collect();
         assert!(seqs.into_iter().eq(1..=200));
-        // Whoever comes later finds that it has gone.
+        // A later reader finds the retained status.
         let late = Reader::of(&broker, &[&status]).next();
         assert!(late.retained && late.payload == "offline", "{late:?}");
     }
 }
 
 #[test]
-fn a_device_that_dies_is_offline_by_its_last_will() {
+fn the_last_will_announces_a_dead_device_as_offline() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::open_to_all(folder.path());
+    let broker = Mosquitto::without_passwords(folder.path());
     let reader = Reader::of(&broker, &["affectd/d/status"]);
-    // A relay that the device's connection goes through, and that can be cut.
+    // A relay between device and broker, which the test can cut.
     let relay = TcpListener::bind("127.0.0.1:0").unwrap();
     let _output = open(&format!(
         "mqtt://127.0.0.1:{}?device=d",
@@ -114,24 +120,24 @@ fn a_device_that_dies_is_offline_by_its_last_will() {
 }
 
 #[test]
-fn home_assistant_is_told_again_when_it_says_that_it_has_started() {
+fn the_device_is_announced_again_when_home_assistant_starts() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::open_to_all(folder.path());
+    let broker = Mosquitto::without_passwords(folder.path());
     let reader = Reader::of(&broker, &["homeassistant/device/#"]);
     let _output = open(&format!("mqtt://127.0.0.1:{}?device=d", broker.port));
     let first = reader.next();
-    // Whether it is subscribed yet cannot be seen from here: say it until it is heard.
+    // The test cannot see when affectd has subscribed, so it publishes until there is an answer.
     let again = wait(|| {
         broker.publish(&["-t", "homeassistant/status", "-m", "online"]);
-        reader.already()
+        reader.try_next()
     });
     assert_eq!(first, again);
 }
 
 #[test]
-fn a_broker_killed_three_times_costs_no_estimate_and_doubles_none() {
+fn killing_the_broker_three_times_neither_loses_nor_doubles_an_estimate() {
     let folder = tempfile::tempdir().unwrap();
-    let mut broker = Mosquitto::lasting(folder.path(), free_port());
+    let mut broker = Mosquitto::persistent(folder.path(), free_port());
     let reader = Reader::with(&broker, &["affectd/d/estimate"], &["-c", "-i", "reader"]);
     broker.save();
     wait(|| folder.path().join("mosquitto.db").exists().then_some(()));
@@ -149,7 +155,7 @@ fn a_broker_killed_three_times_costs_no_estimate_and_doubles_none() {
     for _ in 0..3 {
         let last = write(20);
         seqs.extend(reader.until(|m| seq(m) == Some(last)).iter().filter_map(seq));
-        // Some are sent into the broker as it dies, some while it is dead.
+        // Some estimates are sent while the broker is killed, some while it is dead.
         std::thread::scope(|scope| {
             let killer = scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(220));
@@ -166,12 +172,12 @@ fn a_broker_killed_three_times_costs_no_estimate_and_doubles_none() {
 }
 
 #[test]
-fn what_no_broker_has_said_it_took_in_is_sent_to_the_next() {
+fn unconfirmed_estimates_are_sent_again_after_a_reconnect() {
     let folder = tempfile::tempdir().unwrap();
-    let mut broker = Mosquitto::open_to_all(folder.path());
+    let mut broker = Mosquitto::without_passwords(folder.path());
     let mut output = open(&format!("mqtt://127.0.0.1:{}?device=d", broker.port));
     wait(|| broker.log().contains("p2, c1, k10").then_some(()));
-    // Frozen, the kernel still takes what is sent: it looks delivered and is not.
+    // The kernel still accepts what is sent to a frozen broker, so the estimates seem to be delivered.
     broker.freeze();
     (1..=20).for_each(|n| output.write(&estimate(n)).unwrap());
     std::thread::sleep(Duration::from_millis(100));
@@ -182,40 +188,61 @@ fn what_no_broker_has_said_it_took_in_is_sent_to_the_next() {
     assert!(seqs.iter().filter_map(seq).eq(1..=20), "{seqs:?}");
 }
 
-/// Listens like a broker and treats everybody alike; counts those that come.
-fn bad_broker(treat: impl Fn(TcpStream) + Send + 'static) -> (u16, Arc<AtomicUsize>, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (came, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (counter, ended) = (Arc::clone(&came), Arc::clone(&closed));
-    listener.set_nonblocking(true).unwrap();
-    std::thread::spawn(move || {
-        // ExitSignal from outside, to free the port.
-        while ended.load(Ordering::Relaxed) == 0 {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    counter.fetch_add(1, Ordering::Relaxed);
-                    stream.set_nonblocking(false).unwrap();
-                    treat(stream);
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
-        }
-        drop(listener);
-        ended.store(2, Ordering::Relaxed);
-    });
-    (port, came, closed)
+/// A server that treats every connection in the same wrong way.
+struct BadBroker {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
 }
 
-/// With a bad broker first, and then on the same port a good one, which must get all there is.
-fn survives(treat: impl Fn(TcpStream) + Send + 'static) {
+impl BadBroker {
+    fn start(treat: impl Fn(TcpStream) + Send + 'static) -> BadBroker {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        listener.set_nonblocking(true).unwrap();
+        let (connections, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (counter, stopped) = (Arc::clone(&connections), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                        stream.set_nonblocking(false).unwrap();
+                        treat(stream);
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        });
+        BadBroker {
+            port,
+            connections,
+            stop,
+            thread,
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Frees the port.
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Connects to a bad broker, then replaces it with a good one, which must receive all estimates.
+fn assert_survives(treat: impl Fn(TcpStream) + Send + 'static) {
     let folder = tempfile::tempdir().unwrap();
-    let (port, came, ended) = bad_broker(treat);
+    let bad_broker = BadBroker::start(treat);
+    let port = bad_broker.port;
     let mut output = open(&format!("mqtt://127.0.0.1:{port}?device=d"));
     (1..=10).for_each(|n| output.write(&estimate(n)).unwrap());
-    wait(|| (came.load(Ordering::Relaxed) >= 2).then_some(()));
-    ended.store(1, Ordering::Relaxed);
-    wait(|| (ended.load(Ordering::Relaxed) == 2).then_some(()));
+    wait(|| (bad_broker.connections() >= 2).then_some(()));
+    bad_broker.stop();
     let broker = Mosquitto::start(folder.path(), port, "allow_anonymous true");
     let reader = Reader::of(&broker, &["affectd/d/#"]);
     output.write(&estimate(11)).unwrap();
@@ -224,56 +251,56 @@ fn survives(treat: impl Fn(TcpStream) + Send + 'static) {
 }
 
 #[test]
-fn a_broker_that_accepts_and_drops_is_outlived() {
-    survives(drop);
+fn a_broker_that_closes_connections_loses_no_estimate() {
+    assert_survives(drop);
 }
 
 #[test]
-fn a_broker_that_says_yes_and_drops_is_outlived() {
-    survives(|mut stream| {
+fn a_broker_that_accepts_and_then_closes_loses_no_estimate() {
+    assert_survives(|mut stream| {
         let _ = stream.read(&mut [0; 512]);
         let _ = stream.write_all(&[0x20, 2, 0, 0]);
     });
 }
 
 #[test]
-fn a_broker_that_speaks_garbage_is_outlived() {
-    survives(|mut stream| {
+fn a_server_that_does_not_speak_mqtt_loses_no_estimate() {
+    assert_survives(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
 }
 
 #[test]
-fn a_broker_that_hangs_does_not_hang_a_stop() {
-    // Accepted by the kernel, and never spoken to.
+fn a_silent_broker_does_not_block_the_stop() {
+    // The kernel accepts connections, and no program answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut output = open(&format!("mqtt://127.0.0.1:{port}?device=d"));
     output.write(&estimate(1)).unwrap();
     let error = output.finish().unwrap_err().to_string();
     let error = error.replace(&port.to_string(), "PORT");
-    insta::assert_snapshot!(error, @"mqtt://127.0.0.1:PORT/affectd/d: 1 estimates were not delivered: is the broker there? its last word is in the log");
+    insta::assert_snapshot!(error, @"mqtt://127.0.0.1:PORT/affectd/d: 1 estimates were not delivered: check that the broker runs; the log tells the last error");
 }
 
 #[test]
-fn attempts_at_a_broker_that_drops_everybody_become_rare() {
-    let (port, came, _) = bad_broker(drop);
-    let _output = open(&format!("mqtt://127.0.0.1:{port}?device=d"));
-    // Waits of at least 0.5, 1 and 2 s leave room for three, on a machine however fast; a fourth would be one too many.
+fn waits_between_attempts_to_connect_grow() {
+    let broker = BadBroker::start(drop);
+    let _output = open(&format!("mqtt://127.0.0.1:{}?device=d", broker.port));
+    // The first waits are at least 0.5, 1 and 2 s, so there is time for three attempts at most.
     std::thread::sleep(Duration::from_millis(3400));
-    let attempts = came.load(Ordering::Relaxed);
+    let attempts = broker.connections();
     assert!((1..=3).contains(&attempts), "{attempts}");
 }
 
 #[test]
-fn a_spool_that_is_full_drops_the_oldest_and_says_so_in_the_health_record() {
+fn a_full_spool_drops_the_oldest_and_the_health_report_counts_them() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let service = service();
-    let address = Address::parse(&format!("mqtt://127.0.0.1:{port}?device=d&spool=2s")).unwrap();
-    let mut output = Mqtt::open(&address, &service).unwrap();
+    let context = context();
+    let address = address(&format!("mqtt://127.0.0.1:{port}?device=d&spool=2s"));
+    let mut output = Mqtt::open(&address, &context).unwrap();
     (1..=50).for_each(|n| output.write(&estimate(n)).unwrap());
-    assert_eq!(service.dropped.load(Ordering::Relaxed), 39);
+    assert_eq!(context.dropped.load(Ordering::Relaxed), 39);
     let broker = Mosquitto::start(folder.path(), port, "allow_anonymous true");
     let reader = Reader::of(&broker, &["affectd/d/#"]);
     output
@@ -284,10 +311,10 @@ fn a_spool_that_is_full_drops_the_oldest_and_says_so_in_the_health_record() {
     assert!(messages.iter().filter_map(seq).eq(40..=50), "{messages:?}");
     let health = messages.iter().find(|m| m.topic == "affectd/d/health").unwrap();
     let health: Value = serde_json::from_str(&health.payload).unwrap();
-    assert_eq!(health["mqtt"]["dropped"], 39);
+    assert_eq!(health["mqtt"]["estimates_dropped"], 39);
 }
 
-/// An authority of the test's own, and what it has signed.
+/// A certificate authority of the test and the certificates it has signed.
 struct Certificates<'a> {
     folder: &'a Path,
 }
@@ -304,7 +331,7 @@ impl Certificates<'_> {
         certificates
     }
 
-    /// `name.pem` and `name.key`, valid between two days such as 20200101.
+    /// Makes `name.pem` and `name.key`, valid between two days in the form 20200101.
     fn sign(&self, name: &str, from: &str, to: &str) {
         self.openssl(&format!("req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
         self.openssl(&format!(
@@ -332,7 +359,7 @@ fn tls_settings(folder: &Path, certificate: &str) -> String {
 }
 
 #[test]
-fn with_tls_a_client_certificate_and_a_password_it_gets_in() {
+fn tls_with_client_certificate_and_password_connects() {
     let folder = tempfile::tempdir().unwrap();
     let certificates = Certificates::of(folder.path());
     certificates.sign("broker", "20200101", "20490101");
@@ -369,8 +396,8 @@ fn with_tls_a_client_certificate_and_a_password_it_gets_in() {
     }
 }
 
-/// The log of a short run against `spec`, up to the first line about the broker, without the port.
-fn complaint(spec: &str, port: u16) -> String {
+/// The first warning about the broker in the log of a short run, without the port.
+fn warning_for(spec: &str, port: u16) -> String {
     let mut run = crate::affectd();
     let output = run
         .args(["run", "--input"])
@@ -394,7 +421,7 @@ fn complaint(spec: &str, port: u16) -> String {
 }
 
 #[test]
-fn what_keeps_it_out_is_said_with_the_mend_and_without_the_password() {
+fn connection_errors_name_the_correction_and_never_the_password() {
     let folder = tempfile::tempdir().unwrap();
     let certificates = Certificates::of(folder.path());
     certificates.sign("expired", "20200101", "20200201");
@@ -405,13 +432,13 @@ fn what_keeps_it_out_is_said_with_the_mend_and_without_the_password() {
 
     let broker = Mosquitto::start(folder.path(), free_port(), &tls_settings(folder.path(), "expired"));
     let spec = format!("mqtts://localhost:{}?device=d&ca={path}/ca.pem", broker.port);
-    insta::assert_snapshot!(complaint(&spec, broker.port), @"mqtts://localhost:PORT/affectd/d: no secure connection: the broker's certificate has expired: renew it, and check this machine's clock");
+    insta::assert_snapshot!(warning_for(&spec, broker.port), @"mqtts://localhost:PORT/affectd/d: no secure connection: the broker's certificate has expired: renew it, and check this machine's clock");
 
     let good = format!("{}\nallow_anonymous true", tls_settings(folder.path(), "broker"));
     let broker = Mosquitto::start(folder.path(), free_port(), &good);
     certificates.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout o.key -out other.pem -days 2 -subj /CN=o");
     let spec = format!("mqtts://localhost:{}?device=d&ca={path}/other.pem", broker.port);
-    insta::assert_snapshot!(complaint(&spec, broker.port), @"mqtts://localhost:PORT/affectd/d: no secure connection: the broker's certificate is signed by nobody trusted here: give ca=/path/to/ca.pem");
+    insta::assert_snapshot!(warning_for(&spec, broker.port), @"mqtts://localhost:PORT/affectd/d: no secure connection: the broker's certificate is signed by an unknown authority: add ca=/path/to/ca.pem");
 
     let users = format!("allow_anonymous false\npassword_file {path}/users");
     let broker = Mosquitto::start(folder.path(), free_port(), &users);
@@ -421,10 +448,10 @@ fn what_keeps_it_out_is_said_with_the_mend_and_without_the_password() {
             broker.port
         );
         insta::allow_duplicates! {
-            insta::assert_snapshot!(complaint(&spec, broker.port), @"mqtt://li@127.0.0.1:PORT/affectd/d: the broker does not let us in: check the user, its password and its rights there");
+            insta::assert_snapshot!(warning_for(&spec, broker.port), @"mqtt://li@127.0.0.1:PORT/affectd/d: authentication failed: check the user, the password and the user's rights on the broker");
         }
     }
 
     let port = free_port();
-    insta::assert_snapshot!(complaint(&format!("mqtt://127.0.0.1:{port}?device=d"), port), @"mqtt://127.0.0.1:PORT/affectd/d: nothing accepts connections there: start the broker, or check host and port");
+    insta::assert_snapshot!(warning_for(&format!("mqtt://127.0.0.1:{port}?device=d"), port), @"mqtt://127.0.0.1:PORT/affectd/d: no program accepts connections there: start the broker, or check host and port");
 }

@@ -1,4 +1,4 @@
-//! Files and standard output, several at once, and specs that cannot work.
+//! Files and standard output, several outputs at once, and invalid specs.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -20,7 +20,7 @@ fn run(outputs: &[&str]) -> Command {
 }
 
 #[test]
-fn every_output_gets_every_estimate() {
+fn every_output_receives_every_estimate() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (json, csv) = (at("affect.jsonl"), at("affect.csv"));
@@ -48,7 +48,7 @@ fn every_output_gets_every_estimate() {
 }
 
 #[test]
-fn csv_says_what_json_says() {
+fn csv_has_the_values_of_json() {
     let csv = run(&["stdout?format=csv"]).output().unwrap();
     let csv = String::from_utf8(csv.stdout).unwrap();
     let mut rows = csv.lines().map(|row| row.split(',').collect::<Vec<_>>());
@@ -62,20 +62,28 @@ fn csv_says_what_json_says() {
         assert_eq!(cell("confidence"), line["confidence"].as_f64());
         assert_eq!(cell("face_id"), line["face"]["id"].as_f64());
         assert_eq!(cell("face_w"), line["face"]["box"][2].as_f64());
+        let modalities: Vec<&str> = line["modalities"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert_eq!(cell("from_face") == Some(1.0), modalities.contains(&"face"));
+        assert_eq!(cell("from_voice") == Some(1.0), modalities.contains(&"voice"));
         assert_eq!(cell("voice_level_db"), line["voice"]["level_db"].as_f64());
         if let Some(happiness) = line["expression"]["happiness"].as_f64() {
-            assert_eq!(cell("happiness"), Some(happiness));
+            assert_eq!(cell("expression_happiness"), Some(happiness));
         }
     }
 }
 
-/// What `affectd run` and `affectd check` say of an output, the folder left out of it.
-fn refusal(spec: &str, folder: &Path) -> String {
+/// The error of `affectd run` and `affectd check` for an output, without the folder.
+fn error_of(spec: &str, folder: &Path) -> String {
     let run = run(&["stdout", spec]).output().unwrap();
-    assert!(run.stdout.is_empty(), "nothing runs");
+    assert!(run.stdout.is_empty(), "affectd must not start");
     let log = String::from_utf8(run.stderr).unwrap();
     assert_eq!(run.status.code(), Some(5), "{log}");
-    let said = log.lines().last().unwrap().to_string();
+    let message = log.lines().last().unwrap().to_string();
     let check = affectd()
         .args(["check", "--input"])
         .arg(demo())
@@ -84,49 +92,49 @@ fn refusal(spec: &str, folder: &Path) -> String {
         .unwrap();
     assert_eq!(check.status.code(), Some(5));
     let error = String::from_utf8(check.stderr).unwrap();
-    assert_eq!(error.lines().last().unwrap(), said);
-    said.replace(&folder.display().to_string(), "/tmp")
+    assert_eq!(error.lines().last().unwrap(), message);
+    message.replace(&folder.display().to_string(), "/tmp")
 }
 
 #[test]
-fn specs_that_name_no_output_end_it_at_once() {
+fn invalid_specs_end_affectd_immediately() {
     let folder = Path::new("/nonexistent");
-    insta::assert_snapshot!(refusal("carrier:pigeon", folder), @r#"affectd: output = "carrier:pigeon": no such output: there is stdout, serial:/dev/ttyUSB0, file:/path, mqtt://broker"#);
-    insta::assert_snapshot!(refusal("serial:/dev/ttyAMA0?baud=fast", folder), @r#"affectd: output = "serial:/dev/ttyAMA0?baud=fast": baud=fast: is a number from 300 to 4000000, 115200 say"#);
-    insta::assert_snapshot!(refusal("stdout?format=csv", folder), @r#"affectd: output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
+    insta::assert_snapshot!(error_of("carrier:pigeon", folder), @r#"affectd: output = "carrier:pigeon": unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker"#);
+    insta::assert_snapshot!(error_of("serial:/dev/ttyAMA0?baud=fast", folder), @r#"affectd: output = "serial:/dev/ttyAMA0?baud=fast": baud=fast: must be a number from 300 to 4000000, for example 115200"#);
+    insta::assert_snapshot!(error_of("stdout?format=csv", folder), @r#"affectd: output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
 }
 
 #[test]
-fn outputs_that_cannot_be_opened_end_it_before_anything_runs() {
+fn outputs_that_cannot_be_opened_end_affectd_before_it_starts() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let path = |name: &str| folder.join(name).display().to_string();
     let missing = format!("file:{}", path("nowhere/affect.csv"));
-    insta::assert_snapshot!(refusal(&missing, folder), @"affectd: /tmp/nowhere/affect.csv: no such folder: create it with mkdir -p /tmp/nowhere");
-    insta::assert_snapshot!(refusal("serial:/dev/null", folder), @"affectd: /dev/null: is not a serial port: name one, /dev/ttyUSB0 or /dev/serial0 say");
-    insta::assert_snapshot!(refusal(&format!("serial:{}", path("ttyAMA0")), folder), @"affectd: /tmp/ttyAMA0: no such port: list those there are with ls -l /dev/serial/by-id /dev/serial[01]; a UART of the board must be enabled first (sudo raspi-config)");
+    insta::assert_snapshot!(error_of(&missing, folder), @"affectd: /tmp/nowhere/affect.csv: no such folder: create it with mkdir -p /tmp/nowhere");
+    insta::assert_snapshot!(error_of("serial:/dev/null", folder), @"affectd: /dev/null: is not a serial port: use a serial port, for example /dev/ttyUSB0 or /dev/serial0");
+    insta::assert_snapshot!(error_of(&format!("serial:{}", path("ttyAMA0")), folder), @"affectd: /tmp/ttyAMA0: no such port: list the ports with ls -l /dev/serial/by-id /dev/serial[01]; a UART of the board must be enabled first (sudo raspi-config)");
 }
 
 #[test]
-fn a_port_that_another_program_has_is_left_to_it() {
+fn a_port_in_use_by_another_program_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("ttyUSB0");
-    let _pty = Pty::at(&link);
+    let _pty = Pty::plug_in(&link);
     let other = fs::OpenOptions::new().read(true).write(true).open(&link).unwrap();
-    // SAFETY: locks a descriptor that `other` keeps open.
+    // SAFETY: the call acts on a descriptor that `other` keeps open, and accesses no memory.
     assert_eq!(
         unsafe { libc::flock(other.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) },
         0
     );
     let spec = format!("serial:{}", link.display());
-    insta::assert_snapshot!(refusal(&spec, folder.path()), @"affectd: /tmp/ttyUSB0: is in use by another program: stop that, or use another port");
+    insta::assert_snapshot!(error_of(&spec, folder.path()), @"affectd: /tmp/ttyUSB0: is in use by another program: stop that program, or use another port");
 }
 
 #[test]
-fn a_check_of_outputs_that_work_leaves_nothing_behind() {
+fn checking_usable_outputs_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("ttyUSB0");
-    let mut pty = Pty::at(&link);
+    let mut pty = Pty::plug_in(&link);
     let file = folder.path().join("affect.jsonl");
     let check = affectd()
         .args(["check", "--input"])
@@ -137,10 +145,10 @@ fn a_check_of_outputs_that_work_leaves_nothing_behind() {
         )
         .output()
         .unwrap();
-    let said = String::from_utf8(check.stdout).unwrap();
-    assert!(check.status.success(), "{said}");
-    assert!(said.contains("ok   output: serial:"), "{said}");
-    assert!(said.contains("ok   output: file:"), "{said}");
+    let report = String::from_utf8(check.stdout).unwrap();
+    assert!(check.status.success(), "{report}");
+    assert!(report.contains("ok   output: serial:"), "{report}");
+    assert!(report.contains("ok   output: file:"), "{report}");
     assert!(!file.exists());
     assert!(pty.drain().is_empty());
 }

@@ -5,21 +5,21 @@ use std::io::{BufRead, BufReader, Lines, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use affectd::output::wire::{Message, Reader};
+use affectd::output::wire::{FrameReader, Message};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::pty::Pty;
 use super::{Replay, affectd, demo};
 
-/// A folder with a place for a port that comes and goes.
-struct SwappableSender {
+/// A path at which a port can be plugged in and unplugged.
+struct PortPath {
     folder: TempDir,
 }
 
-impl SwappableSender {
-    fn new() -> SwappableSender {
-        SwappableSender {
+impl PortPath {
+    fn new() -> PortPath {
+        PortPath {
             folder: tempfile::tempdir().unwrap(),
         }
     }
@@ -28,8 +28,8 @@ impl SwappableSender {
         self.folder.path().join("ttyUSB0")
     }
 
-    fn connect(&self) -> Pty {
-        Pty::at(&self.path())
+    fn plug_in(&self) -> Pty {
+        Pty::plug_in(&self.path())
     }
 
     fn spec(&self, options: &str) -> String {
@@ -47,7 +47,7 @@ fn replay(outputs: &[&str]) -> Command {
     command
 }
 
-/// affectd by the clock, until it is dropped.
+/// affectd on the demo clip in real time. It is killed when this is dropped.
 struct Running {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -60,14 +60,15 @@ impl Running {
         Running { child, stdout }
     }
 
-    /// Ends it in order; gives its log.
+    /// Stops affectd with SIGTERM. Returns its log.
     fn stop(mut self) -> String {
-        // SAFETY: sends a signal to a child that has not been waited for, so its id is still its own.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) }, 0);
+        let id = libc::pid_t::try_from(self.child.id()).unwrap();
+        // SAFETY: the call accesses no memory. The child has not been waited for, so its id belongs to no other process.
+        assert_eq!(unsafe { libc::kill(id, libc::SIGTERM) }, 0);
         self.end()
     }
 
-    /// Waits for its end; gives its log.
+    /// Waits until affectd ends. Returns its log.
     fn end(&mut self) -> String {
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
@@ -100,12 +101,12 @@ fn answer(pty: &mut Pty) -> Value {
 }
 
 #[test]
-fn replayed_the_line_carries_what_stdout_carries() {
-    let socket = SwappableSender::new();
-    let mut pty = socket.connect();
-    let mut child = replay(&["stdout", &socket.spec("wire=json")]).spawn().unwrap();
+fn in_a_replay_the_serial_line_has_all_lines_of_stdout() {
+    let port = PortPath::new();
+    let mut pty = port.plug_in();
+    let mut child = replay(&["stdout", &port.spec("wire=json")]).spawn().unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap());
-    let timeless = |line: &str| {
+    let without_times = |line: &str| {
         let mut line = estimate(line);
         line.as_object_mut().unwrap().remove("latency_ms");
         line.as_object_mut().unwrap().remove("time");
@@ -114,7 +115,7 @@ fn replayed_the_line_carries_what_stdout_carries() {
     assert_eq!(pty.line(), "", "the line begins with a delimiter");
     let mut lines = 0;
     for line in stdout.lines() {
-        assert_eq!(timeless(&pty.line()), timeless(&line.unwrap()));
+        assert_eq!(without_times(&pty.line()), without_times(&line.unwrap()));
         lines += 1;
     }
     assert!(child.wait().unwrap().success());
@@ -122,12 +123,12 @@ fn replayed_the_line_carries_what_stdout_carries() {
 }
 
 #[test]
-fn frames_say_what_lines_say() {
-    let socket = SwappableSender::new();
-    let mut pty = socket.connect();
-    let run = replay(&["stdout", &socket.spec("wire=frame")]).output().unwrap();
+fn frames_have_the_values_of_lines() {
+    let port = PortPath::new();
+    let mut pty = port.plug_in();
+    let run = replay(&["stdout", &port.spec("wire=frame")]).output().unwrap();
     let lines = Replay::from(run).lines;
-    let mut reader = Reader::default();
+    let mut reader = FrameReader::default();
     let frames: Vec<Message> = pty
         .drain()
         .iter()
@@ -137,12 +138,13 @@ fn frames_say_what_lines_say() {
     assert_eq!(frames.len(), lines.len());
     for (frame, line) in frames.iter().zip(&lines) {
         let Message::Estimate(record) = frame else {
-            panic!("nobody asked anything");
+            panic!("no command was sent, but there is an answer");
         };
-        let near = |ours: Option<i16>, scale: f64, theirs: &Value, slack: f64| match (ours, theirs.as_f64()) {
-            (Some(ours), Some(theirs)) => (f64::from(ours) / scale - theirs).abs() <= slack,
-            (ours, theirs) => ours.is_none() == theirs.is_none(),
-        };
+        let near =
+            |in_frame: Option<i16>, scale: f64, in_line: &Value, tolerance: f64| match (in_frame, in_line.as_f64()) {
+                (Some(in_frame), Some(in_line)) => (f64::from(in_frame) / scale - in_line).abs() <= tolerance,
+                (in_frame, in_line) => in_frame.is_none() == in_line.is_none(),
+            };
         assert_eq!(u64::from(record.seq), line["seq"].as_u64().unwrap());
         assert!(near(record.valence, 10_000.0, &line["valence"], 6e-4), "{line}");
         assert!(near(record.arousal, 10_000.0, &line["arousal"], 6e-4), "{line}");
@@ -158,32 +160,32 @@ fn frames_say_what_lines_say() {
 }
 
 #[test]
-fn commands_are_answered_and_noise_is_not() {
-    let socket = SwappableSender::new();
-    let mut pty = socket.connect();
-    let running = Running::new(&[&socket.spec("wire=json")]);
+fn commands_are_answered_and_noise_is_ignored() {
+    let port = PortPath::new();
+    let mut pty = port.plug_in();
+    let running = Running::new(&[&port.spec("wire=json")]);
     estimate(&{
         assert_eq!(pty.line(), "");
         pty.line()
     });
-    pty.say(b"\xFF\x00\xFE noise\n{\"schema\":1}\n\r\n\nping\n");
+    pty.send(b"\xFF\x00\xFE noise\n{\"schema\":1}\n\r\n\nping\n");
     assert_eq!(answer(&mut pty), json!({"ok": "pong"}));
-    pty.say(b"health\r\n");
+    pty.send(b"health\r\n");
     let health = answer(&mut pty);
     assert_eq!(health["ok"]["schema"], 1, "{health}");
     assert!(health["ok"]["uptime_s"].is_u64(), "{health}");
-    pty.say(b"rate 0\n");
+    pty.send(b"rate 0\n");
     assert!(
         answer(&mut pty)["error"]
             .as_str()
             .unwrap()
-            .starts_with("rate 0: give a number")
+            .starts_with("rate 0: must be a number")
     );
-    pty.say(b"sing\n");
-    insta::assert_snapshot!(answer(&mut pty), @r#"{"error":"no command \"sing\": there is ping, rate N, health, baseline"}"#);
-    pty.say(b"baseline\n");
+    pty.send(b"sing\n");
+    insta::assert_snapshot!(answer(&mut pty), @r#"{"error":"unknown command \"sing\": the commands are ping, rate N, health, baseline"}"#);
+    pty.send(b"baseline\n");
     assert_eq!(answer(&mut pty), json!({"ok": "baseline"}));
-    pty.say(b"rate 2.5\n");
+    pty.send(b"rate 2.5\n");
     assert_eq!(answer(&mut pty), json!({"ok": {"rate": 2.5}}));
     let seqs: Vec<u64> = (0..4).map(|_| estimate(&pty.line())["seq"].as_u64().unwrap()).collect();
     assert!(seqs.windows(2).all(|pair| pair[1] >= pair[0] + 2), "{seqs:?}");
@@ -191,15 +193,15 @@ fn commands_are_answered_and_noise_is_not() {
 }
 
 #[test]
-fn among_frames_answers_are_frames() {
-    let socket = SwappableSender::new();
-    let mut pty = socket.connect();
-    let running = Running::new(&[&socket.spec("wire=frame")]);
-    let mut reader = Reader::default();
+fn with_wire_frame_answers_are_frames() {
+    let port = PortPath::new();
+    let mut pty = port.plug_in();
+    let running = Running::new(&[&port.spec("wire=frame")]);
+    let mut reader = FrameReader::default();
     let mut next = || loop {
         let read: Vec<_> = pty.until(0).iter().filter_map(|b| reader.push(*b)).collect();
         if let Some(message) = read.into_iter().next() {
-            return (message.unwrap(), pty.say(b"ping\n"));
+            return (message.unwrap(), pty.send(b"ping\n"));
         }
     };
     assert!(matches!(next().0, Message::Estimate(_)));
@@ -209,51 +211,58 @@ fn among_frames_answers_are_frames() {
 }
 
 #[test]
-fn a_cable_pulled_and_put_back_carries_whole_lines_again() {
-    let socket = SwappableSender::new();
-    let mut pty = socket.connect();
-    let mut running = Running::new(&["stdout", &socket.spec("wire=json")]);
+fn a_port_plugged_in_again_carries_whole_lines() {
+    let port = PortPath::new();
+    let mut pty = port.plug_in();
+    let mut running = Running::new(&["stdout", &port.spec("wire=json")]);
     assert_eq!(pty.line(), "");
     let before = estimate(&pty.line())["seq"].as_u64().unwrap();
     drop(pty);
-    // It goes on without: by now the port has been missed.
+    // affectd continues without the port. After four estimates it has noticed the loss.
     for _ in 0..4 {
         running.stdout.next().unwrap().unwrap();
     }
-    let mut pty = socket.connect();
+    let mut pty = port.plug_in();
     assert_eq!(pty.line(), "", "the line begins with a delimiter again");
     let after = estimate(&pty.line())["seq"].as_u64().unwrap();
     assert!(after > before + 1);
     assert_eq!(estimate(&pty.line())["seq"], after + 1);
     let log = running.stop();
-    assert_eq!(log.matches("it is tried again until it works").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("affectd tries to open it until it works").count(),
+        1,
+        "{log}"
+    );
     assert!(log.contains("open again"), "{log}");
     assert!(log.contains("output outages: 1"), "{log}");
 }
 
 #[test]
-fn a_usb_port_may_come_after_the_start() {
-    let socket = SwappableSender::new();
-    let mut running = Running::new(&["stdout", &socket.spec("wire=json")]);
+fn a_usb_port_can_be_plugged_in_after_the_start() {
+    let port = PortPath::new();
+    let mut running = Running::new(&["stdout", &port.spec("wire=json")]);
     running.stdout.next().unwrap().unwrap();
-    let mut pty = socket.connect();
+    let mut pty = port.plug_in();
     assert_eq!(pty.line(), "");
     assert!(estimate(&pty.line())["seq"].as_u64().unwrap() > 1);
     let log = running.stop();
-    assert!(log.contains("no such port; it is tried again until it works"), "{log}");
+    assert!(
+        log.contains("no such port; affectd tries to open it until it works"),
+        "{log}"
+    );
 }
 
 #[test]
-fn a_line_that_nobody_reads_holds_up_nothing_and_tears_nothing() {
-    let socket = SwappableSender::new();
-    let mut pty = socket.connect();
+fn a_line_without_a_reader_delays_no_other_output_and_keeps_lines_whole() {
+    let port = PortPath::new();
+    let mut pty = port.plug_in();
     pty.fill();
-    let file = socket.folder.path().join("affect.jsonl");
+    let file = port.folder.path().join("affect.jsonl");
     let to_file = format!("file:{}", file.display());
-    let mut running = Running::new(&["stdout", &socket.spec("wire=json&baud=4000000"), &to_file]);
+    let mut running = Running::new(&["stdout", &port.spec("wire=json&baud=4000000"), &to_file]);
     let mut next = |_| running.stdout.next().map(|line| estimate(&line.unwrap()));
     let mut lines: Vec<Value> = (0..30).map_while(&mut next).collect();
-    // The reader wakes up: what was begun is finished, and the newest follows.
+    // The reader starts: the message in progress is finished, and the newest one follows.
     let mut on_line = pty.drain();
     lines.extend((30..).map_while(&mut next));
     let log = running.end();
@@ -272,14 +281,14 @@ fn a_line_that_nobody_reads_holds_up_nothing_and_tears_nothing() {
 }
 
 #[test]
-fn a_slow_line_says_so_and_carries_what_it_can() {
-    let socket = SwappableSender::new();
-    let mut pty = socket.connect();
-    let mut running = Running::new(&["stdout", &socket.spec("wire=json&baud=4800")]);
+fn a_slow_line_logs_a_warning_and_carries_what_it_can() {
+    let port = PortPath::new();
+    let mut pty = port.plug_in();
+    let mut running = Running::new(&["stdout", &port.spec("wire=json&baud=4800")]);
     let given = running.stdout.by_ref().take(20).count();
     let log = running.stop();
     assert!(
-        log.contains("4800 baud carry about 1.5 of 5 estimates a second"),
+        log.contains("4800 baud is too slow: the line carries about 1.5 of 5 estimates a second"),
         "{log}"
     );
     let on_line = String::from_utf8(pty.drain()).unwrap();

@@ -1,19 +1,19 @@
-//! The readers in `cross/readers`, held to the Rust one: on whole streams, and on streams that something happened to.
+//! Compares the readers in `cross/readers` with the Rust reader, on undamaged and on damaged streams.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use affectd::output::wire::record::{Face, Voice};
-use affectd::output::wire::{Message, Reader, Record};
+use affectd::output::wire::record::{Bounds, Face, LikelyExpression, Voice};
+use affectd::output::wire::{FrameReader, Message, Record};
 use serde_json::{Value, json};
 
 fn readers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cross/readers")
 }
 
-/// Numbers that look random and are the same every time.
+/// Reproducible pseudo-random numbers (xorshift).
 struct Noise(u64);
 
 impl Noise {
@@ -24,56 +24,73 @@ impl Noise {
         self.0
     }
 
-    /// From 0 up to but not with `end`.
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 16) as usize % end
+    /// From 0 to `end` − 1.
+    fn below<T: TryFrom<u64> + Into<u64> + Copy>(&mut self, end: T) -> T {
+        let value = (self.next() >> 16) % end.into();
+        T::try_from(value).ok().expect("less than `end`")
+    }
+
+    fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
+
+    fn boolean(&mut self) -> bool {
+        self.below(2u8) == 0
     }
 
     fn maybe<T>(&mut self, value: impl FnOnce(&mut Noise) -> T) -> Option<T> {
-        (self.below(4) > 0).then(|| value(self))
+        (self.below(4u8) > 0).then(|| value(self))
     }
 
     fn signed(&mut self) -> i16 {
-        self.below(20_001) as i16 - 10_000
+        i16::try_from(self.below(20_001u16)).unwrap() - 10_000
     }
 
     fn message(&mut self) -> Message {
-        if self.below(10) == 0 {
-            let length = self.below(400);
-            let letters: String = (0..length).map(|_| char::from(b'a' + self.below(26) as u8)).collect();
+        if self.below(10u8) == 0 {
+            let length = self.below(400u16);
+            let letters: String = (0..length).map(|_| char::from(b'a' + self.below(26u8))).collect();
             return Message::Text(json!({ "ok": letters }).to_string());
         }
         Message::Estimate(Record {
-            seq: self.next() as u32,
-            t_ms: self.next() as u32,
+            seq: self.below(u32::MAX),
+            t_ms: self.below(u32::MAX),
             valence: self.maybe(Noise::signed),
             arousal: self.maybe(Noise::signed),
-            confidence: self.maybe(|n| n.below(10_001) as i16),
-            from_face: self.below(2) == 0,
-            from_voice: self.below(2) == 0,
+            confidence: self.maybe(|n| n.signed().abs()),
+            from_face: self.boolean(),
+            from_voice: self.boolean(),
             face: self.maybe(|n| Face {
-                id: n.next() as u16,
-                bounds: [0; 4].map(|_| n.below(10_001) as u16),
-                score: n.below(101) as u8,
-                expression: n.maybe(|n| (n.below(8) as u8, n.below(101) as u8)),
+                id: n.below(u16::MAX),
+                bounds: Bounds {
+                    x: n.below(10_001),
+                    y: n.below(10_001),
+                    w: n.below(10_001),
+                    h: n.below(10_001),
+                },
+                score: n.below(101),
+                expression: n.maybe(|n| LikelyExpression {
+                    index: n.below(8),
+                    percent: n.below(101),
+                }),
             }),
             voice: self.maybe(|n| Voice {
-                active: n.below(2) == 0,
+                active: n.boolean(),
                 level: n.maybe(Noise::signed),
             }),
-            latency_ms: self.maybe(|n| n.below(65_535) as u16),
+            latency_ms: self.maybe(|n| n.below(65_535)),
         })
     }
 
-    /// Does something to `bytes`: overwritten, lost, doubled, flipped.
+    /// Damages `bytes`: overwrites, removes or doubles some of them, or flips a bit.
     fn damage(&mut self, bytes: &mut Vec<u8>) {
-        let from = self.below(bytes.len());
-        let until = (from + 1 + self.below(40)).min(bytes.len());
-        match self.below(4) {
-            0 => bytes[from..until].fill_with(|| self.next() as u8),
+        let from = self.index(bytes.len());
+        let until = (from + 1 + self.index(40)).min(bytes.len());
+        match self.below(4u8) {
+            0 => bytes[from..until].fill_with(|| self.next().to_le_bytes()[0]),
             1 => drop(bytes.drain(from..until)),
             2 => bytes.extend_from_within(from..until),
-            _ => bytes[from] ^= 1 << self.below(8),
+            _ => bytes[from] ^= 1 << self.below(8u8),
         }
     }
 }
@@ -84,19 +101,19 @@ fn frame(message: &Message) -> Vec<u8> {
     bytes
 }
 
-/// What a reader made of a stream.
+/// What a reader read from a stream.
 #[derive(PartialEq)]
 struct Read {
     messages: Vec<Value>,
-    broken: usize,
+    invalid: usize,
 }
 
 impl Read {
     fn by_rust(stream: &[u8]) -> Read {
-        let mut reader = Reader::default();
+        let mut reader = FrameReader::default();
         let read: Vec<_> = stream.iter().filter_map(|b| reader.push(*b)).collect();
         Read {
-            broken: read.iter().filter(|r| r.is_err()).count(),
+            invalid: read.iter().filter(|r| r.is_err()).count(),
             messages: read.into_iter().flatten().map(as_json).collect(),
         }
     }
@@ -114,7 +131,7 @@ impl Read {
                 .lines()
                 .map(|l| rounded(serde_json::from_str(l).unwrap()))
                 .collect(),
-            broken: errors.trim().strip_suffix(" broken").unwrap().parse().unwrap(),
+            invalid: errors.trim().strip_suffix(" invalid frames").unwrap().parse().unwrap(),
         }
     }
 }
@@ -124,7 +141,7 @@ fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// As both readers print it.
+/// A message as both readers print it.
 fn as_json(message: Message) -> Value {
     const NAMES: [&str; 8] = affectd::face::EXPRESSIONS;
     let record = match message {
@@ -142,18 +159,24 @@ fn as_json(message: Message) -> Value {
         "modalities": modalities.iter().filter(|m| m.0).map(|m| m.1).collect::<Vec<_>>(),
         "face": record.face.map(|f| json!({
             "id": f.id,
-            "box": f.bounds.map(|side| f64::from(side) / 10_000.0),
+            "box": fractions(f.bounds),
             "score": f64::from(f.score) / 100.0,
         })),
         "voice": record.voice.map(|v| json!({ "active": v.active, "level_db": scaled(v.level, 10.0) })),
-        "expression": record.face.and_then(|f| f.expression).map(|(which, percent)| {
-            json!({ NAMES[usize::from(which)]: f64::from(percent) / 100.0 })
+        "expression": record.face.and_then(|f| f.expression).map(|likely| {
+            json!({ NAMES[usize::from(likely.index)]: f64::from(likely.percent) / 100.0 })
         }),
         "latency_ms": record.latency_ms,
     }))
 }
 
-/// Numbers as the nearest ten thousandth, however they were written.
+/// x, y, width and height as fractions of the frame.
+fn fractions(bounds: Bounds) -> [f64; 4] {
+    let Bounds { x, y, w, h } = bounds;
+    [x, y, w, h].map(|side| f64::from(side) / 10_000.0)
+}
+
+/// Numbers in ten-thousandths, so that they compare equal however they were printed.
 fn rounded(value: Value) -> Value {
     match value {
         Value::Number(n) => json!((n.as_f64().unwrap() * 10_000.0).round()),
@@ -164,16 +187,16 @@ fn rounded(value: Value) -> Value {
 }
 
 fn assert_same(reader: &Read, rust: &Read) {
-    for (k, (theirs, ours)) in reader.messages.iter().zip(&rust.messages).enumerate() {
-        assert_eq!(theirs, ours, "message {k}");
+    for (k, (other, rust)) in reader.messages.iter().zip(&rust.messages).enumerate() {
+        assert_eq!(other, rust, "message {k}");
     }
     assert_eq!(
-        (reader.messages.len(), reader.broken),
-        (rust.messages.len(), rust.broken)
+        (reader.messages.len(), reader.invalid),
+        (rust.messages.len(), rust.invalid)
     );
 }
 
-/// A stream in which three of four frames were let alone.
+/// A stream in which about every fourth frame is damaged.
 fn damaged_stream() -> (Vec<Message>, Vec<u8>) {
     let mut noise = Noise(0x2545_F491_4F6C_DD1D);
     let mut sent = Vec::new();
@@ -181,7 +204,7 @@ fn damaged_stream() -> (Vec<Message>, Vec<u8>) {
     for _ in 0..5000 {
         let message = noise.message();
         let mut bytes = frame(&message);
-        if noise.below(4) == 0 {
+        if noise.below(4u8) == 0 {
             noise.damage(&mut bytes);
         }
         stream.extend(bytes);
@@ -218,13 +241,13 @@ fn python_reader() -> Command {
 }
 
 #[test]
-fn all_readers_read_what_is_sent() {
+fn all_readers_read_every_frame_sent() {
     let mut noise = Noise(42);
     let sent: Vec<Message> = (0..500).map(|_| noise.message()).collect();
     let stream: Vec<u8> = sent.iter().flat_map(frame).collect();
     let expected = Read {
         messages: sent.into_iter().map(as_json).collect(),
-        broken: 0,
+        invalid: 0,
     };
     let folder = tempfile::tempdir().unwrap();
     assert_same(&Read::by_rust(&stream), &expected);
@@ -233,20 +256,20 @@ fn all_readers_read_what_is_sent() {
 }
 
 #[test]
-fn all_readers_make_the_same_of_damage_and_nothing_up() {
+fn all_readers_read_the_same_frames_of_a_damaged_stream_and_invent_none() {
     let (sent, stream) = damaged_stream();
     let rust = Read::by_rust(&stream);
-    assert!(rust.broken > 500 && rust.messages.len() > 3500);
+    assert!(rust.invalid > 500 && rust.messages.len() > 3500);
     let sent: HashSet<String> = sent.into_iter().map(|m| as_json(m).to_string()).collect();
-    let made_up = rust.messages.iter().find(|m| !sent.contains(&m.to_string()));
-    assert_eq!(made_up, None, "a record that was never sent");
+    let invented = rust.messages.iter().find(|m| !sent.contains(&m.to_string()));
+    assert_eq!(invented, None, "a record that was not sent");
     let folder = tempfile::tempdir().unwrap();
     assert_same(&Read::by(&mut c_reader(folder.path()), &stream), &rust);
     assert_same(&Read::by(&mut python_reader(), &stream), &rust);
 }
 
 #[test]
-fn the_header_is_cplusplus_too() {
+fn the_c_header_compiles_as_cplusplus() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("sketch.cpp");
     fs::write(

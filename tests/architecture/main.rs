@@ -24,20 +24,14 @@ const LAYERS: &[&[&str]] = &[
     &["output"],
     &["config"],
     &["daemon"],
-    &["failure"],
     &["monitor"],
+    &["failure"],
     &["cli"],
     &["main"],
 ];
 
 /// Folders with known circles, still to be resolved.
-const KNOWN_CIRCLES: &[&str] = &[
-    "capture",
-    "capture/camera",
-    "capture/microphone",
-    "output",
-    "output/mqtt",
-];
+const KNOWN_CIRCLES: &[&str] = &["capture", "capture/camera", "capture/microphone"];
 
 fn sources() -> Sources {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -41,14 +41,14 @@ def main():
         wrong.append("frames over USB are missing or out of order")
     if frames[0]["seq"] != 1 or frames[-1]["seq"] != sent:
         wrong.append("the first or the last frame is missing")
-    if reader.broken > 1:
+    if reader.invalid > 1:
         wrong.append("more than one frame was torn")
     by_seq = {line["seq"]: line for line in lines}
     if any(abs(by_seq[frame["seq"]]["t"] - frame["t"]) > 0.0011 for frame in frames):
         wrong.append("a line and a frame with the same seq have different times")
 
     print(f"UART: {len(lines)} of {sent} estimates")
-    print(f"USB: {len(frames)} frames, {gaps} missing while the cable was pulled, {reader.broken} torn")
+    print(f"USB: {len(frames)} frames, {gaps} missing while the cable was pulled, {reader.invalid} torn")
     for reason in wrong:
         print(reason)
     return 1 if wrong else 0

@@ -1,17 +1,17 @@
-//! `affectd-sim`: many affectd without cameras, publishing through the real output into a real broker, and what that costs.
+//! `affectd-sim`: measures many devices without cameras, which publish through the real output to a real broker.
 //!
 //! ```sh
 //! cargo run --release --example affectd-sim -- fleet 1000 60    # devices, seconds: CPU and loss
-//! cargo run --release --example affectd-sim -- outage 600 3     # seconds, how often the broker is killed: loss and order
-//! cargo build --release                                         # for the next, which runs affectd itself
-//! cargo run --release --example affectd-sim -- punctual 600 3   # the same: whether a serial line is late because of it
+//! cargo run --release --example affectd-sim -- outage 600 3     # seconds, kills of the broker: loss and order
+//! cargo build --release                                         # needed by the next command
+//! cargo run --release --example affectd-sim -- punctual 600 3   # seconds, kills of the broker: delay of a serial line
 //! ```
 
 #[path = "../support/mosquitto.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use the rest")]
 mod mosquitto;
 #[path = "../support/pty.rs"]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "shared with the tests, which use the rest")]
 mod pty;
 mod punctual;
 
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use affectd::fusion::{Affect, Estimate};
 use affectd::output::mqtt::{Address, Mqtt};
-use affectd::output::{Output, Service};
+use affectd::output::{HostIdentity, Output, OutputContext};
 use affectd::queue::WhenFull;
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A device's `seq`th estimate: a mood that goes round.
+/// Estimate number `seq` of a device. Valence and arousal move on a circle.
 fn estimate(seq: u64) -> Estimate {
     let angle = seq as f32 / 50.0;
     Estimate {
@@ -71,25 +71,30 @@ fn estimate(seq: u64) -> Estimate {
 }
 
 fn device(port: u16, name: &str) -> Mqtt {
-    let service = Service {
+    let context = OutputContext {
         period: PERIOD,
         when_full: WhenFull::DropOldest,
         controls: crossbeam_channel::bounded(1).0,
         dropped: Arc::default(),
         lost: Arc::default(),
+        host: Arc::new(HostIdentity {
+            machine_id: Some("affectd-sim".into()),
+            ..HostIdentity::default()
+        }),
     };
-    let address = Address::parse(&format!("mqtt://127.0.0.1:{port}?device={name}")).expect("an address");
-    Mqtt::open(&address, &service).expect("no files are needed")
+    let spec = format!("mqtt://127.0.0.1:{port}?device={name}");
+    let address = Address::parse(&spec, &HostIdentity::default()).expect("the address is valid");
+    Mqtt::open(&address, &context).expect("no files are needed")
 }
 
 fn seq(message: &Message) -> Option<u64> {
     serde_json::from_str::<Value>(&message.payload).ok()?["seq"].as_u64()
 }
 
-/// `devices` publish 5 Hz each for `seconds`; one reader gets it all.
+/// `devices` devices publish at 5 Hz for `seconds`; one reader receives everything.
 fn fleet(devices: usize, seconds: u64) -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // One reader for a whole fleet: its queue must not be the limit.
+    // One reader reads the whole fleet, so its queue must not be limited.
     let broker = Mosquitto::start(
         folder.path(),
         free_port(),
@@ -118,26 +123,26 @@ fn fleet(devices: usize, seconds: u64) -> ExitCode {
         (received, lost)
     });
     let began = Instant::now();
-    let (broker_before, own_before) = (processor_time(broker.process_id()), processor_time(std::process::id()));
+    let (broker_before, own_before) = (cpu_time(broker.process_id()), cpu_time(std::process::id()));
     let mut latest = Duration::ZERO;
     for tick in 1..=ticks {
         for (n, output) in fleet.iter_mut().enumerate() {
-            // Spread over the period, as devices would be.
+            // Spread over the period, as real devices are.
             let due = PERIOD * (tick as u32 - 1) + PERIOD.mul_f64(n as f64 / devices as f64);
             std::thread::sleep(due.saturating_sub(began.elapsed()));
             latest = latest.max(began.elapsed().saturating_sub(due));
-            output.write(&estimate(tick)).expect("into memory");
+            output.write(&estimate(tick)).expect("the spool has room");
         }
     }
-    let (received, lost) = counting.join().expect("it does not panic");
+    let (received, lost) = counting.join().expect("the thread does not panic");
     let took = began.elapsed().as_secs_f64();
-    let share = |before: Duration, id: u32| (processor_time(id) - before).as_secs_f64() / took * 100.0;
+    let share = |before: Duration, id: u32| (cpu_time(id) - before).as_secs_f64() / took * 100.0;
     println!(
         "{devices} devices at 5 Hz for {took:.1} s: {received} of {} estimates received, {lost} out of order",
         devices as u64 * ticks
     );
     println!(
-        "processor, of one core: mosquitto {:.1} %, the devices together {:.1} % with the counting; made up to {} ms late",
+        "CPU use of one core: mosquitto {:.1} %, all devices and the reader {:.1} %; largest delay of a device {} ms",
         share(broker_before, broker.process_id()),
         share(own_before, std::process::id()),
         latest.as_millis()
@@ -149,21 +154,21 @@ fn fleet(devices: usize, seconds: u64) -> ExitCode {
     }
 }
 
-/// One device publishes 5 Hz for `seconds` while the broker is killed `kills` times, each time away for a while.
+/// One device publishes at 5 Hz for `seconds` while the broker is killed `kills` times.
 fn outage(seconds: u64, kills: u64) -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let broker = Mosquitto::lasting(folder.path(), free_port());
+    let broker = Mosquitto::persistent(folder.path(), free_port());
     let reader = Reader::with(&broker, &["affectd/d/estimate"], &["-c", "-i", "reader"]);
     broker.save();
     let mut output = device(broker.port, "d");
     let began = Instant::now();
     let last = seconds * 5;
-    let killer = std::thread::spawn(move || kill_over_and_over(broker, began, seconds, kills));
+    let killer = std::thread::spawn(move || kill_repeatedly(broker, began, seconds, kills));
     for n in 1..=last {
         std::thread::sleep((PERIOD * n as u32).saturating_sub(began.elapsed()));
-        output.write(&estimate(n)).expect("into memory");
+        output.write(&estimate(n)).expect("the spool has room");
     }
-    let (broker, _) = killer.join().expect("it does not panic");
+    let (broker, _) = killer.join().expect("the thread does not panic");
     let seqs: Vec<u64> = reader.until(|m| seq(m) == Some(last)).iter().filter_map(seq).collect();
     drop((output, broker));
     let (missing, doubled) = losses(&seqs, last);
@@ -175,8 +180,8 @@ fn outage(seconds: u64, kills: u64) -> ExitCode {
     }
 }
 
-/// Kills the broker `kills` times in `seconds` since `began`, each time for longer. Gives when it was away.
-fn kill_over_and_over(
+/// Kills the broker `kills` times within `seconds` since `began`, each time for longer. Returns the outages.
+fn kill_repeatedly(
     mut broker: Mosquitto,
     began: Instant,
     seconds: u64,
@@ -198,18 +203,18 @@ fn kill_over_and_over(
     (broker, outages)
 }
 
-/// How many of the numbers up to `last` are missing, and how many came twice or out of order.
+/// How many of the numbers from 1 to `last` are missing, and how many arrived twice or out of order.
 fn losses(seqs: &[u64], last: u64) -> (usize, usize) {
     let doubled = seqs.windows(2).filter(|pair| pair[1] <= pair[0]).count();
-    let came: HashSet<u64> = seqs.iter().copied().collect();
-    let missing = (1..=last).filter(|n| !came.contains(n)).count();
+    let arrived: HashSet<u64> = seqs.iter().copied().collect();
+    let missing = (1..=last).filter(|n| !arrived.contains(n)).count();
     (missing, doubled)
 }
 
 /// User and system time of a process since its start, from /proc.
-fn processor_time(id: u32) -> Duration {
+fn cpu_time(id: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    // The name in parentheses may hold spaces: fields are counted from behind it. 100 ticks a second, on every Linux.
+    // The name in parentheses may contain spaces, so the fields are counted after it. Linux counts 100 ticks a second.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let ticks: u64 = fields
         .skip(11)

@@ -1,4 +1,4 @@
-//! A real broker, and readers that share no code with ours: Debian's mosquitto and mosquitto_sub.
+//! A real broker and readers that share no code with affectd: Debian's mosquitto and mosquitto_sub.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,16 +10,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// Far longer than anything takes: a test that hangs must end.
-const AT_MOST: Duration = Duration::from_secs(120);
+/// Far longer than any step takes, so that a test that hangs ends.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A port that nobody has.
+/// A port that no program uses.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// A broker, which ends with the test.
+/// A broker. It ends when this is dropped.
 pub struct Mosquitto {
     pub port: u16,
     config: PathBuf,
@@ -30,7 +30,7 @@ impl Mosquitto {
     /// Listens on `port` of this machine only. `settings` are lines of mosquitto.conf; `folder` is the test's own.
     pub fn start(folder: &Path, port: u16, settings: &str) -> Mosquitto {
         let config = folder.join(format!("mosquitto-{port}.conf"));
-        // Started by root it would become another user, who may not read the test's folder.
+        // Without this line a broker started by root would change to a user who cannot read the test's folder.
         fs::write(&config, format!("user root\nlistener {port} 127.0.0.1\n{settings}\n")).unwrap();
         let mut broker = Mosquitto {
             port,
@@ -41,14 +41,14 @@ impl Mosquitto {
         broker
     }
 
-    /// As nobody would have it but a test: everybody may do anything.
-    pub fn open_to_all(folder: &Path) -> Mosquitto {
+    /// A broker without passwords.
+    pub fn without_passwords(folder: &Path) -> Mosquitto {
         Mosquitto::start(folder, free_port(), "allow_anonymous true")
     }
 
-    /// Keeps over a kill what a reader that says `-c -i NAME` has subscribed to, and what came for it meanwhile: what is then
-    /// missing was lost by us. It must [`save`](Mosquitto::save) once the reader is there.
-    pub fn lasting(folder: &Path, port: u16) -> Mosquitto {
+    /// A broker that survives a kill: it keeps the subscriptions of readers with `-c -i NAME` and the messages for them.
+    /// Messages that are missing then were lost by affectd. Call [`save`](Mosquitto::save) once the reader is connected.
+    pub fn persistent(folder: &Path, port: u16) -> Mosquitto {
         let settings = format!(
             "allow_anonymous true\npersistence true\npersistence_location {}/\nqueue_qos0_messages true\nmax_queued_messages 0",
             folder.display()
@@ -56,7 +56,7 @@ impl Mosquitto {
         Mosquitto::start(folder, port, &settings)
     }
 
-    /// Starts it again, on the same port with the same settings, and waits until it listens.
+    /// Starts the broker on the same port with the same settings, and waits until it listens.
     pub fn restart(&mut self) {
         let log = fs::File::create(self.config.with_extension("log")).unwrap();
         let mut process = program("mosquitto")
@@ -76,7 +76,7 @@ impl Mosquitto {
         self.process = Some(process);
     }
 
-    /// As a power cut would.
+    /// Kills the broker, as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -84,31 +84,31 @@ impl Mosquitto {
         }
     }
 
-    /// Has it write down what it must know after a kill.
+    /// Makes the broker write its state to disk.
     pub fn save(&self) {
-        self.signal("USR1");
+        self.signal(libc::SIGUSR1);
     }
 
-    /// Frozen, with all connections open: the kernel goes on taking what is sent.
+    /// Stops the process but leaves its connections open. The kernel still accepts what is sent to it.
     pub fn freeze(&self) {
-        self.signal("STOP");
+        self.signal(libc::SIGSTOP);
     }
 
     pub fn process_id(&self) -> u32 {
-        self.process.as_ref().expect("it runs").id()
+        self.process.as_ref().expect("the broker runs").id()
     }
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.config.with_extension("log")).unwrap_or_default()
     }
 
-    fn signal(&self, name: &str) {
-        let id = self.process_id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status().unwrap();
-        assert!(sent.success());
+    fn signal(&self, signal: libc::c_int) {
+        let id = libc::pid_t::try_from(self.process_id()).expect("a process id");
+        // SAFETY: the call accesses no memory. The child has not been waited for, so its id belongs to no other process.
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
     }
 
-    /// Publishes as somebody else.
+    /// Publishes with `mosquitto_pub`.
     pub fn publish(&self, arguments: &[&str]) {
         let port = self.port.to_string();
         let done = program("mosquitto_pub")
@@ -126,7 +126,7 @@ impl Drop for Mosquitto {
     }
 }
 
-/// What a reader got.
+/// A message that a reader received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub retained: bool,
@@ -138,23 +138,23 @@ pub struct Message {
 pub struct Reader {
     process: Child,
     messages: Receiver<Message>,
-    /// What was retained, and came with the subscription.
+    /// Retained messages, which arrive with the subscription.
     first: RefCell<VecDeque<Message>>,
 }
 
 impl Reader {
-    /// Reads `topics` from a broker that is open to all.
+    /// Reads `topics` from a broker without passwords.
     pub fn of(broker: &Mosquitto, topics: &[&str]) -> Reader {
         Reader::with(broker, topics, &[])
     }
 
-    /// The same with more options.
+    /// Reads `topics` with further options of `mosquitto_sub`.
     pub fn with(broker: &Mosquitto, topics: &[&str], options: &[&str]) -> Reader {
         const READY: &str = "test/ready";
         broker.publish(&[&["-t", READY, "-r", "-m", "ready"], options_to_publish(options)].concat());
         let mut command = program("mosquitto_sub");
         command.args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-F", "%r %t %p"]);
-        // What is retained there comes once all are subscribed.
+        // Its retained message arrives once all topics are subscribed.
         for topic in topics.iter().chain(&[READY]) {
             command.args(["-t", topic]);
         }
@@ -197,11 +197,11 @@ impl Reader {
             return message;
         }
         self.messages
-            .recv_timeout(AT_MOST)
-            .unwrap_or_else(|e| panic!("no message came ({e})"))
+            .recv_timeout(TIMEOUT)
+            .unwrap_or_else(|e| panic!("no message arrived ({e})"))
     }
 
-    /// All up to and with the first that is wanted.
+    /// All messages up to and including the first for which `wanted` is true.
     pub fn until(&self, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
         let mut messages = Vec::new();
         loop {
@@ -214,8 +214,8 @@ impl Reader {
         }
     }
 
-    /// A message that has come, without waiting for one.
-    pub fn already(&self) -> Option<Message> {
+    /// A message that has already arrived, if any.
+    pub fn try_next(&self) -> Option<Message> {
         self.messages.try_recv().ok()
     }
 }
@@ -227,25 +227,28 @@ impl Drop for Reader {
     }
 }
 
-/// A publisher needs user, password and certificates as the subscriber does, but none of its session.
+/// The options for `mosquitto_pub`: user, password and certificates, without the session of the subscriber.
 fn options_to_publish<'a>(options: &'a [&'a str]) -> &'a [&'a str] {
     let session = options.iter().position(|o| *o == "-c").unwrap_or(options.len());
     &options[..session]
 }
 
-/// What `look` finds, once it finds something.
+/// Calls `look` until it returns something.
 pub fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + AT_MOST;
+    let until = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < until, "waited in vain");
+        assert!(
+            Instant::now() < until,
+            "the condition did not become true within {TIMEOUT:?}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Debian puts daemons where ordinary users do not look.
+/// Debian installs daemons in /usr/sbin, which is not in the PATH of ordinary users.
 fn program(name: &str) -> Command {
     let sbin = Path::new("/usr/sbin").join(name);
     Command::new(if sbin.exists() { sbin } else { name.into() })

@@ -1,28 +1,30 @@
 use std::fs;
+use std::sync::atomic::Ordering;
 
 use super::super::estimate::samples::nothing;
 use super::*;
 use crate::queue::WhenFull;
 use tempfile::{TempDir, tempdir};
 
-fn service() -> Service {
-    Service {
+fn context() -> OutputContext {
+    OutputContext {
         period: Duration::from_millis(200),
         when_full: WhenFull::Wait,
         controls: crossbeam_channel::bounded(1).0,
         dropped: Default::default(),
         lost: Default::default(),
+        host: Default::default(),
     }
 }
 
 fn spec(folder: &TempDir, options: &str) -> FileSpec {
     let path = folder.path().join("affect.log");
-    FileSpec::parse(path.to_str().unwrap(), Options::parse(options).unwrap()).unwrap()
+    FileSpec::parse(path.to_str().unwrap(), &Options::parse(options).unwrap()).unwrap()
 }
 
-/// A file that is turned over at 1000 bytes.
+/// A file that is rotated at 1000 bytes.
 fn small(folder: &TempDir, options: &str) -> LineFile {
-    let mut output = spec(folder, options).open(&service()).unwrap();
+    let mut output = spec(folder, options).open(&context()).unwrap();
     output.max_bytes = 1000;
     output
 }
@@ -33,7 +35,7 @@ fn write(output: &mut LineFile, seqs: std::ops::RangeInclusive<u64>) {
     }
 }
 
-/// The sequence numbers in one file, each line whole; the CSV header left out.
+/// The sequence numbers in one file, without the CSV header. Every line must be whole.
 fn seqs(folder: &TempDir, name: &str) -> Vec<u64> {
     let text = fs::read_to_string(folder.path().join(name)).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'));
@@ -54,7 +56,7 @@ fn names(folder: &TempDir) -> Vec<String> {
 }
 
 #[test]
-fn files_are_turned_over_whole_lines_each_and_only_so_many_kept() {
+fn rotation_keeps_whole_lines_and_the_given_number_of_files() {
     for options in ["keep=2", "keep=2&format=csv"] {
         let folder = tempdir().unwrap();
         write(&mut small(&folder, options), 1..=200);
@@ -64,7 +66,7 @@ fn files_are_turned_over_whole_lines_each_and_only_so_many_kept() {
             .flat_map(|name| seqs(&folder, name))
             .collect();
         let first = all[0];
-        assert!(first > 1, "the oldest have gone");
+        assert!(first > 1, "the oldest files are deleted");
         assert_eq!(all, (first..=200).collect::<Vec<_>>());
         for name in names(&folder) {
             let text = fs::read_to_string(folder.path().join(&name)).unwrap();
@@ -75,7 +77,7 @@ fn files_are_turned_over_whole_lines_each_and_only_so_many_kept() {
 }
 
 #[test]
-fn with_none_kept_the_file_starts_afresh() {
+fn keep_0_starts_an_empty_file_at_rotation() {
     let folder = tempdir().unwrap();
     write(&mut small(&folder, "keep=0"), 1..=50);
     assert_eq!(names(&folder), ["affect.log"]);
@@ -83,7 +85,7 @@ fn with_none_kept_the_file_starts_afresh() {
 }
 
 #[test]
-fn a_file_is_gone_on_with_after_its_last_whole_line() {
+fn reopening_continues_after_the_last_whole_line() {
     for (options, torn) in [
         ("", &b"{\"schema\":1,\"se"[..]),
         ("format=csv", b"3,0."),
@@ -100,7 +102,7 @@ fn a_file_is_gone_on_with_after_its_last_whole_line() {
 }
 
 #[test]
-fn a_file_of_another_kind_is_kept_beside() {
+fn a_file_with_other_content_is_rotated_away() {
     let folder = tempdir().unwrap();
     fs::write(folder.path().join("affect.log"), "Dear diary,\ntoday I was happy.\n").unwrap();
     write(&mut small(&folder, "format=csv"), 1..=2);
@@ -110,7 +112,7 @@ fn a_file_of_another_kind_is_kept_beside() {
 }
 
 #[test]
-fn a_full_disk_costs_lines_but_tears_none_and_is_tried_again() {
+fn a_full_disk_drops_whole_lines_and_is_retried() {
     let folder = tempdir().unwrap();
     let mut output = small(&folder, "");
     write(&mut output, 1..=1);
@@ -118,10 +120,10 @@ fn a_full_disk_costs_lines_but_tears_none_and_is_tried_again() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     output.open.as_mut().unwrap().file = full;
     write(&mut output, 2..=2);
-    assert!(output.failing);
-    assert_eq!(output.service.dropped.load(Ordering::Relaxed), 1);
-    assert_eq!(output.service.lost.load(Ordering::Relaxed), 1);
-    // What a write cut short by a full disk leaves behind.
+    assert_eq!(output.state, WriteState::Failing);
+    assert_eq!(output.context.dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(output.context.lost.load(Ordering::Relaxed), 1);
+    // A full disk can cut a write short and leave a part of the line.
     let mut file = OpenOptions::new()
         .append(true)
         .open(folder.path().join("affect.log"))
@@ -129,17 +131,17 @@ fn a_full_disk_costs_lines_but_tears_none_and_is_tried_again() {
     assert_eq!(file.metadata().unwrap().len(), length);
     file.write_all(b"{\"schema\":1,\"seq\":2,").unwrap();
     write(&mut output, 3..=3);
-    assert!(!output.failing);
+    assert_eq!(output.state, WriteState::Working);
     assert_eq!(seqs(&folder, "affect.log"), [1, 3]);
 }
 
 #[test]
-fn what_cannot_be_written_is_named_with_the_mend() {
+fn errors_name_the_path_and_the_correction() {
     let folder = tempdir().unwrap();
     let error = |name: &str| {
         let path = folder.path().join(name);
-        let spec = FileSpec::parse(path.to_str().unwrap(), Options::parse("").unwrap()).unwrap();
-        let opened = spec.open(&service()).map(|_| ()).unwrap_err().to_string();
+        let spec = FileSpec::parse(path.to_str().unwrap(), &Options::default()).unwrap();
+        let opened = spec.open(&context()).map(|_| ()).unwrap_err().to_string();
         assert_eq!(spec.check().unwrap_err().to_string(), opened);
         opened.replace(folder.path().to_str().unwrap(), "/tmp")
     };
@@ -147,17 +149,17 @@ fn what_cannot_be_written_is_named_with_the_mend() {
     fs::write(folder.path().join("notes"), "").unwrap();
     insta::assert_snapshot!(error("nowhere/affect.log"), @"/tmp/nowhere/affect.log: no such folder: create it with mkdir -p /tmp/nowhere");
     insta::assert_snapshot!(error("folder"), @"/tmp/folder: is a folder: name a file in it");
-    insta::assert_snapshot!(error("notes/affect.log"), @"/tmp/notes/affect.log: part of the path is a file: correct it");
+    insta::assert_snapshot!(error("notes/affect.log"), @"/tmp/notes/affect.log: part of the path is a file: correct the path");
 }
 
 #[test]
-fn a_device_or_pipe_is_not_a_file() {
-    let spec = FileSpec::parse("/dev/full", Options::parse("").unwrap()).unwrap();
-    insta::assert_snapshot!(spec.check().unwrap_err(), @"/dev/full: is not a regular file: name one, or use another kind of output");
+fn devices_are_rejected() {
+    let spec = FileSpec::parse("/dev/full", &Options::default()).unwrap();
+    insta::assert_snapshot!(spec.check().unwrap_err(), @"/dev/full: is not a regular file: name a regular file, or use another kind of output");
 }
 
 #[test]
-fn a_check_leaves_nothing_behind() {
+fn check_leaves_nothing_behind() {
     let folder = tempdir().unwrap();
     spec(&folder, "").check().unwrap();
     assert!(names(&folder).is_empty());
@@ -167,10 +169,10 @@ fn a_check_leaves_nothing_behind() {
 }
 
 #[test]
-fn options_that_cannot_work_are_refused_with_what_would() {
-    let error = |options: &str| FileSpec::parse("/x", Options::parse(options).unwrap()).unwrap_err();
-    insta::assert_snapshot!(error("max_mb=0"), @"max_mb=0: is a number of megabytes from 1 to 100000");
-    insta::assert_snapshot!(error("keep=-1"), @"keep=-1: is a number of old files from 0 to 999");
-    insta::assert_snapshot!(error("fsync=often"), @"fsync=often: is off or a number of seconds from 0 (every line) to 3600");
-    insta::assert_snapshot!(error("format=xml"), @"format=xml: is json or csv");
+fn invalid_options_are_rejected_with_the_valid_values() {
+    let error = |options: &str| FileSpec::parse("/x", &Options::parse(options).unwrap()).unwrap_err();
+    insta::assert_snapshot!(error("max_mb=0"), @"max_mb=0: must be a number of megabytes from 1 to 100000");
+    insta::assert_snapshot!(error("keep=-1"), @"keep=-1: must be a number of old files from 0 to 999");
+    insta::assert_snapshot!(error("fsync=often"), @"fsync=often: must be off, or a number of seconds from 0 (every line) to 3600");
+    insta::assert_snapshot!(error("format=xml"), @"format=xml: must be json or csv");
 }

@@ -1,45 +1,57 @@
-//! `mqtt://[user@]host[:port][/base][?key=value&…]`, as it stands in `--output` and the configuration.
+//! `mqtt://[user@]host[:port][/base][?key=value&…]`, as in `--output` and the configuration.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use super::packet::Version;
+use super::version::Version;
+use crate::output::contract::HostIdentity;
+use crate::output::options::{Options, percent_decoded};
 
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
 const DISCOVERY_PREFIX: &str = "homeassistant";
-const SPAN: Duration = Duration::from_secs(10 * 60);
-/// Two hours of estimates at 10 Hz are some 40 MB.
-const LONGEST_SPAN: Duration = Duration::from_secs(2 * 60 * 60);
+const OPTIONS: [&str; 8] = [
+    "version",
+    "device",
+    "password_file",
+    "ca",
+    "cert",
+    "key",
+    "discovery",
+    "spool",
+];
+/// There is no such option. Some users try it.
+const PASSWORD_OPTION: &str = "password=";
+const PASSWORD_IN_ADDRESS: &str = "the address contains a password, which everybody on this machine can read: put the \
+                                   password into a file and add password_file=/path/to/the/file";
 
-/// A broker, and how and under which topics to talk to it.
+/// A broker, the topics, and how to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     pub host: String,
     pub port: u16,
-    /// `mqtts://`.
+    /// `None` for a connection without TLS.
     pub tls: Option<TlsFiles>,
     pub user: Option<String>,
     pub password_file: Option<PathBuf>,
     pub version: Version,
-    /// Which of many affectd this is: letters, digits, `-` and `_`.
-    pub device: String,
-    /// What every topic begins with, without a slash at its end.
-    pub base: String,
-    /// Home Assistant's discovery prefix; `None` where nobody is to discover anything.
-    pub discovery: Option<String>,
-    /// How much time's estimates wait for a broker that is away.
-    pub spool: Duration,
+    pub device: DeviceName,
+    /// The first part of every topic.
+    pub base: Topic,
+    pub discovery: Discovery,
+    /// Estimates of this time span are kept while the broker is away.
+    pub spool: SpoolSpan,
 }
 
-/// PEM files; what is `None` is the system's or not needed.
+/// PEM files for TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
-    /// Certificates to trust instead of the system's.
+    /// Certificates to trust; `None` for those that the system trusts.
     pub ca: Option<PathBuf>,
-    /// Our certificate and its key, for a broker that asks for one.
+    /// The client certificate, for brokers that require one.
     pub client: Option<ClientFiles>,
 }
 
@@ -49,9 +61,29 @@ pub struct ClientFiles {
     pub key: PathBuf,
 }
 
+/// The name of this device among others: 1 to 64 letters, digits, `-` and `_`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceName(String);
+
+/// A topic to publish under: 1 to 256 bytes, no wildcard, no `$` at the front.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic(String);
+
+/// Whether the device announces itself to Home Assistant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discovery {
+    Off,
+    /// Under Home Assistant's discovery prefix.
+    Under(Topic),
+}
+
+/// How much time the waiting estimates may span, at most two hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolSpan(Duration);
+
 impl Address {
-    /// Is this an MQTT address at all?
-    pub fn is_one(spec: &str) -> bool {
+    /// Whether `spec` is an MQTT address, valid or not.
+    pub fn is_address(spec: &str) -> bool {
         spec.starts_with("mqtt://") || spec.starts_with("mqtts://")
     }
 
@@ -60,78 +92,67 @@ impl Address {
         (&self.host, self.port, &self.base) == (&other.host, other.port, &other.base)
     }
 
-    /// Reads an address; the error is one line that never repeats a password.
-    pub fn parse(spec: &str) -> Result<Address, String> {
-        let (scheme, rest) = spec.split_once("://").ok_or("must begin with mqtt:// or mqtts://")?;
-        let tls = match scheme {
+    /// Parses an address. The default device name comes from `host`. The error is one line that never contains a password.
+    pub fn parse(spec: &str, host: &HostIdentity) -> Result<Address, String> {
+        let (scheme, rest) = spec
+            .split_once("://")
+            .ok_or("the address must begin with mqtt:// or mqtts://")?;
+        let uses_tls = match scheme {
             "mqtt" => false,
             "mqtts" => true,
-            other => return Err(format!("{other}:// is not known: write mqtt:// or mqtts://")),
+            other => return Err(format!("unknown scheme {other}://: write mqtt:// or mqtts://")),
         };
-        if holds_password(rest) {
-            return Err(
-                "a password may not stand in the address, where everybody can read it: put it into a file and add \
-                 password_file=/path/to/it"
-                    .into(),
-            );
+        if contains_password(rest) {
+            return Err(PASSWORD_IN_ADDRESS.into());
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // Before the options are parsed, whose errors show the values.
+        if query.split('&').any(|option| option.starts_with(PASSWORD_OPTION)) {
+            return Err(PASSWORD_IN_ADDRESS.into());
+        }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, host_port) = match authority.rsplit_once('@') {
             Some((user, host_port)) => (Some(user), host_port),
             None => (None, authority),
         };
-        let user = user.map(decoded).transpose()?;
-        let (host, port) = host_and_port(host_port)?;
-        let mut keys = Keys::parse(query)?;
-        let password_file = keys.path("password_file");
+        let user = user
+            .map(|user| percent_decoded(user).map_err(|why| format!("user {user}: {why}")))
+            .transpose()?;
+        let (broker, port) = host_and_port(host_port)?;
+        let options = Options::parse(query)?;
+        options.allow_only(&OPTIONS)?;
+        let password_file = options.get("password_file")?;
         if password_file.is_some() && user.is_none() {
-            return Err("password_file is given but no user: write mqtt://user@host".into());
+            return Err("password_file is given without a user: write mqtt://user@host".into());
         }
-        let files = tls_files(&mut keys)?;
-        if !tls && files != TlsFiles::default() {
-            return Err("ca, cert and key are for mqtts://: write that, or leave them out".into());
+        let files = tls_files(&options)?;
+        if !uses_tls && files != TlsFiles::default() {
+            return Err("ca, cert and key need TLS: write mqtts://, or remove them".into());
         }
-        let version = match keys.take("version").as_deref() {
-            None | Some("3" | "3.1.1") => Version::V3,
-            Some("5" | "5.0") => Version::V5,
-            Some(other) => return Err(format!("version={other} is not known: write 3.1.1 or 5")),
+        let device = options.get("device")?.unwrap_or_else(|| DeviceName::of_host(host));
+        let base = match path.trim_end_matches('/') {
+            "" => Topic(format!("affectd/{}", device.as_str())),
+            path => percent_decoded(path)
+                .and_then(|path| path.parse())
+                .map_err(|why| format!("base topic {path}: {why}"))?,
         };
-        let device = match keys.take("device") {
-            Some(name) => device(name)?,
-            None => host_name(),
-        };
-        let base = match decoded(path.trim_end_matches('/'))? {
-            path if path.is_empty() => format!("affectd/{device}"),
-            path => topic("the base topic", path)?,
-        };
-        let discovery = match keys.take("discovery") {
-            None => Some(DISCOVERY_PREFIX.to_string()),
-            Some(off) if off == "off" => None,
-            Some(prefix) => Some(topic("discovery", prefix)?),
-        };
-        let spool = match keys.take("spool") {
-            None => SPAN,
-            Some(text) => span(&text)?,
-        };
-        keys.nothing_left()?;
         Ok(Address {
-            host,
-            port: port.unwrap_or(if tls { TLS_PORT } else { PORT }),
-            tls: tls.then_some(files),
+            host: broker,
+            port: port.unwrap_or(if uses_tls { TLS_PORT } else { PORT }),
+            tls: uses_tls.then_some(files),
             user,
             password_file,
-            version,
+            version: options.get_or("version", Version::default())?,
             device,
             base,
-            discovery,
-            spool,
+            discovery: options.get_or("discovery", Discovery::default())?,
+            spool: options.get_or("spool", SpoolSpan::default())?,
         })
     }
 }
 
 impl fmt::Display for Address {
-    /// Short, for the log: where to, as whom, under which topics.
+    /// A short form for the log: the user, the broker and the base topic.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
         let user = self.user.as_deref().map(|u| format!("{u}@")).unwrap_or_default();
@@ -139,14 +160,14 @@ impl fmt::Display for Address {
             true => format!("[{}]", self.host),
             false => self.host.clone(),
         };
-        write!(f, "{scheme}://{user}{host}:{}/{}", self.port, self.base)
+        write!(f, "{scheme}://{user}{host}:{}/{}", self.port, self.base.as_str())
     }
 }
 
-/// `spec` as it may be shown: what stands where a password would is left out.
+/// `spec` with the password before the host replaced by `…`.
 pub fn without_password(spec: &str) -> Cow<'_, str> {
     match spec.split_once("://") {
-        Some((scheme, rest)) if holds_password(rest) => {
+        Some((scheme, rest)) if contains_password(rest) => {
             let user = rest.split(':').next().unwrap_or_default();
             let host = rest.rsplit('@').next().unwrap_or_default();
             format!("{scheme}://{user}:…@{host}").into()
@@ -155,52 +176,12 @@ pub fn without_password(spec: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether `user:password@` stands at the front. The password may hold whatever ends the authority elsewhere.
-fn holds_password(rest: &str) -> bool {
+/// Whether the text after `://` begins with `user:password@`. A password may contain `/`, `?` and `@`.
+fn contains_password(rest: &str) -> bool {
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     match authority.rsplit_once('@') {
         Some((user, _)) => user.contains(':'),
         None => rest.contains('@') && authority.contains(':') && host_and_port(authority).is_err(),
-    }
-}
-
-/// What follows the question mark.
-struct Keys(Vec<(String, String)>);
-
-impl Keys {
-    fn parse(query: &str) -> Result<Keys, String> {
-        let mut keys: Vec<(String, String)> = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| format!("{pair} has no value: write {pair}=…"))?;
-            if keys.iter().any(|(k, _)| k == key) {
-                return Err(format!("{key} is given twice: keep one"));
-            }
-            keys.push((key.into(), decoded(value)?));
-        }
-        Ok(Keys(keys))
-    }
-
-    fn take(&mut self, key: &str) -> Option<String> {
-        let at = self.0.iter().position(|(k, _)| k == key)?;
-        Some(self.0.swap_remove(at).1)
-    }
-
-    fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.take(key).map(PathBuf::from)
-    }
-
-    fn nothing_left(self) -> Result<(), String> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((key, _)) if key == "password" => {
-                Err("a password may not stand in the address: put it into a file and give password_file".into())
-            }
-            Some((key, _)) => Err(format!(
-                "{key} is not known: there are version, device, password_file, ca, cert, key, discovery and spool"
-            )),
-        }
     }
 }
 
@@ -213,90 +194,123 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
         },
     };
     if host.is_empty() {
-        return Err("has no host: write mqtt://host".into());
+        return Err("the host is missing: write mqtt://host".into());
     }
     let port = port
         .map(|port| match port.parse() {
             Ok(port) if port > 0 => Ok(port),
-            _ => Err(format!("port {port} is not a number from 1 to 65535")),
+            _ => Err(format!("port {port}: must be a number from 1 to 65535")),
         })
         .transpose()?;
     Ok((host.to_string(), port))
 }
 
-fn tls_files(keys: &mut Keys) -> Result<TlsFiles, String> {
-    let client = match (keys.path("cert"), keys.path("key")) {
+fn tls_files(options: &Options) -> Result<TlsFiles, String> {
+    let client = match (options.get("cert")?, options.get("key")?) {
         (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
         (None, None) => None,
         (Some(_), None) => return Err("cert is given without key: give both".into()),
         (None, Some(_)) => return Err("key is given without cert: give both".into()),
     };
     Ok(TlsFiles {
-        ca: keys.path("ca"),
+        ca: options.get("ca")?,
         client,
     })
 }
 
-/// Home Assistant allows no other letters where the name goes.
-fn device(name: String) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    match !name.is_empty() && name.len() <= 64 && name.chars().all(allowed) {
-        true => Ok(name),
-        false => Err(format!(
-            "device={name} is not a name: use up to 64 letters, digits, - and _"
-        )),
+impl DeviceName {
+    const MAX_BYTES: usize = 64;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host name, with `_` for characters that a device name cannot contain.
+    fn of_host(host: &HostIdentity) -> DeviceName {
+        let name: String = host
+            .host_name
+            .chars()
+            .map(|c| if is_allowed_in_device_name(c) { c } else { '_' })
+            .take(DeviceName::MAX_BYTES)
+            .collect();
+        DeviceName(if name.is_empty() { "affectd".into() } else { name })
     }
 }
 
-/// This machine's name, with what may not stand in a device's name replaced.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name
-        .trim()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
-        .take(64)
-        .collect();
-    if name.is_empty() { "affectd".into() } else { name }
+/// Home Assistant allows no other characters in the identifiers made of the device name.
+fn is_allowed_in_device_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
-fn topic(what: &str, name: String) -> Result<String, String> {
-    let wrong = ['+', '#', '\0'].iter().find(|c| name.contains(**c));
-    if let Some(c) = wrong {
-        return Err(format!("{what} {name:?} holds {c:?}, which no topic may: leave it out"));
-    }
-    if name.is_empty() || name.len() > 256 || name.starts_with('$') {
-        return Err(format!(
-            "{what} {name:?} is no topic: use 1 to 256 bytes, and no $ at the front"
-        ));
-    }
-    Ok(name)
-}
+impl FromStr for DeviceName {
+    type Err = &'static str;
 
-fn span(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(span) if span <= LONGEST_SPAN => Ok(span),
-        Ok(_) => Err(format!("spool={text} is too long: at most 2h fit into memory")),
-        Err(_) => Err(format!("spool={text} is no time: write 10m, for instance")),
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let valid = (1..=DeviceName::MAX_BYTES).contains(&name.len()) && name.chars().all(is_allowed_in_device_name);
+        valid
+            .then(|| DeviceName(name.into()))
+            .ok_or("must be 1 to 64 letters, digits, - and _")
     }
 }
 
-/// With each `%41` as the letter it stands for.
-fn decoded(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
+impl Topic {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Topic {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let valid = (1..=256).contains(&name.len()) && !name.starts_with('$') && !name.contains(['+', '#', '\0']);
+        valid
+            .then(|| Topic(name.into()))
+            .ok_or("a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $")
+    }
+}
+
+impl Default for Discovery {
+    fn default() -> Discovery {
+        Discovery::Under(Topic(DISCOVERY_PREFIX.into()))
+    }
+}
+
+impl FromStr for Discovery {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Discovery::Off),
+            prefix => prefix.parse().map(Discovery::Under),
         }
-        let code = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = code.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(byte.ok_or("holds a % that two hexadecimal digits do not follow: write it as %25")?);
-        rest = &after[2..];
     }
-    String::from_utf8(bytes).map_err(|_| "holds bytes that are no UTF-8".into())
+}
+
+impl SpoolSpan {
+    /// Two hours of estimates at 10 Hz need about 40 MB.
+    const MAX: Duration = Duration::from_secs(2 * 60 * 60);
+
+    pub fn as_duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl Default for SpoolSpan {
+    fn default() -> SpoolSpan {
+        SpoolSpan(Duration::from_secs(10 * 60))
+    }
+}
+
+impl FromStr for SpoolSpan {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match humantime::parse_duration(text) {
+            Ok(span) if span <= SpoolSpan::MAX => Ok(SpoolSpan(span)),
+            _ => Err("must be a time span up to 2h, for example 10m"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -304,13 +318,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn refused(spec: &str) -> String {
-        Address::parse(spec).unwrap_err()
+    fn parse(spec: &str) -> Result<Address, String> {
+        let host = HostIdentity {
+            host_name: "pi.local".into(),
+            ..HostIdentity::default()
+        };
+        Address::parse(spec, &host)
+    }
+
+    fn error(spec: &str) -> String {
+        parse(spec).unwrap_err()
     }
 
     #[test]
-    fn a_host_is_enough() {
-        let address = Address::parse("mqtt://broker?device=kitchen").unwrap();
+    fn a_host_is_enough_and_the_rest_has_defaults() {
+        let address = parse("mqtt://broker").unwrap();
         assert_eq!(
             address,
             Address {
@@ -320,20 +342,20 @@ mod tests {
                 user: None,
                 password_file: None,
                 version: Version::V3,
-                device: "kitchen".into(),
-                base: "affectd/kitchen".into(),
-                discovery: Some("homeassistant".into()),
-                spool: Duration::from_secs(600),
+                device: DeviceName("pi_local".into()),
+                base: Topic("affectd/pi_local".into()),
+                discovery: Discovery::Under(Topic("homeassistant".into())),
+                spool: SpoolSpan(Duration::from_secs(600)),
             }
         );
-        assert_eq!(address.to_string(), "mqtt://broker:1883/affectd/kitchen");
+        assert_eq!(address.to_string(), "mqtt://broker:1883/affectd/pi_local");
     }
 
     #[test]
-    fn everything_may_be_given() {
+    fn every_part_of_an_address_is_parsed() {
         let spec = "mqtts://li%40home@[fd00::1]:18883/home/mood/?version=5&device=hall&password_file=/run/secret%20s&ca=/ca.pem\
                     &cert=/c.pem&key=/k.pem&discovery=off&spool=30s";
-        let address = Address::parse(spec).unwrap();
+        let address = parse(spec).unwrap();
         assert_eq!(
             address,
             Address {
@@ -349,39 +371,46 @@ mod tests {
                 user: Some("li@home".into()),
                 password_file: Some("/run/secret s".into()),
                 version: Version::V5,
-                device: "hall".into(),
-                base: "home/mood".into(),
-                discovery: None,
-                spool: Duration::from_secs(30),
+                device: DeviceName("hall".into()),
+                base: Topic("home/mood".into()),
+                discovery: Discovery::Off,
+                spool: SpoolSpan(Duration::from_secs(30)),
             }
         );
         assert_eq!(address.to_string(), "mqtts://li@home@[fd00::1]:18883/home/mood");
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_mend() {
-        insta::assert_snapshot!(refused("mqtt://"), @"has no host: write mqtt://host");
-        insta::assert_snapshot!(refused("mqtt://b:99999"), @"port 99999 is not a number from 1 to 65535");
-        insta::assert_snapshot!(refused("mqtt://b?version=4"), @"version=4 is not known: write 3.1.1 or 5");
-        insta::assert_snapshot!(refused("mqtt://b?qos=1"), @"qos is not known: there are version, device, password_file, ca, cert, key, discovery and spool");
-        insta::assert_snapshot!(refused("mqtt://b?device=a/b"), @"device=a/b is not a name: use up to 64 letters, digits, - and _");
-        insta::assert_snapshot!(refused("mqtt://b/a/%23"), @r##"the base topic "a/#" holds '#', which no topic may: leave it out"##);
-        insta::assert_snapshot!(refused("mqtt://b?ca=/ca.pem"), @"ca, cert and key are for mqtts://: write that, or leave them out");
-        insta::assert_snapshot!(refused("mqtts://b?cert=/c.pem"), @"cert is given without key: give both");
-        insta::assert_snapshot!(refused("mqtt://b?password_file=/p"), @"password_file is given but no user: write mqtt://user@host");
-        insta::assert_snapshot!(refused("mqtt://b?spool=1d"), @"spool=1d is too long: at most 2h fit into memory");
-        insta::assert_snapshot!(refused("mqtt://b?device"), @"device has no value: write device=…");
+    fn a_host_without_a_name_is_called_affectd() {
+        let address = Address::parse("mqtt://b", &HostIdentity::default()).unwrap();
+        assert_eq!(address.base.as_str(), "affectd/affectd");
     }
 
     #[test]
-    fn a_password_in_the_address_is_refused_and_never_shown() {
+    fn errors_name_the_part_and_the_correction() {
+        insta::assert_snapshot!(error("mqtt://"), @"the host is missing: write mqtt://host");
+        insta::assert_snapshot!(error("mqtt://b:99999"), @"port 99999: must be a number from 1 to 65535");
+        insta::assert_snapshot!(error("mqtt://b?version=4"), @"version=4: must be 3.1.1 or 5");
+        insta::assert_snapshot!(error("mqtt://b?qos=1"), @"unknown option qos: the options are version, device, password_file, ca, cert, key, discovery, spool");
+        insta::assert_snapshot!(error("mqtt://b?device=a/b"), @"device=a/b: must be 1 to 64 letters, digits, - and _");
+        insta::assert_snapshot!(error("mqtt://b/a/%23"), @"base topic a/%23: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $");
+        insta::assert_snapshot!(error("mqtt://b?ca=/ca.pem"), @"ca, cert and key need TLS: write mqtts://, or remove them");
+        insta::assert_snapshot!(error("mqtts://b?cert=/c.pem"), @"cert is given without key: give both");
+        insta::assert_snapshot!(error("mqtt://b?password_file=/p"), @"password_file is given without a user: write mqtt://user@host");
+        insta::assert_snapshot!(error("mqtt://b?spool=1d"), @"spool=1d: must be a time span up to 2h, for example 10m");
+        insta::assert_snapshot!(error("mqtt://b?device"), @r#"option "device" has no value: write device=VALUE"#);
+    }
+
+    #[test]
+    fn a_password_in_the_address_is_rejected_and_never_shown() {
         for spec in [
             "mqtt://li:hunter2@b",
             "mqtts://li:hun/ter2@b",
             "mqtt://li:hun?ter2@b/x",
             "mqtt://b?password=hunter2",
+            "mqtt://b?version=5&password=%hunter2",
         ] {
-            let error = refused(spec);
+            let error = error(spec);
             assert!(error.contains("password_file"), "{spec}: {error}");
             assert!(!error.contains("ter2"), "{error}");
         }
@@ -394,13 +423,13 @@ mod tests {
         ] {
             assert_eq!(without_password(harmless), harmless);
         }
-        assert!(Address::parse("mqtts://b:8883?ca=/etc/affectd@hall/ca.pem").is_ok());
+        assert!(parse("mqtts://b:8883?ca=/etc/affectd@hall/ca.pem").is_ok());
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,60}") {
-            let _ = Address::parse(&format!("mqtt://{text}"));
+        fn no_text_makes_the_parser_panic(text in ".{0,60}") {
+            let _ = parse(&format!("mqtt://{text}"));
             let _ = without_password(&text);
         }
     }

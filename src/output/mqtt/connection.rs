@@ -1,78 +1,57 @@
-//! One connection to a broker, from the first byte to the last.
+//! One connection to a broker: packets in and out.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
+use super::error::LinkError;
+use super::packet::{ConnectRequest, Incoming, Message, Rejection};
+use super::settings::ConnectionSettings;
+use super::stream::Stream;
+use super::version::Version;
 
-use super::address::Address;
-use super::packet::{Hello, Incoming, Refusal, Version};
-use super::stream::{self, Stream};
-
-/// From the first packet to the broker's yes.
-const OPENED_WITHIN: Duration = Duration::from_secs(10);
-/// A write that the network does not take for so long is a broken connection.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
-
-/// Why there is no connection, or no longer one.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    #[error("the host is not known ({0}): check its name and this machine's network")]
-    UnknownHost(String),
-    #[error("nothing accepts connections there: start the broker, or check host and port")]
-    Refused,
-    #[error("the network failed ({0})")]
-    Network(String),
-    #[error("the other side does not answer")]
-    Silent,
-    #[error("the other side closed the connection")]
-    Closed,
-    #[error("what answers does not speak MQTT {0}: check the port, or write mqtts:// for one with TLS")]
-    Garbage(Version),
-    #[error("no secure connection: {0}")]
-    Tls(String),
-    #[error("the broker does not let us in: check the user, its password and its rights there")]
-    NotAllowed,
-    #[error("the broker does not speak MQTT {0}: try version=3.1.1 or version=5")]
-    OtherVersion(Version),
-    #[error("the broker refuses us ({0})")]
-    Turned(String),
-    #[error("the broker sent us away ({0})")]
-    SentAway(String),
-}
+/// From the start of the connection to the broker's acceptance.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After how long a blocked write counts as a broken connection.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
     version: Version,
     inbox: Vec<u8>,
-    taken: VecDeque<Incoming>,
-    /// The broker gives us up when it hears nothing for half as long again.
+    received: VecDeque<Incoming>,
+    /// The broker closes the connection if it receives nothing for one and a half times this.
     pub keep_alive: Duration,
 }
 
 impl Connection {
-    /// Connects, introduces us and waits for the broker's yes, `until` at the latest.
+    /// Connects and waits until the broker accepts, at most until `deadline`.
     pub fn open(
-        address: &Address,
-        tls: Option<&Arc<ClientConfig>>,
-        hello: &Hello,
-        until: Option<Instant>,
+        settings: &ConnectionSettings,
+        keep_alive_s: u16,
+        will: Option<Message<'_>>,
+        deadline: Option<Instant>,
     ) -> Result<Connection, LinkError> {
-        let deadline = Instant::now() + OPENED_WITHIN;
-        let deadline = until.map_or(deadline, |until| until.min(deadline));
-        let mut stream = Stream::connect(&address.host, address.port, tls, deadline)?;
+        let timeout = Instant::now() + CONNECT_TIMEOUT;
+        let deadline = deadline.map_or(timeout, |deadline| deadline.min(timeout));
+        let (address, version) = (&settings.address, settings.address.version);
+        let mut stream = Stream::connect(&address.host, address.port, settings.tls.as_ref(), deadline)?;
+        let request = ConnectRequest {
+            client_id: &settings.client_id,
+            keep_alive_s,
+            credentials: settings.credentials.as_ref(),
+            will,
+        };
         let mut packet = Vec::new();
-        address.version.connect(hello, &mut packet);
+        version.connect(&request, &mut packet);
         stream.write(&packet, deadline)?;
         let mut connection = Connection {
             stream,
-            version: address.version,
+            version,
             inbox: Vec::new(),
-            taken: VecDeque::new(),
-            keep_alive: Duration::from_secs(hello.keep_alive_s.into()),
+            received: VecDeque::new(),
+            keep_alive: Duration::from_secs(keep_alive_s.into()),
         };
         loop {
             match connection.receive()? {
@@ -82,47 +61,47 @@ impl Connection {
                     }
                     return Ok(connection);
                 }
-                Some(Incoming::Refused(Refusal::NotAllowed)) => return Err(LinkError::NotAllowed),
-                Some(Incoming::Refused(Refusal::Version)) => return Err(LinkError::OtherVersion(address.version)),
-                Some(Incoming::Refused(Refusal::Other(why))) => return Err(LinkError::Turned(why)),
-                // Its first packet must be the answer to ours.
-                Some(_) => return Err(LinkError::Garbage(address.version)),
+                Some(Incoming::Rejected(Rejection::NotAuthorized)) => return Err(LinkError::NotAuthorized),
+                Some(Incoming::Rejected(Rejection::UnsupportedVersion)) => {
+                    return Err(LinkError::UnsupportedVersion(version));
+                }
+                Some(Incoming::Rejected(Rejection::Other(why))) => return Err(LinkError::Rejected(why)),
+                // The first packet of a broker must be the answer to the connect packet.
+                Some(_) => return Err(LinkError::NotMqtt(version)),
                 None => connection.stream.wait_until_readable(deadline)?,
             }
         }
     }
 
     pub fn send(&mut self, packets: &[u8]) -> Result<(), LinkError> {
-        self.stream.write(packets, Instant::now() + WRITTEN_WITHIN)
+        self.stream.write(packets, Instant::now() + WRITE_TIMEOUT)
     }
 
-    /// The next thing the broker has said; `None` if it has said nothing more.
+    /// The next packet; `None` if no whole packet has arrived. Does not wait.
     pub fn receive(&mut self) -> Result<Option<Incoming>, LinkError> {
-        if let Some(incoming) = self.taken.pop_front() {
+        if let Some(incoming) = self.received.pop_front() {
             return Ok(Some(incoming));
         }
-        // What came before the end is still good.
+        // Packets that arrived before the connection broke are still valid.
         let read = self.stream.read(&mut self.inbox);
         loop {
             match self.version.take(&mut self.inbox) {
-                Ok(Some(Incoming::Goodbye(why))) => return Err(LinkError::SentAway(why)),
-                Ok(Some(incoming)) => self.taken.push_back(incoming),
+                Ok(Some(Incoming::Disconnect(why))) => return Err(LinkError::DisconnectedByBroker(why)),
+                Ok(Some(incoming)) => self.received.push_back(incoming),
                 Ok(None) => break,
-                Err(_) => return Err(LinkError::Garbage(self.version)),
+                Err(_) => return Err(LinkError::NotMqtt(self.version)),
             }
         }
-        match self.taken.pop_front() {
+        match self.received.pop_front() {
             Some(incoming) => Ok(Some(incoming)),
             None => read.map(|()| None),
         }
     }
 
-    /// Waits until the broker says something or something comes on `wake`, but no longer than `timeout`.
+    /// Waits until a packet or a byte on `wake` arrives, or until `timeout` is over.
     pub fn wait(&self, wake: BorrowedFd, timeout: Duration) {
-        if self.taken.is_empty() {
+        if self.received.is_empty() {
             self.stream.wait(wake, timeout);
         }
     }
 }
-
-pub use stream::wait_for;

@@ -1,18 +1,20 @@
-//! Who we are to the broker. The password comes from a file or from systemd, and goes nowhere but into the connection.
+//! User and password for the broker. The password comes from a file or from systemd. It is sent to the broker and never
+//! shown.
 
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use log::warn;
 
 use super::address::Address;
+use crate::output::contract::HostIdentity;
 
 /// `LoadCredential=mqtt-password:/path` in a systemd unit.
 const CREDENTIAL: &str = "mqtt-password";
-/// MQTT carries it with a length of two bytes.
-const LONGEST: usize = u16::MAX as usize;
+/// MQTT sends the length of a password in two bytes.
+const MAX_PASSWORD_BYTES: u16 = u16::MAX;
 
 #[derive(Debug, Clone)]
 pub struct Credentials {
@@ -20,7 +22,7 @@ pub struct Credentials {
     pub password: Option<Password>,
 }
 
-/// A password, which does not show itself.
+/// A password. Its `Debug` form does not show it.
 #[derive(Clone)]
 pub struct Password(Vec<u8>);
 
@@ -37,20 +39,21 @@ impl fmt::Debug for Password {
 }
 
 impl Credentials {
-    /// The address's user with the password from its file, or else from `credentials`, the folder that systemd names in
-    /// `$CREDENTIALS_DIRECTORY`. `None` without a user.
-    pub fn load(address: &Address, credentials: Option<&Path>) -> Result<Option<Credentials>, String> {
+    /// The address's user, with the password from `password_file` or else from systemd's credentials. `None` without a
+    /// user.
+    pub fn load(address: &Address, host: &HostIdentity) -> Result<Option<Credentials>, String> {
         let Some(user) = address.user.clone() else {
             return Ok(None);
         };
         let from_systemd = || {
-            credentials
+            host.credentials_directory
+                .as_ref()
                 .map(|folder| folder.join(CREDENTIAL))
                 .filter(|path| path.exists())
         };
         let file = match &address.password_file {
             Some(path) => {
-                warn_if_open_to_all(path);
+                warn_if_world_readable(path);
                 Some(path.clone())
             }
             None => from_systemd(),
@@ -60,40 +63,37 @@ impl Credentials {
     }
 }
 
-/// The folder of this service's credentials.
-pub fn folder() -> Option<PathBuf> {
-    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
-}
-
-/// The file's content, without the newline that editors put at its end.
+/// The content of the file, without line breaks at its end.
 fn read(path: &Path) -> Result<Password, String> {
     let mut bytes = fs::read(path).map_err(|e| {
         format!(
-            "password_file {}: cannot be read ({e}): check the path and who may read it",
+            "password_file {}: cannot be read ({e}): check the path and its permissions",
             path.display()
         )
     })?;
     while bytes.last().is_some_and(|b| *b == b'\n' || *b == b'\r') {
         bytes.pop();
     }
-    match bytes.len() {
-        1..=LONGEST => Ok(Password(bytes)),
-        0 => Err(format!(
+    if bytes.is_empty() {
+        return Err(format!(
             "password_file {}: is empty: write the password into it",
             path.display()
-        )),
-        _ => Err(format!(
-            "password_file {}: is longer than any password can be: is it the right file?",
-            path.display()
-        )),
+        ));
     }
+    if bytes.len() > usize::from(MAX_PASSWORD_BYTES) {
+        return Err(format!(
+            "password_file {}: is longer than {MAX_PASSWORD_BYTES} bytes, the longest password in MQTT: check the path",
+            path.display()
+        ));
+    }
+    Ok(Password(bytes))
 }
 
-fn warn_if_open_to_all(path: &Path) {
-    let open = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
-    if open {
+fn warn_if_world_readable(path: &Path) {
+    let world_readable = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
+    if world_readable {
         warn!(
-            "password_file {} may be read by everybody: chmod o-r it",
+            "password_file {}: every user can read it: run chmod o-r on it",
             path.display()
         );
     }
@@ -104,32 +104,37 @@ mod tests {
     use super::*;
 
     fn address(query: &str) -> Address {
-        Address::parse(&format!("mqtt://li@broker?{query}")).unwrap()
+        Address::parse(&format!("mqtt://li@broker?{query}"), &HostIdentity::default()).unwrap()
     }
 
     #[test]
-    fn the_password_comes_from_the_file_before_systemd_and_is_not_shown() {
+    fn password_file_has_priority_over_systemd_and_is_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pw");
         fs::write(&file, "hunter2\n").unwrap();
         fs::write(folder.path().join("mqtt-password"), "from systemd").unwrap();
-        let given = address(&format!("password_file={}", file.display()));
-        let credentials = Credentials::load(&given, Some(folder.path())).unwrap().unwrap();
+        let host = HostIdentity {
+            credentials_directory: Some(folder.path().into()),
+            ..HostIdentity::default()
+        };
+        let address_with_file = address(&format!("password_file={}", file.display()));
+        let credentials = Credentials::load(&address_with_file, &host).unwrap().unwrap();
         assert_eq!(credentials.password.as_ref().unwrap().as_bytes(), b"hunter2");
         insta::assert_snapshot!(format!("{credentials:?}"), @r#"Credentials { user: "li", password: Some((hidden)) }"#);
-        let credentials = Credentials::load(&address(""), Some(folder.path())).unwrap().unwrap();
+        let credentials = Credentials::load(&address(""), &host).unwrap().unwrap();
         assert_eq!(credentials.password.unwrap().as_bytes(), b"from systemd");
     }
 
     #[test]
-    fn a_file_that_is_missing_or_empty_is_an_error_that_names_it() {
+    fn missing_and_empty_files_are_rejected_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let error = |name: &str| {
             let path = folder.path().join(name);
-            let error = Credentials::load(&address(&format!("password_file={}", path.display())), None).unwrap_err();
+            let address = address(&format!("password_file={}", path.display()));
+            let error = Credentials::load(&address, &HostIdentity::default()).unwrap_err();
             error.replace(&format!("{}/", folder.path().display()), "")
         };
-        insta::assert_snapshot!(error("none"), @"password_file none: cannot be read (No such file or directory (os error 2)): check the path and who may read it");
+        insta::assert_snapshot!(error("none"), @"password_file none: cannot be read (No such file or directory (os error 2)): check the path and its permissions");
         fs::write(folder.path().join("empty"), "\n").unwrap();
         insta::assert_snapshot!(error("empty"), @"password_file empty: is empty: write the password into it");
     }

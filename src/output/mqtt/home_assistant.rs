@@ -1,33 +1,34 @@
-//! Home Assistant's device discovery: one retained message from which it makes a device with seven entities.
+//! Home Assistant's device discovery: one retained message that describes a device with seven entities.
 //!
-//! The format is described under "Device discovery payload" in Home Assistant's documentation of its MQTT integration.
+//! The format is documented under "Device discovery payload" in Home Assistant's MQTT integration.
 
 use serde_json::{Value, json};
 
+use super::address::Topic;
 use super::topics::Topics;
 
-/// An estimate comes several times a second: after this long without, what is shown is no longer true.
+/// After how long without an estimate its values are shown as unavailable. Estimates arrive several times a second.
 const ESTIMATE_EXPIRES_S: u32 = 15;
-/// The health record comes every 30 s.
+/// The same for the health report, which arrives every 30 s.
 const HEALTH_EXPIRES_S: u32 = 100;
 
-/// Where Home Assistant looks for the device; `identity` holds letters and digits only.
-pub fn topic(prefix: &str, identity: &str) -> String {
-    format!("{prefix}/device/{identity}/config")
+/// The discovery topic of the device. `id` has letters and digits only.
+pub fn topic(prefix: &Topic, id: &str) -> String {
+    format!("{}/device/{id}/config", prefix.as_str())
 }
 
-/// Where Home Assistant says `online` when it has started.
-pub fn birth_topic(prefix: &str) -> String {
-    format!("{prefix}/status")
+/// The topic on which Home Assistant publishes `online` when it has started.
+pub fn birth_topic(prefix: &Topic) -> String {
+    format!("{}/status", prefix.as_str())
 }
 
-/// The device and its entities. `identity` tells it from all others, `name` is what people read.
-pub fn payload(identity: &str, name: &str, topics: &Topics) -> Vec<u8> {
+/// The device and its entities. `id` is unique among all devices, `name` is shown to people.
+pub fn payload(id: &str, name: &str, topics: &Topics) -> Vec<u8> {
     let entity = |key: &str, common: Value, own: Value| {
-        let mut entity = json!({ "unique_id": format!("{identity}_{key}") });
+        let mut entity = json!({ "unique_id": format!("{id}_{key}") });
         for part in [common, own] {
             let Value::Object(part) = part else {
-                unreachable!("written below as objects")
+                unreachable!("both parts are objects below")
             };
             entity.as_object_mut().expect("an object").extend(part);
         }
@@ -36,7 +37,7 @@ pub fn payload(identity: &str, name: &str, topics: &Topics) -> Vec<u8> {
     let of_estimate = || json!({ "state_topic": topics.estimate, "expire_after": ESTIMATE_EXPIRES_S });
     let of_health = || json!({ "state_topic": topics.health, "expire_after": HEALTH_EXPIRES_S });
     let components: serde_json::Map<String, Value> = [
-        // Valence and arousal have no unit: Home Assistant draws them as numbers because of their state class.
+        // Valence and arousal have no unit. Their state class makes Home Assistant treat them as numbers.
         entity(
             "valence",
             of_estimate(),
@@ -129,7 +130,7 @@ pub fn payload(identity: &str, name: &str, topics: &Topics) -> Vec<u8> {
     .collect();
     let config = json!({
         "device": {
-            "identifiers": [identity],
+            "identifiers": [id],
             "name": name,
             "manufacturer": "affectd",
             "model": "affectd",
@@ -153,8 +154,8 @@ pub fn payload(identity: &str, name: &str, topics: &Topics) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// What the schemas allow, as Home Assistant publishes them: `DEVICE_DISCOVERY_SCHEMA`, `MQTT_ENTITY_DEVICE_INFO_SCHEMA`
-    /// and `MQTT_ORIGIN_INFO_SCHEMA` in homeassistant/components/mqtt/schemas.py.
+    /// The keys that Home Assistant's schemas allow: `DEVICE_DISCOVERY_SCHEMA`, `MQTT_ENTITY_DEVICE_INFO_SCHEMA` and
+    /// `MQTT_ORIGIN_INFO_SCHEMA` in homeassistant/components/mqtt/schemas.py.
     const DEVICE_DISCOVERY: &[&str] = &[
         "availability",
         "availability_mode",
@@ -185,7 +186,7 @@ mod tests {
         "via_device",
     ];
     const ORIGIN: &[&str] = &["name", "support_url", "sw_version"];
-    /// `MQTT_ENTITY_COMMON_SCHEMA` there and `MQTT_RO_SCHEMA` in config.py, which every read-only entity has.
+    /// The keys of every read-only entity: `MQTT_ENTITY_COMMON_SCHEMA` there and `MQTT_RO_SCHEMA` in config.py.
     const ENTITY: &[&str] = &[
         "availability",
         "availability_mode",
@@ -228,7 +229,7 @@ mod tests {
         "payload_off",
         "payload_on",
     ];
-    /// The classes we use, of `SensorDeviceClass` and `BinarySensorDeviceClass`.
+    /// The classes that affectd uses, from `SensorDeviceClass` and `BinarySensorDeviceClass`.
     const SENSOR_CLASSES: &[&str] = &["temperature"];
     const BINARY_SENSOR_CLASSES: &[&str] = &["occupancy", "problem", "sound"];
 
@@ -236,12 +237,12 @@ mod tests {
         let payload = payload(
             "affectd0123456789abcdef",
             "affectd kitchen",
-            &Topics::under("affectd/kitchen"),
+            &Topics::under(&"affectd/kitchen".parse().unwrap()),
         );
         serde_json::from_slice(&payload).unwrap()
     }
 
-    fn only(object: &Value, allowed: &[&[&str]]) {
+    fn assert_only(object: &Value, allowed: &[&[&str]]) {
         for key in object.as_object().unwrap().keys() {
             assert!(
                 allowed.iter().any(|keys| keys.contains(&key.as_str())),
@@ -251,11 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_holds_what_the_published_schema_wants_and_nothing_else() {
+    fn the_payload_has_only_keys_of_the_published_schemas() {
         let payload = sample();
-        only(&payload, &[DEVICE_DISCOVERY]);
-        only(&payload["device"], &[DEVICE]);
-        only(&payload["origin"], &[ORIGIN]);
+        assert_only(&payload, &[DEVICE_DISCOVERY]);
+        assert_only(&payload["device"], &[DEVICE]);
+        assert_only(&payload["origin"], &[ORIGIN]);
         assert!(!payload["device"]["identifiers"].as_array().unwrap().is_empty());
         assert!(payload["origin"]["name"].is_string() && payload["origin"]["support_url"].is_string());
         let entities = payload["components"].as_object().unwrap();
@@ -266,7 +267,7 @@ mod tests {
                 "binary_sensor" => (BINARY_SENSOR, BINARY_SENSOR_CLASSES),
                 other => panic!("{other}"),
             };
-            only(entity, &[ENTITY, own]);
+            assert_only(entity, &[ENTITY, own]);
             for required in ["unique_id", "state_topic", "name", "value_template"] {
                 assert!(entity[required].is_string(), "{required} of {key}");
             }
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_name_fields_that_are_in_the_messages() {
+    fn templates_use_fields_that_are_in_the_messages() {
         let payload = sample();
         let health = ["temperature_c", "problem"];
         let estimate = ["valence", "arousal", "confidence", "face", "voice"];
@@ -314,8 +315,8 @@ mod tests {
     }
 
     #[test]
-    fn the_topic_is_that_of_device_discovery() {
-        insta::assert_snapshot!(topic("homeassistant", "affectd0123456789abcdef"), @"homeassistant/device/affectd0123456789abcdef/config");
-        insta::assert_snapshot!(birth_topic("homeassistant"), @"homeassistant/status");
+    fn topics_are_those_of_device_discovery() {
+        insta::assert_snapshot!(topic(&"homeassistant".parse().unwrap(), "affectd0123456789abcdef"), @"homeassistant/device/affectd0123456789abcdef/config");
+        insta::assert_snapshot!(birth_topic(&"homeassistant".parse().unwrap()), @"homeassistant/status");
     }
 }

@@ -1,32 +1,24 @@
-//! The few packets a publisher sends and gets, in both versions of the protocol.
+//! The few packets that affectd sends and receives, in both versions of the protocol.
 
 use std::fmt;
 
 use mqtt_proto::{Pid, QoS, QosPid, TopicFilter, TopicName, v3, v5};
 
 use super::credentials::Credentials;
+use super::version::Version;
 
-/// Larger packets than any that we ask for.
-const LARGEST: usize = 1 << 20;
-/// The only packet identifier in use: that of the one subscription.
-const SUBSCRIPTION: u16 = 1;
+/// The largest packet that is accepted, in bytes. All expected packets are smaller.
+const MAX_PACKET_BYTES: usize = 1 << 20;
+/// The packet identifier of the only subscription.
+const SUBSCRIPTION_ID: u16 = 1;
 
-/// The version of MQTT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Version {
-    /// 3.1.1, which every broker speaks.
-    #[default]
-    V3,
-    V5,
-}
-
-/// How a client introduces itself.
+/// The content of the first packet that a client sends.
 #[derive(Debug, Clone, Copy)]
-pub struct Hello<'a> {
+pub struct ConnectRequest<'a> {
     pub client_id: &'a str,
     pub keep_alive_s: u16,
     pub credentials: Option<&'a Credentials>,
-    /// What the broker publishes, retained, when it loses us.
+    /// What the broker publishes when the connection is lost.
     pub will: Option<Message<'a>>,
 }
 
@@ -37,14 +29,14 @@ pub struct Message<'a> {
     pub retain: bool,
 }
 
-/// What a broker says, as far as it matters here.
+/// A packet from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
     Accepted {
-        /// The broker wants this instead of what we asked for.
+        /// The keep-alive interval that the broker demands instead of the requested one.
         keep_alive_s: Option<u16>,
     },
-    Refused(Refusal),
+    Rejected(Rejection),
     Message {
         topic: String,
         payload: Vec<u8>,
@@ -52,46 +44,37 @@ pub enum Incoming {
     PingResponse,
     Subscribed,
     NotSubscribed(String),
-    Goodbye(String),
-    /// Something that is allowed and needs no answer.
+    /// The broker ends the connection, with the reason.
+    Disconnect(String),
+    /// A packet that needs no reaction.
     Other,
 }
 
-/// Why a broker does not let us in.
+/// Why a broker rejects a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// User, password or rights.
-    NotAllowed,
-    /// The version of the protocol.
-    Version,
+pub enum Rejection {
+    /// Wrong user, password or rights.
+    NotAuthorized,
+    UnsupportedVersion,
     Other(String),
 }
 
-/// Not MQTT, or broken.
+/// The bytes are not a valid MQTT packet.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Garbage;
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Version::V3 => "3.1.1",
-            Version::V5 => "5",
-        })
-    }
-}
+pub struct InvalidPacket;
 
 impl Version {
-    pub fn connect(self, hello: &Hello, out: &mut Vec<u8>) {
-        let client_id = hello.client_id.into();
-        let user = hello.credentials.map(|c| c.user.as_str().into());
-        let password = hello.credentials.and_then(|c| c.password.as_ref());
+    pub fn connect(self, request: &ConnectRequest, out: &mut Vec<u8>) {
+        let client_id = request.client_id.into();
+        let user = request.credentials.map(|c| c.user.as_str().into());
+        let password = request.credentials.and_then(|c| c.password.as_ref());
         let password = password.map(|p| p.as_bytes().to_vec().into());
         match self {
             Version::V3 => {
-                let mut connect = v3::Connect::new(client_id, hello.keep_alive_s);
+                let mut connect = v3::Connect::new(client_id, request.keep_alive_s);
                 connect.username = user;
                 connect.password = password;
-                connect.last_will = hello.will.map(|will| {
+                connect.last_will = request.will.map(|will| {
                     let mut w = v3::LastWill::new(QoS::Level1, topic(will.topic), will.payload.to_vec().into());
                     w.retain = will.retain;
                     w
@@ -99,10 +82,10 @@ impl Version {
                 put3(v3::Packet::Connect(connect), out);
             }
             Version::V5 => {
-                let mut connect = v5::Connect::new(client_id, hello.keep_alive_s);
+                let mut connect = v5::Connect::new(client_id, request.keep_alive_s);
                 connect.username = user;
                 connect.password = password;
-                connect.last_will = hello.will.map(|will| {
+                connect.last_will = request.will.map(|will| {
                     let mut w = v5::LastWill::new(QoS::Level1, topic(will.topic), will.payload.to_vec().into());
                     w.retain = will.retain;
                     w
@@ -112,7 +95,7 @@ impl Version {
         }
     }
 
-    /// At QoS 0.
+    /// Encodes a publish packet with QoS 0.
     pub fn publish(self, message: &Message, out: &mut Vec<u8>) {
         let payload = message.payload.to_vec().into();
         match self {
@@ -129,12 +112,12 @@ impl Version {
         }
     }
 
-    /// To one or more topics, at QoS 0.
+    /// Encodes a subscribe packet for one or more topics, with QoS 0.
     pub fn subscribe(self, topics: &[String], out: &mut Vec<u8>) {
-        let pid = Pid::try_from(SUBSCRIPTION).expect("not zero");
+        let pid = Pid::try_from(SUBSCRIPTION_ID).expect("not zero");
         let filters = topics
             .iter()
-            .map(|t| TopicFilter::try_from(t.as_str()).expect("topics are checked where they are read"));
+            .map(|t| TopicFilter::try_from(t.as_str()).expect("addresses contain only valid topics"));
         match self {
             Version::V3 => {
                 let filters = filters.map(|filter| (filter, QoS::Level0)).collect();
@@ -155,26 +138,30 @@ impl Version {
         }
     }
 
-    /// A goodbye, upon which the broker forgets the will.
+    /// Encodes a disconnect packet, after which the broker does not publish the last will.
     pub fn disconnect(self, out: &mut Vec<u8>) {
         match self {
             Version::V3 => put3(v3::Packet::Disconnect, out),
             Version::V5 => {
-                let goodbye = v5::Disconnect::new(v5::DisconnectReasonCode::NormalDisconnect);
-                put5(v5::Packet::Disconnect(goodbye), out);
+                let disconnect = v5::Disconnect::new(v5::DisconnectReasonCode::NormalDisconnect);
+                put5(v5::Packet::Disconnect(disconnect), out);
             }
         }
     }
 
-    /// Takes the next whole packet off the front of `bytes`; `None` until there is one.
-    pub fn take(self, bytes: &mut Vec<u8>) -> Result<Option<Incoming>, Garbage> {
+    /// Removes the next whole packet from the front of `bytes`; `None` if it is not complete yet.
+    pub fn take(self, bytes: &mut Vec<u8>) -> Result<Option<Incoming>, InvalidPacket> {
         let Some(first) = bytes.first() else {
             return Ok(None);
         };
-        // What is no MQTT shows itself by its first byte, and must not be waited for to its end.
+        // The first byte often shows that this is not MQTT. Waiting for the whole packet could take forever.
         match self {
-            Version::V3 => v3::Header::new_with(*first, 0, 0).map(|_| ()).map_err(|_| Garbage)?,
-            Version::V5 => v5::Header::new_with(*first, 0, 0).map(|_| ()).map_err(|_| Garbage)?,
+            Version::V3 => v3::Header::new_with(*first, 0, 0)
+                .map(|_| ())
+                .map_err(|_| InvalidPacket)?,
+            Version::V5 => v5::Header::new_with(*first, 0, 0)
+                .map(|_| ())
+                .map_err(|_| InvalidPacket)?,
         }
         let Some(length) = packet_length(bytes)? else {
             return Ok(None);
@@ -183,40 +170,41 @@ impl Version {
             return Ok(None);
         }
         let packet: Vec<u8> = bytes.drain(..length).collect();
-        // The packet is whole: a decoder that wants more of it has found a wrong length inside.
+        // The packet is whole. A decoder that asks for more bytes has found a wrong length inside.
         let incoming = match self {
-            Version::V3 => of3(v3::Packet::decode(&packet).ok().flatten().ok_or(Garbage)?),
-            Version::V5 => of5(v5::Packet::decode(&packet).ok().flatten().ok_or(Garbage)?),
+            Version::V3 => from_v3(v3::Packet::decode(&packet).ok().flatten().ok_or(InvalidPacket)?),
+            Version::V5 => from_v5(v5::Packet::decode(&packet).ok().flatten().ok_or(InvalidPacket)?),
         };
         Ok(Some(incoming))
     }
 }
 
-/// The length of the packet at the front: a byte, then the rest's length in up to four bytes of seven bits, least first.
-fn packet_length(bytes: &[u8]) -> Result<Option<usize>, Garbage> {
+/// The length in bytes of the packet at the front: one byte, then the length of the rest in up to four bytes of seven bits
+/// each, least significant first. `None` if these bytes are not complete yet.
+fn packet_length(bytes: &[u8]) -> Result<Option<usize>, InvalidPacket> {
     let mut rest = 0;
     for (i, byte) in bytes.iter().skip(1).take(4).enumerate() {
         rest |= usize::from(byte & 0x7f) << (7 * i);
         if byte & 0x80 == 0 {
             let length = 2 + i + rest;
-            return if length <= LARGEST {
+            return if length <= MAX_PACKET_BYTES {
                 Ok(Some(length))
             } else {
-                Err(Garbage)
+                Err(InvalidPacket)
             };
         }
     }
-    if bytes.len() > 4 { Err(Garbage) } else { Ok(None) }
+    if bytes.len() > 4 { Err(InvalidPacket) } else { Ok(None) }
 }
 
-fn of3(packet: v3::Packet) -> Incoming {
+fn from_v3(packet: v3::Packet) -> Incoming {
     use v3::ConnectReturnCode as Code;
     match packet {
         v3::Packet::Connack(ack) => match ack.code {
             Code::Accepted => Incoming::Accepted { keep_alive_s: None },
-            Code::BadUserNameOrPassword | Code::NotAuthorized => Incoming::Refused(Refusal::NotAllowed),
-            Code::UnacceptableProtocolVersion => Incoming::Refused(Refusal::Version),
-            other => Incoming::Refused(Refusal::Other(words(&other))),
+            Code::BadUserNameOrPassword | Code::NotAuthorized => Incoming::Rejected(Rejection::NotAuthorized),
+            Code::UnacceptableProtocolVersion => Incoming::Rejected(Rejection::UnsupportedVersion),
+            other => Incoming::Rejected(Rejection::Other(words(&other))),
         },
         v3::Packet::Publish(publish) => message(&publish.topic_name, &publish.payload),
         v3::Packet::Suback(ack) => match ack.topics.iter().find(|t| **t == v3::SubscribeReturnCode::Failure) {
@@ -224,21 +212,23 @@ fn of3(packet: v3::Packet) -> Incoming {
             None => Incoming::Subscribed,
         },
         v3::Packet::Pingresp => Incoming::PingResponse,
-        v3::Packet::Disconnect => Incoming::Goodbye("no reason given".into()),
+        v3::Packet::Disconnect => Incoming::Disconnect("no reason given".into()),
         _ => Incoming::Other,
     }
 }
 
-fn of5(packet: v5::Packet) -> Incoming {
+fn from_v5(packet: v5::Packet) -> Incoming {
     use v5::ConnectReasonCode as Code;
     match packet {
         v5::Packet::Connack(ack) => match ack.reason_code {
             Code::Success => Incoming::Accepted {
                 keep_alive_s: ack.properties.server_keep_alive,
             },
-            Code::BadUserNameOrPassword | Code::NotAuthorized | Code::Banned => Incoming::Refused(Refusal::NotAllowed),
-            Code::UnsupportedProtocolVersion => Incoming::Refused(Refusal::Version),
-            other => Incoming::Refused(Refusal::Other(words(&other))),
+            Code::BadUserNameOrPassword | Code::NotAuthorized | Code::Banned => {
+                Incoming::Rejected(Rejection::NotAuthorized)
+            }
+            Code::UnsupportedProtocolVersion => Incoming::Rejected(Rejection::UnsupportedVersion),
+            other => Incoming::Rejected(Rejection::Other(words(&other))),
         },
         v5::Packet::Publish(publish) => message(&publish.topic_name, &publish.payload),
         v5::Packet::Suback(ack) => match ack.topics.iter().find(|code| **code as u8 >= 0x80) {
@@ -246,7 +236,7 @@ fn of5(packet: v5::Packet) -> Incoming {
             None => Incoming::Subscribed,
         },
         v5::Packet::Pingresp => Incoming::PingResponse,
-        v5::Packet::Disconnect(goodbye) => Incoming::Goodbye(words(&goodbye.reason_code)),
+        v5::Packet::Disconnect(disconnect) => Incoming::Disconnect(words(&disconnect.reason_code)),
         _ => Incoming::Other,
     }
 }
@@ -258,7 +248,7 @@ fn message(topic: &str, payload: &[u8]) -> Incoming {
     }
 }
 
-/// `SessionTakenOver` as "session taken over".
+/// The name of a reason code in words: "session taken over" for `SessionTakenOver`.
 fn words(code: &impl fmt::Debug) -> String {
     let mut text = String::new();
     for letter in format!("{code:?}").chars() {
@@ -271,15 +261,25 @@ fn words(code: &impl fmt::Debug) -> String {
 }
 
 fn topic(name: &str) -> TopicName {
-    TopicName::try_from(name).expect("topics are checked where they are read")
+    TopicName::try_from(name).expect("addresses contain only valid topics")
 }
 
 fn put3(packet: v3::Packet, out: &mut Vec<u8>) {
-    out.extend_from_slice(packet.encode().expect("within MQTT's lengths").as_ref());
+    out.extend_from_slice(
+        packet
+            .encode()
+            .expect("the fields are shorter than MQTT's limits")
+            .as_ref(),
+    );
 }
 
 fn put5(packet: v5::Packet, out: &mut Vec<u8>) {
-    out.extend_from_slice(packet.encode().expect("within MQTT's lengths").as_ref());
+    out.extend_from_slice(
+        packet
+            .encode()
+            .expect("the fields are shorter than MQTT's limits")
+            .as_ref(),
+    );
 }
 
 #[cfg(test)]
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publish_is_encoded_as_the_standard_says() {
+    fn publish_packets_match_the_standard() {
         let message = Message {
             topic: "a/b",
             payload: b"on",
@@ -312,24 +312,24 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_to_look_at() {
-        for (version, packet, refusal) in [
-            (Version::V3, vec![0x20, 2, 0, 5], Refusal::NotAllowed),
-            (Version::V3, vec![0x20, 2, 0, 1], Refusal::Version),
-            (Version::V5, vec![0x20, 3, 0, 0x86, 0], Refusal::NotAllowed),
+    fn rejections_tell_the_reason() {
+        for (version, packet, rejection) in [
+            (Version::V3, vec![0x20, 2, 0, 5], Rejection::NotAuthorized),
+            (Version::V3, vec![0x20, 2, 0, 1], Rejection::UnsupportedVersion),
+            (Version::V5, vec![0x20, 3, 0, 0x86, 0], Rejection::NotAuthorized),
             (
                 Version::V5,
                 vec![0x20, 3, 0, 0x89, 0],
-                Refusal::Other("server busy".into()),
+                Rejection::Other("server busy".into()),
             ),
         ] {
             let mut bytes = packet;
-            assert_eq!(version.take(&mut bytes), Ok(Some(Incoming::Refused(refusal))));
+            assert_eq!(version.take(&mut bytes), Ok(Some(Incoming::Rejected(rejection))));
         }
     }
 
     #[test]
-    fn what_is_no_mqtt_is_garbage() {
+    fn bytes_that_are_not_mqtt_are_invalid() {
         for version in BOTH {
             for garbage in [
                 &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
@@ -341,19 +341,22 @@ mod tests {
                 while let Ok(Some(_)) = taken {
                     taken = version.take(&mut bytes);
                 }
-                assert_eq!(taken, Err(Garbage), "{garbage:?}");
+                assert_eq!(taken, Err(InvalidPacket), "{garbage:?}");
             }
         }
     }
 
     #[test]
-    fn a_packet_that_is_larger_than_any_we_ask_for_is_garbage() {
-        assert_eq!(Version::V3.take(&mut vec![0x30, 0xff, 0xff, 0xff, 0x7f]), Err(Garbage));
+    fn too_large_packets_are_invalid() {
+        assert_eq!(
+            Version::V3.take(&mut vec![0x30, 0xff, 0xff, 0xff, 0x7f]),
+            Err(InvalidPacket)
+        );
     }
 
     proptest! {
         #[test]
-        fn a_stream_in_pieces_gives_the_packets_of_the_whole(cuts in proptest::collection::vec(1usize..7, 1..40)) {
+        fn a_stream_in_pieces_yields_the_same_packets(cuts in proptest::collection::vec(1usize..7, 1..40)) {
             for version in BOTH {
                 let mut stream = accepted(version);
                 let message = Message { topic: "homeassistant/status", payload: b"online", retain: true };
@@ -377,7 +380,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             for version in BOTH {
                 let mut bytes = bytes.clone();
                 while let Ok(Some(_)) = version.take(&mut bytes) {}

@@ -1,4 +1,4 @@
-//! The thread that talks to the broker: connects, greets, publishes, and begins again when the connection breaks.
+//! The thread that talks to the broker: it connects, publishes, and reconnects whenever the connection breaks.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -7,36 +7,42 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
-use rustls::ClientConfig;
-use serde::Serialize;
+use log::{Level, debug, info, warn};
 
-use super::address::Address;
-use super::backoff::Backoff;
-use super::connection::{Connection, LinkError, wait_for};
-use super::credentials::Credentials;
+use super::address::{Discovery, Topic};
+use super::connection::Connection;
+use super::error::LinkError;
 use super::home_assistant;
-use super::packet::{Hello, Incoming, Message, Version};
+use super::packet::{Incoming, Message};
+use super::settings::ConnectionSettings;
 use super::spool::Spool;
+use super::stream::wait_for;
 use super::topics::Topics;
-use crate::health::HealthReport;
+use super::version::Version;
+use crate::health::{HealthReport, MqttHealth};
+use crate::rate_limited_log::RateLimitedLog;
+use crate::retry::{Retry, RetryPolicy};
 
 const ONLINE: &[u8] = b"online";
 const OFFLINE: &[u8] = b"offline";
-/// The broker says `offline` for us when it has heard nothing for half as long again.
+/// The broker publishes the last will if it receives nothing for one and a half times this.
 const KEEP_ALIVE_S: u16 = 10;
-/// A broker that leaves a ping unanswered for so long is gone, whatever TCP thinks.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Estimates sent and not yet confirmed: what a broker must have room for.
+/// After how long an unanswered ping counts as a broken connection, even if TCP reports none.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many estimates may be sent and unconfirmed. The broker must have room for them.
 const WINDOW: usize = 64;
-/// A connection that held for so long was a good one.
-const GOOD_AFTER: Duration = Duration::from_secs(10);
+/// After this time a connection counts as stable, and the next failure as the first.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+const RECONNECT: RetryPolicy = RetryPolicy::Exponential {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+};
 
-/// What the output's thread and the publisher share.
+/// The state that the output's thread and the publisher share.
 #[derive(Debug)]
 pub struct Shared {
     state: Mutex<State>,
-    /// Signalled when the spool has got room, or the connection has gone.
+    /// Notified when the spool has room again, or the connection has broken.
     pub room: Condvar,
 }
 
@@ -44,12 +50,12 @@ pub struct Shared {
 pub struct State {
     pub spool: Spool,
     pub health: Option<HealthReport>,
-    /// The record has not been published on this connection.
+    /// The newest health report is not published on this connection yet.
     pub health_due: bool,
     pub connected: bool,
     /// Connections since the start.
     pub connections: u64,
-    /// Set when no more estimates come: what is there goes out, but not for longer than this.
+    /// Set when no more estimates come. What is in the spool is sent until then.
     pub finish_by: Option<Instant>,
 }
 
@@ -68,76 +74,53 @@ impl Shared {
         }
     }
 
-    /// Nothing that holds the lock can leave the state half changed.
+    /// A poisoned lock is used as it is: no holder leaves the state half changed.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 pub struct Publisher {
-    pub address: Address,
-    pub tls: Option<Arc<ClientConfig>>,
-    pub credentials: Option<Credentials>,
+    pub settings: ConnectionSettings,
     pub topics: Topics,
-    pub identity: String,
     pub shared: Arc<Shared>,
-    /// A byte comes here when there is something new in `shared`.
+    /// Receives a byte when `shared` has changed.
     pub wake: UnixStream,
 }
 
-/// The health record, with how this output does.
-#[derive(Serialize)]
-struct Health<'a> {
-    #[serde(flatten)]
-    report: &'a HealthReport,
-    mqtt: LinkHealth,
-}
-
-#[derive(Serialize)]
-struct LinkHealth {
-    /// Estimates not yet confirmed by the broker.
-    waiting: usize,
-    /// Estimates dropped because the broker was away for too long.
-    dropped: u64,
-    connections: u64,
-}
-
 impl Publisher {
-    /// Until it is told to finish.
+    /// Runs until it is told to finish.
     pub fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let mut retry = Retry::new(RECONNECT);
+        let mut log = RateLimitedLog::new();
         loop {
             let finishing = self.shared.state().finish_by.is_some();
-            let began = Instant::now();
-            let error = match self.connection() {
-                Ok(()) => break,
-                Err(error) => error,
-            };
+            let started = Instant::now();
+            let Err(error) = self.run_connection() else { break };
             let waiting = {
                 let mut state = self.shared.state();
                 state.spool.rewind();
-                if std::mem::take(&mut state.connected) && began.elapsed() > GOOD_AFTER {
-                    backoff.reset();
+                if std::mem::take(&mut state.connected) && started.elapsed() > STABLE_AFTER {
+                    retry.succeeded();
                 }
                 state.spool.len()
             };
             self.shared.room.notify_all();
-            let wait = backoff.next();
-            // The 1st, 2nd, 4th, 8th … time, so that a broker that is away all night does not fill the journal.
-            let address = &self.address;
+            let wait = retry.failed(Instant::now());
+            let address = &self.settings.address;
             if finishing {
-                warn!("{address}: {error}; {waiting} estimates wait");
+                warn!("{address}: {error}; {waiting} estimates are not delivered");
                 break;
             }
-            if backoff.failures().is_power_of_two() {
-                let wait = wait.as_secs_f32();
-                warn!("{address}: {error}; {waiting} estimates wait, trying again in {wait:.1} s");
-            }
+            // The logarithm thins out a repeated error: a broker that is away all night must not fill the journal.
+            let seconds = wait.as_secs_f32();
+            let text = format!("{address}: {error}; {waiting} estimates are waiting, next attempt in {seconds:.1} s");
+            log.set((error, retry.failures().ilog2()), Level::Warn, text);
             self.sleep(wait);
         }
     }
 
-    /// Waits, but not when it is time to finish.
+    /// Sleeps for `wait`, or until it is time to finish.
     fn sleep(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
         loop {
@@ -150,28 +133,22 @@ impl Publisher {
         }
     }
 
-    /// What woke us is looked up in `shared`: the bytes themselves say nothing.
+    /// Discards the wake-up bytes. The changes themselves are in `shared`.
     fn drain_wake(&mut self) {
         let mut bytes = [0; 64];
         while matches!(self.wake.read(&mut bytes), Ok(64)) {}
     }
 
-    /// One connection, from its start to its end; `Ok` when all is said.
-    fn connection(&mut self) -> Result<(), LinkError> {
-        let until = {
+    /// Makes one connection and publishes on it. Returns `Ok` when everything is published and it is time to finish.
+    fn run_connection(&mut self) -> Result<(), LinkError> {
+        let deadline = {
             let state = self.shared.state();
             if state.finish_by.is_some() && state.spool.is_empty() {
                 return Ok(());
             }
             state.finish_by
         };
-        let hello = Hello {
-            client_id: &self.identity,
-            keep_alive_s: KEEP_ALIVE_S,
-            credentials: self.credentials.as_ref(),
-            will: Some(self.status(OFFLINE)),
-        };
-        let link = Connection::open(&self.address, self.tls.as_ref(), &hello, until)?;
+        let link = Connection::open(&self.settings, KEEP_ALIVE_S, Some(self.status(OFFLINE)), deadline)?;
         let waiting = {
             let mut state = self.shared.state();
             state.connected = true;
@@ -179,9 +156,10 @@ impl Publisher {
             state.connections += 1;
             state.spool.len()
         };
+        let address = &self.settings.address;
         info!(
-            "{}: connected, MQTT {}; {waiting} estimates wait",
-            self.address, self.address.version
+            "{address}: connected, MQTT {}; {waiting} estimates are waiting",
+            address.version
         );
         Session::new(self, link).run()
     }
@@ -194,23 +172,25 @@ impl Publisher {
         }
     }
 
-    fn announce(&self, prefix: &str, out: &mut Vec<u8>) {
-        let name = format!("affectd {}", self.address.device);
+    /// Encodes the announcement to Home Assistant.
+    fn announce(&self, prefix: &Topic, out: &mut Vec<u8>) {
+        let ConnectionSettings { address, client_id, .. } = &self.settings;
+        let name = format!("affectd {}", address.device.as_str());
         let message = Message {
-            topic: &home_assistant::topic(prefix, &self.identity),
-            payload: &home_assistant::payload(&self.identity, &name, &self.topics),
+            topic: &home_assistant::topic(prefix, client_id),
+            payload: &home_assistant::payload(client_id, &name, &self.topics),
             retain: true,
         };
-        self.address.version.publish(&message, out);
+        address.version.publish(&message, out);
     }
 }
 
-/// What goes on while connected.
+/// One connection's work.
 struct Session<'a> {
     publisher: &'a mut Publisher,
     link: Connection,
     out: Vec<u8>,
-    /// When each ping under way was sent, oldest first.
+    /// When each unanswered ping was sent, oldest first.
     pings: VecDeque<Instant>,
     last_sent: Instant,
 }
@@ -232,46 +212,46 @@ impl<'a> Session<'a> {
             let finish_by = self.collect();
             self.flush()?;
             if finish_by.is_some_and(|by| Instant::now() > by) {
-                return Err(LinkError::Silent);
+                return Err(LinkError::Timeout);
             }
             if finish_by.is_some() && self.publisher.shared.state().spool.is_empty() {
-                return self.part();
+                return self.disconnect();
             }
             self.link
                 .wait(self.publisher.wake.as_fd(), self.time_to_wait(finish_by));
             self.publisher.drain_wake();
             while let Some(incoming) = self.link.receive()? {
-                self.take(incoming);
+                self.handle(incoming);
             }
-            if self.pings.front().is_some_and(|sent| sent.elapsed() > PATIENCE) {
-                return Err(LinkError::Silent);
+            if self.pings.front().is_some_and(|sent| sent.elapsed() > PING_TIMEOUT) {
+                return Err(LinkError::Timeout);
             }
         }
     }
 
     fn version(&self) -> Version {
-        self.publisher.address.version
+        self.publisher.settings.address.version
     }
 
-    /// We are here, and this is what we are.
+    /// Publishes `online` and the announcement to Home Assistant.
     fn greet(&mut self) {
         let version = self.version();
         version.publish(&self.publisher.status(ONLINE), &mut self.out);
-        if let Some(prefix) = &self.publisher.address.discovery {
+        if let Discovery::Under(prefix) = &self.publisher.settings.address.discovery {
             self.publisher.announce(prefix, &mut self.out);
             version.subscribe(&[home_assistant::birth_topic(prefix)], &mut self.out);
         }
     }
 
-    /// Puts into `out` what there is to send; gives the time to finish by.
+    /// Encodes what is to be sent into `out`. Returns the time to finish by.
     fn collect(&mut self) -> Option<Instant> {
         let version = self.version();
         let publisher = &*self.publisher;
         let mut state = publisher.shared.state();
-        for line in state.spool.send(WINDOW) {
+        for estimate in state.spool.send(WINDOW) {
             let message = Message {
                 topic: &publisher.topics.estimate,
-                payload: &line.json,
+                payload: &estimate.json,
                 retain: false,
             };
             version.publish(&message, &mut self.out);
@@ -279,23 +259,23 @@ impl<'a> Session<'a> {
         if let Some(report) = &state.health
             && state.health_due
         {
-            let health = Health {
-                report,
-                mqtt: LinkHealth {
-                    waiting: state.spool.len(),
-                    dropped: state.spool.dropped(),
+            let report = HealthReport {
+                mqtt: Some(MqttHealth {
+                    estimates_waiting: state.spool.len() as u64,
+                    estimates_dropped: state.spool.dropped(),
                     connections: state.connections,
-                },
+                }),
+                ..report.clone()
             };
             let message = Message {
                 topic: &publisher.topics.health,
-                payload: &serde_json::to_vec(&health).expect("plain numbers and strings serialize into memory"),
+                payload: &serde_json::to_vec(&report).expect("plain numbers and strings serialize into memory"),
                 retain: true,
             };
             version.publish(&message, &mut self.out);
             state.health_due = false;
         }
-        // In the same write as what it confirms: a broker that has taken in the one answers the other.
+        // In the same write as the estimates that it confirms: a broker that received the ping received them too.
         if !self.out.is_empty() || self.last_sent.elapsed() >= self.link.keep_alive / 2 {
             version.ping(&mut self.out);
             state.spool.pinged();
@@ -314,17 +294,19 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The time until the next ping, the timeout of the oldest ping, or the time to finish by.
     fn time_to_wait(&self, finish_by: Option<Instant>) -> Duration {
-        let due = [
-            Some(self.last_sent + self.link.keep_alive / 2),
-            self.pings.front().map(|sent| *sent + PATIENCE),
-            finish_by,
-        ];
-        let first = due.into_iter().flatten().min().expect("the first is always there");
-        first.saturating_duration_since(Instant::now())
+        let mut due = self.last_sent + self.link.keep_alive / 2;
+        if let Some(sent) = self.pings.front() {
+            due = due.min(*sent + PING_TIMEOUT);
+        }
+        if let Some(finish_by) = finish_by {
+            due = due.min(finish_by);
+        }
+        due.saturating_duration_since(Instant::now())
     }
 
-    fn take(&mut self, incoming: Incoming) {
+    fn handle(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::PingResponse => {
                 self.pings.pop_front();
@@ -332,34 +314,36 @@ impl<'a> Session<'a> {
                 self.publisher.shared.room.notify_all();
             }
             Incoming::Message { topic, payload } => {
-                let Some(prefix) = &self.publisher.address.discovery else {
+                let address = &self.publisher.settings.address;
+                let Discovery::Under(prefix) = &address.discovery else {
                     return;
                 };
                 if topic == home_assistant::birth_topic(prefix) && payload == ONLINE {
-                    debug!("{}: Home Assistant has started", self.publisher.address);
+                    debug!("{address}: Home Assistant has started");
                     self.publisher.announce(prefix, &mut self.out);
                 }
             }
             Incoming::NotSubscribed(why) => warn!(
-                "{}: may not listen for Home Assistant ({why}): allow it there, or add discovery=off",
-                self.publisher.address
+                "{}: the broker does not allow subscribing to Home Assistant's status ({why}): allow it on the broker, or \
+                 add discovery=off",
+                self.publisher.settings.address
             ),
             _ => {}
         }
     }
 
-    /// A clean end: says `offline` ourselves, and goodbye only when that has arrived.
-    fn part(&mut self) -> Result<(), LinkError> {
+    /// Ends in order: publishes `offline`, waits until that has arrived, and disconnects.
+    fn disconnect(&mut self) -> Result<(), LinkError> {
         let version = self.version();
         version.publish(&self.publisher.status(OFFLINE), &mut self.out);
         version.ping(&mut self.out);
         self.pings.push_back(Instant::now());
         self.flush()?;
-        let by = self.publisher.shared.state().finish_by.unwrap_or_else(Instant::now);
+        let deadline = self.publisher.shared.state().finish_by.unwrap_or_else(Instant::now);
         while !self.pings.is_empty() {
-            let left = by.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(LinkError::Silent);
+                return Err(LinkError::Timeout);
             }
             self.link.wait(self.publisher.wake.as_fd(), left);
             self.publisher.drain_wake();

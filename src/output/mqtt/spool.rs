@@ -1,29 +1,29 @@
-//! Estimates on their way: those that wait for a connection, and those that were sent and not yet confirmed.
+//! The queue of estimates that wait for a connection, or were sent and are not confirmed yet.
 //!
-//! MQTT's QoS 0 says nothing about arrival. But a broker works through what a connection brings in its order, so when it
-//! answers a ping, it has taken in all that was sent before the ping. Until then an estimate stays here, and if the
-//! connection breaks first it is sent again on the next one.
+//! MQTT does not confirm messages with QoS 0. But a broker processes the packets of a connection in order. When it answers a
+//! ping, it has received everything sent before that ping. Until then an estimate stays in the spool. If the connection
+//! breaks first, the estimate is sent again on the next connection.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// One estimate, rendered when it was made.
+/// An estimate, encoded when it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// On the source's clock.
+pub struct QueuedEstimate {
+    /// Time on the source's clock.
     pub at: Duration,
     pub json: Vec<u8>,
 }
 
-/// A queue in order of time, bounded in time.
+/// A queue in order of time, with a limited time span.
 #[derive(Debug)]
 pub struct Spool {
-    lines: VecDeque<Line>,
-    /// The oldest and the newest line are at most this far apart.
+    estimates: VecDeque<QueuedEstimate>,
+    /// The largest time between the oldest and the newest estimate.
     span: Duration,
-    /// So many lines at the front were sent on this connection.
+    /// How many estimates at the front were sent on this connection.
     sent: usize,
-    /// For each ping under way, oldest first: so many lines at the front were sent before it.
+    /// For each unanswered ping, oldest first: how many estimates at the front were sent before it.
     pings: VecDeque<usize>,
     dropped: u64,
 }
@@ -31,7 +31,7 @@ pub struct Spool {
 impl Spool {
     pub fn new(span: Duration) -> Spool {
         Spool {
-            lines: VecDeque::new(),
+            estimates: VecDeque::new(),
             span,
             sent: 0,
             pings: VecDeque::new(),
@@ -39,67 +39,67 @@ impl Spool {
         }
     }
 
-    /// Would a line of this time push out the oldest?
+    /// Whether an estimate of time `at` would displace the oldest one.
     pub fn is_full(&self, at: Duration) -> bool {
-        self.lines
+        self.estimates
             .front()
             .is_some_and(|oldest| at.saturating_sub(oldest.at) > self.span)
     }
 
-    /// Adds the newest line; what is now too old is dropped and counted.
-    pub fn push(&mut self, line: Line) {
-        while self.is_full(line.at) {
-            self.lines.pop_front();
-            // One that was sent counts too: nobody can say any more that it arrived.
+    /// Adds the newest estimate. Estimates that are now too old are dropped and counted.
+    pub fn push(&mut self, estimate: QueuedEstimate) {
+        while self.is_full(estimate.at) {
+            self.estimates.pop_front();
+            // Counted even if it was sent, because its arrival can no longer be confirmed.
             self.dropped += 1;
             self.sent = self.sent.saturating_sub(1);
             self.pings.iter_mut().for_each(|sent| *sent = sent.saturating_sub(1));
         }
-        self.lines.push_back(line);
+        self.estimates.push_back(estimate);
     }
 
-    /// Takes up to `window` lines under way: gives those to send now, oldest first.
-    pub fn send(&mut self, window: usize) -> impl Iterator<Item = &Line> {
+    /// The estimates to send now, oldest first, so that at most `window` are unconfirmed. Marks them as sent.
+    pub fn send(&mut self, window: usize) -> impl Iterator<Item = &QueuedEstimate> {
         let first = self.sent;
-        self.sent = self.lines.len().min(window).max(first);
-        self.lines.range(first..self.sent)
+        self.sent = self.estimates.len().min(window).max(first);
+        self.estimates.range(first..self.sent)
     }
 
-    /// A ping was sent after them.
+    /// A ping was sent after the estimates.
     pub fn pinged(&mut self) {
         self.pings.push_back(self.sent);
     }
 
-    /// The oldest ping was answered: what was sent before it has arrived.
+    /// The oldest ping was answered: the estimates sent before it have arrived.
     pub fn confirm(&mut self) {
         let Some(arrived) = self.pings.pop_front() else { return };
-        self.lines.drain(..arrived);
+        self.estimates.drain(..arrived);
         self.sent -= arrived;
         self.pings.iter_mut().for_each(|sent| *sent -= arrived);
     }
 
-    /// The connection broke: all that was not confirmed is sent again.
+    /// The connection broke: all unconfirmed estimates must be sent again.
     pub fn rewind(&mut self) {
         self.sent = 0;
         self.pings.clear();
     }
 
-    /// Lines not yet confirmed.
+    /// How many estimates are not confirmed yet.
     pub fn len(&self) -> usize {
-        self.lines.len()
+        self.estimates.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.estimates.is_empty()
     }
 
-    /// Lines not sent on this connection.
+    /// How many estimates were not sent on this connection.
     #[cfg(test)]
     fn waiting(&self) -> usize {
-        self.lines.len() - self.sent
+        self.estimates.len() - self.sent
     }
 
-    /// Lines dropped since the start.
+    /// How many estimates were dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -110,29 +110,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn line(tick: u64) -> Line {
-        Line {
+    fn estimate(tick: u64) -> QueuedEstimate {
+        QueuedEstimate {
             at: Duration::from_millis(200 * tick),
             json: tick.to_string().into_bytes(),
         }
     }
 
-    fn number(line: &Line) -> u64 {
-        String::from_utf8_lossy(&line.json).parse().unwrap()
+    fn number(estimate: &QueuedEstimate) -> u64 {
+        String::from_utf8_lossy(&estimate.json).parse().unwrap()
     }
 
     #[test]
-    fn ten_minutes_at_five_hertz_are_three_thousand_estimates() {
+    fn a_span_of_ten_minutes_keeps_3001_estimates_at_5_hz() {
         let mut spool = Spool::new(Duration::from_secs(600));
-        (0..3100).for_each(|tick| spool.push(line(tick)));
+        (0..3100).for_each(|tick| spool.push(estimate(tick)));
         assert_eq!((spool.len(), spool.dropped()), (3001, 99));
         assert_eq!(spool.send(1).map(number).collect::<Vec<_>>(), [99]);
     }
 
     #[test]
-    fn what_was_not_confirmed_is_sent_again() {
+    fn unconfirmed_estimates_are_sent_again() {
         let mut spool = Spool::new(Duration::from_secs(600));
-        (0..4).for_each(|tick| spool.push(line(tick)));
+        (0..4).for_each(|tick| spool.push(estimate(tick)));
         assert_eq!(spool.send(2).map(number).collect::<Vec<_>>(), [0, 1]);
         spool.pinged();
         assert_eq!(spool.send(3).map(number).collect::<Vec<_>>(), [2]);
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(spool.send(9).map(number).collect::<Vec<_>>(), [2, 3]);
     }
 
-    /// A step of a connection's life.
+    /// An event of a connection.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Make,
@@ -164,18 +164,18 @@ mod tests {
     }
 
     proptest! {
-        /// A broker takes in a part of what was sent, in order, and answers pings in order; the connection may break any
-        /// time. Whatever happens, of the estimates it saw none is missing among those that were not dropped.
+        /// A broker receives a part of what was sent, in order, and answers pings in order. The connection may break at any
+        /// time. Every estimate that was not dropped must be sent at least once.
         #[test]
-        fn nothing_is_lost_but_what_is_counted(steps in steps()) {
-            // Two seconds: ten lines and the newest.
+        fn only_dropped_estimates_are_lost(steps in steps()) {
+            // Two seconds: ten estimates and the newest.
             let mut spool = Spool::new(Duration::from_secs(2));
             let mut made = 0;
             let mut seen = Vec::new();
             for step in steps {
                 match step {
                     Step::Make => {
-                        spool.push(line(made));
+                        spool.push(estimate(made));
                         made += 1;
                     }
                     Step::Send(window) => seen.extend(spool.send(window).map(number)),

@@ -1,4 +1,4 @@
-//! The other end: reads topics from a broker for as long as somebody listens, and comes back when the broker does.
+//! The reader's side: receives the messages of some topics and reconnects whenever the connection breaks.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -6,108 +6,111 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::address::Address;
-use super::backoff::Backoff;
-use super::connection::{Connection, LinkError};
-use super::packet::{Hello, Incoming};
-use super::{Files, topics};
-use crate::output::OutputError;
+use super::connection::Connection;
+use super::error::LinkError;
+use super::packet::Incoming;
+use super::settings::ConnectionSettings;
+use super::topics::ClientRole;
+use crate::output::contract::{HostIdentity, OutputError};
+use crate::retry::{Retry, RetryPolicy};
 
 const KEEP_ALIVE_S: u16 = 20;
-/// A ping that is not answered for so long will not be.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// After how long an unanswered ping counts as a broken connection.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const RECONNECT: RetryPolicy = RetryPolicy::Exponential {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+};
 
-/// What happens to a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Connected,
-    Message { topic: String, payload: Vec<u8> },
-    Broken(String),
+    Message {
+        topic: String,
+        payload: Vec<u8>,
+    },
+    /// The connection could not be made or has broken, with the reason.
+    Disconnected(String),
+}
+
+/// Whether a listener wants further events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listening {
+    Continue,
+    Stop,
 }
 
 pub struct Subscriber {
-    address: Address,
+    settings: ConnectionSettings,
     topics: Vec<String>,
-    files: Files,
-    identity: String,
 }
 
 impl Subscriber {
-    /// Reads the files that `address` names. `topics` may hold wildcards.
-    pub fn new(address: &Address, topics: &[String]) -> Result<Subscriber, OutputError> {
-        // Its own name for each process: two clients of the same name would throw each other out.
-        let reader = Address {
-            base: format!("reader {}", std::process::id()),
-            ..address.clone()
+    /// Reads the files that `address` names. `topics` may contain wildcards.
+    pub fn new(address: &Address, topics: &[String], host: &HostIdentity) -> Result<Subscriber, OutputError> {
+        let role = ClientRole::Reader {
+            process_id: std::process::id(),
         };
         Ok(Subscriber {
-            address: address.clone(),
+            settings: ConnectionSettings::load(address, host, role)?,
             topics: topics.to_vec(),
-            files: Files::read(address)?,
-            identity: topics::identity(&reader),
         })
     }
 
-    /// Until `to` answers false.
-    pub fn run(&mut self, to: &mut dyn FnMut(Event) -> bool) {
-        let mut backoff = Backoff::default();
+    /// Runs until `listener` returns [`Listening::Stop`].
+    pub fn run(&mut self, listener: &mut dyn FnMut(Event) -> Listening) {
+        let mut retry = Retry::new(RECONNECT);
         loop {
-            let error = match self.connection(&mut backoff, to) {
-                Ok(()) => return,
-                Err(error) => error,
+            let Err(error) = self.run_connection(&mut retry, listener) else {
+                return;
             };
-            if !to(Event::Broken(error.to_string())) {
+            if listener(Event::Disconnected(error.to_string())) == Listening::Stop {
                 return;
             }
-            thread::sleep(backoff.next());
+            thread::sleep(retry.failed(Instant::now()));
         }
     }
 
-    fn connection(&self, backoff: &mut Backoff, to: &mut dyn FnMut(Event) -> bool) -> Result<(), LinkError> {
-        let hello = Hello {
-            client_id: &self.identity,
-            keep_alive_s: KEEP_ALIVE_S,
-            credentials: self.files.credentials.as_ref(),
-            will: None,
-        };
-        let mut link = Connection::open(&self.address, self.files.tls.as_ref(), &hello, None)?;
-        let version = self.address.version;
+    fn run_connection(&self, retry: &mut Retry, listener: &mut dyn FnMut(Event) -> Listening) -> Result<(), LinkError> {
+        let mut link = Connection::open(&self.settings, KEEP_ALIVE_S, None, None)?;
+        let version = self.settings.address.version;
         let mut out = Vec::new();
         version.subscribe(&self.topics, &mut out);
         link.send(&out)?;
-        // Nobody writes to it: it makes the wait one for the broker alone.
-        let (silent, _other_end) = UnixStream::pair().map_err(|e| LinkError::Network(e.to_string()))?;
-        let (mut sent, mut ping) = (Instant::now(), None::<Instant>);
+        // `Connection::wait` also waits for a wake-up. Nothing wakes a subscriber: this end of the pair stays silent.
+        let (no_wake, _other_end) = UnixStream::pair().map_err(|e| LinkError::Network(e.to_string()))?;
+        let (mut last_sent, mut ping) = (Instant::now(), None::<Instant>);
         loop {
             while let Some(incoming) = link.receive()? {
-                let go_on = match incoming {
-                    Incoming::Message { topic, payload } => to(Event::Message { topic, payload }),
+                let listening = match incoming {
+                    Incoming::Message { topic, payload } => listener(Event::Message { topic, payload }),
                     Incoming::Subscribed => {
-                        backoff.reset();
-                        to(Event::Connected)
+                        retry.succeeded();
+                        listener(Event::Connected)
                     }
-                    Incoming::NotSubscribed(why) => return Err(LinkError::Turned(why)),
+                    Incoming::NotSubscribed(why) => return Err(LinkError::Rejected(why)),
                     Incoming::PingResponse => {
                         ping = None;
-                        true
+                        Listening::Continue
                     }
-                    _ => true,
+                    _ => Listening::Continue,
                 };
-                if !go_on {
+                if listening == Listening::Stop {
                     return Ok(());
                 }
             }
-            if ping.is_some_and(|ping| ping.elapsed() > PATIENCE) {
-                return Err(LinkError::Silent);
+            if ping.is_some_and(|ping| ping.elapsed() > PING_TIMEOUT) {
+                return Err(LinkError::Timeout);
             }
-            if sent.elapsed() >= link.keep_alive / 2 {
+            if last_sent.elapsed() >= link.keep_alive / 2 {
                 out.clear();
                 version.ping(&mut out);
                 link.send(&out)?;
-                sent = Instant::now();
-                ping = ping.or(Some(sent));
+                last_sent = Instant::now();
+                ping = ping.or(Some(last_sent));
             }
-            let due = (sent + link.keep_alive / 2).saturating_duration_since(Instant::now());
-            link.wait(silent.as_fd(), due.min(PATIENCE));
+            let due = (last_sent + link.keep_alive / 2).saturating_duration_since(Instant::now());
+            link.wait(no_wake.as_fd(), due.min(PING_TIMEOUT));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to trust and who to be, for `mqtts://`.
+//! Trust roots and client identity for `mqtts://`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
         Some(path) => roots_in(path)?,
         None => system_roots()?,
     };
-    // Named, since another crate's choice of features could make the default ambiguous.
+    // Named explicitly: the features that another crate enables could make the default ambiguous.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -28,7 +28,7 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
             let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| unusable(key, &e, "private key"))?;
             config.with_client_auth_cert(chain, key_der).map_err(|e| {
                 format!(
-                    "{} and {}: cannot be used together ({e}): give a certificate and its own key",
+                    "{} and {}: the key does not fit the certificate ({e}): give a certificate and its own key",
                     cert.display(),
                     key.display()
                 )
@@ -43,7 +43,7 @@ fn roots_in(path: &Path) -> Result<RootCertStore, String> {
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|e| {
             format!(
-                "{}: holds an unusable certificate ({e}): replace the file",
+                "{}: contains an unusable certificate ({e}): replace the file",
                 path.display()
             )
         })?;
@@ -56,7 +56,9 @@ fn system_roots() -> Result<RootCertStore, String> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     match roots.is_empty() {
         false => Ok(roots),
-        true => Err("this system trusts no certificates: install ca-certificates, or give ca=/path/to/ca.pem".into()),
+        true => {
+            Err("the system has no trusted certificates: install ca-certificates, or add ca=/path/to/ca.pem".into())
+        }
     }
 }
 
@@ -64,7 +66,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     match all {
         Ok(certificates) if certificates.is_empty() => Err(format!(
-            "{}: holds no certificate: give a PEM file, with BEGIN CERTIFICATE",
+            "{}: contains no certificate: use a PEM file, which has the line BEGIN CERTIFICATE",
             path.display()
         )),
         Ok(certificates) => Ok(certificates),
@@ -76,8 +78,8 @@ fn unusable(path: &Path, error: &rustls::pki_types::pem::Error, what: &str) -> S
     use rustls::pki_types::pem::Error;
     let path = path.display();
     match error {
-        Error::Io(e) => format!("{path}: cannot be read ({e}): check the path and who may read it"),
-        Error::NoItemsFound => format!("{path}: holds no {what}: give a PEM file"),
-        other => format!("{path}: is broken ({other}): replace it by a PEM file with a {what}"),
+        Error::Io(e) => format!("{path}: cannot be read ({e}): check the path and its permissions"),
+        Error::NoItemsFound => format!("{path}: contains no {what}: use a PEM file"),
+        other => format!("{path}: is damaged ({other}): replace it with a PEM file that contains a {what}"),
     }
 }

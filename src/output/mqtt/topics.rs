@@ -1,30 +1,25 @@
-//! Topics, and who we are on them.
-
-use std::path::Path;
+//! The topics of a device, and its client identifier.
 
 use log::warn;
 use sha2::{Digest, Sha256};
 
-use super::address::Address;
+use super::address::{Address, Topic};
+use crate::output::contract::HostIdentity;
 
-/// Stays as long as the installation does.
-const MACHINE_ID: &str = "/etc/machine-id";
-
-/// What is published where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
-    /// An estimate each, as on standard output.
+    /// Each message is an estimate, as on standard output.
     pub estimate: String,
-    /// The health record, retained.
+    /// The health report, retained.
     pub health: String,
     /// `online` or `offline`, retained; the last will.
     pub status: String,
 }
 
 impl Topics {
-    /// `base` is such as `affectd/kitchen`.
-    pub fn under(base: &str) -> Topics {
-        let topic = |name: &str| format!("{base}/{name}");
+    /// The topics below `base`, for example `affectd/kitchen`.
+    pub fn under(base: &Topic) -> Topics {
+        let topic = |name: &str| format!("{}/{name}", base.as_str());
         Topics {
             estimate: topic("estimate"),
             health: topic("health"),
@@ -33,20 +28,34 @@ impl Topics {
     }
 }
 
-/// The same on every start, another for every machine, device and base: `affectd` and 16 hexadecimal digits, together the 23
-/// letters that every broker must take as a client identifier. The machine's own identifier is to be kept confidential, as
-/// machine-id(5) says, so only a hash of it goes out.
-pub fn identity(address: &Address) -> String {
-    let machine = std::fs::read_to_string(Path::new(MACHINE_ID)).unwrap_or_else(|e| {
-        warn!(
-            "{MACHINE_ID} cannot be read ({e}): two machines with a device of the same name would disturb each other"
-        );
-        String::new()
-    });
-    identity_of(machine.trim(), &address.device, &address.base)
+/// What a client connects for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientRole {
+    /// To publish a device's estimates.
+    Device,
+    /// To read them, as one of several processes. Two clients with the same identifier would disconnect each other.
+    Reader { process_id: u32 },
 }
 
-fn identity_of(machine: &str, device: &str, base: &str) -> String {
+/// The client identifier: `affectd` and 16 hexadecimal digits. It is the same at every start and differs between machines,
+/// devices and base topics. Every broker must accept identifiers of up to 23 characters, which this has. According to
+/// machine-id(5) the machine's identifier is confidential, so only a hash of it is sent.
+pub fn client_id(address: &Address, host: &HostIdentity, role: ClientRole) -> String {
+    if host.machine_id.is_none() {
+        warn!(
+            "/etc/machine-id cannot be read, so machines with the same device name get the same MQTT client identifier \
+             and disconnect each other: create it with systemd-machine-id-setup, or use different device names"
+        );
+    }
+    let machine = host.machine_id.as_deref().unwrap_or_default();
+    let base = match role {
+        ClientRole::Device => address.base.as_str().into(),
+        ClientRole::Reader { process_id } => format!("reader {process_id}"),
+    };
+    hashed_id(machine, address.device.as_str(), &base)
+}
+
+fn hashed_id(machine: &str, device: &str, base: &str) -> String {
     let mut hash = Sha256::new();
     for part in ["affectd mqtt client", machine, device, base] {
         hash.update(part);
@@ -61,8 +70,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_stable_its_own_and_short_enough_for_any_broker() {
-        let kitchen = identity_of("0123456789abcdef0123456789abcdef", "kitchen", "affectd/kitchen");
+    fn client_ids_are_stable_and_unique_and_have_at_most_23_characters() {
+        let kitchen = hashed_id("0123456789abcdef0123456789abcdef", "kitchen", "affectd/kitchen");
         insta::assert_snapshot!(kitchen, @"affectd5d53da3fb8d04c0d");
         assert!(kitchen.len() <= 23 && kitchen.chars().all(|c| c.is_ascii_alphanumeric()));
         for (machine, device, base) in [
@@ -70,7 +79,7 @@ mod tests {
             ("0123456789abcdef0123456789abcdef", "hall", "affectd/kitchen"),
             ("0123456789abcdef0123456789abcdef", "kitchen", "home"),
         ] {
-            assert_ne!(identity_of(machine, device, base), kitchen);
+            assert_ne!(hashed_id(machine, device, base), kitchen);
         }
     }
 }

@@ -1,15 +1,14 @@
-//! What waits for room on the line: never half a message, never more than the newest estimate.
+//! Messages that wait for room on the line. A message is always written whole, and only the newest estimate waits.
 
 use std::collections::VecDeque;
 use std::io;
 
-/// Answers that may wait; whoever asks faster than the line carries gets no more.
-const ANSWERS: usize = 8;
+/// Answers that may wait. Further ones are dropped while a peer asks faster than the line carries.
+const MAX_ANSWERS: usize = 8;
 
-/// Messages on their way out.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Being written: the first `sent` bytes are out.
+    /// The message being written. The first `sent` bytes are written.
     current: Vec<u8>,
     sent: usize,
     answers: VecDeque<Vec<u8>>,
@@ -17,21 +16,21 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Begins a connection. What was begun on the last one is lost, what waited is out of date; `delimiter` ends whatever
-    /// half a message the reader still holds.
-    pub fn connect(&mut self, delimiter: u8) {
+    /// Starts anew on a port that was just opened. Messages from before are dropped, and `delimiter` ends any half message
+    /// that the reader still holds.
+    pub fn start_connection(&mut self, delimiter: u8) {
         *self = Outbox::default();
         self.current.push(delimiter);
     }
 
-    /// Puts a message there for the one that still waits, if any: false if one did.
-    pub fn estimate(&mut self, message: Vec<u8>) -> bool {
-        self.estimate.replace(message).is_none()
+    /// Queues the newest estimate. Returns the older one that it replaces, if that was still waiting.
+    pub fn push_estimate(&mut self, message: Vec<u8>) -> Option<Vec<u8>> {
+        self.estimate.replace(message)
     }
 
-    /// Answers go before estimates.
-    pub fn answer(&mut self, message: Vec<u8>) {
-        if self.answers.len() < ANSWERS {
+    /// Queues an answer. Answers are written before estimates.
+    pub fn push_answer(&mut self, message: Vec<u8>) {
+        if self.answers.len() < MAX_ANSWERS {
             self.answers.push_back(message);
         }
     }
@@ -40,7 +39,7 @@ impl Outbox {
         self.sent == self.current.len() && self.answers.is_empty() && self.estimate.is_none()
     }
 
-    /// Writes until all is out or `write` takes nothing more: it gives how many bytes it took.
+    /// Writes until nothing is left or the line has no more room. `write` returns how many bytes it took.
     pub fn flush(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
         loop {
             while self.sent < self.current.len() {
@@ -64,15 +63,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_room_there_is_only_whole_messages_come_out_in_order(room in prop::collection::vec(0usize..12, 1..200)) {
+        fn messages_are_written_whole_and_in_order_whatever_the_room(room in prop::collection::vec(0usize..12, 1..200)) {
             let mut outbox = Outbox::default();
             let mut line = Vec::new();
-            outbox.connect(b'\n');
+            outbox.start_connection(b'\n');
             let mut lost = 0;
             for (k, room) in room.iter().enumerate() {
-                lost += usize::from(!outbox.estimate(format!("estimate {k}\n").into_bytes()));
+                lost += usize::from(outbox.push_estimate(format!("estimate {k}\n").into_bytes()).is_some());
                 if k % 5 == 0 {
-                    outbox.answer(format!("answer {k}\n").into_bytes());
+                    outbox.push_answer(format!("answer {k}\n").into_bytes());
                 }
                 let mut room = *room;
                 outbox.flush(|bytes| {
@@ -97,12 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_begins_with_a_delimiter_and_no_old_half() {
+    fn a_new_connection_begins_with_a_delimiter_and_without_old_messages() {
         let mut outbox = Outbox::default();
-        outbox.estimate(b"old\n".to_vec());
+        outbox.push_estimate(b"old\n".to_vec());
         outbox.flush(|_| Ok(0)).unwrap();
-        outbox.connect(b'\n');
-        outbox.estimate(b"new\n".to_vec());
+        outbox.start_connection(b'\n');
+        outbox.push_estimate(b"new\n".to_vec());
         let mut line = Vec::new();
         outbox
             .flush(|bytes| {

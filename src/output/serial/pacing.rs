@@ -1,4 +1,4 @@
-//! Which estimates go out: as many as the line carries, and no more than its reader asked for.
+//! Decides which estimates are sent: as many as the line carries, and no more than its reader requested.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ const BITS_PER_BYTE: u32 = 10;
 #[derive(Debug)]
 pub struct Pacing {
     baud: u32,
-    /// When the last estimate given to the line will have left it.
+    /// When the last estimate will have left the line.
     free_at: Option<Instant>,
-    /// From one estimate to the next, if the reader asked for fewer.
+    /// The time between two estimates that the reader requested with `rate`.
     interval: Option<Duration>,
-    /// On the source's clock, when the next one is due; `None` for at once.
+    /// When the next estimate is due, on the source's clock; `None` for immediately.
     due: Option<Duration>,
 }
 
@@ -26,24 +26,24 @@ impl Pacing {
         }
     }
 
-    /// How many messages of so many bytes the line carries in a second.
-    pub fn capacity(&self, bytes: usize) -> f32 {
-        self.baud as f32 / (BITS_PER_BYTE * bytes as u32) as f32
+    /// How many messages of `bytes` bytes the line carries in a second.
+    pub fn capacity(&self, bytes: u32) -> f32 {
+        self.baud as f32 / (BITS_PER_BYTE * bytes) as f32
     }
 
-    /// Thins out to so many estimates a second from now on.
-    pub fn set_rate(&mut self, rate: f64) {
-        self.interval = Some(Duration::from_secs_f64(1.0 / rate));
+    /// Sends at most `rate_hz` estimates a second from now on. `rate_hz` is from 0.1 to 100.
+    pub fn set_rate(&mut self, rate_hz: f64) {
+        self.interval = Some(Duration::from_secs_f64(1.0 / rate_hz));
         self.due = None;
     }
 
-    /// Whether the reader wants an estimate of the time `at`; estimates come `period` apart.
+    /// Whether the estimate of time `at` is due at the requested rate. Estimates are `period` apart.
     pub fn is_due(&mut self, at: Duration, period: Duration) -> bool {
         let Some(interval) = self.interval else {
             return true;
         };
         let due = self.due.unwrap_or(at);
-        // The nearest estimate will do: half a period early is as good as half a period late.
+        // The nearest estimate is taken: it is up to half a period early or late.
         if at + period / 2 < due {
             return false;
         }
@@ -52,15 +52,15 @@ impl Pacing {
         true
     }
 
-    /// Whether the last estimate has left the line, by its baud rate.
+    /// Whether the last estimate has left the line, calculated from the baud rate.
     pub fn is_free(&self, now: Instant) -> bool {
         self.free_at.is_none_or(|free| free <= now)
     }
 
-    /// Counts an estimate that goes out.
+    /// Records that an estimate of `bytes` bytes is sent.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
-        let takes = Duration::from_secs(1) * BITS_PER_BYTE * bytes as u32 / self.baud;
-        self.free_at = Some(self.free_at.map_or(now, |free| free.max(now)) + takes);
+        let duration = Duration::from_secs_f64(f64::from(BITS_PER_BYTE) * bytes as f64 / f64::from(self.baud));
+        self.free_at = Some(self.free_at.map_or(now, |free| free.max(now)) + duration);
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
 
     const PERIOD: Duration = Duration::from_millis(200);
 
-    /// How many of fifty estimates, five a second, are due.
+    /// How many of fifty estimates are due, at five a second.
     fn due(rate: f64) -> usize {
         let mut pacing = Pacing::new(115_200);
         pacing.set_rate(rate);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_thins_out_evenly() {
+    fn a_requested_rate_selects_evenly_spaced_estimates() {
         assert_eq!(due(1.0), 10);
         assert_eq!(due(5.0), 50);
         assert_eq!(due(100.0), 50);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_9600_baud_carries_every_second_of_five_long_lines() {
+    fn a_9600_baud_line_carries_every_second_of_five_json_lines() {
         let mut pacing = Pacing::new(9600);
         let start = Instant::now();
         let sent = (0..50)

@@ -1,39 +1,44 @@
-//! Consistent Overhead Byte Stuffing (Cheshire and Baker, 1999): any bytes, written without a zero, so that a zero can end
-//! them. Every run of bytes up to a zero is preceded by its length plus one; a run of 254 without a zero by 0xFF.
+//! Consistent Overhead Byte Stuffing (Cheshire and Baker, 1999). The encoded bytes contain no zero, so a zero can end them.
+//! Every run of bytes up to a zero is preceded by its length plus one. A run of 254 bytes without a zero is preceded by
+//! 0xFF.
 
-/// The longest run.
-const LONGEST: usize = 254;
+/// The longest run, in bytes. Its length plus one still fits into a byte.
+const MAX_RUN: u8 = 254;
 
-/// Appends `bytes` in code, without the zero that ends it.
+/// Appends the encoded `bytes`, without the zero that ends them.
 pub fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     let mut rest = bytes;
     loop {
-        let run = rest.iter().take(LONGEST).take_while(|b| **b != 0).count();
-        out.push(run as u8 + 1);
-        out.extend_from_slice(&rest[..run]);
-        rest = &rest[run..];
+        let run = (0..MAX_RUN)
+            .zip(rest)
+            .take_while(|(_, byte)| **byte != 0)
+            .fold(0, |_, (k, _)| k + 1);
+        out.push(run + 1);
+        let (bytes, after) = rest.split_at(run.into());
+        out.extend_from_slice(bytes);
+        rest = after;
         match (run, rest) {
-            // The run ended without a zero: there is none at the end of the bytes, and none after a full run.
+            // No zero follows the run at the end of the bytes, or after a run of full length.
             (_, []) => return,
-            (LONGEST, _) => {}
+            (MAX_RUN, _) => {}
             (_, [_zero, after @ ..]) => rest = after,
         }
     }
 }
 
-/// The bytes whose code is `code`, without the zero that ended it; `None` if it is not one.
+/// Decodes `code`, given without the zero that ended it; `None` if it is not valid.
 pub fn decode(code: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(code.len());
     let mut rest = code;
     while let [length, after @ ..] = rest {
-        let run = usize::from(*length).checked_sub(1)?;
-        let (run_bytes, after) = after.split_at_checked(run)?;
+        let run = length.checked_sub(1)?;
+        let (run_bytes, after) = after.split_at_checked(run.into())?;
         if run_bytes.contains(&0) {
             return None;
         }
         bytes.extend_from_slice(run_bytes);
         rest = after;
-        if run < LONGEST && !rest.is_empty() {
+        if run < MAX_RUN && !rest.is_empty() {
             bytes.push(0);
         }
     }
@@ -52,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn short_runs_and_zeros() {
+    fn short_runs_and_zeros_are_encoded() {
         assert_eq!(code(&[]), [1]);
         assert_eq!(code(&[0]), [1, 1]);
         assert_eq!(code(&[0x11, 0x22, 0x00, 0x33]), [3, 0x11, 0x22, 2, 0x33]);
@@ -60,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn long_runs() {
+    fn long_runs_are_split_at_254_bytes() {
         let full: Vec<u8> = (1..=254).collect();
         let mut expected = vec![255];
         expected.extend(&full);
@@ -72,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_is_refused() {
+    fn invalid_codes_are_rejected() {
         assert_eq!(decode(&[0]), None);
         assert_eq!(decode(&[3, 1]), None);
         assert_eq!(decode(&[3, 1, 0]), None);
@@ -80,10 +85,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_come_back_and_their_code_has_no_zero(bytes in prop::collection::vec(prop_oneof![Just(0), any::<u8>()], 0..700)) {
+        fn decoding_restores_the_bytes_and_codes_contain_no_zero(bytes in prop::collection::vec(prop_oneof![Just(0), any::<u8>()], 0..700)) {
             let code = code(&bytes);
             prop_assert!(!code.contains(&0));
-            prop_assert!(code.len() <= bytes.len() + 1 + bytes.len() / LONGEST);
+            prop_assert!(code.len() <= bytes.len() + 1 + bytes.len() / usize::from(MAX_RUN));
             prop_assert_eq!(decode(&code), Some(bytes));
         }
     }

@@ -1,6 +1,6 @@
-//! The checksum of a frame: CRC-16 with polynomial 0x1021, start value 0xFFFF, neither input nor output reflected, nothing
-//! XORed at the end; catalogued as CRC-16/IBM-3740, in older texts "CCITT-FALSE". In 36 bytes it finds every error of up to
-//! three bits and every burst of up to sixteen.
+//! The checksum of a frame: CRC-16 with polynomial 0x1021, initial value 0xFFFF, no reflection and no final XOR. Its
+//! catalogue name is CRC-16/IBM-3740, in older texts "CCITT-FALSE". In 36 bytes it detects every error of up to three bits
+//! and every burst of up to sixteen bits.
 
 const POLYNOMIAL: u16 = 0x1021;
 
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_has_the_check_value_of_the_catalogue() {
+    fn crc16_matches_the_check_value_of_the_catalogue() {
         assert_eq!(crc16(b"123456789"), 0x29B1);
         assert_eq!(crc16(b""), 0xFFFF);
     }

@@ -1,29 +1,29 @@
-//! Frames for a serial line: binary, short, and each either whole or known not to be.
+//! Binary frames for a serial line. They are short, and a reader detects every damaged one.
 //!
 //! ```text
-//! 0x00-free COBS code of ( version, kind, body, CRC-16 )  0x00
+//! COBS( version, kind, body, CRC-16 )  0x00
 //! ```
 //!
-//! The body is a [`Record`] or, for answers to commands, text. `cross/wire.md` has every byte; the readers in
-//! `cross/readers` are held to [`Reader`] by the integration tests.
+//! The body is a [`Record`] or, for answers to commands, text. `cross/wire.md` documents every byte. The integration tests
+//! compare the readers in `cross/readers` with [`FrameReader`].
 
 pub mod cobs;
 pub mod crc;
 pub mod record;
 
 use crc::crc16;
-use record::RECORD;
+use record::RECORD_BYTES;
 
 pub use record::Record;
 
-/// Changes when a reader of the one before would misread it.
+/// The version of the frame format. It changes when a reader of the version before would misread a frame.
 pub const VERSION: u8 = 1;
-/// Ends every frame, and begins a connection.
+/// Ends every frame. One is also sent when the port is opened.
 pub const DELIMITER: u8 = 0;
-/// A longer code is no frame of ours: [`Reader`] keeps no more of it.
-const LONGEST_CODE: usize = 1024;
+/// The longest encoded frame, in bytes without the delimiter.
+const MAX_CODE_BYTES: usize = 1024;
 
-/// What is in a frame.
+/// The content of a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     Estimate(Record),
@@ -31,17 +31,17 @@ pub enum Message {
     Text(String),
 }
 
-/// Something that is no frame of ours stood between two delimiters.
+/// The bytes between two delimiters are not a valid frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a broken frame")]
-pub struct Broken;
+#[error("an invalid frame")]
+pub struct InvalidFrame;
 
 impl Message {
-    /// The kind byte, which comes after the version.
+    /// Values of the kind byte.
     const ESTIMATE: u8 = 1;
     const TEXT: u8 = 2;
 
-    /// Appends the frame, delimiter and all.
+    /// Appends the frame with its delimiter.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let record;
         let (kind, body) = match self {
@@ -58,53 +58,53 @@ impl Message {
         out.push(DELIMITER);
     }
 
-    /// What `code`, all that stood between two delimiters, says.
-    fn decode(code: &[u8]) -> Result<Message, Broken> {
-        let bytes = cobs::decode(code).ok_or(Broken)?;
-        let (content, sum) = bytes.split_last_chunk().ok_or(Broken)?;
+    /// Decodes the bytes between two delimiters.
+    fn decode(code: &[u8]) -> Result<Message, InvalidFrame> {
+        let bytes = cobs::decode(code).ok_or(InvalidFrame)?;
+        let (content, sum) = bytes.split_last_chunk().ok_or(InvalidFrame)?;
         if crc16(content) != u16::from_le_bytes(*sum) {
-            return Err(Broken);
+            return Err(InvalidFrame);
         }
         match content {
             [VERSION, Message::ESTIMATE, body @ ..] => {
-                let body: &[u8; RECORD] = body.try_into().map_err(|_| Broken)?;
-                Record::from_bytes(body).map(Message::Estimate).ok_or(Broken)
+                let body: &[u8; RECORD_BYTES] = body.try_into().map_err(|_| InvalidFrame)?;
+                Record::from_bytes(body).map(Message::Estimate).ok_or(InvalidFrame)
             }
-            [VERSION, Message::TEXT, body @ ..] => {
-                String::from_utf8(body.to_vec()).map(Message::Text).map_err(|_| Broken)
-            }
-            _ => Err(Broken),
+            [VERSION, Message::TEXT, body @ ..] => String::from_utf8(body.to_vec())
+                .map(Message::Text)
+                .map_err(|_| InvalidFrame),
+            _ => Err(InvalidFrame),
         }
     }
 }
 
-/// Finds the frames in a stream of bytes, wherever it begins and whatever happened to it.
+/// Finds the frames in a stream of bytes. The stream may begin anywhere and may be damaged.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct FrameReader {
     code: Vec<u8>,
-    /// Whether a delimiter has been seen: what comes before the first may be half a frame, and is nobody's fault.
-    in_step: bool,
+    /// Whether a delimiter has been read. The bytes before the first one may be half a frame, which is not an error.
+    synchronized: bool,
 }
 
-impl Reader {
-    /// Takes in the next byte; gives what it completes.
-    pub fn push(&mut self, byte: u8) -> Option<Result<Message, Broken>> {
+impl FrameReader {
+    /// Reads the next byte. Returns the frame that it completes, if any.
+    pub fn push(&mut self, byte: u8) -> Option<Result<Message, InvalidFrame>> {
         if byte != DELIMITER {
-            // One byte too many is enough to know that there were too many.
-            if self.code.len() <= LONGEST_CODE {
+            // One byte more than the limit is kept, to see that the frame is too long.
+            if self.code.len() <= MAX_CODE_BYTES {
                 self.code.push(byte);
             }
             return None;
         }
-        let was_in_step = std::mem::replace(&mut self.in_step, true);
+        let was_synchronized = std::mem::replace(&mut self.synchronized, true);
         let message = match self.code.len() {
             0 => return None,
-            1..=LONGEST_CODE => Message::decode(&self.code),
-            _ => Err(Broken),
+            1..=MAX_CODE_BYTES => Message::decode(&self.code),
+            _ => Err(InvalidFrame),
         };
         self.code.clear();
         match message {
-            Err(Broken) if !was_in_step => None,
+            Err(InvalidFrame) if !was_synchronized => None,
             message => Some(message),
         }
     }

@@ -1,4 +1,4 @@
-use super::record::{Face, Voice};
+use super::record::{Bounds, Face, LikelyExpression, Voice};
 use super::*;
 use crate::output::estimate::samples::{everything, nothing};
 use proptest::prelude::*;
@@ -11,12 +11,12 @@ fn frame(message: &Message) -> Vec<u8> {
     bytes
 }
 
-/// What a reader makes of a stream: the messages, and how many broken frames.
+/// Reads a stream; returns the messages and the number of invalid frames.
 fn read(stream: &[u8]) -> (Vec<Message>, usize) {
-    let mut reader = Reader::default();
+    let mut reader = FrameReader::default();
     let read: Vec<_> = stream.iter().filter_map(|b| reader.push(*b)).collect();
-    let broken = read.iter().filter(|r| r.is_err()).count();
-    (read.into_iter().flatten().collect(), broken)
+    let invalid = read.iter().filter(|r| r.is_err()).count();
+    (read.into_iter().flatten().collect(), invalid)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -26,19 +26,19 @@ fn hex(bytes: &[u8]) -> String {
 
 fn full() -> Record {
     let captured = Instant::now();
-    Record::of(&everything(captured, 0.42), captured + Duration::from_millis(41))
+    Record::new(&everything(captured, 0.42), captured + Duration::from_millis(41))
 }
 
-/// The test vectors of `cross/wire.md`: change them only together with the version.
+/// The examples in `cross/wire.md`. They change only together with the version.
 #[test]
-fn the_bytes_are_those_of_the_documentation() {
+fn frames_match_the_documented_bytes() {
     insta::assert_snapshot!(hex(&frame(&Message::Estimate(full()))), @"05 01 01 12 04 01 04 10 2e 03 12 68 10 0c 07 a4 1f 1f 61 1c 0c 98 08 08 07 60 09 03 06 19 ff 01 53 29 03 06 64 00");
-    insta::assert_snapshot!(hex(&frame(&Message::Estimate(Record::of(&nothing(1), Instant::now())))), @"04 01 01 01 01 01 02 c8 01 01 01 02 80 02 80 02 80 0c ff ff ff ff ff ff ff ff ff ff ff 08 80 ff ff ff ff 58 5d 00");
+    insta::assert_snapshot!(hex(&frame(&Message::Estimate(Record::new(&nothing(1), Instant::now())))), @"04 01 01 01 01 01 02 c8 01 01 01 02 80 02 80 02 80 0c ff ff ff ff ff ff ff ff ff ff ff 08 80 ff ff ff ff 58 5d 00");
     insta::assert_snapshot!(hex(&frame(&Message::Text(r#"{"ok":"pong"}"#.into()))), @"12 01 02 7b 22 6f 6b 22 3a 22 70 6f 6e 67 22 7d 11 a5 00");
 }
 
 #[test]
-fn a_record_holds_what_the_line_says() {
+fn a_record_has_the_values_of_the_estimate() {
     let record = full();
     assert_eq!((record.seq, record.t_ms), (1042, 208_400));
     assert_eq!(
@@ -47,8 +47,15 @@ fn a_record_holds_what_the_line_says() {
     );
     assert!(record.from_face && record.from_voice);
     let face = record.face.unwrap();
-    assert_eq!((face.id, face.bounds, face.score), (3, [3100, 2200, 1800, 2400], 97));
-    assert_eq!(face.expression, Some((1, 83)));
+    let bounds = Bounds {
+        x: 3100,
+        y: 2200,
+        w: 1800,
+        h: 2400,
+    };
+    assert_eq!((face.id, face.bounds, face.score), (3, bounds, 97));
+    let happiness = LikelyExpression { index: 1, percent: 83 };
+    assert_eq!(face.expression, Some(happiness));
     assert_eq!(
         record.voice,
         Some(Voice {
@@ -60,15 +67,15 @@ fn a_record_holds_what_the_line_says() {
 }
 
 #[test]
-fn a_number_that_is_none_is_unknown() {
+fn a_number_that_is_not_finite_is_unknown() {
     let captured = Instant::now();
-    let record = Record::of(&everything(captured, f32::NAN), captured);
+    let record = Record::new(&everything(captured, f32::NAN), captured);
     assert_eq!(record.valence, None);
     assert_eq!(record.arousal, Some(1804));
 }
 
 #[test]
-fn one_or_two_flipped_bits_never_make_another_record() {
+fn one_or_two_flipped_bits_never_yield_another_record() {
     let sent = Message::Estimate(full());
     let stream = [frame(&sent), frame(&sent), frame(&sent)].concat();
     let (middle, length) = (stream.len() / 3, stream.len() / 3);
@@ -80,10 +87,10 @@ fn one_or_two_flipped_bits_never_make_another_record() {
             if second != first {
                 flip(&mut noisy, second);
             }
-            let (read, broken) = read(&noisy);
+            let (read, invalid) = read(&noisy);
             assert!(read.iter().all(|m| *m == sent), "bits {first} and {second}");
-            assert!(read.len() <= 2 && broken >= 1, "bits {first} and {second}");
-            // What was not touched is read: the first frame unless its end was, the last always.
+            assert!(read.len() <= 2 && invalid >= 1, "bits {first} and {second}");
+            // Undamaged frames are read: the first unless its end was damaged, and the last.
             assert!(!read.is_empty());
         }
     }
@@ -91,17 +98,16 @@ fn one_or_two_flipped_bits_never_make_another_record() {
 
 fn any_record() -> impl Strategy<Value = Record> {
     let ten_thousandths = |low: i16| prop::option::of(low..=10_000i16);
-    let face = (
-        any::<u16>(),
-        prop::array::uniform4(0..=10_000u16),
-        0..=100u8,
-        prop::option::of((0..8u8, 0..=100u8)),
-    )
-        .prop_map(|(id, bounds, score, expression)| Face {
-            id,
-            bounds,
-            score,
-            expression,
+    let bounds = prop::array::uniform4(0..=10_000u16).prop_map(|[x, y, w, h]| Bounds { x, y, w, h });
+    let expression = (0..8u8, 0..=100u8).prop_map(|(index, percent)| LikelyExpression { index, percent });
+    let face =
+        (any::<u16>(), bounds, 0..=100u8, prop::option::of(expression)).prop_map(|(id, bounds, score, expression)| {
+            Face {
+                id,
+                bounds,
+                score,
+                expression,
+            }
         });
     let voice = (any::<bool>(), ten_thousandths(-10_000)).prop_map(|(active, level)| Voice { active, level });
     let times = (any::<u32>(), any::<u32>(), prop::option::of(0..u16::MAX));
@@ -132,32 +138,31 @@ fn any_message() -> impl Strategy<Value = Message> {
 
 proptest! {
     #[test]
-    fn what_is_sent_is_read(messages in prop::collection::vec(any_message(), 0..20)) {
+    fn every_frame_sent_is_read(messages in prop::collection::vec(any_message(), 0..20)) {
         let stream: Vec<u8> = messages.iter().flat_map(frame).collect();
         prop_assert_eq!(read(&stream), (messages, 0));
     }
 
     #[test]
-    fn a_reader_that_comes_late_misses_one_frame_and_blames_nobody(
+    fn a_reader_that_starts_inside_a_frame_misses_it_without_an_error(
         messages in prop::collection::vec(any_message(), 2..8),
-        late in 0.0..1.0f64,
+        missed in any::<prop::sample::Index>(),
     ) {
         let first = frame(&messages[0]);
-        let missed = (first.len() as f64 * late) as usize + 1;
         let rest: Vec<u8> = messages[1..].iter().flat_map(frame).collect();
-        let stream = [&first[missed.min(first.len())..], &rest].concat();
+        let stream = [&first[missed.index(first.len()) + 1..], &rest].concat();
         prop_assert_eq!(read(&stream), (messages[1..].to_vec(), 0));
     }
 
     #[test]
-    fn a_record_fits_its_frame(record in any_record()) {
+    fn every_estimate_frame_has_38_bytes(record in any_record()) {
         prop_assert_eq!(frame(&Message::Estimate(record)).len(), 38);
     }
 }
 
-/// With a fixed seed, since of frames torn at random one in some 65 536 has the right checksum by chance.
+/// The seed is fixed, because about one in 65 536 randomly damaged frames has a correct checksum by chance.
 #[test]
-fn whatever_happens_to_a_stream_untouched_frames_are_read_and_no_others() {
+fn of_a_damaged_stream_the_undamaged_frames_are_read_and_no_others() {
     let mut runner = TestRunner::new(Config {
         cases: 2000,
         rng_algorithm: RngAlgorithm::ChaCha,
@@ -171,18 +176,23 @@ fn whatever_happens_to_a_stream_untouched_frames_are_read_and_no_others() {
         let mut stream = frames.concat();
         let from = place.index(stream.len());
         let until = (from + length).min(stream.len());
-        let rubbish = (0..length).map(|k| noise.rotate_left(k as u32 * 7).wrapping_mul(31) as u8);
+        let garbage = (0..length).map(|k| {
+            noise
+                .rotate_left(u32::try_from(k).unwrap() * 7)
+                .wrapping_mul(31)
+                .to_le_bytes()[0]
+        });
         match kind {
-            0 => stream.splice(from..until, rubbish).count(), // Overwritten.
+            0 => stream.splice(from..until, garbage).count(), // Overwritten.
             1 => stream.drain(from..until).count(),           // Lost.
-            _ => stream.splice(from..from, rubbish).count(),  // Inserted.
+            _ => stream.splice(from..from, garbage).count(),  // Inserted.
         };
         let (read, _) = read(&stream);
         let records: Vec<Message> = records.into_iter().map(Message::Estimate).collect();
-        // Before the damage and from the second frame after it on, everything is there; in between, nothing made up.
+        // All frames before the damage and from the second one after it are read. In between there is no invented frame.
         let whole_before = from / 38;
         let whole_after = until.div_ceil(38) + 1;
-        prop_assert!(read.iter().all(|m| records.contains(m)), "a record that was never sent");
+        prop_assert!(read.iter().all(|m| records.contains(m)), "a record that was not sent");
         prop_assert!(read.starts_with(&records[..whole_before]));
         prop_assert!(read.ends_with(&records[whole_after.min(records.len())..]));
         Ok(())

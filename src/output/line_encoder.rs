@@ -1,4 +1,4 @@
-//! An estimate as a line of text, with its line end.
+//! Estimates as lines of text, each with its line end.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use super::wall_clock::WallClock;
 use super::{csv, estimate};
 use crate::fusion::Estimate;
 
-/// How lines are written.
+/// The format of a text line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Json,
@@ -16,7 +16,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What stands above the first line.
+    /// The line above the first estimate.
     pub fn header(self) -> Option<&'static str> {
         match self {
             Format::Json => None,
@@ -32,7 +32,7 @@ impl FromStr for Format {
         match text {
             "json" => Ok(Format::Json),
             "csv" => Ok(Format::Csv),
-            _ => Err("is json or csv"),
+            _ => Err("must be json or csv"),
         }
     }
 }
@@ -46,17 +46,17 @@ impl fmt::Display for Format {
     }
 }
 
-/// Writes estimates into one line after the other, in the same memory.
+/// Encodes estimates into one buffer, which it reuses.
 #[derive(Debug)]
-pub struct Lines {
+pub struct LineEncoder {
     format: Format,
     clock: WallClock,
     line: Vec<u8>,
 }
 
-impl Lines {
-    pub fn new(format: Format) -> Lines {
-        Lines {
+impl LineEncoder {
+    pub fn new(format: Format) -> LineEncoder {
+        LineEncoder {
             format,
             clock: WallClock::default(),
             line: Vec::new(),
@@ -67,8 +67,8 @@ impl Lines {
         self.format
     }
 
-    /// `estimate` as it is now.
-    pub fn line(&mut self, estimate: &Estimate) -> &[u8] {
+    /// The line for `estimate`, with the time of day and the latency as of now.
+    pub fn encode(&mut self, estimate: &Estimate) -> &[u8] {
         self.line.clear();
         let (now, wall) = (Instant::now(), self.clock.now());
         match self.format {

@@ -1,6 +1,6 @@
 //! Passwords in an output spec. They are never valid there, and never shown.
 
-use crate::output::mqtt::without_password;
+use super::mqtt::without_password;
 
 /// `spec` with each password replaced by `…`.
 pub fn masked(spec: &str) -> String {

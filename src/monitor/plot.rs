@@ -1,15 +1,15 @@
-//! The session as an SVG picture.
+//! The session as an SVG plot.
 
 use std::fmt::Write;
 
-use super::session::{Moment, Session};
+use super::session::{Affect, Moment, Session};
 
-/// Pixels: the square of the plane, the series beside it, and what is left around them.
+/// Sizes in pixels: the square of the plane, the width of the time series, and the margin around them.
 const SIDE: f64 = 400.0;
 const SERIES: f64 = 700.0;
 const MARGIN: f64 = 40.0;
 
-/// The plane on the left, both values over time on the right.
+/// The valence–arousal plane on the left, both values over time on the right.
 pub fn svg(session: &Session) -> String {
     let (width, height) = (SIDE + SERIES + 3.0 * MARGIN, SIDE + 2.0 * MARGIN);
     let (left, top) = (MARGIN, MARGIN);
@@ -20,15 +20,17 @@ pub fn svg(session: &Session) -> String {
     let down = |value: f32| top + SIDE * (1.0 - f64::from(value)) / 2.0;
     let across = |value: f32| left + SIDE * (1.0 + f64::from(value)) / 2.0;
     let over_time = |m: &Moment| right + SERIES * (m.t - first) / span;
-    let plane = path(session.all(), |_, (v, a)| (across(v), down(a)));
-    let valence = path(session.all(), |m, (v, _)| (over_time(m), down(v)));
-    let arousal = path(session.all(), |m, (_, a)| (over_time(m), down(a)));
+    let plane = path(session.all(), |_, affect| {
+        (across(affect.valence), down(affect.arousal))
+    });
+    let valence = path(session.all(), |m, affect| (over_time(m), down(affect.valence)));
+    let arousal = path(session.all(), |m, affect| (over_time(m), down(affect.arousal)));
     let caption = format!(
-        "{} · {} estimates, {} missed, {} garbled · {:.0} s",
-        escaped(&session.source),
+        "{} · {} estimates, {} missed, {} invalid lines · {:.0} s",
+        xml_escaped(&session.source),
         session.estimates,
         session.missed,
-        session.garbled,
+        session.invalid_lines,
         span
     );
     let axes = format!(
@@ -52,8 +54,8 @@ pub fn svg(session: &Session) -> String {
     )
 }
 
-/// One stroke for each stretch of moments at which something was known.
-fn path(moments: &[Moment], place: impl Fn(&Moment, (f32, f32)) -> (f64, f64)) -> String {
+/// An SVG path through `moments`, interrupted where the affect is unknown.
+fn path(moments: &[Moment], position: impl Fn(&Moment, Affect) -> (f64, f64)) -> String {
     let mut path = String::new();
     let mut drawing = false;
     for moment in moments {
@@ -61,34 +63,34 @@ fn path(moments: &[Moment], place: impl Fn(&Moment, (f32, f32)) -> (f64, f64)) -
             drawing = false;
             continue;
         };
-        let (x, y) = place(moment, affect);
+        let (x, y) = position(moment, affect);
         let command = if drawing { 'L' } else { 'M' };
-        write!(path, "{command}{x:.1} {y:.1}").expect("a string takes all");
+        write!(path, "{command}{x:.1} {y:.1}").expect("a string takes every write");
         drawing = true;
     }
     path
 }
 
-fn escaped(text: &str) -> String {
+fn xml_escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::reading::{Heard, Reading};
+    use super::super::received::{Reading, Received};
     use super::super::session::samples::session;
     use super::*;
 
     #[test]
-    fn a_picture_has_a_stroke_for_each_stretch_and_says_what_was_lost() {
+    fn the_plot_has_a_stroke_per_known_stretch_and_the_losses() {
         let mut session = session();
         session.source = "a<b&c".into();
-        session.take(Heard::Estimate(Reading {
+        session.receive(Received::Estimate(Reading {
             seq: 301,
             t: 60.2,
             ..Reading::default()
         }));
-        session.take(Heard::Estimate(Reading {
+        session.receive(Received::Estimate(Reading {
             seq: 302,
             t: 60.4,
             valence: Some(1.0),
@@ -97,16 +99,16 @@ mod tests {
         }));
         let svg = svg(&session);
         assert!(
-            svg.contains("a&lt;b&amp;c · 301 estimates, 1 missed, 1 garbled · 60 s"),
+            svg.contains("a&lt;b&amp;c · 301 estimates, 1 missed, 1 invalid lines · 60 s"),
             "{svg}"
         );
-        // The corner of the plane where valence is 1 and arousal −1 begins a stroke of its own.
+        // Valence 1 and arousal −1, a corner of the plane, begin a new stroke.
         assert!(svg.contains("M440.0 440.0"), "{svg}");
         assert!(!svg.contains("NaN"));
     }
 
     #[test]
-    fn a_session_without_estimates_is_a_picture_too() {
+    fn a_session_without_estimates_has_a_plot() {
         let svg = svg(&Session::new(String::new()));
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && !svg.contains("NaN"));
     }

@@ -1,0 +1,15 @@
+//! Why the monitor ended other than at the end of its source.
+
+/// Each text is one line: the thing, the reason, the correction.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// The source is not valid or cannot be read.
+    #[error("{0}")]
+    Source(String),
+    /// The terminal, standard output or the plot cannot be written.
+    #[error("{0}")]
+    Display(String),
+    /// A bug in affectd.
+    #[error("{0}: this is a bug in affectd, please report it with the log above")]
+    Internal(String),
+}

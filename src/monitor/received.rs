@@ -1,0 +1,145 @@
+//! What the monitor receives: estimates, health reports and invalid lines.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::health::HealthReport;
+
+/// The fields of an estimate that the monitor shows. Other fields are ignored, so estimates of newer devices can be read.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+pub struct Reading {
+    pub seq: u64,
+    /// Seconds on the source's clock.
+    pub t: f64,
+    pub valence: Option<f32>,
+    pub arousal: Option<f32>,
+    pub confidence: Option<f32>,
+    #[serde(default)]
+    pub modalities: Vec<String>,
+    pub face: Option<Face>,
+    pub voice: Option<Voice>,
+    pub latency_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Face {
+    pub id: u32,
+    pub score: f32,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Voice {
+    pub active: bool,
+    pub level_db: Option<f32>,
+}
+
+/// One event of a source.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Received {
+    Estimate(Reading),
+    Health(HealthReport),
+    /// A line that is not JSON, or an invalid frame.
+    Invalid,
+    /// The state of the source: connected, lost.
+    Status(String),
+    /// The end of the source.
+    End,
+}
+
+impl Received {
+    /// Parses a JSON line. `None` for lines that the monitor ignores: empty lines and answers to commands.
+    pub fn from_json(line: &[u8]) -> Option<Received> {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return None;
+        }
+        let Ok(Value::Object(object)) = serde_json::from_slice(line) else {
+            return Some(Received::Invalid);
+        };
+        let has = |key| object.contains_key(key);
+        if has("seq") {
+            Some(parsed(object, Received::Estimate))
+        } else if has("uptime_s") {
+            Some(parsed(object, Received::Health))
+        } else {
+            None
+        }
+    }
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(
+    object: serde_json::Map<String, Value>,
+    received: fn(T) -> Received,
+) -> Received {
+    serde_json::from_value(Value::Object(object)).map_or(Received::Invalid, received)
+}
+
+/// Splits a stream of bytes into lines. A last line without a line end is dropped.
+#[derive(Debug, Default)]
+pub struct LineSplitter(Vec<u8>);
+
+impl LineSplitter {
+    /// The longest line, in bytes. Messages are far shorter.
+    const MAX_LINE_BYTES: usize = 64 * 1024;
+
+    /// Adds the next bytes and returns what the completed lines contain.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<Received> {
+        self.0.extend_from_slice(bytes);
+        let mut received = Vec::new();
+        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.0.drain(..=end).collect();
+            received.extend(Received::from_json(&line));
+        }
+        if self.0.len() > LineSplitter::MAX_LINE_BYTES {
+            self.0.clear();
+            received.push(Received::Invalid);
+        }
+        received
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LINE: &str = r#"{"schema":1,"seq":1042,"t":208.4,"time":null,"valence":0.42,"arousal":0.18,"confidence":0.81,"modalities":["face","voice"],"face":{"id":3,"box":[0.31,0.22,0.18,0.24],"score":0.97},"voice":{"active":true,"level_db":-23.1},"expression":{"happiness":0.83},"latency_ms":41}"#;
+
+    #[test]
+    fn estimates_health_reports_and_answers_are_distinguished() {
+        let Some(Received::Estimate(reading)) = Received::from_json(LINE.as_bytes()) else {
+            panic!()
+        };
+        assert_eq!(
+            (reading.seq, reading.valence, reading.latency_ms),
+            (1042, Some(0.42), Some(41))
+        );
+        let health = br#"{"schema":1,"uptime_s":60,"camera":"running","temperature_c":48.0,"problem":null}"#;
+        assert!(matches!(
+            Received::from_json(health),
+            Some(Received::Health(HealthReport { uptime_s: 60, .. }))
+        ));
+        assert_eq!(Received::from_json(br#"{"ok":"pong"}"#), None);
+        assert_eq!(Received::from_json(b"\r\n"), None);
+        assert_eq!(Received::from_json(&LINE.as_bytes()[40..]), Some(Received::Invalid));
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_the_same_however_the_stream_is_cut(cuts in proptest::collection::vec(1usize..80, 1..20)) {
+            let stream = format!("{LINE}\ngarbage\n{LINE}\n");
+            let mut splitter = LineSplitter::default();
+            let mut received = Vec::new();
+            let mut rest = stream.as_bytes();
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at((*cut).min(rest.len()));
+                received.extend(splitter.push(piece));
+                rest = after;
+                if rest.is_empty() { break }
+            }
+            prop_assert_eq!(received.len(), 3);
+            prop_assert_eq!(&received[1], &Received::Invalid);
+            prop_assert_eq!(&received[0], &received[2]);
+        }
+    }
+}

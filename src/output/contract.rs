@@ -1,0 +1,76 @@
+//! The interface between outputs and the daemon that runs them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use crate::control::Control;
+use crate::fusion::Estimate;
+use crate::health::HealthReport;
+use crate::queue::WhenFull;
+
+/// A destination for estimates. All methods are called on the output's own thread.
+pub trait Output: Send {
+    fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError>;
+
+    /// Receives the newest health report. Outputs that neither publish it nor answer requests for it ignore it.
+    fn health(&mut self, _report: &HealthReport) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    /// After how long without an item [`Output::poll`] is called; `None` if the output never needs it.
+    fn poll_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Does the work besides writing: reopens a lost port, answers commands.
+    fn poll(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    /// Called once after the last item: writes what is still queued and closes the output in order.
+    fn finish(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+}
+
+/// Why an output cannot start or continue.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The reader closed its end, as `head` does after its last line. This is an end, not a fault.
+    #[error("the reader closed the output")]
+    ReaderGone,
+    /// One line for the user: the thing, the reason, the correction.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What an output gets from the daemon when it is opened.
+#[derive(Debug, Clone)]
+pub struct OutputContext {
+    /// Time between two estimates, on the source's clock.
+    pub period: Duration,
+    /// Whether a replay waits for a slow output, or drops estimates.
+    pub when_full: WhenFull,
+    /// Requests from readers, for the `fusion` thread.
+    pub controls: Sender<Control>,
+    /// Counts the estimates that outputs dropped.
+    pub dropped: Arc<AtomicU64>,
+    /// Counts how often an output lost its port, file or broker, or did not find it.
+    pub lost: Arc<AtomicU64>,
+    pub host: Arc<HostIdentity>,
+}
+
+/// Which machine this is. `main` reads it; everything below gets it as a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostIdentity {
+    /// The host name; empty if unknown. It is the default device name of an MQTT output.
+    pub host_name: String,
+    /// The content of `/etc/machine-id`, if there is one.
+    pub machine_id: Option<String>,
+    /// The folder of this service's systemd credentials.
+    pub credentials_directory: Option<PathBuf>,
+}
