@@ -125,7 +125,9 @@ completions zsh "$root/usr/share/zsh/vendor-completions/_affectd"
 completions fish "$root/usr/share/fish/vendor_completions.d/affectd.fish"
 
 install -D -m 644 models/README.md "$doc/models.md"
-install -D -m 644 README.md "$doc/README.md"
+install -D -m 644 -t "$doc" README.md cross/messages.md cross/wire.md
+install -D -m 644 -t "$doc/schema" cross/schema/*.json
+install -D -m 644 -t "$doc/examples" cross/readers/*
 install -D -m 644 CHANGELOG.md "$doc/changelog"
 cat >"$doc/changelog.Debian" <<CHANGELOG
 affectd ($version-1) unstable; urgency=medium
