@@ -18,12 +18,17 @@ as_root() { # COMMAND…
     fi
 }
 
-# Prints those of the packages that are not installed, each on a line.
+# Prints those of the packages that are not installed, each on a line. PACKAGE:ARCHITECTURE is for another architecture, and
+# does not count as PACKAGE.
 missing_packages() { # PACKAGE…
-    local package state
+    local package architectures
     for package; do
-        state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
-        [ "$state" = "install ok installed" ] || echo "$package"
+        case $package in
+        *:*) architectures=${package#*:} ;;
+        *) architectures="$(dpkg --print-architecture)|all" ;;
+        esac
+        dpkg-query -W -f '${Architecture} ${Status}\n' "$package" 2>/dev/null |
+            grep -qE "^($architectures) install ok installed$" || echo "$package"
     done
 }
 

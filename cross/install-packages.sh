@@ -38,8 +38,13 @@ fi
 
 missing=()
 for package in "${packages[@]}"; do
-    state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
-    [ "$state" = "install ok installed" ] || missing+=("$package")
+    # A package of another architecture, such as libasound2-dev:arm64, is not this machine's.
+    case $package in
+    *:*) architectures=${package#*:} ;;
+    *) architectures="$(dpkg --print-architecture)|all" ;;
+    esac
+    dpkg-query -W -f '${Architecture} ${Status}\n' "$package" 2>/dev/null |
+        grep -qE "^($architectures) install ok installed$" || missing+=("$package")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
