@@ -16,6 +16,7 @@ use affectd::output::{HostIdentity, Output, OutputContext};
 use affectd::queue::WhenFull;
 use serde_json::Value;
 
+use crate::json_schema::Schema;
 use crate::mosquitto::{Message, Mosquitto, Reader, free_port, wait};
 
 fn context() -> OutputContext {
@@ -312,6 +313,7 @@ fn a_full_spool_drops_the_oldest_and_the_health_report_counts_them() {
     let health = messages.iter().find(|m| m.topic == "affectd/d/health").unwrap();
     let health: Value = serde_json::from_str(&health.payload).unwrap();
     assert_eq!(health["mqtt"]["estimates_dropped"], 39);
+    assert_eq!(Schema::read("health").validate(&health), Ok(()));
 }
 
 /// A certificate authority of the test and the certificates it has signed.
