@@ -122,10 +122,8 @@ fn a_port_in_use_by_another_program_is_rejected() {
     let _pty = Pty::plug_in(&link);
     let other = fs::OpenOptions::new().read(true).write(true).open(&link).unwrap();
     // SAFETY: the call acts on a descriptor that `other` keeps open, and accesses no memory.
-    assert_eq!(
-        unsafe { libc::flock(other.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) },
-        0
-    );
+    let locked = unsafe { libc::flock(other.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    assert_eq!(locked, 0);
     let spec = format!("serial:{}", link.display());
     insta::assert_snapshot!(error_of(&spec, folder.path()), @"affectd: /tmp/ttyUSB0: is in use by another program: stop that program, or use another port");
 }
