@@ -31,4 +31,5 @@ pub mod output;
 pub mod queue;
 pub mod rate_limited_log;
 pub mod retry;
+pub mod udev;
 pub mod voice;

@@ -1,9 +1,9 @@
-//! Interleaved PCM bytes, as containers and sound cards hand them over, mixed down to mono.
+//! Interleaved PCM bytes from containers and sound cards, mixed down to mono.
 
-/// How one sample is stored. All are little-endian.
+/// How one sample is stored. All formats are little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleFormat {
-    /// Unsigned 8 bit, 128 being silence.
+    /// Unsigned 8 bit; 128 is silence.
     U8,
     S16,
     /// Signed 24 bit in three bytes.
@@ -14,6 +14,7 @@ pub enum SampleFormat {
 }
 
 impl SampleFormat {
+    /// Bytes per sample.
     pub fn bytes(self) -> usize {
         match self {
             SampleFormat::U8 => 1,
@@ -24,7 +25,7 @@ impl SampleFormat {
         }
     }
 
-    /// Integers of `bits` bits, unsigned if there are eight of them, as WAV and Matroska have it.
+    /// The integer format with this many bits. As in WAV and Matroska, 8-bit samples are unsigned.
     pub fn integer(bits: u64) -> Option<SampleFormat> {
         match bits {
             8 => Some(SampleFormat::U8),
@@ -35,6 +36,7 @@ impl SampleFormat {
         }
     }
 
+    /// The float format with this many bits.
     pub fn float(bits: u64) -> Option<SampleFormat> {
         match bits {
             32 => Some(SampleFormat::F32),
@@ -43,7 +45,8 @@ impl SampleFormat {
         }
     }
 
-    /// `sample` must hold [`SampleFormat::bytes`] bytes.
+    /// Decodes one sample of [`SampleFormat::bytes`] bytes to −1..1.
+    #[expect(clippy::cast_possible_truncation, reason = "f32 has enough precision for a sample")]
     fn decode(self, sample: &[u8]) -> f32 {
         let value = match (self, sample) {
             (SampleFormat::U8, &[a]) => (f32::from(a) - 128.0) / 128.0,
@@ -56,9 +59,18 @@ impl SampleFormat {
             (SampleFormat::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
             _ => 0.0,
         };
-        // Float files may hold anything; one NaN would poison every estimate after it.
+        // Float files may contain anything. A single NaN would make every later estimate NaN.
         if value.is_nan() { 0.0 } else { value.clamp(-1.0, 1.0) }
     }
+}
+
+/// Why a PCM layout is rejected.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum PcmLayoutError {
+    #[error("{0} audio channels, not 1 to 64")]
+    Channels(u64),
+    #[error("a sample rate of {0} Hz, not 8000 to 192000")]
+    SampleRate(f64),
 }
 
 /// The layout of a PCM stream.
@@ -70,35 +82,36 @@ pub struct PcmLayout {
 }
 
 impl PcmLayout {
-    /// Fails, saying why, on layouts that no microphone or file has for good reason.
-    pub fn new(format: SampleFormat, channels: u64, rate_hz: f64) -> Result<PcmLayout, String> {
-        if !(1..=64).contains(&channels) {
-            return Err(format!("{channels} channels of sound, not 1 to 64"));
-        }
+    /// Rejects layouts outside 1 to 64 channels and 8 to 192 kHz, which only damaged headers declare.
+    pub fn new(format: SampleFormat, channels: u64, rate_hz: f64) -> Result<PcmLayout, PcmLayoutError> {
+        let valid_channels = u16::try_from(channels).ok().filter(|n| (1..=64).contains(n));
+        let channels = valid_channels.ok_or(PcmLayoutError::Channels(channels))?;
         if !(8000.0..=192_000.0).contains(&rate_hz) {
-            return Err(format!("a sample rate of {rate_hz} Hz, not 8000 to 192000"));
+            return Err(PcmLayoutError::SampleRate(rate_hz));
         }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the range was checked just above"
+        )]
+        let rate_hz = rate_hz.round() as u32;
         Ok(PcmLayout {
             format,
-            channels: channels as u16,
-            rate_hz: rate_hz.round() as u32,
+            channels,
+            rate_hz,
         })
-    }
-
-    pub fn channels(&self) -> u16 {
-        self.channels
     }
 
     pub fn rate_hz(&self) -> u32 {
         self.rate_hz
     }
 
-    /// Bytes of one sample of every channel.
+    /// Bytes per frame: one sample of each channel.
     pub fn frame_bytes(&self) -> usize {
         self.format.bytes() * usize::from(self.channels)
     }
 
-    /// Appends the mean of all channels, each sample in −1..1. Bytes after the last whole frame are ignored.
+    /// Appends the mean of all channels, in −1..1. An incomplete frame at the end is ignored.
     pub fn append_mono(&self, bytes: &[u8], mono: &mut Vec<f32>) {
         let scale = 1.0 / f32::from(self.channels);
         mono.extend(bytes.chunks_exact(self.frame_bytes()).map(|frame| {
@@ -131,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_reaches_full_scale_and_silence() {
+    fn every_format_decodes_full_scale_and_silence() {
         assert_eq!(mono(SampleFormat::U8, 1, &[0, 128, 192]), [-1.0, 0.0, 0.5]);
         assert_eq!(mono(SampleFormat::S16, 1, &[0, 0x80, 0, 0, 0, 0x40]), [-1.0, 0.0, 0.5]);
         assert_eq!(
@@ -151,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn wild_floats_are_tamed_and_torn_frames_left_out() {
+    fn floats_are_clamped_and_incomplete_frames_are_ignored() {
         let bytes: Vec<u8> = [f32::NAN, f32::INFINITY, -7.0]
             .iter()
             .flat_map(|s| s.to_le_bytes())
@@ -161,10 +174,11 @@ mod tests {
     }
 
     #[test]
-    fn absurd_layouts_are_refused_with_the_reason() {
+    fn invalid_layouts_are_rejected_with_the_reason() {
         let layout = |channels, rate| PcmLayout::new(SampleFormat::S16, channels, rate);
-        assert_eq!(layout(1, 0.0).unwrap_err(), "a sample rate of 0 Hz, not 8000 to 192000");
-        assert_eq!(layout(0, 16_000.0).unwrap_err(), "0 channels of sound, not 1 to 64");
+        assert_eq!(layout(1, 0.0), Err(PcmLayoutError::SampleRate(0.0)));
+        assert_eq!(layout(0, 16_000.0), Err(PcmLayoutError::Channels(0)));
+        assert_eq!(layout(1 << 16, 16_000.0), Err(PcmLayoutError::Channels(1 << 16)));
         assert!(layout(1, f64::NAN).is_err());
         assert_eq!(layout(2, 44_100.0).unwrap().to_string(), "PCM 44100 Hz 2 channels");
     }

@@ -9,7 +9,7 @@ use crate::capture::clip::Clip;
 use crate::capture::microphone::{Microphone, MicrophoneSettings};
 use crate::capture::{AudioSource, VideoSource};
 use crate::config::{Config, DeviceSettings, Source};
-use crate::face::{FaceStage, Look};
+use crate::face::{FaceStage, FrameOutcome};
 use crate::failure::Failure;
 use crate::fusion::FusionStage;
 use crate::health::CameraCounters;
@@ -17,6 +17,7 @@ use crate::health::MicrophoneCounters;
 use crate::model::{Bundle, ModelError};
 use crate::output::HostIdentity;
 use crate::output::wall_clock::WallClock;
+use crate::voice::VoiceStage;
 
 /// How long devices are watched.
 const WATCH: Duration = Duration::from_secs(2);
@@ -83,6 +84,7 @@ pub fn check(config: &Config, host: &HostIdentity) -> Result<(), Failure> {
 fn models(config: &Config) -> Result<String, ModelError> {
     let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
     FaceStage::load(&bundle, config.face)?;
+    VoiceStage::load(&bundle)?;
     FusionStage::load(&bundle, config.fusion)?;
     let manifest = bundle.manifest();
     Ok(format!("{} {}, {}", manifest.name, manifest.version, bundle.location()))
@@ -126,15 +128,15 @@ fn camera_findings(config: &Config, settings: &CameraSettings) -> Vec<Finding> {
         while let Some(frame) = camera.next_frame().map_err(source)? {
             let first = *first.get_or_insert(frame.captured);
             let watched = frame.captured.saturating_duration_since(first);
-            match stage.as_mut().map(|stage| stage.look(frame)).transpose()? {
-                Some(Look::Face(_)) => face = true,
-                Some(Look::Broken(_)) => broken += 1,
+            match stage.as_mut().map(|stage| stage.process(frame)).transpose()? {
+                Some(FrameOutcome::Face(_)) => face = true,
+                Some(FrameOutcome::Undecodable(_)) => broken += 1,
                 _ => {}
             }
             if watched >= WATCH {
                 let passed_over = faults.skipped.load(std::sync::atomic::Ordering::Relaxed);
                 let rate = (f64::from(pictures) + passed_over as f64) / watched.as_secs_f64();
-                findings.push(rate_finding(rate, settings.wish.rate_hz.into()));
+                findings.push(rate_finding(rate, settings.mode.rate_hz.into()));
                 break;
             }
             pictures += 1;

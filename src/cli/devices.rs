@@ -1,18 +1,19 @@
-//! `affectd devices`: what there is to capture with and to write to, under names that stay.
+//! `affectd devices`: cameras, microphones and serial ports, under stable names.
 
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::capture::camera::list::{CameraInfo, ModeInfo, cameras};
 use crate::capture::camera::negotiate::RequestedMode;
-use crate::capture::microphone::list::{MicrophoneInfo, microphones};
+use crate::capture::microphone::list::{ChannelRange, MicrophoneInfo, microphones};
 use crate::config::{Config, DeviceSettings, Source};
+use crate::udev::{preferred_name, stable_names};
 
-/// Everything found. A machine without devices has empty lists, which is no error.
+/// The devices of this machine. The lists may be empty.
 #[derive(Debug, Serialize)]
 pub struct Devices {
     pub cameras: Vec<CameraInfo>,
@@ -22,34 +23,34 @@ pub struct Devices {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SerialPort {
-    /// What to put into the configuration: a name that stays with the port, if there is one.
+    /// The name to put into the configuration. It stays with the port if udev has such a name.
     pub device: String,
     pub node: String,
 }
 
-/// Prints what there is; `config` says of which size cameras are asked.
+/// Prints all devices. The camera settings of `config` give the requested frame size.
 pub fn print(config: &Config, json: bool) {
-    let wish = match &config.source {
+    let requested = match &config.source {
         Source::Devices(DeviceSettings {
             camera: Some(camera), ..
-        }) => camera.wish,
+        }) => camera.mode,
         _ => RequestedMode::default(),
     };
-    let devices = Devices::find(&wish);
+    let devices = Devices::find(&requested);
     let text = if json {
         serde_json::to_string(&devices).expect("names and numbers serialize into memory") + "\n"
     } else {
         devices.to_string()
     };
-    // A reader that closes early, as `head` does, is no fault.
+    // A reader that closes early, such as `head`, is not an error.
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 impl Devices {
-    /// Looks; `wish` stands for the sizes of cameras that do any.
-    pub fn find(wish: &RequestedMode) -> Devices {
+    /// Finds all devices. Cameras that support any size are listed with the requested one.
+    pub fn find(requested: &RequestedMode) -> Devices {
         Devices {
-            cameras: cameras(wish),
+            cameras: cameras(requested),
             microphones: microphones(),
             serial_ports: serial_ports(),
         }
@@ -61,7 +62,7 @@ impl fmt::Display for Devices {
         writeln!(f, "cameras")?;
         for camera in &self.cameras {
             write!(f, "  {}", camera.device)?;
-            entry(
+            device_details(
                 f,
                 &[&camera.card, &camera.driver],
                 camera.auto,
@@ -70,29 +71,29 @@ impl fmt::Display for Devices {
             let mut formats: Vec<&str> = camera.modes.iter().map(|mode| mode.format.as_str()).collect();
             formats.dedup();
             for format in formats {
-                let modes = camera.modes.iter().filter(|mode| mode.format == format).map(size);
+                let modes = camera.modes.iter().filter(|mode| mode.format == format).map(mode_size);
                 writeln!(f, "    {format} {}", modes.collect::<Vec<_>>().join(", "))?;
             }
-            if !camera.unread.is_empty() {
-                writeln!(f, "    not read by affectd: {}", camera.unread.join(", "))?;
+            if !camera.unsupported.is_empty() {
+                writeln!(f, "    not supported by affectd: {}", camera.unsupported.join(", "))?;
             }
         }
-        none(f, self.cameras.is_empty())?;
+        write_none_if(f, self.cameras.is_empty())?;
         writeln!(f, "microphones")?;
         for microphone in &self.microphones {
             write!(f, "  {}", microphone.device)?;
-            entry(f, &[&microphone.card], microphone.auto, microphone.problem.as_deref())?;
-            if let Some([fewest, most]) = microphone.channels {
+            device_details(f, &[&microphone.card], microphone.auto, microphone.problem.as_deref())?;
+            if let Some(ChannelRange { min, max }) = microphone.channels {
                 let rates: Vec<String> = microphone.rates_hz.iter().map(u32::to_string).collect();
-                let channels = match (fewest, most) {
+                let channels = match (min, max) {
                     (1, 1) => "1 channel".into(),
-                    (a, b) if a == b => format!("{a} channels"),
-                    (a, b) => format!("{a} to {b} channels"),
+                    _ if min == max => format!("{min} channels"),
+                    _ => format!("{min} to {max} channels"),
                 };
                 writeln!(f, "    {} Hz, {channels}", rates.join(", "))?;
             }
         }
-        none(f, self.microphones.is_empty())?;
+        write_none_if(f, self.microphones.is_empty())?;
         writeln!(f, "serial ports")?;
         for port in &self.serial_ports {
             let node = if port.node == port.device {
@@ -102,11 +103,11 @@ impl fmt::Display for Devices {
             };
             writeln!(f, "  {}{node}", port.device)?;
         }
-        none(f, self.serial_ports.is_empty())
+        write_none_if(f, self.serial_ports.is_empty())
     }
 }
 
-fn size(mode: &ModeInfo) -> String {
+fn mode_size(mode: &ModeInfo) -> String {
     let mut text = format!("{}×{}", mode.width, mode.height);
     if let Some(rate) = mode.rate_hz {
         let _ = write!(text, " at {} Hz", (rate * 10.0).round() / 10.0);
@@ -114,14 +115,14 @@ fn size(mode: &ModeInfo) -> String {
     text
 }
 
-/// The rest of a device's line.
-fn entry(f: &mut fmt::Formatter<'_>, about: &[&str], auto: bool, problem: Option<&str>) -> fmt::Result {
-    let about: Vec<&str> = about.iter().copied().filter(|text| !text.is_empty()).collect();
-    if !about.is_empty() {
-        write!(f, " ({})", about.join(", "))?;
+/// Writes the rest of a device's line, and its problem on a second line.
+fn device_details(f: &mut fmt::Formatter<'_>, description: &[&str], auto: bool, problem: Option<&str>) -> fmt::Result {
+    let description: Vec<&str> = description.iter().copied().filter(|text| !text.is_empty()).collect();
+    if !description.is_empty() {
+        write!(f, " ({})", description.join(", "))?;
     }
     if auto {
-        write!(f, ", what `auto` takes")?;
+        write!(f, ", selected by `auto`")?;
     }
     if let Some(problem) = problem {
         write!(f, "\n    {problem}")?;
@@ -129,47 +130,36 @@ fn entry(f: &mut fmt::Formatter<'_>, about: &[&str], auto: bool, problem: Option
     writeln!(f)
 }
 
-fn none(f: &mut fmt::Formatter<'_>, empty: bool) -> fmt::Result {
+fn write_none_if(f: &mut fmt::Formatter<'_>, empty: bool) -> fmt::Result {
     if empty { writeln!(f, "  none") } else { Ok(()) }
 }
 
-/// Serial ports that have hardware behind them.
+/// The serial ports that have hardware.
 fn serial_ports() -> Vec<SerialPort> {
-    let mut names: Vec<(PathBuf, PathBuf)> = links(Path::new("/dev/serial/by-id"));
-    names.extend(links(Path::new("/dev/serial/by-path")));
-    let mut nodes: Vec<String> = fs::read_dir("/sys/class/tty")
+    let names = stable_names(Path::new("/dev/serial"));
+    let mut ports: Vec<String> = fs::read_dir("/sys/class/tty")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| is_port(name))
+        .filter(|name| is_serial_port(name))
         .collect();
-    nodes.sort();
-    let port = |name: String| {
+    ports.sort();
+    let serial_port = |name: String| {
         let node = Path::new("/dev").join(name);
-        let stable = names.iter().find(|(_, target)| *target == node).map(|(link, _)| link);
         SerialPort {
-            device: stable.unwrap_or(&node).display().to_string(),
+            device: preferred_name(&names, &node).display().to_string(),
             node: node.display().to_string(),
         }
     };
-    nodes.into_iter().map(port).collect()
+    ports.into_iter().map(serial_port).collect()
 }
 
-/// Whether a terminal is a serial port; the kernel keeps four of the PC's whether they are there or not, of type 0.
-fn is_port(name: &str) -> bool {
+/// Whether a terminal is a serial port. On PCs the kernel always lists four ports; absent ones have type 0.
+fn is_serial_port(name: &str) -> bool {
     let folder = Path::new("/sys/class/tty").join(name);
-    let kind = fs::read_to_string(folder.join("type")).ok();
-    folder.join("device").exists() && kind.is_none_or(|kind| kind.trim() != "0")
-}
-
-fn links(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut links: Vec<_> = entries
-        .filter_map(|entry| Some((entry.path(), entry.path().canonicalize().ok()?)))
-        .collect();
-    links.sort();
-    links
+    let port_type = fs::read_to_string(folder.join("type")).ok();
+    folder.join("device").exists() && port_type.is_none_or(|port_type| port_type.trim() != "0")
 }
 
 #[cfg(test)]
@@ -177,13 +167,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_said_as_such() {
-        let nothing = Devices {
+    fn a_machine_without_devices_lists_none() {
+        let devices = Devices {
             cameras: Vec::new(),
             microphones: Vec::new(),
             serial_ports: Vec::new(),
         };
-        insta::assert_snapshot!(nothing.to_string(), @"
+        insta::assert_snapshot!(devices.to_string(), @"
         cameras
           none
         microphones
@@ -194,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_device_is_shown_with_its_name_and_what_it_does() {
+    fn each_device_is_listed_with_its_name_and_capabilities() {
         let mode = |format: &str, width, height, rate_hz| ModeInfo {
             format: format.into(),
             width,
@@ -212,7 +202,7 @@ mod tests {
                     mode("YUYV", 1280, 720, Some(7.5)),
                     mode("MJPG", 1280, 720, None),
                 ],
-                unread: vec!["H264".into()],
+                unsupported: vec!["H264".into()],
                 problem: None,
                 auto: true,
             }],
@@ -220,7 +210,7 @@ mod tests {
                 device: "hw:CARD=Device,DEV=0".into(),
                 card: "USB Audio".into(),
                 rates_hz: vec![44_100, 48_000],
-                channels: Some([1, 2]),
+                channels: Some(ChannelRange { min: 1, max: 2 }),
                 problem: Some("hw:CARD=Device,DEV=0: in use by another program".into()),
                 auto: false,
             }],
@@ -231,10 +221,10 @@ mod tests {
         };
         insta::assert_snapshot!(devices.to_string(), @"
         cameras
-          /dev/v4l/by-id/usb-HD_Webcam-video-index0 (HD Webcam, uvcvideo), what `auto` takes
+          /dev/v4l/by-id/usb-HD_Webcam-video-index0 (HD Webcam, uvcvideo), selected by `auto`
             YUYV 640×480 at 30 Hz, 1280×720 at 7.5 Hz
             MJPG 1280×720
-            not read by affectd: H264
+            not supported by affectd: H264
         microphones
           hw:CARD=Device,DEV=0 (USB Audio)
             hw:CARD=Device,DEV=0: in use by another program

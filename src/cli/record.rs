@@ -11,9 +11,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
 use crate::capture::camera::Camera;
-use crate::capture::clip::writer::{PictureKind, Writer, kind_of};
+use crate::capture::clip::writer::{ClipTracks, FrameResult, VideoFormat, Writer};
 use crate::capture::microphone::Microphone;
-use crate::capture::{AudioBlock, AudioSource, CaptureError, Picture, VideoFrame, VideoSource};
+use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 use crate::config::{Config, DeviceSettings, Source};
 use crate::failure::Failure;
 use crate::health::CameraCounters;
@@ -165,20 +165,24 @@ fn write<W: std::io::Write>(
         }
         if writer.is_none() {
             // What the pictures are, the first one tells.
-            let kind = match &item {
-                Item::Frame(frame) => match kind(&frame.picture) {
-                    Some(kind) => Some(kind),
+            let video = match &item {
+                Item::Frame(frame) => match VideoFormat::of(&frame.payload) {
+                    Some(format) => Some(format),
                     None => continue,
                 },
                 _ if devices.camera.is_some() => continue,
                 _ => None,
             };
-            writer = output().map(|output| Writer::new(output, kind, sound)).transpose()?;
+            let tracks = ClipTracks { video, audio: sound };
+            writer = output().map(|output| Writer::new(output, tracks)).transpose()?;
         }
         let Some(writer) = &mut writer else { break };
         match item {
-            Item::Frame(frame) => odd += u64::from(!writer.picture(frame.at, &frame.picture)?),
-            Item::Chunk(chunk) => writer.sound(&chunk)?,
+            Item::Frame(frame) => match writer.add_frame(frame.at, &frame.payload)? {
+                FrameResult::Added => {}
+                FrameResult::WrongFormat => odd += 1,
+            },
+            Item::Chunk(chunk) => writer.add_audio(&chunk)?,
             Item::Over(_) => {}
         }
         if writer.size() >= most {
@@ -197,18 +201,4 @@ fn write<W: std::io::Write>(
         None => 0,
     };
     Ok(End { size, failure })
-}
-
-/// `None` for a JPEG that does not say its size.
-fn kind(picture: &Picture) -> Option<PictureKind> {
-    match picture {
-        Picture::Luma(luma) => Some(kind_of(luma)),
-        Picture::Jpeg(bytes) => {
-            let luma = Picture::Jpeg(bytes.clone()).into_luma().ok()?;
-            Some(PictureKind {
-                jpeg: true,
-                ..kind_of(&luma)
-            })
-        }
-    }
 }

@@ -135,7 +135,7 @@ fn the_defaults_are_both_devices_five_estimates_per_second_and_stdout() {
     let camera = devices.camera.unwrap();
     assert_eq!(camera.device, camera::Choice::Auto);
     assert_eq!(
-        (camera.wish.width, camera.wish.height, camera.wish.rate_hz),
+        (camera.mode.width, camera.mode.height, camera.mode.rate_hz),
         (640, 480, 30.0)
     );
     assert_eq!(devices.microphone.unwrap().device, microphone::Choice::Auto);
@@ -160,7 +160,7 @@ fn devices_are_chosen_by_name_automatically_or_off() {
     };
     let camera = devices.camera.unwrap();
     assert_eq!(camera.device, camera::Choice::Path("/dev/video2".into()));
-    assert_eq!(camera.wish.rate_hz, 15.0);
+    assert_eq!(camera.mode.rate_hz, 15.0);
     assert_eq!(
         devices.microphone.unwrap().device,
         microphone::Choice::Name("hw:CARD=Device".into())

@@ -98,7 +98,7 @@ impl Check<'_> {
             return Err(self.invalid("microphone.device", "\"off\"", reason));
         }
         Ok(DeviceSettings {
-            camera: camera.map(|device| CameraSettings { device, wish: mode }),
+            camera: camera.map(|device| CameraSettings { device, mode }),
             microphone: microphone.map(|device| MicrophoneSettings { device }),
         })
     }

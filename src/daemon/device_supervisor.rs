@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::capture::CaptureError;
+use crate::capture::{CaptureError, CaptureErrorKind};
 use crate::health::{SourceHealth, SourceState};
 use crate::queue::Disconnected;
 use crate::rate_limited_log::RateLimitedLog;
@@ -71,13 +71,17 @@ impl DeviceSupervisor<'_> {
                         Err(error) => break error,
                     }
                 },
-                Err(error @ CaptureError::Unusable(_)) if self.if_unusable == IfUnusable::Fail && !has_run => {
+                Err(error)
+                    if error.kind() == CaptureErrorKind::Unusable
+                        && self.if_unusable == IfUnusable::Fail
+                        && !has_run =>
+                {
                     return Err(error);
                 }
                 Err(error) => error,
             };
-            let state = match error {
-                CaptureError::Stalled(_) => SourceState::Stalled,
+            let state = match error.kind() {
+                CaptureErrorKind::Stalled => SourceState::Stalled,
                 _ => SourceState::Absent,
             };
             self.log(&mut log, Level::Warn, state, error.to_string());
@@ -103,6 +107,7 @@ impl DeviceSupervisor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::error::Reason;
     use std::collections::VecDeque;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -150,17 +155,17 @@ mod tests {
     }
 
     fn lost() -> CaptureError {
-        CaptureError::Lost("not connected".into())
+        CaptureError::camera("/dev/video0", Reason::NotConnected)
     }
 
     #[test]
     fn a_device_that_comes_late_stalls_or_goes_is_opened_again() {
-        let stalled = || CaptureError::Stalled("sent nothing".into());
+        let stalled = || CaptureError::camera("/dev/video0", Reason::OnlyDamagedFrames);
         let (outcome, delivered, states) = run(vec![
             Attempt::Fails(lost()),
             Attempt::Delivers(vec![Ok(1), Ok(2), Err(stalled())]),
             Attempt::Delivers(vec![Ok(3), Err(lost())]),
-            Attempt::Fails(CaptureError::Unusable("another device took its place".into())),
+            Attempt::Fails(CaptureError::camera("/dev/video0", Reason::NotACamera)),
             Attempt::Delivers(vec![Ok(4)]),
         ]);
         assert!(outcome.is_ok());
@@ -171,10 +176,11 @@ mod tests {
 
     #[test]
     fn an_unusable_device_at_the_start_is_an_error() {
-        let (outcome, delivered, _) = run(vec![Attempt::Fails(CaptureError::Unusable(
-            "/dev/null: is not a camera".into(),
+        let (outcome, delivered, _) = run(vec![Attempt::Fails(CaptureError::camera(
+            "/dev/null",
+            Reason::NotACamera,
         ))]);
-        assert!(matches!(outcome, Err(CaptureError::Unusable(why)) if why == "/dev/null: is not a camera"));
+        assert_eq!(outcome, Err(CaptureError::camera("/dev/null", Reason::NotACamera)));
         assert!(delivered.is_empty());
     }
 }

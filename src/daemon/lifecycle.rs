@@ -141,7 +141,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         });
         let input = InputFeed::new(faces, audio);
         let (outputs, controls) = (self.outputs.senders(), self.outputs.controls());
-        let work = move || pipeline.fusion(stages.fusion, input, outputs, controls);
+        let work = move || pipeline.fusion(stages.voice, stages.fusion, input, outputs, controls);
         self.fusion = Some(self.threads.start(self.scope, "fusion", work));
     }
 

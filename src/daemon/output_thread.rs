@@ -67,8 +67,8 @@ fn write_all(output: &mut dyn Output, items: &QueueReceiver<OutputItem>, latency
         match item {
             Ok(OutputItem::Estimate(estimate)) => {
                 output.write(&estimate)?;
-                if let Some(captured) = estimate.captured() {
-                    latency.record(captured.elapsed());
+                if let Some(elapsed) = estimate.latency(Instant::now()) {
+                    latency.record(elapsed);
                 }
             }
             Ok(OutputItem::Health(report)) => output.health(&report)?,

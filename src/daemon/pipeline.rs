@@ -9,14 +9,15 @@ use log::{Level, warn};
 use crate::capture::camera::Camera;
 use crate::capture::microphone::Microphone;
 use crate::capture::paced::Paced;
-use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
+use crate::capture::{AudioBlock, AudioSource, CaptureError, CaptureErrorKind, VideoFrame, VideoSource};
 use crate::config::Pace;
 use crate::control::Control;
-use crate::face::{FaceStage, Look};
+use crate::face::{FaceStage, FrameOutcome};
 use crate::fusion::FusionStage;
 use crate::health::{Health, SourceHealth, SourceState, count, temperature_c};
 use crate::queue::{Disconnected, QueueReceiver, QueueSender, SwappableSender};
 use crate::rate_limited_log::RateLimitedLog;
+use crate::voice::VoiceStage;
 
 use super::device_supervisor::{DeviceSupervisor, IfUnusable};
 use super::error::DaemonError;
@@ -145,8 +146,8 @@ impl Pipeline<'_> {
                     }
                 }
                 Ok(None) => break,
-                Err(CaptureError::CutShort(why)) => {
-                    warn!("{why}");
+                Err(error) if error.kind() == CaptureErrorKind::CutShort => {
+                    warn!("{error}");
                     break;
                 }
                 Err(error) => return Err(error),
@@ -171,7 +172,7 @@ impl Pipeline<'_> {
             if let Some(fault) = self.fault {
                 fault.before_frame(self.health);
             }
-            let look = stage.look(frame)?;
+            let outcome = stage.process(frame)?;
             let now = Instant::now();
             // A replay keeps the stage busy on purpose.
             if self.pace == Pace::Realtime
@@ -182,12 +183,12 @@ impl Pipeline<'_> {
                 stage.set_rate_hz(rate_hz);
                 self.health.face_rate_hz.set(rate_hz);
             }
-            let face = match look {
-                Look::NotDue => {
+            let face = match outcome {
+                FrameOutcome::NotDue => {
                     count(&self.health.frames_not_due);
                     None
                 }
-                Look::Broken(why) => {
+                FrameOutcome::Undecodable(why) => {
                     count(&self.health.frames_undecodable);
                     let times = self.health.frames_undecodable.load(Ordering::Relaxed);
                     let at = at.as_secs_f32();
@@ -195,11 +196,11 @@ impl Pipeline<'_> {
                     undecodable.set(times.ilog2(), Level::Warn, text);
                     None
                 }
-                Look::NoFace => {
+                FrameOutcome::NoFace => {
                     count(&self.health.frames_analyzed);
                     None
                 }
-                Look::Face(face) => {
+                FrameOutcome::Face(face) => {
                     count(&self.health.frames_analyzed);
                     count(&self.health.frames_with_face);
                     Some(face)
@@ -217,6 +218,7 @@ impl Pipeline<'_> {
     /// Runs until the input ends or all outputs have ended.
     pub fn fusion(
         &self,
+        mut voice: VoiceStage,
         mut stage: FusionStage,
         mut input: InputFeed,
         outputs: OutputSenders,
@@ -237,8 +239,8 @@ impl Pipeline<'_> {
                 Pace::Realtime => input.next_before(self.epoch + time + INPUT_DELAY),
             } {
                 match item {
-                    Input::Face(FaceResult { face, .. }) => face.into_iter().for_each(|face| stage.see(face)),
-                    Input::Audio(block) => stage.hear(&block),
+                    Input::Face(FaceResult { face, .. }) => face.into_iter().for_each(|face| stage.add_face(face)),
+                    Input::Audio(block) => voice.push(&block),
                 }
             }
             if input.end().is_some_and(|end| end < time) {
@@ -253,7 +255,7 @@ impl Pipeline<'_> {
                     }
                 }
             }
-            let mut estimate = stage.estimate(tick)?;
+            let mut estimate = stage.estimate(tick, voice.observe(time, stage.period())?)?;
             estimate.seq = tick.wrapping_add(seq_offset);
             self.last_seq.store(estimate.seq, Ordering::Relaxed);
             count(&self.health.estimates);
@@ -284,6 +286,6 @@ impl Pipeline<'_> {
 
 /// How many periods between two estimates `time` holds.
 fn whole_periods(time: Duration, stage: &FusionStage) -> u64 {
-    let period = stage.time_of(1);
+    let period = stage.period();
     u64::try_from(time.as_nanos() / period.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Loads the models of the face and fusion stages.
+//! Loads the face, voice and fusion stages.
 
 use std::thread;
 use std::time::Instant;
@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::face::FaceStage;
 use crate::fusion::FusionStage;
 use crate::model::{Bundle, ModelError};
+use crate::voice::VoiceStage;
 
 use super::sources::InputKinds;
 
@@ -17,6 +18,7 @@ pub struct Stages {
     pub kinds: InputKinds,
     /// `None` if there is no video.
     pub face: Option<FaceStage>,
+    pub voice: VoiceStage,
     pub fusion: FusionStage,
 }
 
@@ -29,11 +31,17 @@ impl Stages {
             let face = kinds
                 .video
                 .then(|| scope.spawn(|| FaceStage::load(&bundle, config.face)));
+            let voice = VoiceStage::load(&bundle)?;
             let fusion = FusionStage::load(&bundle, config.fusion)?;
             let face = face
                 .map(|loading| loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .transpose()?;
-            Ok::<_, ModelError>(Stages { kinds, face, fusion })
+            Ok::<_, ModelError>(Stages {
+                kinds,
+                face,
+                voice,
+                fusion,
+            })
         })?;
         info!(
             "models: {} {}, {}, loaded in {} ms",

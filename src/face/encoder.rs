@@ -1,29 +1,15 @@
-//! Which expression a face shows.
+//! The face encoder: from a face crop to expression probabilities.
 
 use crate::model::{Bundle, GraphName, ModelError, Session};
 
 use super::crop;
-
-/// The expressions the encoder tells apart, in the order of its outputs: the eight of FER+.
-pub const EXPRESSIONS: [&str; 8] = [
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-];
-
-/// A probability for each of [`EXPRESSIONS`]; they sum to one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Expressions(pub [f32; 8]);
+use super::observation::{EXPRESSIONS, Expressions};
 
 impl Expressions {
+    /// Softmax.
     fn from_logits(logits: &[f32]) -> Expressions {
         let largest = logits.iter().copied().fold(f32::MIN, f32::max);
-        let mut weights = [0.0; 8];
+        let mut weights = [0.0; EXPRESSIONS.len()];
         for (w, logit) in weights.iter_mut().zip(logits) {
             *w = (logit - largest).exp();
         }
@@ -47,7 +33,7 @@ impl Encoder {
         Ok(Encoder { session })
     }
 
-    /// `face` is a crop as [`crop::Framing::crop`] makes it.
+    /// `face` is the output of [`crop::Framing::crop`].
     pub fn encode(&mut self, face: &[f32]) -> Result<Expressions, ModelError> {
         self.session
             .run(&[face], |outputs| Expressions::from_logits(outputs[0]))
@@ -59,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logits_become_probabilities_however_large() {
+    fn large_logits_become_probabilities() {
         let e = Expressions::from_logits(&[1000.0, 1000.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1000.0]);
         assert_eq!(e.0, [0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }

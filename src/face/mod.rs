@@ -1,16 +1,25 @@
-//! From pictures to what the face in them shows.
+//! From video frames to the expression of the subject's face.
 //!
-//! A picture goes through the [`detector`] (where is a face), the [`tracker`] (whose is it, and where is it in the
-//! pictures the detector does not see), the [`crop`] (the face, upright and framed as in training) and the [`encoder`]
-//! (which expression). [`FaceStage`] is the whole.
+//! In: frames of any size, as JPEG or luma, at any rate. Out: at most [`FaceSettings::rate_hz`](stage::FaceSettings::rate_hz)
+//! times per second a [`FaceObservation`] with eight expression probabilities.
+//!
+//! A frame passes through
+//! - the [`detector`] (BlazeFace), which finds faces. It runs every few hundred milliseconds only;
+//! - the [`template`], which follows the subject's face in the frames between;
+//! - the [`tracker`], which assigns ids to faces and chooses the subject;
+//! - the [`crop`], which cuts out the face, upright and framed as in training: 48 × 48 values in −1..1;
+//! - the [`encoder`], which estimates the expression.
+//!
+//! [`FaceStage`] combines them.
 
 pub mod crop;
 pub mod detector;
 pub mod encoder;
 pub mod geometry;
+pub mod observation;
 pub mod stage;
 pub mod template;
 pub mod tracker;
 
-pub use encoder::{EXPRESSIONS, Expressions};
-pub use stage::{FaceObservation, FaceStage, Look};
+pub use observation::{EXPRESSIONS, Expressions, FaceObservation};
+pub use stage::{FaceStage, FrameOutcome};

@@ -1,54 +1,41 @@
-//! The `face` thread's work, picture by picture.
+//! The face stage: processes frames one by one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::capture::{Luma, VideoFrame};
+use crate::capture::{DecodeError, Luma, VideoFrame};
 use crate::model::{Bundle, GraphName, ModelError};
 
 use super::crop::Framing;
 use super::detector::Detector;
-use super::encoder::{Encoder, Expressions};
-use super::geometry::{Face, Rect};
+use super::encoder::Encoder;
+use super::geometry::Rect;
+use super::observation::FaceObservation;
 use super::template::Template;
 use super::tracker::{Track, Tracker};
 
-/// What one picture showed of the subject.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FaceObservation {
-    pub at: Duration,
-    pub captured: Instant,
-    pub id: u32,
-    /// The face's box as fractions of the picture, cut at its edges.
-    pub bounds: Rect,
-    /// Detector confidence when it was last detected, 0..1.
-    pub score: f32,
-    pub expressions: Expressions,
-}
-
-/// What became of one picture.
+/// The result of processing one frame.
 #[derive(Debug)]
-pub enum Look {
+pub enum FrameOutcome {
     Face(FaceObservation),
     NoFace,
-    /// Not looked at, to keep to the configured rate.
+    /// Skipped, to keep the configured rate.
     NotDue,
-    /// Could not be decoded; why.
-    Broken(String),
+    /// Skipped, because the image cannot be decoded.
+    Undecodable(DecodeError),
 }
 
-/// How often to look.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FaceSettings {
-    /// Pictures looked at per second, at most.
+    /// Frames processed per second, at most.
     pub rate_hz: f32,
-    /// The detector runs at least this often; between, the subject is followed.
+    /// The detector runs at least this often. Between its runs, the stage follows the subject's face.
     pub detect_every: Duration,
-    /// Faces the detector is less sure of do not count, 0..1.
+    /// Faces with a lower detector score, 0..1, are ignored.
     pub min_score: f32,
 }
 
-/// How the subject is followed until the next detection.
-struct Hold {
+/// The subject's face, as the detector found it.
+struct DetectedFace {
     template: Template,
     id: u32,
     detected: Duration,
@@ -60,7 +47,9 @@ pub struct FaceStage {
     framing: Framing,
     tracker: Tracker,
     settings: FaceSettings,
-    hold: Option<Hold>,
+    /// `None` if no face can be followed.
+    detected: Option<DetectedFace>,
+    /// When the next frame is due.
     due: Duration,
     detections: u64,
 }
@@ -73,45 +62,44 @@ impl FaceStage {
             framing: bundle.preprocessing(GraphName::FaceEncoder)?,
             tracker: Tracker::default(),
             settings,
-            hold: None,
+            detected: None,
             due: Duration::ZERO,
             detections: 0,
         })
     }
 
-    /// Pictures looked at a second, at most.
+    /// Frames processed per second, at most.
     pub fn rate_hz(&self) -> f32 {
         self.settings.rate_hz
     }
 
-    /// Looks at this many pictures a second from now on, at most.
     pub fn set_rate_hz(&mut self, rate_hz: f32) {
         self.settings.rate_hz = rate_hz;
     }
 
-    /// How often the detector has run.
+    /// How often the detector has run so far.
     pub fn detections(&self) -> u64 {
         self.detections
     }
 
-    /// Looks at the next picture, if it is time to.
-    pub fn look(&mut self, frame: VideoFrame) -> Result<Look, ModelError> {
-        let VideoFrame { at, captured, picture } = frame;
+    /// Processes the next frame, if one is due.
+    pub fn process(&mut self, frame: VideoFrame) -> Result<FrameOutcome, ModelError> {
+        let VideoFrame { at, captured, payload } = frame;
         if !self.is_due(at) {
-            return Ok(Look::NotDue);
+            return Ok(FrameOutcome::NotDue);
         }
-        let image = match picture.into_luma() {
+        let image = match payload.into_luma() {
             Ok(image) => image,
-            Err(broken) => return Ok(Look::Broken(broken.to_string())),
+            Err(error) => return Ok(FrameOutcome::Undecodable(error)),
         };
         if !self.follow(at, &image) {
             self.detect(at, &image)?;
         }
         let Some(Track { id, face, .. }) = self.tracker.subject() else {
-            return Ok(Look::NoFace);
+            return Ok(FrameOutcome::NoFace);
         };
         let crop = self.framing.crop(&image, &face.landmarks);
-        Ok(Look::Face(FaceObservation {
+        Ok(FrameOutcome::Face(FaceObservation {
             at,
             captured,
             id,
@@ -121,9 +109,9 @@ impl FaceStage {
         }))
     }
 
-    /// Thins the pictures out to the configured rate, on their own clock.
+    /// Reduces the frames to the configured rate, on the source's clock.
     fn is_due(&mut self, at: Duration) -> bool {
-        // Half a millisecond of grace: containers round times.
+        // Containers round times, so allow half a millisecond.
         if at + Duration::from_micros(500) < self.due {
             return false;
         }
@@ -135,16 +123,16 @@ impl FaceStage {
         true
     }
 
-    /// Follows the subject without the detector; false if that is not possible or not allowed any longer.
+    /// Follows the subject's face without the detector. False if a detection is due, or if the face is lost.
     fn follow(&mut self, at: Duration, image: &Luma) -> bool {
-        let (Some(hold), Some(subject)) = (&self.hold, self.tracker.subject()) else {
+        let (Some(detected), Some(subject)) = (&self.detected, self.tracker.subject()) else {
             return false;
         };
-        let fresh = at.saturating_sub(hold.detected) < self.settings.detect_every;
-        if !fresh || subject.id != hold.id {
+        let detection_due = at.saturating_sub(detected.detected) >= self.settings.detect_every;
+        if detection_due || subject.id != detected.id {
             return false;
         }
-        match hold.template.find(image, subject.face.bounds.centre()) {
+        match detected.template.find(image, subject.face.bounds.centre()) {
             Some((dx, dy)) => {
                 self.tracker.follow(at, subject.id, subject.face.moved(dx, dy));
                 true
@@ -155,10 +143,10 @@ impl FaceStage {
 
     fn detect(&mut self, at: Duration, image: &Luma) -> Result<(), ModelError> {
         self.detections += 1;
-        let faces: Vec<Face> = self.detector.detect(image)?;
+        let faces = self.detector.detect(image)?;
         self.tracker.update(at, &faces);
-        self.hold = self.tracker.subject().and_then(|subject| {
-            Some(Hold {
+        self.detected = self.tracker.subject().and_then(|subject| {
+            Some(DetectedFace {
                 template: Template::of(image, subject.face.bounds)?,
                 id: subject.id,
                 detected: at,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::{Bundle, GraphName, ModelError, Session};
-use crate::voice::EMBEDDING;
+use crate::voice::EMBEDDING_LEN;
 
 use super::timeline::{FACE_FEATURES, STEPS, Window};
 
@@ -63,7 +63,7 @@ impl Estimator {
             GraphName::Fusion,
             &[
                 ("face", &[1, FACE_FEATURES, 1, STEPS]),
-                ("voice", &[1, EMBEDDING, 1, STEPS]),
+                ("voice", &[1, EMBEDDING_LEN, 1, STEPS]),
                 ("mask", &[1, 2, 1, STEPS]),
             ],
             &[("affect", &[1, 2, 1, 1]), ("log_variance", &[1, 2, 1, 1])],

@@ -1,52 +1,52 @@
-//! The `fusion` thread's work: observations in, one [`Estimate`] a tick out.
+//! The fusion stage: takes observations of face and voice, and gives one [`Estimate`] per tick.
 
 use std::time::{Duration, Instant};
 
-use crate::capture::AudioBlock;
 use crate::face::FaceObservation;
 use crate::model::{Bundle, GraphName, ModelError};
-use crate::voice::{VoiceObservation, VoiceStage};
+use crate::voice::VoiceObservation;
 
 use super::baseline::{Baseline, BaselineMode};
 use super::estimator::{Affect, Estimator};
 use super::smoothing::Smoother;
 use super::timeline::Timeline;
 
-/// When to estimate, and how steadily.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FusionSettings {
-    /// From one estimate to the next; a whole fraction of the network's step.
+    /// Time from one estimate to the next. The network's step must be a multiple of it.
     pub period: Duration,
+    /// Time constant of the smoothing.
     pub time_constant: Duration,
     pub baseline: BaselineMode,
 }
 
-/// What was made of one tick.
+/// The estimate at one tick.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
-    /// Counts from 1, without gaps at the source: a gap in what arrives is what got lost on the way.
+    /// Counts from 1 without gaps. A receiver that sees a gap has lost estimates.
     pub seq: u64,
-    /// On the source's clock.
+    /// The time of the tick on the source's clock.
     pub at: Duration,
     /// `None` with neither face nor voice.
     pub affect: Option<Affect>,
-    /// What the newest step of `affect` rests on.
+    /// The newest step of the network's window contains a face.
     pub from_face: bool,
+    /// The newest step of the network's window contains a voice.
     pub from_voice: bool,
     pub face: Option<FaceObservation>,
     pub voice: Option<VoiceObservation>,
 }
 
 impl Estimate {
-    /// When the newest of what it rests on was captured.
-    pub fn captured(&self) -> Option<Instant> {
+    /// The time from the newest capture that the estimate uses until `now`. `None` if it uses neither face nor voice.
+    pub fn latency(&self, now: Instant) -> Option<Duration> {
         let voice = self.voice.as_ref().map(|voice| voice.captured);
-        self.face.map(|face| face.captured).max(voice)
+        let newest = self.face.map(|face| face.captured).max(voice)?;
+        Some(now.saturating_duration_since(newest))
     }
 }
 
 pub struct FusionStage {
-    voice: VoiceStage,
     timeline: Timeline,
     estimator: Estimator,
     baseline: Baseline,
@@ -58,19 +58,15 @@ impl FusionStage {
     pub fn load(bundle: &Bundle, settings: FusionSettings) -> Result<FusionStage, ModelError> {
         let estimator = Estimator::load(bundle)?;
         let step = estimator.step();
-        let (step_us, period_us) = (step.as_micros(), settings.period.as_micros());
-        if period_us == 0 || step_us % period_us != 0 {
-            return Err(ModelError::Unfit {
-                graph: GraphName::Fusion,
-                reason: format!(
-                    "its step of {step:?} is not a whole number of ticks of {:?}",
-                    settings.period
-                ),
-            });
-        }
+        let ticks_per_step = ticks_in(step, settings.period).ok_or_else(|| ModelError::Unfit {
+            graph: GraphName::Fusion,
+            reason: format!(
+                "its step of {step:?} is not a multiple of the period of {:?}",
+                settings.period
+            ),
+        })?;
         Ok(FusionStage {
-            voice: VoiceStage::load(bundle)?,
-            timeline: Timeline::new(step, (step_us / period_us) as u64),
+            timeline: Timeline::new(step, ticks_per_step),
             estimator,
             baseline: Baseline::new(settings.baseline),
             smoother: Smoother::new(settings.time_constant),
@@ -78,28 +74,30 @@ impl FusionStage {
         })
     }
 
-    /// Takes the next ten seconds, from `at`, for the person's rest.
+    /// Starts a neutral calibration at `at`.
     pub fn start_baseline(&mut self, at: Duration) {
         self.baseline.start(at);
     }
 
-    pub fn see(&mut self, face: FaceObservation) {
+    /// Adds a face. Faces must come in the order of their time.
+    pub fn add_face(&mut self, face: FaceObservation) {
         self.timeline.add_face(face);
     }
 
-    pub fn hear(&mut self, chunk: &AudioBlock) {
-        self.voice.push(chunk);
+    /// Time from one tick to the next.
+    pub fn period(&self) -> Duration {
+        self.period
     }
 
     /// The time of a tick. Ticks count from 1.
     pub fn time_of(&self, tick: u64) -> Duration {
-        Duration::from_micros(self.period.as_micros() as u64 * tick)
+        let period_us = u64::try_from(self.period.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(period_us.saturating_mul(tick))
     }
 
-    /// What is to be said at `tick`, from what was captured up to then.
-    pub fn estimate(&mut self, tick: u64) -> Result<Estimate, ModelError> {
+    /// The estimate at `tick`, from `voice`, which is the voice stage's observation at that tick, and the faces added so far.
+    pub fn estimate(&mut self, tick: u64, voice: Option<VoiceObservation>) -> Result<Estimate, ModelError> {
         let at = self.time_of(tick);
-        let voice = self.voice.observe(at, self.period)?;
         if let Some(embedding) = voice.as_ref().and_then(|v| v.embedding) {
             self.timeline.add_voice(tick, embedding);
         }
@@ -122,4 +120,11 @@ impl FusionStage {
             voice,
         })
     }
+}
+
+/// How many ticks one step has. `None` unless that is a whole number.
+fn ticks_in(step: Duration, period: Duration) -> Option<u64> {
+    let (step, period) = (step.as_micros(), period.as_micros());
+    let ticks = step.checked_div(period).filter(|ticks| ticks * period == step)?;
+    u64::try_from(ticks).ok()
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::face::{Expressions, FaceObservation};
-use crate::voice::{EMBEDDING, Embedding};
+use crate::voice::{EMBEDDING_LEN, Embedding};
 
 /// Steps in the network's window.
 pub const STEPS: usize = 8;
@@ -74,7 +74,7 @@ impl Timeline {
 
         let mut window = Window {
             face: vec![0.0; FACE_FEATURES * STEPS],
-            voice: vec![0.0; EMBEDDING * STEPS],
+            voice: vec![0.0; EMBEDDING_LEN * STEPS],
             mask: vec![0.0; 2 * STEPS],
             face_now: false,
             voice_now: false,
@@ -212,7 +212,7 @@ mod tests {
     fn voices_are_taken_a_step_apart_and_forgotten_after_the_window() {
         let mut t = timeline();
         for tick in 0..20 {
-            t.add_voice(tick, [tick as f32; EMBEDDING]);
+            t.add_voice(tick, [tick as f32; EMBEDDING_LEN]);
         }
         let w = window(&mut t, 19);
         assert_eq!(w.voice[..STEPS], [5.0, 7.0, 9.0, 11.0, 13.0, 15.0, 17.0, 19.0]);

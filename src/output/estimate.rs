@@ -49,7 +49,7 @@ pub const ANY_LEVEL_DB: RangeInclusive<f32> = f32::MIN..=f32::MAX;
 
 /// Milliseconds from the capture of the newest observation in `estimate` until `now`; `None` if there is no observation.
 pub fn latency_ms(estimate: &Estimate, now: Instant) -> Option<u64> {
-    let latency = now.saturating_duration_since(estimate.captured()?);
+    let latency = estimate.latency(now)?;
     Some(latency.as_millis().try_into().unwrap_or(u64::MAX))
 }
 

@@ -51,7 +51,7 @@ pub struct Spec {
 
 impl Spec {
     /// Whether this module computes what the encoder was trained on.
-    pub fn is_met(&self) -> bool {
+    pub fn is_supported(&self) -> bool {
         self.rate_hz == AUDIO_RATE_HZ
             && (self.hop, self.window, self.fft) == (HOP, WINDOW, FFT)
             && (self.bands, self.frames, self.loudest) == (BANDS, FRAMES, LOUDEST)

@@ -1,4 +1,4 @@
-//! What is wrong is said in one line: the thing, the reason, the mend.
+//! Invalid input gives an error of one line: the thing, the reason, the remedy.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 use super::matroska::make_clip;
 use super::{Replay, affectd, demo, file};
 
-/// Runs on `content` as file `name`, with no ffmpeg to turn to.
+/// Replays a file with this name and content, without ffmpeg. Returns the exit code and the error.
 fn error(name: &str, content: &[u8]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, name, content);
@@ -22,7 +22,7 @@ fn error(name: &str, content: &[u8]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_missing_clip_and_a_folder_are_named() {
+fn a_missing_clip_and_a_directory_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let replay = Replay::of(&folder.path().join("nowhere.mkv"));
     assert_eq!(replay.code, Some(3));
@@ -30,31 +30,31 @@ fn a_missing_clip_and_a_folder_are_named() {
     let replay = Replay::of(folder.path());
     assert_eq!(replay.code, Some(3));
     assert!(
-        replay.log.contains("is a directory: name a clip in it"),
+        replay.log.contains("is a directory: give the path of a clip in it"),
         "{}",
         replay.log
     );
 }
 
 #[test]
-fn an_empty_clip_is_refused() {
+fn an_empty_clip_is_rejected() {
     let (code, error) = error("empty.mkv", b"");
     assert_eq!(code, Some(3));
     insta::assert_snapshot!(error, @"affectd: empty.mkv: is empty: record or copy the clip again");
 }
 
 #[test]
-fn text_that_calls_itself_a_clip_is_refused() {
+fn a_text_file_named_like_a_clip_is_rejected() {
     let (code, error) = error("notes.mkv", b"Remember to buy a camera.\n");
     assert_eq!(code, Some(3));
-    insta::assert_snapshot!(error, @"affectd: notes.mkv: not Matroska with MJPEG and PCM, WAV or MJPEG, and ffmpeg, which could convert it, is not installed: sudo apt-get install ffmpeg");
+    insta::assert_snapshot!(error, @"affectd: notes.mkv: not Matroska with MJPEG and PCM, not WAV and not MJPEG, and ffmpeg, which could convert it, is not installed: sudo apt-get install ffmpeg");
 }
 
 #[test]
-fn a_clip_with_neither_pictures_nor_sound_is_refused() {
+fn a_clip_without_tracks_is_rejected() {
     let (code, error) = error("hollow.mkv", &make_clip(None, None));
     assert_eq!(code, Some(3));
-    insta::assert_snapshot!(error, @"affectd: hollow.mkv: has neither pictures nor sound: try another clip");
+    insta::assert_snapshot!(error, @"affectd: hollow.mkv: has neither video nor audio: try another clip");
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn a_mistyped_flag_is_a_usage_error() {
 }
 
 #[test]
-fn what_can_never_be_a_camera_or_a_microphone_ends_it() {
+fn a_device_that_is_not_a_camera_or_microphone_ends_the_run() {
     let error = |variable: &str, device: &str| {
         let mut run = affectd();
-        // The other one stays off: whether this machine has any must not matter.
+        // The other device is off, so that the test does not depend on this machine's devices.
         for other in ["AFFECTD_CAMERA_DEVICE", "AFFECTD_MICROPHONE_DEVICE"] {
             run.env(other, "off");
         }
@@ -77,15 +77,15 @@ fn what_can_never_be_a_camera_or_a_microphone_ends_it() {
         let log = String::from_utf8(output.stderr).unwrap();
         log.lines().last().unwrap_or_default().to_owned()
     };
-    insta::assert_snapshot!(error("AFFECTD_CAMERA_DEVICE", "/dev/null"), @"affectd: /dev/null: is no camera: `affectd devices` lists the cameras there are");
-    insta::assert_snapshot!(error("AFFECTD_MICROPHONE_DEVICE", "telegraph"), @"affectd: telegraph: ALSA knows no such device: `affectd devices` lists the microphones there are");
+    insta::assert_snapshot!(error("AFFECTD_CAMERA_DEVICE", "/dev/null"), @"affectd: /dev/null: is not a camera: `affectd devices` lists the cameras");
+    insta::assert_snapshot!(error("AFFECTD_MICROPHONE_DEVICE", "telegraph"), @"affectd: telegraph: ALSA knows no device of this name: `affectd devices` lists the microphones");
 }
 
 #[test]
-fn a_camera_that_is_not_there_is_waited_for_and_lines_come_meanwhile() {
+fn estimates_continue_while_the_camera_is_absent() {
     let mut child = affectd()
         .arg("run")
-        .env("AFFECTD_CAMERA_DEVICE", "/dev/video-of-nobody")
+        .env("AFFECTD_CAMERA_DEVICE", "/dev/video-absent")
         .env("AFFECTD_MICROPHONE_DEVICE", "off")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -94,19 +94,16 @@ fn a_camera_that_is_not_there_is_waited_for_and_lines_come_meanwhile() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines.nth(2).unwrap().unwrap();
     assert!(line.contains(r#""valence":null"#), "{line}");
-    // SAFETY: sends a signal to a child that has not been waited for, so its id is still its own.
+    // SAFETY: kill accesses no memory. The child has not been waited for, so its id still belongs to it.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     let log = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        log.contains("camera absent: /dev/video-of-nobody: not connected"),
-        "{log}"
-    );
+    assert!(log.contains("camera absent: /dev/video-absent: not connected"), "{log}");
 }
 
 #[test]
-fn nobody_is_recorded_without_consent() {
+fn recording_requires_consent() {
     let folder = tempfile::tempdir().unwrap();
     let clip = folder.path().join("clip.mkv");
     let output = affectd().arg("record").arg(&clip).output().unwrap();
@@ -116,7 +113,7 @@ fn nobody_is_recorded_without_consent() {
 }
 
 #[test]
-fn a_recording_overwrites_nothing() {
+fn a_recording_never_overwrites_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let clip = file(&folder, "clip.mkv", b"precious");
     let output = affectd()
@@ -134,7 +131,7 @@ fn a_recording_overwrites_nothing() {
 }
 
 #[test]
-fn devices_are_listed_even_if_there_are_none() {
+fn devices_prints_lists_even_without_devices() {
     let output = affectd().args(["devices", "--json"]).output().unwrap();
     assert!(output.status.success());
     let devices: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -144,7 +141,7 @@ fn devices_are_listed_even_if_there_are_none() {
 }
 
 #[test]
-fn an_output_that_does_not_exist_is_named() {
+fn an_unknown_output_is_rejected() {
     let run = affectd()
         .args(["run", "--output", "telegraph", "--input"])
         .arg(demo())

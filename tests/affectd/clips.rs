@@ -1,15 +1,15 @@
-//! Clips of every kind a user may have.
+//! Clips of every format that users may have.
 
 use std::f32::consts::TAU;
 
 use super::jpeg::grey_jpeg;
-use super::matroska::{Pictures, Samples, make_clip};
+use super::matroska::{TestAudio, TestVideo, make_clip};
 use super::{Replay, affectd, demo, file};
 
-fn tone(rate_hz: u32, channels: u16, seconds: f32) -> Samples {
+fn tone(rate_hz: u32, channels: u16, seconds: f32) -> TestAudio {
     let count = (rate_hz as f32 * seconds) as usize;
     let sample = |n: usize| (8000.0 * (TAU * 440.0 * n as f32 / rate_hz as f32).sin()) as i16;
-    Samples {
+    TestAudio {
         rate_hz,
         channels,
         samples: (0..count)
@@ -18,22 +18,23 @@ fn tone(rate_hz: u32, channels: u16, seconds: f32) -> Samples {
     }
 }
 
-fn pictures<'a>(count: usize, picture: &'a dyn Fn(usize) -> Vec<u8>) -> Pictures<'a> {
-    Pictures {
+fn video<'a>(count: usize, frame: &'a dyn Fn(usize) -> Vec<u8>) -> TestVideo<'a> {
+    TestVideo {
         width: 64,
         height: 48,
         fps: 25.0,
         count,
-        picture,
+        frame,
     }
 }
 
+/// A frame without a face.
 fn wall(_: usize) -> Vec<u8> {
     grey_jpeg(64, 48, |x, y| (x * 2 + y) as u8)
 }
 
 #[test]
-fn sound_of_any_rate_and_channels_has_the_same_level_and_length() {
+fn audio_of_any_rate_and_channel_count_keeps_its_level_and_length() {
     let folder = tempfile::tempdir().unwrap();
     for (rate_hz, channels) in [(8_000, 1), (16_000, 1), (44_100, 2), (48_000, 2), (96_000, 6)] {
         let clip = make_clip(None, Some(&tone(rate_hz, channels, 2.0)));
@@ -52,36 +53,36 @@ fn sound_of_any_rate_and_channels_has_the_same_level_and_length() {
 }
 
 #[test]
-fn a_clip_without_sound_is_faces_only_and_one_without_pictures_voice_only() {
+fn a_clip_without_audio_has_no_voice_and_one_without_video_no_face() {
     let folder = tempfile::tempdir().unwrap();
-    let silent = make_clip(Some(&pictures(25, &wall)), None);
+    let silent = make_clip(Some(&video(25, &wall)), None);
     let replay = Replay::of(&file(&folder, "silent.mkv", &silent));
     assert_eq!(replay.code, Some(0), "{}", replay.log);
     assert_eq!(replay.lines.len(), 4);
     assert!(replay.lines.iter().all(|line| line["voice"].is_null()));
 
-    let blind = make_clip(None, Some(&tone(16_000, 1, 1.0)));
-    let replay = Replay::of(&file(&folder, "blind.mkv", &blind));
+    let audio_only = make_clip(None, Some(&tone(16_000, 1, 1.0)));
+    let replay = Replay::of(&file(&folder, "audio.mkv", &audio_only));
     assert_eq!(replay.code, Some(0), "{}", replay.log);
     assert_eq!(replay.lines.len(), 5);
     assert!(replay.lines.iter().all(|line| line["face"].is_null()));
 }
 
 #[test]
-fn a_wall_in_a_quiet_room_is_nobody() {
+fn a_wall_and_silence_give_estimates_without_face_or_voice() {
     let folder = tempfile::tempdir().unwrap();
-    let quiet = Samples {
+    let quiet = TestAudio {
         rate_hz: 16_000,
         channels: 1,
         samples: (0..19_200i32).map(|n| (n * 7919 % 13 - 6) as i16).collect(),
     };
-    let clip = make_clip(Some(&pictures(30, &wall)), Some(&quiet));
+    let clip = make_clip(Some(&video(30, &wall)), Some(&quiet));
     let replay = Replay::of(&file(&folder, "wall.mkv", &clip));
     assert_eq!(replay.count(&[]), 6, "{:?}", replay.lines);
 }
 
 #[test]
-fn a_bare_stream_of_pictures_is_a_clip() {
+fn an_mjpeg_stream_is_a_clip() {
     let folder = tempfile::tempdir().unwrap();
     let stream: Vec<u8> = (0..25).flat_map(wall).collect();
     let replay = Replay::of(&file(&folder, "stream.mjpeg", &stream));
@@ -89,17 +90,17 @@ fn a_bare_stream_of_pictures_is_a_clip() {
 }
 
 #[test]
-fn a_corrupt_picture_is_skipped_and_counted() {
+fn a_corrupt_frame_is_skipped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let picture = |i: usize| match i {
+    let frame = |i: usize| match i {
         5 => vec![0xFF, 0xD8, 0x12, 0x34],
         _ => wall(i),
     };
-    let clip = make_clip(Some(&pictures(25, &picture)), None);
+    let clip = make_clip(Some(&video(25, &frame)), None);
     let replay = Replay::of(&file(&folder, "bad.mkv", &clip));
     assert_eq!((replay.code, replay.lines.len()), (Some(0), 4), "{}", replay.log);
     assert!(
-        replay.log.contains("frame at 0.200 s skipped: broken picture: "),
+        replay.log.contains("frame at 0.200 s skipped: undecodable image: "),
         "{}",
         replay.log
     );
@@ -107,16 +108,16 @@ fn a_corrupt_picture_is_skipped_and_counted() {
 }
 
 #[test]
-fn pictures_of_8k_are_read_and_larger_ones_skipped() {
+fn frames_up_to_8k_are_processed_and_larger_ones_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let of_size = |width: u16, height: u16| {
-        let picture = move |_: usize| grey_jpeg(width, height, |x, y| (x / 64 + y / 64) as u8);
-        let one = Pictures {
+        let frame = move |_: usize| grey_jpeg(width, height, |x, y| (x / 64 + y / 64) as u8);
+        let one = TestVideo {
             width,
             height,
             fps: 1.0,
             count: 1,
-            picture: &picture,
+            frame: &frame,
         };
         make_clip(Some(&one), Some(&tone(16_000, 1, 0.5)))
     };
@@ -133,7 +134,7 @@ fn pictures_of_8k_are_read_and_larger_ones_skipped() {
 }
 
 #[test]
-fn a_clip_cut_off_in_the_middle_gives_what_is_there_and_a_warning() {
+fn a_truncated_clip_gives_estimates_up_to_the_cut_and_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let whole = std::fs::read(demo()).unwrap();
     let replay = Replay::of(&file(&folder, "cut.mkv", &whole[..whole.len() / 2]));
@@ -151,9 +152,9 @@ fn a_clip_cut_off_in_the_middle_gives_what_is_there_and_a_warning() {
 }
 
 #[test]
-fn by_the_clock_a_clip_gives_about_as_many_lines_as_replayed() {
+fn in_real_time_a_clip_gives_about_as_many_estimates_as_in_a_replay() {
     let folder = tempfile::tempdir().unwrap();
-    let clip = make_clip(Some(&pictures(30, &wall)), Some(&tone(16_000, 1, 1.2)));
+    let clip = make_clip(Some(&video(30, &wall)), Some(&tone(16_000, 1, 1.2)));
     let clip = file(&folder, "short.mkv", &clip);
     let run = affectd()
         .args(["run", "--realtime", "--input"])
@@ -161,7 +162,7 @@ fn by_the_clock_a_clip_gives_about_as_many_lines_as_replayed() {
         .output()
         .unwrap();
     let (realtime, replayed) = (Replay::from(run).lines.len(), Replay::of(&clip).lines.len());
-    // A machine that is busy elsewhere may learn of the end a tick late.
+    // On a busy machine, the end may be noticed a tick late.
     assert!(
         (replayed..=replayed + 2).contains(&realtime),
         "{realtime} and {replayed} lines"

@@ -16,6 +16,8 @@ mod run;
 mod service;
 mod settings;
 
+#[path = "../support/ebml.rs"]
+mod ebml;
 #[path = "../support/jpeg.rs"]
 mod jpeg;
 #[path = "../support/json_schema.rs"]

@@ -1,5 +1,5 @@
-//! Preprocessing exists twice, here and in the training scripts. Both must make the same numbers of the same bytes, or the
-//! models see another world on the board than in training. `models/training/fixtures.py` wrote the fixtures.
+//! Preprocessing exists twice, in Rust and in the training scripts. Both must compute the same numbers from the same bytes,
+//! because the models only work on input like that of their training. `models/training/fixtures.py` wrote the fixtures.
 
 use affectd::capture::Luma;
 use affectd::face::crop::Framing;
@@ -23,18 +23,19 @@ fn fixtures() -> Fixtures {
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
-    let (chunks, rest) = bytes.as_chunks::<4>();
+    let (values, rest) = bytes.as_chunks::<4>();
     assert!(rest.is_empty());
-    chunks.iter().map(|c| f32::from_le_bytes(*c)).collect()
+    values.iter().map(|v| f32::from_le_bytes(*v)).collect()
 }
 
-fn worst(a: &[f32], b: &[f32]) -> f32 {
+/// The largest absolute difference.
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
 }
 
 #[test]
-fn face_crops_are_those_of_the_training_scripts() {
+fn face_crops_match_the_training_scripts() {
     let Fixtures {
         width,
         height,
@@ -42,9 +43,9 @@ fn face_crops_are_those_of_the_training_scripts() {
         faces,
         ..
     } = fixtures();
-    let picture = Luma::new(width, height, include_bytes!("fixtures/picture.u8").to_vec()).unwrap();
-    let wanted = floats(include_bytes!("fixtures/crops.f32"));
-    for (face, wanted) in faces.iter().zip(wanted.chunks(48 * 48)) {
+    let image = Luma::new(width, height, include_bytes!("fixtures/picture.u8").to_vec()).unwrap();
+    let expected = floats(include_bytes!("fixtures/crops.f32"));
+    for (face, expected) in faces.iter().zip(expected.chunks(48 * 48)) {
         let [right_eye, left_eye, mouth] = face.map(|[x, y]| Point { x, y });
         let landmarks = Landmarks {
             right_eye,
@@ -52,13 +53,13 @@ fn face_crops_are_those_of_the_training_scripts() {
             mouth,
             ..Landmarks::default()
         };
-        let difference = worst(&framing.crop(&picture, &landmarks), wanted);
+        let difference = largest_difference(&framing.crop(&image, &landmarks), expected);
         assert!(difference < 1e-3, "{face:?}: differs by {difference}");
     }
 }
 
 #[test]
-fn log_mel_windows_are_those_of_the_training_scripts() {
+fn log_mel_windows_match_the_training_scripts() {
     let (samples, _) = include_bytes!("fixtures/sound.s16").as_chunks::<2>();
     let samples: Vec<f32> = samples
         .iter()
@@ -66,15 +67,15 @@ fn log_mel_windows_are_those_of_the_training_scripts() {
         .collect();
     let mut mel = LogMel::default();
     mel.push(&samples);
-    let wanted = floats(include_bytes!("fixtures/windows.f32"));
-    for (end, wanted) in fixtures().ends.into_iter().zip(wanted.chunks(BANDS * FRAMES)) {
-        let difference = worst(&mel.window(end), wanted);
-        assert!(difference < 1e-3, "window to {end}: differs by {difference}");
+    let expected = floats(include_bytes!("fixtures/windows.f32"));
+    for (end, expected) in fixtures().ends.into_iter().zip(expected.chunks(BANDS * FRAMES)) {
+        let difference = largest_difference(&mel.window(end), expected);
+        assert!(difference < 1e-3, "window ending at {end}: differs by {difference}");
     }
 }
 
 #[test]
-fn the_shipped_face_encoder_is_framed_as_the_fixtures_are() {
+fn the_fixtures_use_the_framing_of_the_shipped_face_encoder() {
     let bundle = Bundle::open(Some(&super::models()), KernelChoice::fastest()).unwrap();
     let shipped: Framing = bundle.preprocessing(GraphName::FaceEncoder).unwrap();
     assert_eq!(shipped, fixtures().framing);

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use affectd::capture::clip::Clip;
-use affectd::capture::clip::writer::{PictureKind, Writer};
+use affectd::capture::clip::writer::{ClipTracks, FrameEncoding, FrameResult, VideoFormat, Writer};
 use serde_json::Value;
 
 use super::PERIOD;
@@ -130,13 +130,17 @@ fn start(clip: &Path, broker: u16, port: &Path) -> Child {
 /// Writes a clip that repeats the demo clip until it is `length` long.
 fn write_repeated_demo(length: Duration, path: &Path) {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.mkv");
-    let kind = PictureKind {
-        jpeg: true,
+    let format = VideoFormat {
+        encoding: FrameEncoding::Jpeg,
         width: 640,
         height: 480,
     };
+    let tracks = ClipTracks {
+        video: Some(format),
+        audio: true,
+    };
     let file = BufWriter::new(File::create(path).expect("a file"));
-    let mut writer = Writer::new(file, Some(kind), true).expect("the disk has room");
+    let mut writer = Writer::new(file, tracks).expect("the disk has room");
     let mut offset = Duration::ZERO;
     while offset < length {
         let clip = Clip::open(&demo).expect("the demo clip");
@@ -149,13 +153,13 @@ fn write_repeated_demo(length: Duration, path: &Path) {
         while let Some(mut block) = audio.next_block().expect("the demo clip is not damaged") {
             block.at += offset;
             while let Some(frame) = next_frame.take_if(|frame| frame.at + offset <= block.at) {
-                let taken = writer
-                    .picture(frame.at + offset, &frame.picture)
+                let result = writer
+                    .add_frame(frame.at + offset, &frame.payload)
                     .expect("the disk has room");
-                assert!(taken, "the demo clip is MJPEG 640×480");
+                assert_eq!(result, FrameResult::Added, "the demo clip is MJPEG 640×480");
                 next_frame = video.next_frame().expect("the demo clip is not damaged");
             }
-            writer.sound(&block).expect("the disk has room");
+            writer.add_audio(&block).expect("the disk has room");
             end = block.end();
         }
         offset = end;

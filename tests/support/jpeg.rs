@@ -1,9 +1,9 @@
-//! JPEG pictures made in memory for tests.
+//! JPEG images for tests.
 #![allow(dead_code, reason = "each test uses a part")]
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
-/// A grey picture as a baseline JPEG of one component.
+/// A grey image as a baseline JPEG with one component.
 pub fn grey_jpeg(width: u16, height: u16, pixel: impl Fn(u32, u32) -> u8) -> Vec<u8> {
     let (w, h) = (u32::from(width), u32::from(height));
     let pixels: Vec<u8> = (0..w * h).map(|i| pixel(i % w, i / w)).collect();
@@ -11,11 +11,11 @@ pub fn grey_jpeg(width: u16, height: u16, pixel: impl Fn(u32, u32) -> u8) -> Vec
     let encoder = Encoder::new(&mut jpeg, 90);
     encoder
         .encode(&pixels, width, height, ColorType::Luma)
-        .expect("the picture has pixels");
+        .expect("the image has pixels");
     jpeg
 }
 
-/// A colour picture as cameras send it, `pixel` giving red, green and blue.
+/// A colour image as cameras send it. `pixel` returns red, green and blue.
 pub fn colour_jpeg(
     width: u16,
     height: u16,
@@ -31,6 +31,6 @@ pub fn colour_jpeg(
     encoder.set_progressive(progressive);
     encoder
         .encode(&pixels, width, height, ColorType::Rgb)
-        .expect("the picture has pixels");
+        .expect("the image has pixels");
     jpeg
 }

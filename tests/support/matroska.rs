@@ -1,38 +1,40 @@
-//! Clips made in memory for tests: a small Matroska writer.
+//! Matroska clips for tests.
 //!
-//! [`make_clip`] is all that most tests need. The functions under it make single elements, for clips that no healthy
-//! muxer would write.
+//! Most tests only need [`make_clip`]. The other functions make single elements, for clips that no working muxer writes.
 #![allow(dead_code, reason = "each test uses a part")]
 
-/// Pictures, `count` of them at `fps`, each made by `picture` as a JPEG.
-pub struct Pictures<'a> {
+pub use super::ebml::encode::{UNKNOWN_SIZE, element, header, matroska_header, uint};
+use super::ebml::ids;
+
+/// A video track: `count` frames at `fps`. `frame` returns the JPEG of each.
+pub struct TestVideo<'a> {
     pub width: u16,
     pub height: u16,
     pub fps: f64,
     pub count: usize,
-    pub picture: &'a dyn Fn(usize) -> Vec<u8>,
+    pub frame: &'a dyn Fn(usize) -> Vec<u8>,
 }
 
-/// Sound: interleaved samples.
-pub struct Samples {
+/// An audio track of interleaved samples.
+pub struct TestAudio {
     pub rate_hz: u32,
     pub channels: u16,
     pub samples: Vec<i16>,
 }
 
-/// A whole clip: MJPEG and 16-bit PCM, either of which may be missing, in clusters of up to a second.
-pub fn make_clip(pictures: Option<&Pictures>, samples: Option<&Samples>) -> Vec<u8> {
+/// A complete clip of MJPEG and 16-bit PCM, in clusters of up to a second. Either track may be missing.
+pub fn make_clip(video: Option<&TestVideo>, audio: Option<&TestAudio>) -> Vec<u8> {
     let mut tracks = Vec::new();
     let mut blocks: Vec<(f64, u8, Vec<u8>)> = Vec::new();
-    if let Some(p) = pictures {
-        tracks.extend(video_track(1, "V_MJPEG", p.width.into(), p.height.into()));
-        blocks.extend((0..p.count).map(|i| (i as f64 / p.fps * 1000.0, 1, (p.picture)(i))));
+    if let Some(v) = video {
+        tracks.extend(video_track(1, "V_MJPEG", v.width.into(), v.height.into()));
+        blocks.extend((0..v.count).map(|i| (i as f64 / v.fps * 1000.0, 1, (v.frame)(i))));
     }
-    if let Some(s) = samples {
-        tracks.extend(audio_track(2, "A_PCM/INT/LIT", s.rate_hz.into(), s.channels.into(), 16));
-        // 25 blocks a second.
-        let block = (s.rate_hz / 25).max(1) as usize * usize::from(s.channels.max(1));
-        blocks.extend(s.samples.chunks(block).enumerate().map(|(i, part)| {
+    if let Some(a) = audio {
+        tracks.extend(audio_track(2, "A_PCM/INT/LIT", a.rate_hz.into(), a.channels.into(), 16));
+        // 25 blocks per second.
+        let block = (a.rate_hz / 25).max(1) as usize * usize::from(a.channels.max(1));
+        blocks.extend(a.samples.chunks(block).enumerate().map(|(i, part)| {
             (
                 i as f64 * 40.0,
                 2,
@@ -46,87 +48,69 @@ pub fn make_clip(pictures: Option<&Pictures>, samples: Option<&Samples>) -> Vec<
     for (at, track, data) in blocks {
         let at = at.round() as u64;
         if clusters.last().is_none_or(|(start, _)| at - start >= 1000) {
-            clusters.push((at, uint(0xE7, at)));
+            clusters.push((at, uint(ids::TIMESTAMP, at)));
         }
         if let Some((start, content)) = clusters.last_mut() {
             content.extend(simple_block(track, (at - *start) as i16, &data));
         }
     }
-    let mut segment = [info(), element(0x1654_AE6B, &tracks)].concat();
+    let mut segment = [info(), element(ids::TRACKS, &tracks)].concat();
     for (_, content) in clusters {
-        segment.extend(element(0x1F43_B675, &content));
+        segment.extend(element(ids::CLUSTER, &content));
     }
-    [ebml_header(), element(0x1853_8067, &segment)].concat()
-}
-
-pub fn ebml_header() -> Vec<u8> {
-    let versions = [
-        (0x4286, 1),
-        (0x42F7, 1),
-        (0x42F2, 4),
-        (0x42F3, 8),
-        (0x4287, 4),
-        (0x4285, 2),
-    ];
-    let mut content: Vec<u8> = versions.iter().flat_map(|&(id, value)| uint(id, value)).collect();
-    content.extend(element(0x4282, b"matroska"));
-    element(0x1A45_DFA3, &content)
+    [matroska_header(), element(ids::SEGMENT, &segment)].concat()
 }
 
 /// Segment information: timestamps in milliseconds.
 pub fn info() -> Vec<u8> {
-    let apps = [element(0x4D80, b"affectd tests"), element(0x5741, b"affectd tests")].concat();
-    element(0x1549_A966, &[uint(0x2A_D7B1, 1_000_000), apps].concat())
+    let app = b"affectd tests";
+    let apps = [element(ids::MUXING_APP, app), element(ids::WRITING_APP, app)].concat();
+    element(ids::INFO, &[uint(ids::TIMESTAMP_SCALE, 1_000_000), apps].concat())
 }
 
 pub fn video_track(number: u8, codec: &str, width: u64, height: u64) -> Vec<u8> {
-    let settings = [uint(0xB0, width), uint(0xBA, height)].concat();
-    track_entry(number, 1, codec, element(0xE0, &settings))
+    let settings = [uint(ids::PIXEL_WIDTH, width), uint(ids::PIXEL_HEIGHT, height)].concat();
+    track_entry(number, ids::TYPE_VIDEO, codec, element(ids::VIDEO, &settings))
 }
 
 pub fn audio_track(number: u8, codec: &str, rate_hz: f64, channels: u64, bits: u64) -> Vec<u8> {
-    let rate = element(0xB5, &rate_hz.to_be_bytes());
-    let settings = [rate, uint(0x9F, channels), uint(0x6264, bits)].concat();
-    track_entry(number, 2, codec, element(0xE1, &settings))
+    let rate = element(ids::SAMPLING_FREQUENCY, &rate_hz.to_be_bytes());
+    let settings = [rate, uint(ids::CHANNELS, channels), uint(ids::BIT_DEPTH, bits)].concat();
+    track_entry(number, ids::TYPE_AUDIO, codec, element(ids::AUDIO, &settings))
 }
 
-/// A track entry: `kind` 1 is video, 2 audio, 17 subtitles.
-pub fn track_entry(number: u8, kind: u64, codec: &str, settings: Vec<u8>) -> Vec<u8> {
-    let ids = [uint(0xD7, number.into()), uint(0x73C5, number.into()), uint(0x83, kind)];
-    element(
-        0xAE,
-        &[ids.concat(), element(0x86, codec.as_bytes()), settings].concat(),
-    )
+/// A track entry. `track_type` is 1 for video, 2 for audio, 17 for subtitles.
+pub fn track_entry(number: u8, track_type: u64, codec: &str, settings: Vec<u8>) -> Vec<u8> {
+    let number = u64::from(number);
+    let content = [
+        uint(ids::TRACK_NUMBER, number),
+        uint(ids::TRACK_UID, number),
+        uint(ids::TRACK_TYPE, track_type),
+        element(ids::CODEC_ID, codec.as_bytes()),
+        settings,
+    ];
+    element(ids::TRACK_ENTRY, &content.concat())
 }
 
-/// A block of one frame, `at` milliseconds after its cluster.
+/// A block with one frame, `at` milliseconds after the start of its cluster.
 pub fn simple_block(track: u8, at: i16, data: &[u8]) -> Vec<u8> {
-    element(0xA3, &block_content(track, at, 0, data))
+    element(ids::SIMPLE_BLOCK, &block_content(track, at, 0, data))
 }
 
-/// The content of a block: header, then `data` as it is. `lacing` is 0 none, 2 Xiph, 4 fixed, 6 EBML.
+/// The content of a block: its header, then `data`. `lacing` is 0 for none, 2 for Xiph, 4 for fixed, 6 for EBML.
 pub fn block_content(track: u8, at: i16, lacing: u8, data: &[u8]) -> Vec<u8> {
     let [high, low] = at.to_be_bytes();
     [&[0x80 | track, high, low, 0x80 | lacing], data].concat()
 }
 
-pub fn element(id: u32, content: &[u8]) -> Vec<u8> {
-    sized(id, content.len() as u64, content)
-}
-
-/// An element whose size field says `size`, whatever the content.
+/// An element whose size field says `size`, whatever its content.
 pub fn sized(id: u32, size: u64, content: &[u8]) -> Vec<u8> {
-    let mut bytes: Vec<u8> = id.to_be_bytes().into_iter().skip_while(|&byte| byte == 0).collect();
-    bytes.extend((size | 1 << 56).to_be_bytes());
+    let mut bytes = header(id, size);
     bytes.extend_from_slice(content);
     bytes
 }
 
-/// An element of unknown size, as live streams have it.
-pub fn endless(id: u32, content: &[u8]) -> Vec<u8> {
-    sized(id, (1 << 56) - 1, content)
-}
-
-pub fn uint(id: u32, value: u64) -> Vec<u8> {
-    element(id, &value.to_be_bytes())
+/// An element of unknown size, as in live streams.
+pub fn unknown_size(id: u32, content: &[u8]) -> Vec<u8> {
+    sized(id, UNKNOWN_SIZE, content)
 }

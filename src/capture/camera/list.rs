@@ -1,30 +1,30 @@
-//! The cameras there are.
+//! The cameras of this machine, for `affectd devices`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
-use v4l::FourCC;
 
+use super::discover::{nodes, open_node};
 use super::negotiate::{self, Encoding, Mode, RequestedMode};
-use super::node::name;
-use super::open_node;
-use crate::capture::CaptureError;
+use super::node::format_name;
+use crate::capture::CaptureErrorKind;
+use crate::udev::{preferred_name, stable_names};
 
-/// One camera, as `affectd devices` tells of it.
+/// One camera.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CameraInfo {
-    /// What to put into the configuration: a name that stays with the camera, if there is one.
+    /// The name to put into the configuration. It stays with the camera if udev has such a name.
     pub device: String,
     pub node: String,
     pub card: String,
     pub driver: String,
-    /// What affectd can ask of it.
+    /// Modes that affectd can request.
     pub modes: Vec<ModeInfo>,
-    /// Formats it has and affectd does not read.
-    pub unread: Vec<String>,
-    /// Why it cannot be used now, if it cannot.
+    /// Pixel formats that the camera offers and affectd does not read.
+    pub unsupported: Vec<String>,
+    /// Why the camera cannot be used at the moment.
     pub problem: Option<String>,
-    /// `device = "auto"` would take this one.
+    /// `device = "auto"` selects this camera.
     pub auto: bool,
 }
 
@@ -33,14 +33,14 @@ pub struct ModeInfo {
     pub format: String,
     pub width: u32,
     pub height: u32,
-    /// The most pictures a second; null where the driver does not say.
+    /// The highest frame rate. Null if the driver does not report it.
     pub rate_hz: Option<f64>,
 }
 
 impl From<&Mode> for ModeInfo {
     fn from(mode: &Mode) -> ModeInfo {
         ModeInfo {
-            format: name(mode.fourcc),
+            format: format_name(mode.fourcc),
             width: mode.width,
             height: mode.height,
             rate_hz: mode.rate_hz,
@@ -48,28 +48,13 @@ impl From<&Mode> for ModeInfo {
     }
 }
 
-/// The video nodes, in the order of their numbers.
-pub fn nodes() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-    let mut nodes: Vec<(u32, PathBuf)> = entries
-        .filter_map(|entry| {
-            let number = entry.file_name().to_str()?.strip_prefix("video")?.parse().ok()?;
-            Some((number, entry.path()))
-        })
-        .collect();
-    nodes.sort();
-    nodes.into_iter().map(|(_, path)| path).collect()
-}
-
-/// Every camera. Nodes that can never be one, a codec's or a camera's second for its metadata, are left out.
-pub fn cameras(wish: &RequestedMode) -> Vec<CameraInfo> {
-    let names = stable_names();
+/// All cameras. Nodes that can never be a camera are left out, such as codecs and metadata nodes. Where a camera supports any
+/// size within limits, its modes have the size nearest to `requested`.
+pub fn cameras(requested: &RequestedMode) -> Vec<CameraInfo> {
+    let names = stable_names(Path::new("/dev/v4l"));
     let mut cameras: Vec<CameraInfo> = nodes()
-        .into_iter()
-        .filter_map(|node| {
-            let stable = names.iter().find(|(_, target)| *target == node).map(|(name, _)| name);
-            look(&node, stable.unwrap_or(&node), wish)
-        })
+        .iter()
+        .filter_map(|node| camera_info(node, preferred_name(&names, node), requested))
         .collect();
     let usable = |camera: &&mut CameraInfo| camera.problem.is_none() && !camera.modes.is_empty();
     if let Some(first) = cameras.iter_mut().find(usable) {
@@ -78,42 +63,30 @@ pub fn cameras(wish: &RequestedMode) -> Vec<CameraInfo> {
     cameras
 }
 
-fn look(node: &Path, stable: &Path, wish: &RequestedMode) -> Option<CameraInfo> {
+/// `None` if the node can never be a camera.
+fn camera_info(node: &Path, device: &Path, requested: &RequestedMode) -> Option<CameraInfo> {
     let mut camera = CameraInfo {
-        device: stable.display().to_string(),
+        device: device.display().to_string(),
         node: node.display().to_string(),
         card: String::new(),
         driver: String::new(),
         modes: Vec::new(),
-        unread: Vec::new(),
+        unsupported: Vec::new(),
         problem: None,
         auto: false,
     };
     match open_node(node) {
         Ok((open, identity)) => {
             (camera.card, camera.driver) = (identity.card, identity.driver);
-            camera.modes = negotiate::modes(&open, wish).iter().map(ModeInfo::from).collect();
-            let foreign = |fourcc: &FourCC| Encoding::of(*fourcc).is_none();
-            camera.unread = open.formats().into_iter().filter(foreign).map(name).collect();
+            camera.modes = negotiate::modes(&open, requested).iter().map(ModeInfo::from).collect();
+            let formats = open.formats().into_iter();
+            camera.unsupported = formats
+                .filter(|fourcc| Encoding::of(*fourcc).is_none())
+                .map(format_name)
+                .collect();
         }
-        Err(CaptureError::Unusable(_)) => return None,
+        Err(error) if error.kind() == CaptureErrorKind::Unusable => return None,
         Err(error) => camera.problem = Some(error.to_string()),
     }
     Some(camera)
-}
-
-/// Names that udev keeps for each camera, and the nodes they lead to now. By what it is first, then by where it is
-/// plugged in.
-fn stable_names() -> Vec<(PathBuf, PathBuf)> {
-    let mut names: Vec<(PathBuf, PathBuf)> = Vec::new();
-    for folder in ["/dev/v4l/by-id", "/dev/v4l/by-path"] {
-        let links = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut links: Vec<PathBuf> = links.map(|entry| entry.path()).collect();
-        links.sort();
-        names.extend(links.into_iter().filter_map(|link| {
-            let node = link.canonicalize().ok()?;
-            Some((link, node))
-        }));
-    }
-    names
 }

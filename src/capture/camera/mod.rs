@@ -1,12 +1,15 @@
 //! A camera, through V4L2.
 //!
-//! A [`Camera`] is good until its first error: whoever pulls it drops it then and opens another, since nothing about a
-//! camera that was pulled out, starved or reset can be relied on.
+//! In: a device and a [`RequestedMode`]. Out: frames as JPEG or luma, with the kernel's capture time.
+//!
+//! A [`Camera`] is valid until its first error. The caller then drops it and opens a new one, because nothing is known about
+//! the state of a camera that was unplugged, starved or reset.
 
+mod discover;
+mod image;
 pub mod list;
 pub mod negotiate;
 mod node;
-mod picture;
 mod stream;
 
 use std::fmt;
@@ -18,23 +21,25 @@ use std::time::{Duration, Instant};
 use v4l::buffer::Flags;
 use v4l::timestamp::Timestamp;
 
+use super::error::{Operation, Reason};
 use super::monotonic::moment;
-use super::{CaptureError, VideoFrame, VideoSource};
+use super::{CaptureError, CaptureErrorKind, VideoFrame, VideoSource};
 use crate::health::CameraCounters;
+use discover::{driver_error, open_node};
+use image::{Layout, ReadImage};
 use negotiate::{Encoding, Mode, RequestedMode};
-use node::{Format, Identity, Node};
-use picture::Layout;
-use stream::{Filled, Stream};
+use node::{Format, Node};
+use stream::{FilledBuffer, Stream};
 
-/// A camera that sends nothing for this long has stalled, unless its own rate is that low.
+/// A camera that sends nothing for this long has stalled, unless its own frame interval is longer.
 const STALL: Duration = Duration::from_secs(1);
-/// Jumps of the picture counter beyond this are no pictures missed but a counter that started again.
-const LONGEST_JUMP: u32 = 1000;
+/// A larger jump means that the frame counter restarted, not that frames were dropped.
+const MAX_SEQUENCE_JUMP: u32 = 1000;
 
-/// Which camera.
+/// Which camera to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// The first that captures.
+    /// The first camera that can capture.
     Auto,
     /// A device node, or a link to one as in /dev/v4l/by-id.
     Path(PathBuf),
@@ -43,140 +48,139 @@ pub enum Choice {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CameraSettings {
     pub device: Choice,
-    pub wish: RequestedMode,
+    pub mode: RequestedMode,
 }
 
-/// A camera that captures.
+/// A running camera.
 pub struct Camera {
     name: String,
     description: String,
     stream: Stream,
-    reader: Reader,
-    /// Nothing for this long is a stall.
-    patience: Duration,
+    reader: FrameReader,
+    /// Without a frame for this long, the camera has stalled.
+    timeout: Duration,
 }
 
-/// Makes pictures of buffers, and counts what is wrong with them.
-struct Reader {
+/// Turns buffers into frames and counts what is wrong with them.
+struct FrameReader {
     layout: Layout,
     epoch: Instant,
-    /// Pictures from before are left over.
+    /// Frames captured earlier are stale.
     started: Instant,
-    faults: CameraCounters,
-    /// Sequence number and time of the picture before.
+    counters: CameraCounters,
+    /// Sequence number and time of the previous frame.
     last: Option<(u32, Duration)>,
 }
 
 impl Camera {
-    /// Opens the camera and starts it; times count from `epoch`. [`CaptureError::Unusable`] only where the named device is
-    /// there and never will be a camera.
-    pub fn open(settings: &CameraSettings, epoch: Instant, faults: &CameraCounters) -> Result<Camera, CaptureError> {
+    /// Opens and starts the camera. Frame times count from `epoch`. The error is [`CaptureErrorKind::Unusable`] only if the
+    /// configured device exists and can never be a camera.
+    pub fn open(settings: &CameraSettings, epoch: Instant, counters: &CameraCounters) -> Result<Camera, CaptureError> {
         match &settings.device {
-            Choice::Path(path) => Camera::open_path(path, &settings.wish, epoch, faults),
+            Choice::Path(path) => Camera::open_path(path, &settings.mode, epoch, counters),
             Choice::Auto => {
-                let mut why = None;
-                for path in list::nodes() {
-                    match Camera::open_path(&path, &settings.wish, epoch, faults) {
+                let mut first_error = None;
+                for path in discover::nodes() {
+                    match Camera::open_path(&path, &settings.mode, epoch, counters) {
                         Ok(camera) => return Ok(camera),
-                        Err(CaptureError::Unusable(_)) => {}
-                        Err(error) => why = why.or(Some(error)),
+                        Err(error) if error.kind() == CaptureErrorKind::Unusable => {}
+                        Err(error) => first_error = first_error.or(Some(error)),
                     }
                 }
-                Err(why.unwrap_or_else(|| CaptureError::Lost("no camera: none is connected".into())))
+                Err(first_error.unwrap_or_else(|| CaptureError::camera("auto", Reason::NoneConnected)))
             }
         }
     }
 
     fn open_path(
         path: &Path,
-        wish: &RequestedMode,
+        requested: &RequestedMode,
         epoch: Instant,
-        faults: &CameraCounters,
+        counters: &CameraCounters,
     ) -> Result<Camera, CaptureError> {
         let name = path.display().to_string();
         let (node, identity) = open_node(path)?;
-        let failed = |doing: &str, error: io::Error| explain(&name, doing, &error);
-        let modes = negotiate::ranked(negotiate::modes(&node, wish), wish);
+        let modes = negotiate::ranked(negotiate::modes(&node, requested), requested);
         let Some(mode) = modes.first() else {
-            return Err(CaptureError::Lost(format!(
-                "{name}: sends none of GREY, NV12, YUYV and MJPG: another camera is needed"
-            )));
+            return Err(CaptureError::camera(&name, Reason::NoSupportedFormat));
         };
-        let got = set(&node, mode, wish).map_err(|e| failed("set its format", e))?;
-        let Some(encoding) = Encoding::of(got.format.fourcc) else {
-            return Err(CaptureError::Lost(format!(
-                "{name}: was asked for {mode} and sends {} instead: another camera is needed",
-                node::name(got.format.fourcc)
-            )));
+        let negotiated =
+            configure(&node, mode, requested).map_err(|e| driver_error(&name, Operation::Configure, &e))?;
+        let Some(encoding) = Encoding::of(negotiated.format.fourcc) else {
+            let reason = Reason::UnexpectedFormat {
+                requested: mode.to_string(),
+                actual: node::format_name(negotiated.format.fourcc),
+            };
+            return Err(CaptureError::camera(&name, reason));
         };
         let layout = Layout {
             encoding,
-            width: got.format.width,
-            height: got.format.height,
-            stride: got.format.stride,
+            width: negotiated.format.width,
+            height: negotiated.format.height,
+            stride: negotiated.format.stride,
         };
-        let patience = got
+        let timeout = negotiated
             .rate_hz
             .map_or(STALL, |rate| STALL.max(Duration::from_secs_f64(3.0 / rate.max(0.1))));
-        let stream = Stream::of(&node).map_err(|e| failed("be started", e))?;
-        // v4l2loopback stamps its buffers as they are asked for, and then hands out the last picture of its feeder again.
+        let stream = Stream::of(&node).map_err(|e| driver_error(&name, Operation::Start, &e))?;
+        // When buffers are requested, v4l2loopback stamps them and delivers its writer's last frame once more.
         let started = Instant::now();
         Ok(Camera {
-            description: format!("{name} ({}), {got}", identity.card),
+            description: format!("{name} ({}), {negotiated}", identity.card),
             name,
             stream,
-            reader: Reader {
+            reader: FrameReader {
                 layout,
                 epoch,
                 started,
-                faults: faults.clone(),
+                counters: counters.clone(),
                 last: None,
             },
-            patience,
+            timeout,
         })
     }
 
-    /// One line that says what was got: `/dev/video0 (HD Webcam), YUYV 640×480 at 30 Hz`.
+    /// One line with the negotiated mode: `/dev/video0 (HD Webcam), YUYV 640×480 at 30 Hz`.
     pub fn description(&self) -> &str {
         &self.description
     }
 }
 
-impl Reader {
-    /// What a buffer holds; `None` if that cannot be used.
-    fn read(&mut self, filled: &Filled) -> Option<VideoFrame> {
-        let Filled {
-            metadata, passed_over, ..
-        } = filled;
-        self.faults.skipped.fetch_add((*passed_over).into(), Ordering::Relaxed);
-        let captured = stamp(metadata.timestamp).and_then(moment).unwrap_or_else(Instant::now);
+impl FrameReader {
+    /// The frame in a buffer. `None` if the buffer holds no usable frame.
+    fn read(&mut self, buffer: &FilledBuffer) -> Option<VideoFrame> {
+        let FilledBuffer { metadata, skipped, .. } = buffer;
+        self.counters.skipped.fetch_add((*skipped).into(), Ordering::Relaxed);
+        let captured = timestamp(metadata.timestamp)
+            .and_then(moment)
+            .unwrap_or_else(Instant::now);
         if captured < self.started {
             return None;
         }
-        let (jump, before) = match self.last {
+        let (jump, previous) = match self.last {
             Some((sequence, at)) => (metadata.sequence.wrapping_sub(sequence), at),
             None => (1, Duration::ZERO),
         };
-        let astray = jump == 0 || jump > LONGEST_JUMP;
-        if !astray {
-            // Buffers that were passed over count as steps, and were not missed.
-            let missed: u64 = (jump - 1).saturating_sub(*passed_over).into();
-            self.faults.missed.fetch_add(missed, Ordering::Relaxed);
+        let restarted = jump == 0 || jump > MAX_SEQUENCE_JUMP;
+        if !restarted {
+            // Skipped buffers advance the sequence as well, but the driver did not miss them.
+            let missed: u64 = (jump - 1).saturating_sub(*skipped).into();
+            self.counters.missed.fetch_add(missed, Ordering::Relaxed);
         }
-        let picture::Read { picture, lied } = self.layout.read(filled.bytes, filled.capacity);
-        if lied || astray || metadata.flags.contains(Flags::ERROR) {
-            self.faults.malformed.fetch_add(1, Ordering::Relaxed);
+        let ReadImage { payload, malformed } = self.layout.read(buffer.bytes, buffer.capacity);
+        if malformed || restarted || metadata.flags.contains(Flags::ERROR) {
+            self.counters.malformed.fetch_add(1, Ordering::Relaxed);
         }
-        // Times never go back, whatever a driver says.
-        let at = captured.saturating_duration_since(self.epoch).max(before);
+        // Times never decrease, even if the driver's do.
+        let at = captured.saturating_duration_since(self.epoch).max(previous);
         self.last = Some((metadata.sequence, at));
-        picture.map(|picture| VideoFrame { at, captured, picture })
+        payload.map(|payload| VideoFrame { at, captured, payload })
     }
 }
 
-/// When a buffer was filled. On CLOCK_MONOTONIC, but v4l2loopback for one does not say so: whether the time can be of that
-/// clock must be judged by itself.
-fn stamp(timestamp: Timestamp) -> Option<Duration> {
+/// When a buffer was filled. Drivers may use a clock other than CLOCK_MONOTONIC, and some, such as v4l2loopback, use it
+/// without setting the flag that says so. [`moment`] therefore judges the value alone.
+fn timestamp(timestamp: Timestamp) -> Option<Duration> {
     let seconds = Duration::from_secs(u64::try_from(timestamp.sec).ok()?);
     let micros = Duration::from_micros(u64::try_from(timestamp.usec).ok()?);
     Some(seconds + micros)
@@ -184,34 +188,23 @@ fn stamp(timestamp: Timestamp) -> Option<Duration> {
 
 impl VideoSource for Camera {
     fn next_frame(&mut self) -> Result<Option<VideoFrame>, CaptureError> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let reader = &mut self.reader;
-            match self.stream.newest(left, |filled| reader.read(&filled)) {
+            match self.stream.newest(left, |buffer| reader.read(&buffer)) {
                 Ok(Some(Some(frame))) => return Ok(Some(frame)),
-                // A picture that cannot be used is none: a camera that sends nothing else has stalled.
+                // An unusable frame does not count: a camera that sends nothing else has stalled.
                 Ok(Some(None)) if Instant::now() < deadline => {}
-                Ok(Some(None)) => {
-                    return Err(CaptureError::Stalled(format!(
-                        "{}: sends nothing but damaged pictures: try another cable or USB port",
-                        self.name
-                    )));
-                }
-                Ok(None) => {
-                    return Err(CaptureError::Stalled(format!(
-                        "{}: sent no picture for {:.1} s",
-                        self.name,
-                        self.patience.as_secs_f32()
-                    )));
-                }
-                Err(error) => return Err(explain(&self.name, "be read", &error)),
+                Ok(Some(None)) => return Err(CaptureError::camera(&self.name, Reason::OnlyDamagedFrames)),
+                Ok(None) => return Err(CaptureError::camera(&self.name, Reason::NoFrames(self.timeout))),
+                Err(error) => return Err(driver_error(&self.name, Operation::Read, &error)),
             }
         }
     }
 }
 
-/// What the driver made of a request.
+/// The mode that the driver chose.
 struct NegotiatedMode {
     format: Format,
     rate_hz: Option<f64>,
@@ -222,67 +215,19 @@ impl fmt::Display for NegotiatedMode {
         let Format {
             width, height, fourcc, ..
         } = self.format;
-        write!(f, "{} {width}×{height}", node::name(fourcc))?;
+        write!(f, "{} {width}×{height}", node::format_name(fourcc))?;
         match self.rate_hz {
             Some(rate) => write!(f, " at {} Hz", (rate * 10.0).round() / 10.0),
-            None => write!(f, " at a rate it does not say"),
+            None => write!(f, " at an unknown rate"),
         }
     }
 }
 
-fn set(node: &Node, mode: &Mode, wish: &RequestedMode) -> io::Result<NegotiatedMode> {
+fn configure(node: &Node, mode: &Mode, requested: &RequestedMode) -> io::Result<NegotiatedMode> {
     Ok(NegotiatedMode {
         format: node.set_format(mode.fourcc, mode.width, mode.height)?,
-        rate_hz: node.set_rate(wish.rate_hz),
+        rate_hz: node.set_rate(requested.rate_hz),
     })
-}
-
-/// Opens a node that captures pictures.
-fn open_node(path: &Path) -> Result<(Node, Identity), CaptureError> {
-    let name = path.display().to_string();
-    let node = Node::open(path).map_err(|e| explain(&name, "be opened", &e))?;
-    let identity = node.identity().map_err(|e| explain(&name, "be asked what it is", &e))?;
-    if identity.captures {
-        Ok((node, identity))
-    } else if identity.captures_planes {
-        Err(unusable(
-            &name,
-            "hands pictures over in several planes, which affectd does not read",
-        ))
-    } else if identity.outputs || identity.driver == "v4l2 loopback" {
-        // v4l2loopback is an output, or nothing at all, until somebody feeds it.
-        Err(CaptureError::Lost(format!(
-            "{name}: nobody feeds this loopback camera yet"
-        )))
-    } else {
-        Err(unusable(
-            &name,
-            "does not capture pictures, other nodes of the same camera may",
-        ))
-    }
-}
-
-fn unusable(name: &str, reason: &str) -> CaptureError {
-    CaptureError::Unusable(format!(
-        "{name}: {reason}: `affectd devices` lists the cameras there are"
-    ))
-}
-
-/// What an error of the driver means to somebody who wants a picture.
-fn explain(name: &str, doing: &str, error: &io::Error) -> CaptureError {
-    let reason = match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => "not connected".into(),
-        Some(libc::EBUSY) => "in use by another program: end it (`fuser -v` names it)".into(),
-        Some(libc::EACCES | libc::EPERM) => {
-            "permission denied: let the user that runs affectd use cameras (usermod -aG video)".into()
-        }
-        Some(libc::ENOSPC) => {
-            "too little USB bandwidth left: connect it to another USB port, or ask for smaller or fewer pictures".into()
-        }
-        Some(libc::ENOTTY | libc::EISDIR) => return unusable(name, "is no camera"),
-        _ => format!("cannot {doing} ({error})"),
-    };
-    CaptureError::Lost(format!("{name}: {reason}"))
 }
 
 #[cfg(test)]
@@ -291,7 +236,7 @@ mod tests {
     use crate::capture::monotonic::clock;
     use v4l::buffer::Metadata;
 
-    fn reader() -> Reader {
+    fn reader() -> FrameReader {
         let layout = Layout {
             encoding: Encoding::Grey,
             width: 2,
@@ -299,42 +244,39 @@ mod tests {
             stride: 2,
         };
         let now = Instant::now();
-        Reader {
+        FrameReader {
             layout,
             epoch: now - Duration::from_secs(10),
             started: now - Duration::from_secs(5),
-            faults: CameraCounters::default(),
+            counters: CameraCounters::default(),
             last: None,
         }
     }
 
-    /// A picture captured `ago` milliseconds ago.
-    fn read(reader: &mut Reader, sequence: u32, ago: u64, passed_over: u32) -> Option<Duration> {
+    /// Reads a frame captured `ago` milliseconds ago.
+    fn read(reader: &mut FrameReader, sequence: u32, ago: u64, skipped: u32) -> Option<Duration> {
         let metadata = Metadata {
             sequence,
             timestamp: (clock() - Duration::from_millis(ago)).into(),
             ..Metadata::default()
         };
-        let filled = Filled {
+        let buffer = FilledBuffer {
             bytes: &[1, 2],
             capacity: 2,
             metadata,
-            passed_over,
+            skipped,
         };
-        reader.read(&filled).map(|frame| frame.at)
+        reader.read(&buffer).map(|frame| frame.at)
     }
 
-    fn counts(reader: &Reader) -> (u64, u64) {
-        let CameraCounters {
-            malformed: lied,
-            missed,
-            ..
-        } = &reader.faults;
-        (lied.load(Ordering::Relaxed), missed.load(Ordering::Relaxed))
+    /// Malformed and missed frames.
+    fn counts(reader: &FrameReader) -> (u64, u64) {
+        let CameraCounters { malformed, missed, .. } = &reader.counters;
+        (malformed.load(Ordering::Relaxed), missed.load(Ordering::Relaxed))
     }
 
     #[test]
-    fn pictures_carry_the_kernels_time_since_the_epoch_and_never_go_back() {
+    fn frame_times_count_from_the_epoch_and_never_decrease() {
         let mut reader = reader();
         let first = read(&mut reader, 1, 4000, 0).unwrap();
         assert!(
@@ -345,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_from_before_the_start_is_left_over_and_none() {
+    fn frames_captured_before_the_start_are_ignored() {
         let mut reader = reader();
         assert_eq!(read(&mut reader, 1, 7000, 0), None);
         assert!(read(&mut reader, 2, 100, 0).is_some());
@@ -353,12 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn gaps_in_the_sequence_are_pictures_missed_and_wild_jumps_are_lies() {
+    fn sequence_gaps_count_as_missed_frames_and_restarts_as_malformed() {
         let mut reader = reader();
         read(&mut reader, 1, 400, 0);
         read(&mut reader, 4, 300, 0);
         assert_eq!(counts(&reader), (0, 2));
-        // Three that were there but not the newest were not missed.
+        // Three buffers were skipped because they were not the newest. The driver did not miss them.
         read(&mut reader, 8, 200, 3);
         assert_eq!(counts(&reader), (0, 2));
         read(&mut reader, 0, 100, 0);

@@ -1,21 +1,21 @@
-//! Which of a camera's modes costs least and still shows what is wanted.
+//! Chooses the cheapest mode of a camera that satisfies the request.
 
 use std::fmt;
 
 use v4l::FourCC;
 
-use super::node::{Node, Range, name};
+use super::node::{Node, Range, format_name};
 
-/// How a camera hands over a picture, cheapest first.
+/// How a camera encodes its frames, cheapest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Encoding {
-    /// Luma alone.
+    /// Luma only.
     Grey,
     /// All luma, then chroma.
     Nv12,
-    /// Luma in every other byte.
+    /// Luma in every second byte.
     Yuyv,
-    /// A JPEG a picture, to be decoded.
+    /// One JPEG per frame.
     Mjpeg,
 }
 
@@ -30,8 +30,7 @@ impl Encoding {
         }
     }
 
-    /// On the scale of [`Mode::penalty`]. The raw ones differ by little more than what they copy; a JPEG must be decoded
-    /// before anybody can look at it.
+    /// The cost on the scale of [`Mode::penalty`]. Raw encodings differ only in the bytes to copy; a JPEG must be decoded.
     fn cost(self) -> f64 {
         match self {
             Encoding::Grey => 0.0,
@@ -42,7 +41,7 @@ impl Encoding {
     }
 }
 
-/// What the configuration wants of a camera.
+/// The mode that the configuration requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RequestedMode {
     pub width: u32,
@@ -51,7 +50,7 @@ pub struct RequestedMode {
 }
 
 impl Default for RequestedMode {
-    /// What every camera does, and enough for a face at two metres.
+    /// A mode that every camera supports, and enough for a face at two metres.
     fn default() -> RequestedMode {
         RequestedMode {
             width: 640,
@@ -61,35 +60,35 @@ impl Default for RequestedMode {
     }
 }
 
-/// One way to run a camera.
+/// A mode that a camera offers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mode {
     pub fourcc: FourCC,
     pub encoding: Encoding,
     pub width: u32,
     pub height: u32,
-    /// The most it does at this size; `None` where the driver does not say.
+    /// The highest frame rate at this size. `None` if the driver does not report it.
     pub rate_hz: Option<f64>,
 }
 
 impl Mode {
-    /// How far the mode is from the wish: 1 for half or twice the pixels or half the pictures a second, plus what its
-    /// encoding costs. More pictures than wished are not held against it, since a camera can be told to take fewer.
-    fn penalty(&self, wish: &RequestedMode) -> f64 {
+    /// The distance to the requested mode: 1 for half or twice the pixels or for half the frame rate, plus the cost of the
+    /// encoding. A higher rate costs nothing, because the camera can be set to a lower one.
+    fn penalty(&self, requested: &RequestedMode) -> f64 {
         let pixels = |width: u32, height: u32| f64::from(width) * f64::from(height);
-        let size = (pixels(self.width, self.height) / pixels(wish.width, wish.height))
+        let size = (pixels(self.width, self.height) / pixels(requested.width, requested.height))
             .log2()
             .abs();
         let rate = self
             .rate_hz
-            .map_or(0.0, |rate| (f64::from(wish.rate_hz) / rate).log2().max(0.0));
+            .map_or(0.0, |rate| (f64::from(requested.rate_hz) / rate).log2().max(0.0));
         size + rate + self.encoding.cost()
     }
 }
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}×{}", name(self.fourcc), self.width, self.height)?;
+        write!(f, "{} {}×{}", format_name(self.fourcc), self.width, self.height)?;
         match self.rate_hz {
             Some(rate) => write!(f, " at {} Hz", (rate * 10.0).round() / 10.0),
             None => Ok(()),
@@ -97,15 +96,15 @@ impl fmt::Display for Mode {
     }
 }
 
-/// The mode to try first, second, and so on.
-pub fn ranked(mut modes: Vec<Mode>, wish: &RequestedMode) -> Vec<Mode> {
-    modes.sort_by(|a, b| a.penalty(wish).total_cmp(&b.penalty(wish)));
+/// Sorts modes, the best first.
+pub fn ranked(mut modes: Vec<Mode>, requested: &RequestedMode) -> Vec<Mode> {
+    modes.sort_by(|a, b| a.penalty(requested).total_cmp(&b.penalty(requested)));
     modes
 }
 
-/// Every mode of a camera whose encoding we read. Where it does any size within limits, the one nearest to the wish stands
-/// for all.
-pub fn modes(node: &Node, wish: &RequestedMode) -> Vec<Mode> {
+/// All modes of a camera in an encoding that affectd reads. If the camera supports a range of sizes, only the size nearest to
+/// the requested one is listed.
+pub fn modes(node: &Node, requested: &RequestedMode) -> Vec<Mode> {
     let mut modes = Vec::new();
     for fourcc in node.formats() {
         let Some(encoding) = Encoding::of(fourcc) else {
@@ -114,11 +113,16 @@ pub fn modes(node: &Node, wish: &RequestedMode) -> Vec<Mode> {
         let sizes = node.sizes(fourcc);
         let mut sizes: Vec<(u32, u32)> = sizes
             .iter()
-            .map(|size| (nearest(wish.width, size.width), nearest(wish.height, size.height)))
+            .map(|size| {
+                (
+                    nearest(requested.width, size.width),
+                    nearest(requested.height, size.height),
+                )
+            })
             .collect();
         if sizes.is_empty() {
-            // Drivers that list no sizes take a request and correct it.
-            sizes.push((wish.width, wish.height));
+            // Drivers that list no sizes accept a request and adjust it.
+            sizes.push((requested.width, requested.height));
         }
         sizes.dedup();
         for (width, height) in sizes {
@@ -134,8 +138,8 @@ pub fn modes(node: &Node, wish: &RequestedMode) -> Vec<Mode> {
     modes
 }
 
-fn nearest(wish: u32, range: Range) -> u32 {
-    let within = wish.clamp(range.min, range.max.max(range.min));
+fn nearest(requested: u32, range: Range) -> u32 {
+    let within = requested.clamp(range.min, range.max.max(range.min));
     let step = range.step.max(1);
     range.min + (within - range.min) / step * step
 }
@@ -144,7 +148,7 @@ fn nearest(wish: u32, range: Range) -> u32 {
 mod tests {
     use super::*;
 
-    const WISH: RequestedMode = RequestedMode {
+    const VGA: RequestedMode = RequestedMode {
         width: 640,
         height: 480,
         rate_hz: 30.0,
@@ -161,22 +165,22 @@ mod tests {
         }
     }
 
-    fn chosen(modes: &[Mode], wish: &RequestedMode) -> String {
-        ranked(modes.to_vec(), wish)[0].to_string()
+    fn chosen(modes: &[Mode], requested: &RequestedMode) -> String {
+        ranked(modes.to_vec(), requested)[0].to_string()
     }
 
     #[test]
-    fn at_the_same_size_and_rate_the_cheapest_encoding_wins() {
+    fn the_cheapest_encoding_wins_at_equal_size_and_rate() {
         let all = [b"MJPG", b"YUYV", b"NV12", b"GREY"].map(|fourcc| mode(fourcc, 640, 480, 30.0));
-        assert_eq!(chosen(&all, &WISH), "GREY 640×480 at 30 Hz");
-        assert_eq!(chosen(&all[..3], &WISH), "NV12 640×480 at 30 Hz");
-        assert_eq!(chosen(&all[..2], &WISH), "YUYV 640×480 at 30 Hz");
-        assert_eq!(chosen(&all[..1], &WISH), "MJPG 640×480 at 30 Hz");
+        assert_eq!(chosen(&all, &VGA), "GREY 640×480 at 30 Hz");
+        assert_eq!(chosen(&all[..3], &VGA), "NV12 640×480 at 30 Hz");
+        assert_eq!(chosen(&all[..2], &VGA), "YUYV 640×480 at 30 Hz");
+        assert_eq!(chosen(&all[..1], &VGA), "MJPG 640×480 at 30 Hz");
     }
 
     #[test]
-    fn a_usb_camera_sends_jpeg_where_raw_pictures_would_be_too_slow() {
-        let wish = RequestedMode {
+    fn jpeg_is_chosen_where_raw_frames_would_be_too_slow() {
+        let hd = RequestedMode {
             width: 1280,
             height: 720,
             rate_hz: 30.0,
@@ -186,18 +190,18 @@ mod tests {
             mode(b"YUYV", 1280, 720, 10.0),
             mode(b"MJPG", 1280, 720, 30.0),
         ];
-        assert_eq!(chosen(&webcam, &wish), "MJPG 1280×720 at 30 Hz");
-        assert_eq!(chosen(&webcam, &WISH), "YUYV 640×480 at 30 Hz");
+        assert_eq!(chosen(&webcam, &hd), "MJPG 1280×720 at 30 Hz");
+        assert_eq!(chosen(&webcam, &VGA), "YUYV 640×480 at 30 Hz");
     }
 
     #[test]
-    fn a_faster_camera_is_as_good_as_one_that_just_does() {
+    fn a_rate_above_the_request_costs_nothing() {
         let fast = [mode(b"YUYV", 640, 480, 120.0), mode(b"MJPG", 640, 480, 30.0)];
-        assert_eq!(chosen(&fast, &WISH), "YUYV 640×480 at 120 Hz");
+        assert_eq!(chosen(&fast, &VGA), "YUYV 640×480 at 120 Hz");
     }
 
     #[test]
-    fn a_size_in_steps_is_the_one_nearest_below_the_wish() {
+    fn a_stepped_size_is_rounded_down_within_its_range() {
         let range = |min, max, step| Range { min, max, step };
         assert_eq!(nearest(640, range(48, 1920, 2)), 640);
         assert_eq!(nearest(641, range(48, 1920, 16)), 640);

@@ -1,4 +1,4 @@
-//! An open video node: what it is, what it can send, and how it is told what to send.
+//! An open video node: its identity, its formats, and setting its format.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Device, FourCC, Fraction};
 
-/// What a node says it is.
+/// What a node reports about itself.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub driver: String,
@@ -22,7 +22,7 @@ pub struct Identity {
     pub outputs: bool,
 }
 
-/// Sizes a pixel format comes in: one, or a range in steps.
+/// Sizes of a pixel format: one size, or a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     pub width: Range,
@@ -37,13 +37,13 @@ pub struct Range {
     pub step: u32,
 }
 
-/// The picture format in force.
+/// The current image format.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Format {
     pub fourcc: FourCC,
     pub width: u32,
     pub height: u32,
-    /// Bytes from one row to the next; 0 where the driver leaves it open.
+    /// Bytes from one row to the next; 0 if the driver does not report it.
     pub stride: u32,
 }
 
@@ -55,18 +55,19 @@ impl Node {
         Device::with_path(path).map(Node)
     }
 
-    /// The device, to be streamed from.
+    /// The device, for streaming.
     pub fn device(&self) -> &Device {
         &self.0
     }
 
-    /// Asked here and not by the crate, which panics on a name that is not UTF-8, as one cut off within a letter is.
+    /// Queries the node. The `v4l` crate does this as well, but panics on a name that is not UTF-8, such as one truncated
+    /// within a character.
     pub fn identity(&self) -> io::Result<Identity> {
-        // SAFETY: a struct of integers, for which zeroes are good.
+        // SAFETY: v4l2_capability consists of integers, for which all-zero bytes are valid.
         let mut raw: v4l2_capability = unsafe { std::mem::zeroed() };
-        // SAFETY: VIDIOC_QUERYCAP writes a v4l2_capability, exclusively borrowed here, and the descriptor is open.
+        // SAFETY: VIDIOC_QUERYCAP writes one v4l2_capability. `raw` is one and is exclusively borrowed; the descriptor is open.
         unsafe { ioctl(self.0.handle().fd(), VIDIOC_QUERYCAP, (&raw mut raw).cast())? };
-        // Of a device with several nodes, `capabilities` tells of all and `device_caps` of this one.
+        // If a device has several nodes, `capabilities` covers all of them and `device_caps` only this one.
         let all = Flags::from(raw.capabilities);
         let own = match all.contains(Flags::DEVICE_CAPS) {
             true => Flags::from(raw.device_caps),
@@ -81,13 +82,13 @@ impl Node {
         })
     }
 
-    /// The pixel formats it captures.
+    /// The pixel formats that the node can capture.
     pub fn formats(&self) -> Vec<FourCC> {
         let formats = self.0.enum_formats().unwrap_or_default();
         formats.into_iter().map(|format| format.fourcc).collect()
     }
 
-    /// The sizes a format comes in; empty where the driver does not say.
+    /// The sizes of a format. Empty if the driver does not report them.
     pub fn sizes(&self, fourcc: FourCC) -> Vec<Sizes> {
         let range = |min, max, step| Range { min, max, step };
         let sizes = self.0.enum_framesizes(fourcc).unwrap_or_default();
@@ -106,7 +107,7 @@ impl Node {
             .collect()
     }
 
-    /// The highest rate at a size, in pictures a second; `None` where the driver does not say.
+    /// The highest frame rate at a size. `None` if the driver does not report it.
     pub fn fastest(&self, fourcc: FourCC, width: u32, height: u32) -> Option<f64> {
         let intervals = self.0.enum_frameintervals(fourcc, width, height).ok()?;
         let shortest = |interval| match interval {
@@ -119,35 +120,41 @@ impl Node {
             .max_by(f64::total_cmp)
     }
 
-    /// Asks for a format and gives what the driver made of it.
+    /// Requests a format and returns the format that the driver chose.
     pub fn set_format(&self, fourcc: FourCC, width: u32, height: u32) -> io::Result<Format> {
-        let got = self.0.set_format(&v4l::Format::new(width, height, fourcc))?;
+        let actual = self.0.set_format(&v4l::Format::new(width, height, fourcc))?;
         Ok(Format {
-            fourcc: got.fourcc,
-            width: got.width,
-            height: got.height,
-            stride: got.stride,
+            fourcc: actual.fourcc,
+            width: actual.width,
+            height: actual.height,
+            stride: actual.stride,
         })
     }
 
-    /// Asks for a rate and gives the one in force, where the driver says.
+    /// Requests a frame rate and returns the actual one, if the driver reports it.
     pub fn set_rate(&self, rate_hz: f32) -> Option<f64> {
-        let wanted = Parameters::new(Fraction::new(1000, (rate_hz * 1000.0) as u32));
-        // Not every driver lets itself be told a rate; what it does then is taken as it comes.
-        let got = self.0.set_params(&wanted).or_else(|_| self.0.params()).ok()?;
-        rate_of(got.interval)
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "float casts saturate, and rates are validated as 1 to 120 Hz"
+        )]
+        let millihertz = (rate_hz * 1000.0) as u32;
+        let requested = Parameters::new(Fraction::new(1000, millihertz));
+        // Some drivers have a fixed rate and reject the request.
+        let actual = self.0.set_params(&requested).or_else(|_| self.0.params()).ok()?;
+        rate_of(actual.interval)
     }
 }
 
-/// An interval as a rate; `None` for the zeroes of drivers that do not know.
+/// Converts an interval to a rate. `None` for the zeroes that drivers use for "unknown".
 fn rate_of(interval: Fraction) -> Option<f64> {
     let Fraction { numerator, denominator } = interval;
     (numerator > 0 && denominator > 0).then(|| f64::from(denominator) / f64::from(numerator))
 }
 
-/// The four letters that name a pixel format. Of big-endian ones the last has its highest bit set, for which the kernel's
-/// documents write `-BE`.
-pub fn name(fourcc: FourCC) -> String {
+/// The four-character code of a pixel format as text. Big-endian formats have the highest bit of the last character set, for
+/// which the kernel's documentation writes `-BE`.
+pub fn format_name(fourcc: FourCC) -> String {
     let [a, b, c, d] = fourcc.repr;
     let letters = String::from_utf8_lossy(&[a, b, c, d & 0x7F]).trim_end().to_owned();
     match d & 0x80 {
@@ -166,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_of_zero_are_no_rate() {
+    fn zero_intervals_have_no_rate() {
         let rate = |numerator, denominator| rate_of(Fraction::new(numerator, denominator));
         assert_eq!(rate(1, 30), Some(30.0));
         assert_eq!(rate(1001, 30_000).map(f64::round), Some(30.0));
@@ -174,20 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn a_format_has_a_name_that_can_be_printed() {
-        assert_eq!(name(FourCC::new(b"YUYV")), "YUYV");
-        assert_eq!(name(FourCC::new(b"Y16 ")), "Y16");
-        assert_eq!(name(FourCC::new(b"Y16\xA0")), "Y16-BE");
+    fn format_names_are_printable() {
+        assert_eq!(format_name(FourCC::new(b"YUYV")), "YUYV");
+        assert_eq!(format_name(FourCC::new(b"Y16 ")), "Y16");
+        assert_eq!(format_name(FourCC::new(b"Y16\xA0")), "Y16-BE");
     }
 
     #[test]
-    fn a_name_may_be_cut_within_a_letter() {
+    fn a_name_truncated_within_a_character_is_readable() {
         assert_eq!(text(b"Kamera\0\0"), "Kamera");
         assert_eq!(text("Caméra".as_bytes().split_at(4).0), "Cam\u{FFFD}");
     }
 
     #[test]
-    fn what_is_no_video_node_says_so() {
+    fn a_node_that_is_not_a_video_node_fails_with_enotty() {
         let null = Node::open(Path::new("/dev/null")).unwrap();
         assert_eq!(null.identity().unwrap_err().raw_os_error(), Some(libc::ENOTTY));
     }

@@ -1,4 +1,4 @@
-//! A camera's buffers, passed round between the driver and us.
+//! A camera's buffers, exchanged with the driver.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -11,31 +11,31 @@ use v4l::io::traits::CaptureStream;
 
 use super::node::Node;
 
-/// One being filled, one filled, one being read, and one spare for when we are late.
+/// One being filled, one filled, one being read, and one spare in case we are late.
 const BUFFERS: u32 = 4;
 
-/// A running capture, good until its first error. Dropping it stops the camera and gives the memory back, whatever state
-/// the device is in.
+/// A running capture, valid until its first error. Dropping it stops the camera and frees the buffers, in whatever state the
+/// device is.
 pub struct Stream {
-    /// `None` only while it is being dropped.
+    /// `None` only during drop.
     buffers: Option<mmap::Stream<'static>>,
-    /// Whether the driver has been given the buffers: the crate does that with the first picture.
+    /// Whether the driver has the buffers. The `v4l` crate queues them with the first frame.
     running: bool,
 }
 
 /// A buffer as the driver filled it.
-pub struct Filled<'a> {
-    /// As many bytes as the driver says it wrote.
+pub struct FilledBuffer<'a> {
+    /// The bytes that the driver reports as written.
     pub bytes: &'a [u8],
-    /// How many fit.
+    /// Size of the buffer, in bytes.
     pub capacity: usize,
     pub metadata: Metadata,
-    /// Buffers that were ready before this one, and were given back unread.
-    pub passed_over: u32,
+    /// Older buffers that were ready as well and were returned unread.
+    pub skipped: u32,
 }
 
 impl Stream {
-    /// Gets ready to capture in the format that `node` is set to; the camera starts when the first picture is waited for.
+    /// Prepares to capture in the current format of `node`. The camera starts with the first call of [`Stream::newest`].
     pub fn of(node: &Node) -> io::Result<Stream> {
         let buffers = mmap::Stream::with_buffers(node.device(), Type::VideoCapture, BUFFERS)?;
         Ok(Stream {
@@ -44,47 +44,47 @@ impl Stream {
         })
     }
 
-    /// Waits for a picture and gives `read` the newest there is; `None` if none came in `patience`. After that and after
-    /// an error it must be dropped: the crate would hand the driver the same buffer again.
-    pub fn newest<T>(&mut self, patience: Duration, read: impl FnOnce(Filled) -> T) -> io::Result<Option<T>> {
+    /// Waits for a frame and passes the newest one to `read`. `None` if none came within `timeout`. After `None` or an error
+    /// the stream must be dropped: the `v4l` crate would queue the same buffer twice.
+    pub fn newest<T>(&mut self, timeout: Duration, read: impl FnOnce(FilledBuffer) -> T) -> io::Result<Option<T>> {
         let Some(buffers) = &mut self.buffers else {
             return Ok(None);
         };
         let handle = buffers.handle();
-        if self.running && !filled(&handle, patience)? {
+        if self.running && !is_filled(&handle, timeout)? {
             return Ok(None);
         }
         self.running = true;
-        buffers.set_timeout(patience);
-        let mut passed_over = 0;
+        buffers.set_timeout(timeout);
+        let mut skipped = 0;
         loop {
-            // Gives the buffer before back to the driver, too.
+            // This also returns the previous buffer to the driver.
             let (bytes, metadata) = match buffers.next() {
                 Ok(next) => next,
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(None),
                 Err(e) => return Err(e),
             };
-            if filled(&handle, Duration::ZERO)? {
-                passed_over += 1;
+            if is_filled(&handle, Duration::ZERO)? {
+                skipped += 1;
                 continue;
             }
-            return Ok(Some(read(Filled {
+            return Ok(Some(read(FilledBuffer {
                 bytes: &bytes[..bytes.len().min(metadata.bytesused as usize)],
                 capacity: bytes.len(),
                 metadata: *metadata,
-                passed_over,
+                skipped,
             })));
         }
     }
 }
 
-/// Waits until a buffer is filled or something is wrong, which taking a buffer then tells; false after `patience` with
-/// neither.
-fn filled(handle: &Handle, patience: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + patience;
+/// Waits until a buffer is filled or the device has an error, which dequeuing a buffer then returns. False if neither
+/// happened within `timeout`.
+fn is_filled(handle: &Handle, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match handle.poll(libc::POLLIN, left.as_millis() as i32) {
+        match handle.poll(libc::POLLIN, milliseconds(left)) {
             Ok(ready) => return Ok(ready > 0),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
@@ -92,13 +92,17 @@ fn filled(handle: &Handle, patience: Duration) -> io::Result<bool> {
     }
 }
 
+fn milliseconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
-        // A camera that was pulled out answers ENODEV, others fail with less reason, at which the crate panics. The file is
-        // closed in any case, and then the kernel lets go of everything.
+        // Stopping an unplugged camera fails with ENODEV, and the `v4l` crate panics on such errors. The file is closed in any
+        // case, and the kernel then releases everything.
         let buffers = self.buffers.take();
         if panic::catch_unwind(AssertUnwindSafe(|| drop(buffers))).is_err() {
-            log::warn!("a camera could not be stopped; it is let go of all the same");
+            log::warn!("a camera could not be stopped; it is closed nevertheless");
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Every other container and codec, through the `ffmpeg` program: one process a track, writing Matroska with raw
-//! pictures or PCM to a pipe. A full pipe makes it wait, so that memory stays bounded, and nothing touches the disk.
+//! All other containers and codecs, through the `ffmpeg` program.
+//!
+//! One ffmpeg process per track writes Matroska with uncompressed frames or PCM to a pipe. A full pipe blocks the process, so
+//! memory stays bounded. Nothing is written to the disk.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -11,15 +13,16 @@ use std::thread::JoinHandle;
 use super::matroska::{Matroska, Start};
 use super::playback::{MatroskaAudio, MatroskaVideo};
 use super::tracks::Content;
+use crate::capture::error::Reason;
 use crate::capture::{AudioSource, CaptureError, VideoSource};
 
-/// Larger pictures are scaled down to this width: it is more than the face detector can use.
-const WIDEST: u32 = 1280;
+/// Wider frames are scaled down to this width, which is more than the face detector can use.
+const MAX_WIDTH: u32 = 1280;
 
-/// How much of what ffmpeg says we keep.
-const LONGEST_COMPLAINT: usize = 4096;
+/// How many bytes of ffmpeg's standard error are kept.
+const MAX_STDERR: usize = 4096;
 
-/// The programs to run: names to look up in PATH, or paths.
+/// The programs to run: paths, or names to look up in PATH.
 pub struct Tools<'a> {
     pub ffmpeg: &'a Path,
     pub ffprobe: &'a Path,
@@ -32,7 +35,7 @@ pub struct Probe {
     pub audio: Option<String>,
 }
 
-/// Asks ffprobe what the file holds. `name` is how the messages call it.
+/// Asks ffprobe for the tracks of a file. Error messages call the file `name`.
 pub fn probe(tools: &Tools, path: &Path, name: &str) -> Result<Probe, CaptureError> {
     let output = Command::new(tools.ffprobe)
         .args([
@@ -51,9 +54,7 @@ pub fn probe(tools: &Tools, path: &Path, name: &str) -> Result<Probe, CaptureErr
         .map_err(|err| cannot_start(name, &err))?;
     if !output.status.success() {
         let reason = last_line(&output.stderr, path);
-        return Err(CaptureError::Unusable(format!(
-            "{name}: damaged, or neither video nor sound: ffmpeg cannot read it ({reason}); try another clip"
-        )));
+        return Err(CaptureError::clip(name, Reason::FfmpegFailed(reason)));
     }
     Ok(parse_probe(&String::from_utf8_lossy(&output.stdout)))
 }
@@ -68,7 +69,7 @@ fn parse_probe(text: &str) -> Probe {
         };
         let value = |key| field(key).map_or("?", |(_, value)| value);
         match value("codec_type") {
-            // Cover art is a picture, but nobody's face in front of a camera.
+            // Cover art is not video.
             "video" if value("disposition:attached_pic") != "1" => {
                 let described = format!("{} {}x{}", value("codec_name"), value("width"), value("height"));
                 probe.video.get_or_insert(described);
@@ -88,10 +89,10 @@ fn parse_probe(text: &str) -> Probe {
     probe
 }
 
-/// Starts on the first video track.
+/// Opens the first video track.
 pub fn video(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn VideoSource>, CaptureError> {
-    // Pixels need not be square; faces must be. The time base keeps a variable frame rate as it is.
-    let scale = format!("scale=w='min({WIDEST},max(1,trunc(iw*sar)))':h='max(1,trunc(ow/dar))',format=gray");
+    // Makes the pixels square, because faces must not be distorted. The time base preserves variable frame rates.
+    let scale = format!("scale=w='min({MAX_WIDTH},max(1,trunc(iw*sar)))':h='max(1,trunc(ow/dar))',format=gray");
     let args = [
         "-map",
         "0:V:0",
@@ -110,7 +111,7 @@ pub fn video(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn VideoSour
     }
 }
 
-/// Starts on the first audio track.
+/// Opens the first audio track.
 pub fn audio(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn AudioSource>, CaptureError> {
     let matroska = start(tools, path, name, &["-map", "0:a:0", "-c:a", "pcm_s16le"])?;
     let (number, content) = only_track(&matroska);
@@ -128,8 +129,7 @@ fn start(tools: &Tools, path: &Path, name: &str, args: &[&str]) -> Result<Matros
         .args(args)
         .args(["-f", "matroska", "pipe:1"]);
     let pipe = Pipe::spawn(command, path, name).map_err(|err| cannot_start(name, &err))?;
-    Matroska::open(pipe, Start::Zero)
-        .map_err(|trouble| CaptureError::Unusable(format!("{name}: ffmpeg cannot convert it: {trouble}")))
+    Matroska::open(pipe, Start::Zero).map_err(|error| CaptureError::clip(name, Reason::FfmpegFailed(error.to_string())))
 }
 
 fn only_track(matroska: &Matroska<Pipe>) -> (u64, Option<Content>) {
@@ -141,10 +141,10 @@ fn only_track(matroska: &Matroska<Pipe>) -> (u64, Option<Content>) {
 }
 
 fn unexpected(name: &str, content: Option<Content>) -> CaptureError {
-    CaptureError::Unusable(format!("{name}: ffmpeg made something unexpected of it: {content:?}"))
+    CaptureError::clip(name, Reason::FfmpegFailed(format!("unexpected output: {content:?}")))
 }
 
-/// Names the file such that no file name is taken for an option, a protocol or a pattern.
+/// Makes a URL of the path, so that ffmpeg never takes a file name for an option, a protocol or a pattern.
 fn url(path: &Path) -> OsString {
     let mut url = OsString::from("file:");
     url.push(path);
@@ -152,41 +152,38 @@ fn url(path: &Path) -> OsString {
 }
 
 fn cannot_start(name: &str, err: &std::io::Error) -> CaptureError {
-    CaptureError::Unusable(if err.kind() == std::io::ErrorKind::NotFound {
-        format!(
-            "{name}: not Matroska with MJPEG and PCM, WAV or MJPEG, and ffmpeg, which could convert it, is not \
-             installed: sudo apt-get install ffmpeg"
-        )
-    } else {
-        format!("{name}: ffmpeg, which could convert it, cannot be started: {err}")
-    })
+    let reason = match err.kind() {
+        std::io::ErrorKind::NotFound => Reason::FfmpegMissing,
+        _ => Reason::FfmpegNotStarted(err.to_string()),
+    };
+    CaptureError::clip(name, reason)
 }
 
-/// The last thing a program complained of, less the name of the file.
-fn last_line(complaint: &[u8], path: &Path) -> String {
-    let text = String::from_utf8_lossy(complaint);
+/// The last line of a program's standard error, without the name of the file.
+fn last_line(stderr: &[u8], path: &Path) -> String {
+    let text = String::from_utf8_lossy(stderr);
     let line = text
         .lines()
         .map(str::trim)
         .rfind(|line| !line.is_empty())
-        .unwrap_or("it does not say why");
+        .unwrap_or("no error message");
     let name = format!("file:{}: ", path.display());
     line.strip_prefix(name.as_str()).unwrap_or(line).to_owned()
 }
 
-/// What an ffmpeg process writes. A failed process is an error at the end; dropping this ends the process.
+/// The output of an ffmpeg process. If the process fails, the end of the output is an error. Dropping this kills the process.
 struct Pipe {
     child: Child,
     output: ChildStdout,
-    /// Reads what ffmpeg says; taken once the process is collected.
-    complaint: Option<JoinHandle<Vec<u8>>>,
+    /// Reads standard error. `None` once the process has been waited for.
+    stderr: Option<JoinHandle<Vec<u8>>>,
     name: String,
     path: PathBuf,
 }
 
 impl Pipe {
     fn spawn(mut command: Command, path: &Path, name: &str) -> std::io::Result<Pipe> {
-        // In a group of its own, so that a Ctrl-C on the terminal ends us and not ffmpeg beneath us.
+        // A process group of its own, so that Ctrl-C on the terminal does not reach ffmpeg before affectd has stopped reading.
         let mut child = command
             .process_group(0)
             .stdin(Stdio::null())
@@ -195,15 +192,15 @@ impl Pipe {
             .spawn()?;
         let missing = || std::io::Error::other("no pipe");
         let output = child.stdout.take().ok_or_else(missing)?;
-        let mut errors = child.stderr.take().ok_or_else(missing)?;
-        // Read all along, or ffmpeg would wait for ever once that pipe is full.
-        let complaint = std::thread::Builder::new()
+        let mut stderr = child.stderr.take().ok_or_else(missing)?;
+        // Read continuously, because ffmpeg blocks once this pipe is full.
+        let stderr = std::thread::Builder::new()
             .name("ffmpeg-stderr".to_owned())
             .spawn(move || {
                 let (mut kept, mut part) = (Vec::new(), [0; 1024]);
-                while let Ok(count @ 1..) = errors.read(&mut part) {
+                while let Ok(count @ 1..) = stderr.read(&mut part) {
                     kept.extend_from_slice(&part[..count]);
-                    let surplus = kept.len().saturating_sub(LONGEST_COMPLAINT);
+                    let surplus = kept.len().saturating_sub(MAX_STDERR);
                     kept.drain(..surplus);
                 }
                 kept
@@ -211,25 +208,25 @@ impl Pipe {
         Ok(Pipe {
             child,
             output,
-            complaint: Some(complaint),
+            stderr: Some(stderr),
             name: name.to_owned(),
             path: path.to_owned(),
         })
     }
 
-    /// Collects the process at its end and says whether it is content.
+    /// Waits for the process, which has closed its output. Fails if the process did.
     fn finish(&mut self) -> std::io::Result<()> {
-        let Some(complaint) = self.complaint.take() else {
+        let Some(stderr) = self.stderr.take() else {
             return Ok(());
         };
-        let complaint = complaint.join().unwrap_or_default();
+        let stderr = stderr.join().unwrap_or_default();
         let status = self.child.wait()?;
         if !status.success() {
-            let reason = last_line(&complaint, &self.path);
+            let reason = last_line(&stderr, &self.path);
             return Err(std::io::Error::other(format!("ffmpeg ended with {status}: {reason}")));
         }
-        if !complaint.is_empty() {
-            log::warn!("{}: ffmpeg: {}", self.name, last_line(&complaint, &self.path));
+        if !stderr.is_empty() {
+            log::warn!("{}: ffmpeg: {}", self.name, last_line(&stderr, &self.path));
         }
         Ok(())
     }
@@ -247,7 +244,7 @@ impl Read for Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        // Both fail where the process is gone already, and that is fine.
+        // Both fail if the process has been waited for already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -258,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_track_of_each_kind_counts_and_cover_art_does_not() {
+    fn the_first_track_of_each_kind_is_used_and_cover_art_is_ignored() {
         let text = "codec_name=mjpeg|codec_type=video|width=300|height=300|disposition:attached_pic=1\n\
                     codec_name=aac|codec_type=audio|sample_rate=44100|channels=2|disposition:attached_pic=0\n\
                     codec_name=h264|codec_type=video|width=640|height=480|disposition:attached_pic=0\n\
@@ -269,7 +266,7 @@ mod tests {
         assert_eq!(parse_probe("side data\n\n"), Probe::default());
     }
 
-    /// A process made of a shell script.
+    /// A pipe from a shell script.
     fn script(body: &str) -> Pipe {
         let mut command = Command::new("sh");
         command.args(["-c", body]);
@@ -277,38 +274,30 @@ mod tests {
     }
 
     #[test]
-    fn without_ffmpeg_the_message_says_how_to_get_it() {
+    fn a_missing_ffmpeg_is_reported_with_the_command_to_install_it() {
         let nowhere = Path::new("/nonexistent/ffprobe");
         let tools = Tools {
             ffmpeg: nowhere,
             ffprobe: nowhere,
         };
-        let err = probe(&tools, Path::new("clip.mp4"), "clip.mp4")
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            err,
-            "clip.mp4: not Matroska with MJPEG and PCM, WAV or MJPEG, and ffmpeg, which could convert it, is not \
-             installed: sudo apt-get install ffmpeg"
-        );
+        let error = probe(&tools, Path::new("clip.mp4"), "clip.mp4").unwrap_err();
+        insta::assert_snapshot!(error, @"clip.mp4: not Matroska with MJPEG and PCM, not WAV and not MJPEG, and ffmpeg, which could convert it, is not installed: sudo apt-get install ffmpeg");
     }
 
     #[test]
-    fn what_a_failing_ffmpeg_says_is_passed_on() {
+    fn the_error_of_a_failed_ffmpeg_is_reported() {
         let mut pipe = script("printf data; echo 'file:a.mp4: moov atom not found' >&2; exit 1");
         let mut data = Vec::new();
         let err = pipe.read_to_end(&mut data).unwrap_err().to_string();
         assert_eq!(err, "ffmpeg ended with exit status: 1: moov atom not found");
         assert_eq!(data, b"data");
         let (ffmpeg, ffprobe) = (Path::new("false"), Path::new("false"));
-        let err = probe(&Tools { ffmpeg, ffprobe }, Path::new("a.mp4"), "a.mp4")
-            .unwrap_err()
-            .to_string();
-        assert!(err.starts_with("a.mp4: damaged, or neither video nor sound"), "{err}");
+        let error = probe(&Tools { ffmpeg, ffprobe }, Path::new("a.mp4"), "a.mp4").unwrap_err();
+        insta::assert_snapshot!(error, @"a.mp4: ffmpeg cannot read it (no error message): the clip is damaged, or has neither video nor audio; try another clip");
     }
 
     #[test]
-    fn a_dropped_pipe_leaves_no_process_behind() {
+    fn dropping_a_pipe_ends_its_process() {
         let pipe = script("exec sleep 1000");
         let process = Path::new("/proc").join(pipe.child.id().to_string());
         assert!(process.exists());
@@ -317,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chatty_ffmpeg_neither_blocks_nor_fills_memory() {
+    fn a_long_standard_error_neither_blocks_nor_fills_memory() {
         let mut pipe = script("head -c 1000000 /dev/zero >&2; echo >&2; echo last >&2; exit 3");
         let err = pipe.read(&mut [0; 16]).unwrap_err().to_string();
         assert!(err.ends_with(": last"), "{err}");

@@ -1,42 +1,34 @@
-//! Matroska and WebM, read front to back: the tracks we can use, then their blocks.
+//! Matroska and WebM (RFC 9559), read front to back: first the tracks, then their blocks.
 //!
-//! Our own, because matroska-demuxer 0.8 follows the file's index while opening it, so that a recording whose end is
-//! missing does not open at all, and because it cannot read from a pipe.
+//! The crate matroska-demuxer 0.8 does not fit: it follows the file's index while opening it, so that it cannot open a
+//! recording whose end is missing, and it cannot read from a pipe.
 
 use std::collections::VecDeque;
 use std::io::Read;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::ebml::{EbmlError, Elements, Header, children, unsigned, variable};
+use super::ebml::{Damage, EbmlError, Elements, Header, children, ids, unsigned, variable_length};
 use super::tracks::{self, Track};
 
 /// The four bytes every Matroska file starts with.
-pub const MAGIC: [u8; 4] = [0x1A, 0x45, 0xDF, 0xA3];
+pub const MAGIC: [u8; 4] = ids::EBML.to_be_bytes();
 
-const EBML: u32 = 0x1A45_DFA3;
-const SEGMENT: u32 = 0x1853_8067;
-const INFO: u32 = 0x1549_A966;
-const TIMESTAMP_SCALE: u32 = 0x2A_D7B1;
-const TRACKS: u32 = 0x1654_AE6B;
-const CLUSTER: u32 = 0x1F43_B675;
-const TIMESTAMP: u32 = 0xE7;
-const SIMPLE_BLOCK: u32 = 0xA3;
-const BLOCK_GROUP: u32 = 0xA0;
-const BLOCK: u32 = 0xA1;
+/// An uncompressed 8K frame with two bytes per pixel fits. A larger size is damaged.
+const MAX_BLOCK: u64 = 96 << 20;
+const MAX_HEADER: u64 = 8 << 20;
 
-/// Raw 8K pictures of two bytes a pixel fit; anything larger is a damaged size.
-const LARGEST_BLOCK: u64 = 96 << 20;
-const LARGEST_HEADER: u64 = 8 << 20;
+/// A block that is later than the previous one by more than this is damaged: no clip has such a gap, and every estimate of
+/// the gap would have to be computed.
+const MAX_GAP: Duration = Duration::from_secs(3600);
 
-/// A block stamped later than this after the one before it is damaged: no clip has such a hole, and whatever follows
-/// the clip's clock would have to live through it.
-const LONGEST_HOLE: Duration = Duration::from_secs(3600);
+/// Nanoseconds per tick, unless the file says otherwise.
+const DEFAULT_TIMESTAMP_SCALE: u64 = 1_000_000;
 
 /// One block: a frame, or several laced together.
 #[derive(Debug)]
 pub struct Block {
-    /// From the start of the clip.
+    /// Time from the start of the clip.
     pub at: Duration,
     data: Vec<u8>,
     frames: Vec<Range<usize>>,
@@ -44,7 +36,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// The content of all frames in a row: what laced PCM is.
+    /// The content of all frames, concatenated. Laced PCM is read this way.
     pub fn joined(&self) -> &[u8] {
         match (self.frames.first(), self.frames.last()) {
             (Some(first), Some(last)) => &self.data[first.start..last.end],
@@ -61,25 +53,27 @@ impl Block {
     }
 }
 
-/// A Matroska stream, opened as far as its first block.
+/// A Matroska stream, read up to its first cluster.
 pub struct Matroska<R> {
     elements: Elements<R>,
     tracks: Vec<Track>,
+    /// Nanoseconds per tick.
     timestamp_scale: u64,
+    /// Timestamp of the current cluster, in ticks.
     cluster: u64,
-    /// The timestamp that counts as the start of the clip.
+    /// The timestamp at which the clip starts, in ticks.
     origin: Option<u64>,
     last: Duration,
-    /// Where the segment says it ends.
+    /// The byte at which the segment ends, if its header says so.
     end: Option<u64>,
 }
 
-/// Where a clip's time starts.
+/// The timestamp at which a clip starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// At the first cluster: recorders may stamp blocks with the time since they were switched on.
+    /// The first cluster's: some recorders count timestamps from when they were switched on.
     FirstCluster,
-    /// At timestamp 0.
+    /// Timestamp 0.
     Zero,
 }
 
@@ -88,38 +82,38 @@ impl<R: Read> Matroska<R> {
         let mut matroska = Matroska {
             elements: Elements::new(input),
             tracks: Vec::new(),
-            timestamp_scale: 1_000_000,
+            timestamp_scale: DEFAULT_TIMESTAMP_SCALE,
             cluster: 0,
             origin: (start == Start::Zero).then_some(0),
             last: Duration::ZERO,
             end: None,
         };
-        let (mut described, mut content) = (false, Vec::new());
+        let (mut has_tracks, mut content) = (false, Vec::new());
         while let Some(header) = matroska.elements.next()? {
             match header.id {
-                SEGMENT => {
+                ids::SEGMENT => {
                     let from = matroska.elements.position();
                     matroska.end = header.size.and_then(|size| from.checked_add(size));
                 }
-                INFO => {
-                    matroska.elements.read(header, LARGEST_HEADER, &mut content)?;
-                    let scale = children(&content).find(|(id, _)| *id == TIMESTAMP_SCALE);
-                    matroska.timestamp_scale = scale.map_or(1_000_000, |(_, value)| unsigned(value));
+                ids::INFO => {
+                    matroska.elements.read(header, MAX_HEADER, &mut content)?;
+                    let scale = children(&content).find(|(id, _)| *id == ids::TIMESTAMP_SCALE);
+                    matroska.timestamp_scale = scale.map_or(DEFAULT_TIMESTAMP_SCALE, |(_, value)| unsigned(value));
                 }
-                TRACKS => {
-                    matroska.elements.read(header, LARGEST_HEADER, &mut content)?;
+                ids::TRACKS => {
+                    matroska.elements.read(header, MAX_HEADER, &mut content)?;
                     matroska.tracks = tracks::read(&content);
-                    described = true;
+                    has_tracks = true;
                 }
-                CLUSTER => return Ok(matroska),
+                ids::CLUSTER => return Ok(matroska),
                 _ => matroska.elements.skip(header)?,
             }
         }
-        // Tracks and nothing after them: a clip of no length is a clip.
-        if described {
+        // A clip with tracks and no cluster is valid. Its length is zero.
+        if has_tracks {
             Ok(matroska)
         } else {
-            Err(EbmlError::CutOff)
+            Err(EbmlError::Truncated)
         }
     }
 
@@ -127,16 +121,16 @@ impl<R: Read> Matroska<R> {
         &self.tracks
     }
 
-    /// The time of the last block that was read, of any track.
+    /// The time of the latest block read so far, on any track.
     pub fn last(&self) -> Duration {
         self.last
     }
 
-    /// The next block of track `number`, or `None` at the end.
+    /// The next block of track `number`. `None` at the end of the clip.
     pub fn next_block(&mut self, number: u64) -> Result<Option<Block>, EbmlError> {
         let mut data = Vec::new();
         loop {
-            // Bytes after the segment are none of our business, and often no elements.
+            // Bytes after the segment do not belong to the clip and are often not EBML.
             if self.end.is_some_and(|end| self.elements.position() >= end) {
                 return Ok(None);
             }
@@ -144,46 +138,46 @@ impl<R: Read> Matroska<R> {
                 break;
             };
             match header.id {
-                // Entered rather than read: their ends show by what comes next, even if their sizes are unknown.
-                CLUSTER | BLOCK_GROUP | SEGMENT => {}
-                TIMESTAMP => {
+                // Only the headers are read. Reading continues with the children, so these may have an unknown size.
+                ids::CLUSTER | ids::BLOCK_GROUP | ids::SEGMENT => {}
+                ids::TIMESTAMP => {
                     self.elements.read(header, 8, &mut data)?;
                     self.cluster = unsigned(&data);
                     self.origin.get_or_insert(self.cluster);
                 }
-                SIMPLE_BLOCK | BLOCK => {
+                ids::SIMPLE_BLOCK | ids::BLOCK => {
                     if let Some(block) = self.block(header, number, &mut data)? {
                         return Ok(Some(block));
                     }
                 }
-                // A second clip glued to this one starts its clock again. Ours has ended.
-                EBML => return Ok(None),
+                // A second clip was appended to this one. It has a clock of its own, so the first one ends here.
+                ids::EBML => return Ok(None),
                 _ => self.elements.skip(header)?,
             }
         }
         if self.end.is_some() {
-            Err(EbmlError::CutOff)
+            Err(EbmlError::Truncated)
         } else {
             Ok(None)
         }
     }
 
-    /// Reads a block. `None` if it is another track's.
+    /// Reads a block. `None` if it belongs to another track.
     fn block(&mut self, header: Header, number: u64, data: &mut Vec<u8>) -> Result<Option<Block>, EbmlError> {
-        self.elements.read(header, LARGEST_BLOCK, data)?;
-        let (track, length) = variable(data).ok_or_else(|| self.elements.damaged("a block names no track"))?;
+        self.elements.read(header, MAX_BLOCK, data)?;
+        let (track, length) = variable_length(data).ok_or_else(|| self.elements.damaged(Damage::BlockTrack))?;
         let Some(&[high, low, flags]) = data.get(length..length + 3) else {
-            return Err(self.elements.damaged("a block is too short"));
+            return Err(self.elements.damaged(Damage::BlockTooShort));
         };
         let at = self.time(i16::from_be_bytes([high, low]));
-        if at > self.last + LONGEST_HOLE {
-            return Err(self.elements.damaged("a block is stamped hours too late"));
+        if at > self.last + MAX_GAP {
+            return Err(self.elements.damaged(Damage::BlockTime));
         }
         self.last = self.last.max(at);
         if track != number {
             return Ok(None);
         }
-        let frames = laced(data, length + 3, flags).ok_or_else(|| self.elements.damaged("a block is torn"))?;
+        let frames = laced_frames(data, length + 3, flags).ok_or_else(|| self.elements.damaged(Damage::BlockLacing))?;
         let frame_duration = self
             .tracks
             .iter()
@@ -204,31 +198,37 @@ impl<R: Read> Matroska<R> {
     }
 }
 
-/// The frames of a block whose header ends at `from`.
-fn laced(data: &[u8], mut from: usize, flags: u8) -> Option<Vec<Range<usize>>> {
-    let lacing = flags & 0x06;
-    if lacing == 0 {
+const LACING_MASK: u8 = 0x06;
+const LACING_NONE: u8 = 0x00;
+const LACING_XIPH: u8 = 0x02;
+const LACING_FIXED: u8 = 0x04;
+
+/// The frames of a block whose header ends at `from`. `None` if the lacing is invalid.
+fn laced_frames(data: &[u8], mut from: usize, flags: u8) -> Option<Vec<Range<usize>>> {
+    let lacing = flags & LACING_MASK;
+    if lacing == LACING_NONE {
         return Some(std::iter::once(from..data.len()).collect());
     }
     let count = usize::from(*data.get(from)?) + 1;
     from += 1;
     let mut sizes = VecDeque::new();
     match lacing {
-        0x02 => {
+        LACING_XIPH => {
             for _ in 1..count {
-                let run = data.get(from..)?.iter().take_while(|&&byte| byte == 255).count();
-                sizes.push_back(run * 255 + usize::from(*data.get(from + run)?));
-                from += run + 1;
+                let full = data.get(from..)?.iter().take_while(|&&byte| byte == 255).count();
+                sizes.push_back(full * 255 + usize::from(*data.get(from + full)?));
+                from += full + 1;
             }
         }
-        0x04 => {
+        LACING_FIXED => {
             let size = (data.len() - from) / count;
             sizes.extend(std::iter::repeat_n(size, count - 1));
         }
+        // EBML lacing: the first size, then differences.
         _ => {
             let mut size = 0i64;
             for i in 1..count {
-                let (value, length) = variable(data.get(from..)?)?;
+                let (value, length) = variable_length(data.get(from..)?)?;
                 let bias = if i == 1 { 0 } else { (1i64 << (7 * length - 1)) - 1 };
                 size = size.checked_add(i64::try_from(value).ok()? - bias)?;
                 sizes.push_back(usize::try_from(size).ok()?);
@@ -251,102 +251,113 @@ mod tests {
     use super::*;
     use crate::capture::support::matroska::*;
 
-    const CLUSTER: u32 = 0x1F43_B675;
-
-    /// A clip of one PCM track, number 1, with these clusters' content.
+    /// A clip with one PCM track, number 1, and clusters with this content.
     fn clip(clusters: &[Vec<u8>]) -> Vec<u8> {
-        let tracks = element(0x1654_AE6B, &audio_track(1, "A_PCM/INT/LIT", 16_000.0, 1, 8));
-        let clusters: Vec<u8> = clusters.iter().flat_map(|content| endless(CLUSTER, content)).collect();
+        let tracks = element(ids::TRACKS, &audio_track(1, "A_PCM/INT/LIT", 16_000.0, 1, 8));
+        let clusters: Vec<u8> = clusters
+            .iter()
+            .flat_map(|content| unknown_size(ids::CLUSTER, content))
+            .collect();
         [
-            ebml_header(),
-            endless(0x1853_8067, &[info(), tracks, clusters].concat()),
+            matroska_header(),
+            unknown_size(ids::SEGMENT, &[info(), tracks, clusters].concat()),
         ]
         .concat()
     }
 
-    type Laced = Vec<Vec<u8>>;
+    type Frames = Vec<Vec<u8>>;
 
-    fn blocks(clip: &[u8]) -> Result<Vec<(u128, Laced)>, String> {
-        let mut matroska = Matroska::open(clip, Start::FirstCluster).map_err(|err| err.to_string())?;
+    /// Times in milliseconds and frames of all blocks of track 1.
+    fn blocks(clip: &[u8]) -> Result<Vec<(u128, Frames)>, EbmlError> {
+        let mut matroska = Matroska::open(clip, Start::FirstCluster)?;
         let mut found = Vec::new();
-        while let Some(block) = matroska.next_block(1).map_err(|err| err.to_string())? {
+        while let Some(block) = matroska.next_block(1)? {
             let frames = block.frames().map(|(_, frame)| frame.to_vec()).collect();
             found.push((block.at.as_millis(), frames));
         }
         Ok(found)
     }
 
-    fn one(bytes: &[u8]) -> Laced {
+    fn one(bytes: &[u8]) -> Frames {
         vec![bytes.to_vec()]
     }
 
     #[test]
-    fn clusters_of_unknown_size_void_and_groups_are_read_through() {
+    fn unknown_sizes_void_elements_and_block_groups_are_read() {
         let group = element(
-            0xA0,
-            &[element(0xA1, &block_content(1, 20, 0, b"b")), uint(0x9B, 20)].concat(),
+            ids::BLOCK_GROUP,
+            &[
+                element(ids::BLOCK, &block_content(1, 20, 0, b"b")),
+                uint(ids::BLOCK_DURATION, 20),
+            ]
+            .concat(),
         );
-        let first = [uint(0xE7, 0), simple_block(1, 0, b"a"), element(0xEC, &[0; 9]), group].concat();
+        let first = [
+            uint(ids::TIMESTAMP, 0),
+            simple_block(1, 0, b"a"),
+            element(ids::VOID, &[0; 9]),
+            group,
+        ]
+        .concat();
         let second = [
-            uint(0xE7, 1000),
+            uint(ids::TIMESTAMP, 1000),
             simple_block(2, 0, b"other"),
             simple_block(1, -5, b"c"),
         ]
         .concat();
-        let wanted = vec![(0, one(b"a")), (20, one(b"b")), (995, one(b"c"))];
-        assert_eq!(blocks(&clip(&[first, second])), Ok(wanted));
+        let expected = vec![(0, one(b"a")), (20, one(b"b")), (995, one(b"c"))];
+        assert_eq!(blocks(&clip(&[first, second])).unwrap(), expected);
     }
 
     #[test]
-    fn a_recorder_that_stamps_its_uptime_starts_at_zero() {
-        let late = [uint(0xE7, 86_400_000), simple_block(1, 40, b"a")].concat();
-        assert_eq!(blocks(&clip(&[late])), Ok(vec![(40, one(b"a"))]));
+    fn timestamps_count_from_the_first_cluster() {
+        let late = [uint(ids::TIMESTAMP, 86_400_000), simple_block(1, 40, b"a")].concat();
+        assert_eq!(blocks(&clip(&[late])).unwrap(), [(40, one(b"a"))]);
     }
 
     #[test]
-    fn laced_frames_come_apart() {
+    fn laced_frames_are_separated() {
         let frames = || vec![b"aa".to_vec(), b"bbbb".to_vec(), b"c".to_vec()];
         let xiph = block_content(1, 0, 2, b"\x02\x02\x04aabbbbc");
         let ebml = block_content(1, 1, 6, b"\x02\x82\xC1aabbbbc");
         let fixed = block_content(1, 2, 4, b"\x02aabbcc");
         let content = [
-            uint(0xE7, 0),
-            element(0xA3, &xiph),
-            element(0xA3, &ebml),
-            element(0xA3, &fixed),
+            uint(ids::TIMESTAMP, 0),
+            element(ids::SIMPLE_BLOCK, &xiph),
+            element(ids::SIMPLE_BLOCK, &ebml),
+            element(ids::SIMPLE_BLOCK, &fixed),
         ];
         let same = vec![b"aa".to_vec(), b"bb".to_vec(), b"cc".to_vec()];
-        let wanted = vec![(0, frames()), (1, frames()), (2, same)];
-        assert_eq!(blocks(&clip(&[content.concat()])), Ok(wanted));
+        let expected = vec![(0, frames()), (1, frames()), (2, same)];
+        assert_eq!(blocks(&clip(&[content.concat()])).unwrap(), expected);
     }
 
     #[test]
-    fn lying_sizes_and_times_are_damage() {
-        let timed = |block: Vec<u8>| clip(&[[uint(0xE7, 0), block].concat()]);
-        let huge = timed(sized(0xA3, 1 << 40, b"\x81\0\0\x80"));
-        assert!(
-            blocks(&huge)
-                .unwrap_err()
-                .ends_with("an element says it is absurdly large")
-        );
-        let torn = timed(element(0xA3, &block_content(1, 0, 2, b"\x02\xFF\xFF\x00aa")));
-        assert!(blocks(&torn).unwrap_err().ends_with("a block is torn"));
-        let short = timed(element(0xA3, b"\x81\0"));
-        assert!(blocks(&short).unwrap_err().ends_with("a block is too short"));
-        let late = clip(&[uint(0xE7, 0), [uint(0xE7, u64::MAX), simple_block(1, 9, b"a")].concat()]);
-        assert!(
-            blocks(&late)
-                .unwrap_err()
-                .ends_with("a block is stamped hours too late")
-        );
+    fn invalid_sizes_and_times_are_damage() {
+        let damage = |clip: &[u8]| match blocks(clip) {
+            Err(EbmlError::Damaged { damage, .. }) => damage,
+            other => panic!("{other:?}"),
+        };
+        let with_block = |block: Vec<u8>| clip(&[[uint(ids::TIMESTAMP, 0), block].concat()]);
+        let oversized = with_block(sized(ids::SIMPLE_BLOCK, 1 << 40, b"\x81\0\0\x80"));
+        assert_eq!(damage(&oversized), Damage::Oversized);
+        let lacing = element(ids::SIMPLE_BLOCK, &block_content(1, 0, 2, b"\x02\xFF\xFF\x00aa"));
+        assert_eq!(damage(&with_block(lacing)), Damage::BlockLacing);
+        let short = with_block(element(ids::SIMPLE_BLOCK, b"\x81\0"));
+        assert_eq!(damage(&short), Damage::BlockTooShort);
+        let late = [uint(ids::TIMESTAMP, u64::MAX), simple_block(1, 9, b"a")].concat();
+        assert_eq!(damage(&clip(&[uint(ids::TIMESTAMP, 0), late])), Damage::BlockTime);
     }
 
     #[test]
-    fn what_follows_the_segment_is_ignored() {
-        let tracks = element(0x1654_AE6B, &audio_track(1, "A_PCM/INT/LIT", 16_000.0, 1, 8));
-        let cluster = element(CLUSTER, &[uint(0xE7, 0), simple_block(1, 0, b"a")].concat());
-        let segment = element(0x1853_8067, &[info(), tracks, cluster].concat());
-        let clip = [ebml_header(), segment, b"\0\0 junk".to_vec()].concat();
-        assert_eq!(blocks(&clip), Ok(vec![(0, one(b"a"))]));
+    fn bytes_after_the_segment_are_ignored() {
+        let tracks = element(ids::TRACKS, &audio_track(1, "A_PCM/INT/LIT", 16_000.0, 1, 8));
+        let cluster = element(
+            ids::CLUSTER,
+            &[uint(ids::TIMESTAMP, 0), simple_block(1, 0, b"a")].concat(),
+        );
+        let segment = element(ids::SEGMENT, &[info(), tracks, cluster].concat());
+        let clip = [matroska_header(), segment, b"\0\0 junk".to_vec()].concat();
+        assert_eq!(blocks(&clip).unwrap(), [(0, one(b"a"))]);
     }
 }

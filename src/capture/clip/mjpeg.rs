@@ -1,35 +1,34 @@
-//! A bare stream of JPEG pictures, one after another: video only, and without a clock.
+//! A bare stream of JPEG images, one after another: video only, without timestamps.
 //!
-//! What network cameras and `v4l2-ctl --stream-to` write. Pictures are told apart by walking their segments, since the
-//! bytes that end a picture also occur in the thumbnails and comments inside one.
+//! Network cameras and `v4l2-ctl --stream-to` write such streams. The splitter walks the segments of each image, because the
+//! bytes of an end marker also occur in embedded thumbnails and comments.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
-use super::ebml::EbmlError;
 use super::playback::cut_short;
-use crate::capture::{CaptureError, Picture, VideoFrame, VideoSource};
+use crate::capture::{CaptureError, FramePayload, VideoFrame, VideoSource};
 
-/// The stream holds no times: pictures are taken to come 25 times a second.
-const FRAME: Duration = Duration::from_millis(40);
+/// The stream has no timestamps. It is assumed to have 25 frames per second.
+const FRAME_INTERVAL: Duration = Duration::from_millis(40);
 
-/// Well beyond any camera's 8K picture. What is longer is no picture but a stream that lost its ends.
-const LARGEST_PICTURE: usize = 64 << 20;
+/// Far above any camera's 8K image. A longer image has lost its end marker.
+const MAX_IMAGE: usize = 64 << 20;
 
 const SOI: u8 = 0xD8;
 const EOI: u8 = 0xD9;
 const SOS: u8 = 0xDA;
 
-/// Whether a file that starts with `head` is such a stream, or a single picture.
+/// Whether a file that starts with `head` is such a stream, or a single image.
 pub fn is_mjpeg(head: &[u8]) -> bool {
     head.starts_with(&[0xFF, SOI, 0xFF])
 }
 
-/// The pictures of the stream.
+/// A clip that is such a stream.
 pub struct Mjpeg {
     name: String,
-    pictures: Pictures<File>,
+    splitter: JpegSplitter<File>,
     count: u32,
     ended: bool,
 }
@@ -38,7 +37,7 @@ impl Mjpeg {
     pub fn new(name: &str, file: File) -> Mjpeg {
         Mjpeg {
             name: name.to_owned(),
-            pictures: Pictures::new(file),
+            splitter: JpegSplitter::new(file),
             count: 0,
             ended: false,
         }
@@ -50,83 +49,83 @@ impl VideoSource for Mjpeg {
         if self.ended {
             return Ok(None);
         }
-        let at = FRAME * self.count;
-        match self.pictures.next() {
+        let at = FRAME_INTERVAL * self.count;
+        match self.splitter.next() {
             Ok(Some(bytes)) => {
                 self.count += 1;
                 Ok(Some(VideoFrame {
                     at,
                     captured: Instant::now(),
-                    picture: Picture::Jpeg(bytes),
+                    payload: FramePayload::Jpeg(bytes),
                 }))
             }
             Ok(None) => {
                 self.ended = true;
                 Ok(None)
             }
-            Err(trouble) => {
+            Err(error) => {
                 self.ended = true;
-                Err(cut_short(&self.name, &trouble, at))
+                Err(cut_short(&self.name, error, at))
             }
         }
     }
 }
 
-/// Splits a stream into pictures.
-struct Pictures<R> {
+/// Splits a stream into images.
+struct JpegSplitter<R> {
     input: BufReader<R>,
-    /// The start of the next picture was found where the end of the last was due.
+    /// The start marker of the next image was found in place of the end marker of the previous one.
     started: bool,
 }
 
-impl<R: Read> Pictures<R> {
-    fn new(input: R) -> Pictures<R> {
-        Pictures {
+impl<R: Read> JpegSplitter<R> {
+    fn new(input: R) -> JpegSplitter<R> {
+        JpegSplitter {
             input: BufReader::with_capacity(64 * 1024, input),
             started: false,
         }
     }
 
-    /// The next picture, or `None` at the end. One that makes no sense comes as far as it does.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, EbmlError> {
+    /// The next image. `None` at the end. An invalid image is returned up to its first invalid byte.
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         if !std::mem::take(&mut self.started) && !self.find_start()? {
             return Ok(None);
         }
-        let mut picture = vec![0xFF, SOI];
+        let mut image = vec![0xFF, SOI];
         loop {
             if self.byte()? != 0xFF {
-                return Ok(Some(picture));
+                return Ok(Some(image));
             }
             let mut marker = self.byte()?;
             while marker == 0xFF {
                 marker = self.byte()?;
             }
             while let SOS | 0x02..=0xCF | 0xDB..=0xFE = marker {
-                picture.extend_from_slice(&[0xFF, marker]);
-                self.segment(&mut picture)?;
+                image.extend_from_slice(&[0xFF, marker]);
+                self.segment(&mut image)?;
                 if marker != SOS {
                     break;
                 }
-                marker = self.entropy(&mut picture)?;
+                marker = self.entropy_coded_data(&mut image)?;
             }
             match marker {
                 SOI => {
                     self.started = true;
-                    return Ok(Some(picture));
+                    return Ok(Some(image));
                 }
                 EOI => {
-                    picture.extend_from_slice(&[0xFF, EOI]);
-                    return Ok(Some(picture));
+                    image.extend_from_slice(&[0xFF, EOI]);
+                    return Ok(Some(image));
                 }
-                0x00 => return Ok(Some(picture)),
-                _ if picture.len() > LARGEST_PICTURE => return Ok(Some(picture)),
+                0x00 => return Ok(Some(image)),
+                _ if image.len() > MAX_IMAGE => return Ok(Some(image)),
                 _ => {}
             }
         }
     }
 
-    /// Passes over everything up to and including the next SOI.
-    fn find_start(&mut self) -> Result<bool, EbmlError> {
+    /// Skips everything up to and including the next SOI marker. False at the end of the stream.
+    fn find_start(&mut self) -> io::Result<bool> {
         let mut last = 0;
         loop {
             let buffer = self.input.fill_buf()?;
@@ -136,67 +135,64 @@ impl<R: Read> Pictures<R> {
             let found = buffer
                 .iter()
                 .position(|&byte| std::mem::replace(&mut last, byte) == 0xFF && byte == SOI);
-            let passed = found.map_or(buffer.len(), |at| at + 1);
-            self.input.consume(passed);
+            let skipped = found.map_or(buffer.len(), |at| at + 1);
+            self.input.consume(skipped);
             if found.is_some() {
                 return Ok(true);
             }
         }
     }
 
-    /// Copies a segment's length and content.
-    fn segment(&mut self, picture: &mut Vec<u8>) -> Result<(), EbmlError> {
+    /// Copies length and content of a segment.
+    fn segment(&mut self, image: &mut Vec<u8>) -> io::Result<()> {
         let length = [self.byte()?, self.byte()?];
-        picture.extend_from_slice(&length);
+        image.extend_from_slice(&length);
         let content = u64::from(u16::from_be_bytes(length)).saturating_sub(2);
-        let copied = self.input.by_ref().take(content).read_to_end(picture)?;
+        let copied = self.input.by_ref().take(content).read_to_end(image)?;
         if (copied as u64) < content {
-            Err(EbmlError::CutOff)
+            Err(io::ErrorKind::UnexpectedEof.into())
         } else {
             Ok(())
         }
     }
 
-    /// Copies entropy-coded data and returns the marker that ends it.
-    fn entropy(&mut self, picture: &mut Vec<u8>) -> Result<u8, EbmlError> {
+    /// Copies entropy-coded data. Returns the marker that ends it.
+    fn entropy_coded_data(&mut self, image: &mut Vec<u8>) -> io::Result<u8> {
         loop {
-            let before = picture.len();
-            self.input
-                .by_ref()
-                .take(LARGEST_PICTURE as u64)
-                .read_until(0xFF, picture)?;
-            if picture.last() != Some(&0xFF) || picture.len() == before {
-                // A picture that never ends is cut where it is absurd, and the search for a start goes on from there.
-                return if picture.len() > LARGEST_PICTURE {
+            let before = image.len();
+            self.input.by_ref().take(MAX_IMAGE as u64).read_until(0xFF, image)?;
+            if image.last() != Some(&0xFF) || image.len() == before {
+                // An image without end is cut at the maximum size. The search for the next start continues there.
+                return if image.len() > MAX_IMAGE {
                     Ok(0)
                 } else {
-                    Err(EbmlError::CutOff)
+                    Err(io::ErrorKind::UnexpectedEof.into())
                 };
             }
             match self.byte()? {
-                byte @ (0x00 | 0xD0..=0xD7) if picture.len() <= LARGEST_PICTURE => picture.push(byte),
-                // Fill before a marker: look at the last 0xFF of the run only.
+                byte @ (0x00 | 0xD0..=0xD7) if image.len() <= MAX_IMAGE => image.push(byte),
+                // Fill bytes before a marker.
                 0xFF => {
                     let mut marker = self.byte()?;
                     while marker == 0xFF {
                         marker = self.byte()?;
                     }
                     if let 0x00 | 0xD0..=0xD7 = marker {
-                        picture.push(marker);
+                        image.push(marker);
                     } else {
-                        picture.pop();
+                        image.pop();
                         return Ok(marker);
                     }
                 }
                 marker => {
-                    picture.pop();
+                    image.pop();
                     return Ok(marker);
                 }
             }
         }
     }
 
-    fn byte(&mut self) -> Result<u8, EbmlError> {
+    fn byte(&mut self) -> io::Result<u8> {
         let mut byte = [0];
         self.input.read_exact(&mut byte)?;
         Ok(byte[0])
@@ -210,19 +206,19 @@ mod tests {
     use jpeg_encoder::SamplingFactor;
 
     fn split(stream: &[u8]) -> Vec<Vec<u8>> {
-        let mut pictures = Pictures::new(stream);
-        std::iter::from_fn(|| pictures.next().unwrap()).collect()
+        let mut splitter = JpegSplitter::new(stream);
+        std::iter::from_fn(|| splitter.next().unwrap()).collect()
     }
 
-    /// With a comment that holds a whole small picture, as thumbnails do.
+    /// Inserts a segment that contains a complete small image, as cameras do with thumbnails.
     fn with_thumbnail(jpeg: &[u8]) -> Vec<u8> {
         let thumbnail = grey_jpeg(8, 8, |x, y| (x * y) as u8);
-        let size = (thumbnail.len() as u16 + 2).to_be_bytes();
+        let size = u16::try_from(thumbnail.len() + 2).unwrap().to_be_bytes();
         [&jpeg[..2], &[0xFF, 0xE1], &size, &thumbnail, &jpeg[2..]].concat()
     }
 
     #[test]
-    fn pictures_come_out_as_they_went_in() {
+    fn a_stream_is_split_into_its_images() {
         let grey = grey_jpeg(64, 48, |x, y| ((x * 5) ^ (y * 3)) as u8);
         let progressive = colour_jpeg(32, 32, SamplingFactor::F_2_2, true, |x, y| [x as u8, y as u8, 200]);
         let thumbnailed = with_thumbnail(&grey);
@@ -231,19 +227,19 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_without_end_costs_none_of_its_neighbours() {
+    fn an_image_without_end_marker_leaves_its_neighbours_intact() {
         let whole = grey_jpeg(64, 48, |x, y| (x ^ y) as u8);
-        let torn = &whole[..whole.len() - 40];
-        let stream = [&whole[..], torn, &whole].concat();
-        assert_eq!(split(&stream), [&whole[..], torn, &whole]);
+        let cut = &whole[..whole.len() - 40];
+        let stream = [&whole[..], cut, &whole].concat();
+        assert_eq!(split(&stream), [&whole[..], cut, &whole]);
     }
 
     #[test]
-    fn a_stream_cut_off_says_so() {
+    fn a_truncated_stream_is_an_error() {
         let whole = grey_jpeg(64, 48, |x, y| (x ^ y) as u8);
         let stream = [&whole[..], &whole[..200]].concat();
-        let mut pictures = Pictures::new(&stream[..]);
-        assert_eq!(pictures.next().unwrap(), Some(whole));
-        assert!(matches!(pictures.next(), Err(EbmlError::CutOff)));
+        let mut splitter = JpegSplitter::new(&stream[..]);
+        assert_eq!(splitter.next().unwrap(), Some(whole));
+        assert_eq!(splitter.next().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -1,21 +1,21 @@
-//! Clips: recordings in files, played like a camera and a microphone.
+//! Clips: recordings in files, which play like a camera and a microphone.
 //!
-//! | file | read by |
+//! | file | reader |
 //! | --- | --- |
-//! | Matroska or WebM with MJPEG or uncompressed video and PCM sound | [`matroska`] |
+//! | Matroska or WebM with MJPEG or uncompressed video and PCM audio | [`matroska`] |
 //! | RIFF WAV | [`wav`] |
-//! | a bare stream of JPEG pictures | [`mjpeg`] |
+//! | a bare stream of JPEG images | [`mjpeg`] |
 //! | anything else | [`ffmpeg`], if that program is installed |
 //!
-//! What a file is shows in its first bytes; its name plays no part. Video and sound read the file each on their own, so
-//! that neither thread waits for the other, and share the clock of the file.
+//! The first bytes of a file decide, not its name. Video and audio each open the file separately, so that neither thread
+//! waits for the other. Both use the clock of the clip.
 
-mod ebml;
+mod audio;
+pub(super) mod ebml;
 mod ffmpeg;
 mod matroska;
 mod mjpeg;
 mod playback;
-mod sound;
 mod tracks;
 mod wav;
 pub mod writer;
@@ -28,24 +28,26 @@ use std::io::Read;
 use std::path::Path;
 
 use matroska::{Matroska, Start};
+use mjpeg::Mjpeg;
 use playback::{MatroskaAudio, MatroskaVideo};
-use tracks::{Content, Track};
+use tracks::{Content, Media, Track};
+use wav::{Wav, WavError};
 
+use super::error::{Operation, Reason};
 use super::{AudioSource, CaptureError, VideoSource};
 
-/// A clip, opened and ready to be pulled.
+/// An open clip.
 pub struct Clip {
-    /// `None` if the clip has no pictures.
+    /// `None` if the clip has no video.
     pub video: Option<Box<dyn VideoSource>>,
-    /// `None` if the clip has no sound.
+    /// `None` if the clip has no audio.
     pub audio: Option<Box<dyn AudioSource>>,
     /// One line for the log, such as `demo.mkv: Matroska, MJPEG 640x480, PCM 48000 Hz 2 channels`.
     pub description: String,
 }
 
 impl Clip {
-    /// Opens the clip at `path`, which has pictures, sound or both. Fails with one line that names the file, the reason
-    /// and the mend.
+    /// Opens the clip at `path`. On success it has video, audio or both.
     pub fn open(path: &Path) -> Result<Clip, CaptureError> {
         let tools = ffmpeg::Tools {
             ffmpeg: Path::new("ffmpeg"),
@@ -56,162 +58,153 @@ impl Clip {
 }
 
 fn open_with(tools: &ffmpeg::Tools, path: &Path) -> Result<Clip, CaptureError> {
-    let name = path.display().to_string();
-    let short = path
-        .file_name()
-        .map_or(name.clone(), |file| file.to_string_lossy().into_owned());
-    let head = head(path, &name)?;
+    let file = ClipFile {
+        path,
+        name: path.display().to_string(),
+        short_name: path.file_name().map_or_else(
+            || path.display().to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        ),
+    };
+    let head = file.head()?;
     if head.starts_with(&matroska::MAGIC) {
-        open_matroska(tools, path, &name, &short)
+        open_matroska(tools, &file)
     } else if wav::is_wav(&head) {
-        match wav::open(&name, file(path, &name)?) {
-            wav::Opened::Wav(wav) => {
-                let description = format!("{short}: WAV, {}", wav.layout);
-                Ok(Clip {
-                    video: None,
-                    audio: Some(wav),
-                    description,
-                })
-            }
-            wav::Opened::Foreign => open_ffmpeg(tools, path, &name, &short),
-            wav::Opened::Absurd(reason) => Err(damaged(&name, &format!("not a usable WAV file: {reason}"))),
-        }
+        open_wav(tools, &file)
     } else if mjpeg::is_mjpeg(&head) {
-        let video = mjpeg::Mjpeg::new(&name, file(path, &name)?);
-        let description = format!("{short}: MJPEG stream, taken to have 25 pictures a second");
         Ok(Clip {
-            video: Some(Box::new(video)),
+            video: Some(Box::new(Mjpeg::new(&file.name, file.open()?))),
             audio: None,
-            description,
+            description: format!(
+                "{}: MJPEG stream, assumed to have 25 frames per second",
+                file.short_name
+            ),
         })
     } else {
-        open_ffmpeg(tools, path, &name, &short)
+        open_ffmpeg(tools, &file)
     }
 }
 
-fn unusable(name: &str, reason: &str) -> CaptureError {
-    CaptureError::Unusable(format!("{name}: {reason}"))
+/// A file that may be a clip.
+struct ClipFile<'a> {
+    path: &'a Path,
+    /// The path, for error messages.
+    name: String,
+    /// The file name, for the log.
+    short_name: String,
 }
 
-fn damaged(name: &str, reason: &str) -> CaptureError {
-    unusable(
-        name,
-        &format!("{reason}: the clip is damaged; record or export it again"),
-    )
-}
-
-/// The first bytes of the file.
-fn head(path: &Path, name: &str) -> Result<Vec<u8>, CaptureError> {
-    // Looked at before it is opened: opening a named pipe waits for its writer.
-    let metadata = std::fs::metadata(path).map_err(|err| cannot_open(name, &err))?;
-    if metadata.is_dir() {
-        return Err(unusable(name, "is a directory: name a clip in it"));
+impl ClipFile<'_> {
+    fn error(&self, reason: Reason) -> CaptureError {
+        CaptureError::clip(&self.name, reason)
     }
-    if !metadata.is_file() {
-        return Err(unusable(name, "is not a regular file: copy the clip to a file first"));
+
+    fn open(&self) -> Result<File, CaptureError> {
+        File::open(self.path).map_err(|error| self.cannot_open(&error))
     }
-    let mut head = Vec::new();
-    file(path, name)?
-        .take(64)
-        .read_to_end(&mut head)
-        .map_err(|err| cannot_open(name, &err))?;
-    if head.is_empty() {
-        return Err(unusable(name, "is empty: record or copy the clip again"));
+
+    /// The first bytes of the file.
+    fn head(&self) -> Result<Vec<u8>, CaptureError> {
+        // Checks the type first, because opening a named pipe blocks until there is a writer.
+        let metadata = std::fs::metadata(self.path).map_err(|error| self.cannot_open(&error))?;
+        if metadata.is_dir() {
+            return Err(self.error(Reason::IsDirectory));
+        }
+        if !metadata.is_file() {
+            return Err(self.error(Reason::NotAFile));
+        }
+        let mut head = Vec::new();
+        self.open()?
+            .take(64)
+            .read_to_end(&mut head)
+            .map_err(|error| self.cannot_open(&error))?;
+        if head.is_empty() {
+            return Err(self.error(Reason::Empty));
+        }
+        Ok(head)
     }
-    Ok(head)
+
+    fn cannot_open(&self, error: &std::io::Error) -> CaptureError {
+        self.error(match error.kind() {
+            std::io::ErrorKind::NotFound => Reason::NotFound,
+            std::io::ErrorKind::PermissionDenied => Reason::PermissionDenied,
+            _ => Reason::Failed {
+                operation: Operation::Open,
+                error: error.to_string(),
+            },
+        })
+    }
 }
 
-fn file(path: &Path, name: &str) -> Result<File, CaptureError> {
-    File::open(path).map_err(|err| cannot_open(name, &err))
-}
-
-fn cannot_open(name: &str, err: &std::io::Error) -> CaptureError {
-    match err.kind() {
-        std::io::ErrorKind::NotFound => unusable(name, "no such file: check the path of the clip"),
-        std::io::ErrorKind::PermissionDenied => unusable(
-            name,
-            "permission denied: let the user that runs affectd read it (chmod a+r)",
-        ),
-        _ => unusable(name, &format!("cannot be opened: {err}")),
+fn open_wav(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError> {
+    match Wav::open(&file.name, file.open()?) {
+        Ok(wav) => Ok(Clip {
+            video: None,
+            description: format!("{}: WAV, {}", file.short_name, wav.layout),
+            audio: Some(Box::new(wav)),
+        }),
+        Err(WavError::Compressed) => open_ffmpeg(tools, file),
+        Err(error) => Err(file.error(Reason::InvalidHeader(format!("not a usable WAV file: {error}")))),
     }
 }
 
-fn open_matroska(tools: &ffmpeg::Tools, path: &Path, name: &str, short: &str) -> Result<Clip, CaptureError> {
+fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError> {
     let open = || {
-        Matroska::open(file(path, name)?, Start::FirstCluster)
-            .map_err(|trouble| damaged(name, &format!("not a usable Matroska file: {trouble}")))
+        Matroska::open(file.open()?, Start::FirstCluster)
+            .map_err(|error| file.error(Reason::InvalidHeader(format!("not a usable Matroska file: {error}"))))
     };
     let matroska = open()?;
     let tracks = matroska.tracks();
-    let is_video = |track: &&Track| matches!(track.content, Content::Video(_) | Content::Foreign { video: true, .. });
-    let is_audio = |track: &&Track| matches!(track.content, Content::Audio(_) | Content::Foreign { video: false, .. });
-    let (video, audio) = (
-        tracks.iter().find(is_video).cloned(),
-        tracks.iter().find(is_audio).cloned(),
-    );
-    if let Some(reason) = tracks.iter().find_map(Track::absurdity) {
-        return Err(damaged(name, reason));
+    if let Some(invalid) = tracks.iter().find_map(|track| match &track.content {
+        Content::Invalid(invalid) => Some(invalid),
+        _ => None,
+    }) {
+        return Err(file.error(Reason::InvalidHeader(invalid.to_string())));
     }
-    let foreign = |track: &Option<Track>| {
-        matches!(
-            track,
-            Some(Track {
-                content: Content::Foreign { .. },
-                ..
-            })
-        )
-    };
-    if foreign(&video) || foreign(&audio) {
-        return open_ffmpeg(tools, path, name, short);
-    }
+    let first = |media| tracks.iter().find(|track| track.content.media() == Some(media));
 
     let mut clip = Clip {
         video: None,
         audio: None,
-        description: format!("{short}: Matroska"),
+        description: format!("{}: Matroska", file.short_name),
     };
-    if let Some(Track {
-        number,
-        content: Content::Video(codec),
-        ..
-    }) = video
-    {
-        clip.description += &format!(", {codec}");
-        clip.video = Some(Box::new(MatroskaVideo::new(name, open()?, number, codec)));
+    for Track { number, content, .. } in [first(Media::Video), first(Media::Audio)].into_iter().flatten() {
+        match content {
+            Content::Video(codec) => {
+                clip.description += &format!(", {codec}");
+                clip.video = Some(Box::new(MatroskaVideo::new(&file.name, open()?, *number, *codec)));
+            }
+            Content::Audio(layout) => {
+                clip.description += &format!(", {layout}");
+                clip.audio = Some(Box::new(MatroskaAudio::new(&file.name, open()?, *number, *layout)));
+            }
+            Content::Unsupported { .. } | Content::Invalid(_) => return open_ffmpeg(tools, file),
+        }
     }
-    if let Some(Track {
-        number,
-        content: Content::Audio(layout),
-        ..
-    }) = audio
-    {
-        clip.description += &format!(", {layout}");
-        clip.audio = Some(Box::new(MatroskaAudio::new(name, open()?, number, layout)));
-    }
-    not_nothing(clip, name)
+    require_tracks(clip, file)
 }
 
-fn open_ffmpeg(tools: &ffmpeg::Tools, path: &Path, name: &str, short: &str) -> Result<Clip, CaptureError> {
-    let probe = ffmpeg::probe(tools, path, name)?;
+fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError> {
+    let probe = ffmpeg::probe(tools, file.path, &file.name)?;
     let mut clip = Clip {
         video: None,
         audio: None,
-        description: format!("{short}: through ffmpeg"),
+        description: format!("{}: through ffmpeg", file.short_name),
     };
     if let Some(codec) = probe.video {
         clip.description += &format!(", {codec}");
-        clip.video = Some(ffmpeg::video(tools, path, name)?);
+        clip.video = Some(ffmpeg::video(tools, file.path, &file.name)?);
     }
     if let Some(codec) = probe.audio {
         clip.description += &format!(", {codec}");
-        clip.audio = Some(ffmpeg::audio(tools, path, name)?);
+        clip.audio = Some(ffmpeg::audio(tools, file.path, &file.name)?);
     }
-    not_nothing(clip, name)
+    require_tracks(clip, file)
 }
 
-fn not_nothing(clip: Clip, name: &str) -> Result<Clip, CaptureError> {
+fn require_tracks(clip: Clip, file: &ClipFile) -> Result<Clip, CaptureError> {
     if clip.video.is_none() && clip.audio.is_none() {
-        return Err(unusable(name, "has neither pictures nor sound: try another clip"));
+        return Err(file.error(Reason::NoTracks));
     }
     Ok(clip)
 }

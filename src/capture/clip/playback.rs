@@ -4,25 +4,20 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::ebml::EbmlError;
+use super::audio::ClipAudio;
 use super::matroska::Matroska;
-use super::sound::Sound;
 use super::tracks::VideoCodec;
+use crate::capture::error::{CutCause, Reason};
 use crate::capture::pcm::PcmLayout;
 use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 
-/// What a source says, once, when its clip stops too early.
-pub fn cut_short(name: &str, trouble: &EbmlError, at: Duration) -> CaptureError {
-    let mend = "what came before was used: copy or record the clip again for the rest";
-    let at = at.as_secs_f64();
-    CaptureError::CutShort(match trouble {
-        EbmlError::CutOff => format!("{name}: cut off after {at:.1} s, {mend}"),
-        EbmlError::Damaged { .. } => format!("{name}: {trouble}, after {at:.1} s, {mend}"),
-        EbmlError::Io(err) => format!("{name}: cannot be read on after {at:.1} s, {mend} ({err})"),
-    })
+/// The error of a clip that ended early, at this time on its own clock.
+pub fn cut_short(name: &str, cause: impl Into<CutCause>, after: Duration) -> CaptureError {
+    let cause = cause.into();
+    CaptureError::clip(name, Reason::CutShort { after, cause })
 }
 
-/// The pictures of a Matroska stream, at their own times.
+/// The video track of a Matroska stream.
 pub struct MatroskaVideo<R> {
     name: String,
     matroska: Matroska<R>,
@@ -55,18 +50,18 @@ impl<R: Read + Send> VideoSource for MatroskaVideo<R> {
                     let captured = Instant::now();
                     for (at, bytes) in block.frames() {
                         self.last = self.last.max(at);
-                        let picture = self.codec.picture(bytes.to_vec());
+                        let payload = self.codec.payload(bytes.to_vec());
                         self.queue.push_back(VideoFrame {
                             at: self.last,
                             captured,
-                            picture,
+                            payload,
                         });
                     }
                 }
                 Ok(None) => self.ended = true,
-                Err(trouble) => {
+                Err(error) => {
                     self.ended = true;
-                    return Err(cut_short(&self.name, &trouble, self.matroska.last()));
+                    return Err(cut_short(&self.name, error, self.matroska.last()));
                 }
             }
         }
@@ -74,14 +69,12 @@ impl<R: Read + Send> VideoSource for MatroskaVideo<R> {
     }
 }
 
-/// The sound of a Matroska stream.
+/// The audio track of a Matroska stream.
 pub struct MatroskaAudio<R> {
     name: String,
     matroska: Matroska<R>,
     track: u64,
-    sound: Sound,
-    /// Set at the end of the track: what is left to say of it.
-    end: Option<Option<CaptureError>>,
+    audio: ClipAudio,
 }
 
 impl<R: Read> MatroskaAudio<R> {
@@ -90,32 +83,23 @@ impl<R: Read> MatroskaAudio<R> {
             name: name.to_owned(),
             matroska,
             track,
-            sound: Sound::new(layout),
-            end: None,
+            audio: ClipAudio::new(layout),
         }
     }
 }
 
 impl<R: Read + Send> AudioSource for MatroskaAudio<R> {
     fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
-        loop {
-            if let Some(chunk) = self.sound.pop() {
-                return Ok(Some(chunk));
-            }
-            if let Some(error) = &mut self.end {
-                return error.take().map_or(Ok(None), Err);
-            }
+        while self.audio.needs_input() {
             match self.matroska.next_block(self.track) {
-                Ok(Some(block)) => self.sound.push(block.at, block.joined()),
-                Ok(None) => {
-                    self.sound.flush();
-                    self.end = Some(None);
-                }
-                Err(trouble) => {
-                    self.sound.flush();
-                    self.end = Some(Some(cut_short(&self.name, &trouble, self.matroska.last())));
+                Ok(Some(block)) => self.audio.push(block.at, block.joined()),
+                Ok(None) => self.audio.end(None),
+                Err(error) => {
+                    let error = cut_short(&self.name, error, self.matroska.last());
+                    self.audio.end(Some(error));
                 }
             }
         }
+        self.audio.next_block()
     }
 }

@@ -1,25 +1,25 @@
-//! What a user of clips can rely on, whatever the file.
+//! What clips guarantee for every file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::ebml::ids;
 use super::*;
+use crate::capture::error::CutCause;
 use crate::capture::support::jpeg::grey_jpeg;
 use crate::capture::support::matroska::*;
-use crate::capture::{AudioBlock, VideoFrame};
+use crate::capture::{AudioBlock, CaptureErrorKind, VideoFrame};
 
-/// Tools that are not there: what the test opens must do without.
-fn open_bare(path: &Path) -> Result<Clip, CaptureError> {
-    let nowhere = Path::new("/nonexistent/ffmpeg");
-    open_with(
-        &ffmpeg::Tools {
-            ffmpeg: nowhere,
-            ffprobe: nowhere,
-        },
-        path,
-    )
+/// Opens a clip without ffmpeg.
+fn open_without_ffmpeg(path: &Path) -> Result<Clip, CaptureError> {
+    let missing = Path::new("/nonexistent/ffmpeg");
+    let tools = ffmpeg::Tools {
+        ffmpeg: missing,
+        ffprobe: missing,
+    };
+    open_with(&tools, path)
 }
 
 struct Folder(tempfile::TempDir);
@@ -36,46 +36,47 @@ impl Folder {
     }
 }
 
-/// Everything a source has, and the errors on the way.
-fn frames(source: &mut dyn VideoSource) -> (Vec<VideoFrame>, Vec<String>) {
+/// Everything that a source delivers, and its errors.
+fn drain<T>(mut next: impl FnMut() -> Result<Option<T>, CaptureError>) -> (Vec<T>, Vec<CaptureError>) {
     let (mut all, mut errors) = (Vec::new(), Vec::new());
     loop {
-        match source.next_frame() {
-            Ok(Some(frame)) => all.push(frame),
+        match next() {
+            Ok(Some(item)) => all.push(item),
             Ok(None) => return (all, errors),
-            Err(err) => errors.push(err.to_string()),
+            Err(error) => errors.push(error),
         }
     }
 }
 
-fn chunks(source: &mut dyn AudioSource) -> (Vec<AudioBlock>, Vec<String>) {
-    let (mut all, mut errors) = (Vec::new(), Vec::new());
-    loop {
-        match source.next_block() {
-            Ok(Some(chunk)) => all.push(chunk),
-            Ok(None) => return (all, errors),
-            Err(err) => errors.push(err.to_string()),
-        }
-    }
+fn frames(mut source: Box<dyn VideoSource>) -> (Vec<VideoFrame>, Vec<CaptureError>) {
+    drain(|| source.next_frame())
 }
 
-fn picture(i: usize) -> Vec<u8> {
+fn blocks(mut source: Box<dyn AudioSource>) -> (Vec<AudioBlock>, Vec<CaptureError>) {
+    drain(|| source.next_block())
+}
+
+fn sample_count(blocks: &[AudioBlock]) -> usize {
+    blocks.iter().map(|block| block.samples.len()).sum()
+}
+
+fn image(i: usize) -> Vec<u8> {
     grey_jpeg(64, 48, |x, y| (x + y + 5 * i as u32) as u8)
 }
 
-/// Two seconds: ten pictures a second, a tone at 16 kHz.
+/// Two seconds: ten frames per second, and a tone at 16 kHz.
 fn two_seconds() -> Vec<u8> {
     let samples = (0..32_000).map(|i| (8000.0 * (i as f32 * 0.1).sin()) as i16).collect();
-    let pictures = Pictures {
+    let video = TestVideo {
         width: 64,
         height: 48,
         fps: 10.0,
         count: 20,
-        picture: &picture,
+        frame: &image,
     };
     make_clip(
-        Some(&pictures),
-        Some(&Samples {
+        Some(&video),
+        Some(&TestAudio {
             rate_hz: 16_000,
             channels: 1,
             samples,
@@ -96,127 +97,129 @@ fn wav(bits: u16, rate_hz: u32, data: &[u8], size: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_matroska_clip_plays_at_its_own_times_bit_by_bit() {
+fn a_matroska_clip_plays_exactly_at_its_own_times() {
     let folder = Folder::new();
-    // Content decides, not the name.
-    let clip = open_bare(&folder.file("clip.txt", &two_seconds())).unwrap();
+    // The content decides, not the name.
+    let clip = open_without_ffmpeg(&folder.file("clip.txt", &two_seconds())).unwrap();
     assert_eq!(
         clip.description,
         "clip.txt: Matroska, MJPEG 64x48, PCM 16000 Hz 1 channel"
     );
-    let (frames, errors) = frames(&mut *clip.video.unwrap());
+    let (frames, errors) = frames(clip.video.unwrap());
     assert_eq!((frames.len(), errors.len()), (20, 0));
     assert_eq!(frames[3].at, Duration::from_millis(300));
-    let (chunks, errors) = chunks(&mut *clip.audio.unwrap());
-    assert!(errors.is_empty() && chunks.iter().rev().skip(1).all(|chunk| chunk.samples.len() == 512));
-    assert_eq!(chunks[2].at, Duration::from_millis(64));
-    let samples: Vec<f32> = chunks.into_iter().flat_map(|chunk| chunk.samples).collect();
-    let wanted: Vec<f32> = (0..32_000)
+    let (blocks, errors) = blocks(clip.audio.unwrap());
+    assert!(errors.is_empty() && blocks.iter().rev().skip(1).all(|block| block.samples.len() == 512));
+    assert_eq!(blocks[2].at, Duration::from_millis(64));
+    let samples: Vec<f32> = blocks.into_iter().flat_map(|block| block.samples).collect();
+    let expected: Vec<f32> = (0..32_000)
         .map(|i| f32::from((8000.0 * (i as f32 * 0.1).sin()) as i16) / 32768.0)
         .collect();
-    assert_eq!(samples, wanted);
+    assert_eq!(samples, expected);
     for frame in frames {
-        assert_eq!(frame.picture.into_luma().unwrap().width(), 64);
+        assert_eq!(frame.payload.into_luma().unwrap().width(), 64);
     }
 }
 
 #[test]
-fn a_missing_track_is_simply_missing() {
+fn a_clip_may_lack_video_or_audio() {
     let folder = Folder::new();
-    let pictures = Pictures {
+    let video = TestVideo {
         width: 64,
         height: 48,
         fps: 10.0,
         count: 3,
-        picture: &picture,
+        frame: &image,
     };
-    let clip = open_bare(&folder.file("a", &make_clip(Some(&pictures), None))).unwrap();
+    let clip = open_without_ffmpeg(&folder.file("a", &make_clip(Some(&video), None))).unwrap();
     assert!(clip.video.is_some() && clip.audio.is_none());
-    let samples = Samples {
+    let audio = TestAudio {
         rate_hz: 48_000,
         channels: 2,
         samples: vec![100; 9600],
     };
-    let clip = open_bare(&folder.file("b", &make_clip(None, Some(&samples)))).unwrap();
+    let clip = open_without_ffmpeg(&folder.file("b", &make_clip(None, Some(&audio)))).unwrap();
     assert!(clip.video.is_none());
-    let (chunks, _) = chunks(&mut *clip.audio.unwrap());
-    assert_eq!(chunks.iter().map(|chunk| chunk.samples.len()).sum::<usize>(), 1600);
+    let (blocks, _) = blocks(clip.audio.unwrap());
+    assert_eq!(sample_count(&blocks), 1600);
 }
 
 #[test]
-fn a_clip_cut_off_gives_what_is_there_then_says_so_once() {
+fn a_truncated_clip_plays_up_to_the_cut_and_reports_it_once() {
     let folder = Folder::new();
     let whole = two_seconds();
-    let clip = open_bare(&folder.file("cut.mkv", &whole[..whole.len() / 2])).unwrap();
-    let (frames, errors) = frames(&mut *clip.video.unwrap());
-    assert!((8..=12).contains(&frames.len()), "{} pictures", frames.len());
+    let clip = open_without_ffmpeg(&folder.file("cut.mkv", &whole[..whole.len() / 2])).unwrap();
+    let (frames, errors) = frames(clip.video.unwrap());
+    assert!((8..=12).contains(&frames.len()), "{} frames", frames.len());
     assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].kind(), CaptureErrorKind::CutShort);
+    let Reason::CutShort { after, cause } = &errors[0].reason else {
+        panic!("{}", errors[0]);
+    };
+    assert_eq!((after.as_millis() / 100, cause), (9, &CutCause::Truncated));
     assert!(
-        errors[0].contains("cut.mkv: cut off after 0.9 s, what came before was used"),
-        "{}",
         errors[0]
+            .to_string()
+            .contains("cut.mkv: cut off after 0.9 s: everything before was used")
     );
-    let (chunks, errors) = chunks(&mut *clip.audio.unwrap());
-    assert!(chunks.iter().map(|chunk| chunk.samples.len()).sum::<usize>() > 14_000);
+    let (blocks, errors) = blocks(clip.audio.unwrap());
+    assert!(sample_count(&blocks) > 14_000);
     assert_eq!(errors.len(), 1);
 }
 
 #[test]
-fn one_broken_picture_costs_only_itself() {
+fn a_corrupt_frame_leaves_the_others_intact() {
     let folder = Folder::new();
-    let broken = |i| {
-        if i == 1 { picture(i)[..300].to_vec() } else { picture(i) }
-    };
-    let pictures = Pictures {
+    let corrupt = |i| if i == 1 { image(i)[..300].to_vec() } else { image(i) };
+    let video = TestVideo {
         width: 64,
         height: 48,
         fps: 10.0,
         count: 3,
-        picture: &broken,
+        frame: &corrupt,
     };
-    let clip = open_bare(&folder.file("a.mkv", &make_clip(Some(&pictures), None))).unwrap();
-    let (frames, errors) = frames(&mut *clip.video.unwrap());
-    let whole: Vec<bool> = frames
+    let clip = open_without_ffmpeg(&folder.file("a.mkv", &make_clip(Some(&video), None))).unwrap();
+    let (frames, errors) = frames(clip.video.unwrap());
+    let valid: Vec<bool> = frames
         .into_iter()
-        .map(|frame| frame.picture.into_luma().is_ok())
+        .map(|frame| frame.payload.into_luma().is_ok())
         .collect();
-    assert_eq!((whole, errors.len()), (vec![true, false, true], 0));
+    assert_eq!((valid, errors.len()), (vec![true, false, true], 0));
 }
 
 #[test]
-fn wav_files_play_and_forgive_recorders_that_did_not_finish() {
+fn wav_files_play_even_if_the_recorder_did_not_finish() {
     let folder = Folder::new();
     let data = [0u8; 6400];
-    for (size, complaints) in [(6400, 0), (0, 0), (u32::MAX, 0), (8000, 1), (6300, 0)] {
-        let clip = open_bare(&folder.file("a.wav", &wav(16, 16_000, &data, size))).unwrap();
+    for (size, error_count) in [(6400, 0), (0, 0), (u32::MAX, 0), (8000, 1), (6300, 0)] {
+        let clip = open_without_ffmpeg(&folder.file("a.wav", &wav(16, 16_000, &data, size))).unwrap();
         assert!(clip.video.is_none());
         assert_eq!(clip.description, "a.wav: WAV, PCM 16000 Hz 1 channel");
-        let (chunks, errors) = chunks(&mut *clip.audio.unwrap());
-        let samples: usize = chunks.iter().map(|chunk| chunk.samples.len()).sum();
-        assert_eq!(samples, if size == 6300 { 3150 } else { 3200 });
-        assert_eq!(errors.len(), complaints, "header says {size} bytes");
+        let (blocks, errors) = blocks(clip.audio.unwrap());
+        assert_eq!(sample_count(&blocks), if size == 6300 { 3150 } else { 3200 });
+        assert_eq!(errors.len(), error_count, "the header states {size} bytes");
     }
 }
 
 #[test]
-fn a_bare_mjpeg_stream_plays_at_25_pictures_a_second() {
+fn an_mjpeg_stream_plays_at_25_frames_per_second() {
     let folder = Folder::new();
-    let stream: Vec<u8> = (0..5).flat_map(picture).collect();
-    let clip = open_bare(&folder.file("a.avi", &stream)).unwrap();
+    let stream: Vec<u8> = (0..5).flat_map(image).collect();
+    let clip = open_without_ffmpeg(&folder.file("a.avi", &stream)).unwrap();
     assert!(clip.audio.is_none());
-    let (frames, errors) = frames(&mut *clip.video.unwrap());
+    let (frames, errors) = frames(clip.video.unwrap());
     assert_eq!((frames.len(), errors.len()), (5, 0));
     assert_eq!(frames[4].at, Duration::from_millis(160));
 }
 
 #[test]
-fn what_needs_ffmpeg_plays_at_its_own_times_too() {
+fn clips_through_ffmpeg_play_at_their_own_times() {
     let folder = Folder::new();
     let source = folder.file("source.mkv", &two_seconds());
     let clip = folder.0.path().join("clip.avi");
     let mut ffmpeg = std::process::Command::new("ffmpeg");
     ffmpeg.args(["-v", "error", "-i"]).arg(source);
-    // Every second picture of the first second only: what is left has no constant rate.
+    // Drops every second frame of the first second, so that the frame rate varies.
     ffmpeg
         .args([
             "-vf",
@@ -237,14 +240,14 @@ fn what_needs_ffmpeg_plays_at_its_own_times_too() {
         "{}",
         clip.description
     );
-    let (frames, errors) = frames(&mut *clip.video.unwrap());
+    let (frames, errors) = frames(clip.video.unwrap());
     let times: Vec<u128> = frames.iter().map(|frame| frame.at.as_millis()).collect();
-    let wanted = [
+    let expected = [
         0, 200, 400, 600, 800, 1000, 1100, 1200, 1300, 1400, 1500, 1600, 1700, 1800, 1900,
     ];
-    assert_eq!((&times[..], errors.len()), (&wanted[..], 0));
-    let (chunks, errors) = chunks(&mut *clip.audio.unwrap());
-    let samples: usize = chunks.iter().map(|chunk| chunk.samples.len()).sum();
+    assert_eq!((&times[..], errors.len()), (&expected[..], 0));
+    let (blocks, errors) = blocks(clip.audio.unwrap());
+    let samples = sample_count(&blocks);
     assert!(
         errors.is_empty() && samples.abs_diff(32_000) < 1600,
         "{samples} samples"
@@ -252,87 +255,75 @@ fn what_needs_ffmpeg_plays_at_its_own_times_too() {
 }
 
 #[test]
-fn what_cannot_be_played_is_refused_in_one_line_with_the_mend() {
+fn unusable_clips_are_rejected_with_the_reason() {
     let folder = Folder::new();
-    let refusal = |path: &Path| {
-        let err = open_bare(path).err().expect("it opened").to_string();
+    let reason = |path: &Path| {
+        let error = open_without_ffmpeg(path).err().expect("it opened");
+        let line = error.to_string();
         assert!(
-            err.starts_with(&path.display().to_string()) && !err.contains('\n'),
-            "{err}"
+            line.starts_with(&path.display().to_string()) && !line.contains('\n'),
+            "{line}"
         );
-        err[path.display().to_string().len()..].to_owned()
+        assert_eq!(error.kind(), CaptureErrorKind::Unusable);
+        error.reason
     };
-    assert_eq!(
-        refusal(Path::new("/nonexistent.mkv")),
-        ": no such file: check the path of the clip"
-    );
-    assert_eq!(refusal(folder.0.path()), ": is a directory: name a clip in it");
-    assert_eq!(
-        refusal(&folder.file("a", b"")),
-        ": is empty: record or copy the clip again"
-    );
-    assert!(refusal(Path::new("/dev/null")).starts_with(": is not a regular file"));
-    assert!(refusal(&folder.file("b.mkv", b"Dear diary")).ends_with("sudo apt-get install ffmpeg"));
+    assert_eq!(reason(Path::new("/nonexistent.mkv")), Reason::NotFound);
+    assert_eq!(reason(folder.0.path()), Reason::IsDirectory);
+    assert_eq!(reason(&folder.file("a", b"")), Reason::Empty);
+    assert_eq!(reason(Path::new("/dev/null")), Reason::NotAFile);
+    assert_eq!(reason(&folder.file("b.mkv", b"Dear diary")), Reason::FfmpegMissing);
 
     let tracks = |entries: &[u8]| {
-        let segment = [info(), element(0x1654_AE6B, entries)].concat();
-        folder.file("c.mkv", &[ebml_header(), element(0x1853_8067, &segment)].concat())
+        let segment = [info(), element(ids::TRACKS, entries)].concat();
+        folder.file("c.mkv", &[matroska_header(), element(ids::SEGMENT, &segment)].concat())
     };
-    let subtitles = track_entry(1, 17, "S_TEXT/UTF8", Vec::new());
+    let subtitles = track_entry(1, ids::TYPE_SUBTITLE, "S_TEXT/UTF8", Vec::new());
+    assert_eq!(reason(&tracks(&subtitles)), Reason::NoTracks);
     assert_eq!(
-        refusal(&tracks(&subtitles)),
-        ": has neither pictures nor sound: try another clip"
+        reason(&tracks(&video_track(1, "V_VP9", 640, 480))),
+        Reason::FfmpegMissing
     );
-    let foreign = refusal(&tracks(&video_track(1, "V_VP9", 640, 480)));
-    assert!(foreign.ends_with("sudo apt-get install ffmpeg"));
-    let damaged = ": the clip is damaged; record or export it again";
-    for (entry, reason) in [
-        (video_track(1, "V_MJPEG", 0, 480), ": its picture is 0x480 pixels large"),
+    for (entry, expected) in [
+        (video_track(1, "V_MJPEG", 0, 480), "its frames have 0x480 pixels"),
         (
             audio_track(1, "A_PCM/INT/LIT", 0.0, 1, 16),
-            ": it has a sample rate of 0 Hz, not 8000 to 192000",
+            "it has a sample rate of 0 Hz, not 8000 to 192000",
         ),
         (
             audio_track(1, "A_PCM/INT/LIT", 16e3, 0, 16),
-            ": it has 0 channels of sound, not 1 to 64",
+            "it has 0 audio channels, not 1 to 64",
         ),
     ] {
-        assert_eq!(refusal(&tracks(&entry)), format!("{reason}{damaged}"));
+        assert_eq!(reason(&tracks(&entry)), Reason::InvalidHeader(expected.into()));
     }
-    let torn = refusal(&folder.file("d.mkv", &two_seconds()[..60]));
-    assert_eq!(
-        torn,
-        format!(": not a usable Matroska file: cut off: it ends too early{damaged}")
-    );
-    let torn = refusal(&folder.file("e.wav", &wav(16, 16_000, &[], 0)[..30]));
-    assert_eq!(
-        torn,
-        format!(": not a usable WAV file: it ends before its first sample{damaged}")
-    );
+    let truncated = reason(&folder.file("d.mkv", &two_seconds()[..60]));
+    insta::assert_snapshot!(truncated, @"not a usable Matroska file: it ends too early");
+    let truncated = reason(&folder.file("e.wav", &wav(16, 16_000, &[], 0)[..30]));
+    insta::assert_snapshot!(truncated, @"not a usable WAV file: it ends before its first sample");
 }
 
-/// Plays whatever `bytes` are, without ffmpeg, and checks what every source promises.
+/// Plays any bytes without ffmpeg, and checks what every source guarantees.
 fn play_anything(bytes: &[u8]) {
     let folder = Folder::new();
-    let Ok(clip) = open_bare(&folder.file("any", bytes)) else {
+    let Ok(clip) = open_without_ffmpeg(&folder.file("any", bytes)) else {
         return;
     };
-    if let Some(mut video) = clip.video {
-        let (frames, errors) = frames(&mut *video);
+    if let Some(video) = clip.video {
+        let (frames, errors) = frames(video);
         assert!(errors.len() <= 1 && frames.is_sorted_by_key(|frame| frame.at));
         for frame in frames {
-            let _ = frame.picture.into_luma();
+            let _ = frame.payload.into_luma();
         }
     }
-    if let Some(mut audio) = clip.audio {
-        let (chunks, errors) = chunks(&mut *audio);
-        assert!(errors.len() <= 1 && chunks.is_sorted_by_key(|chunk| chunk.at));
-        let samples = chunks.iter().flat_map(|chunk| &chunk.samples);
+    if let Some(audio) = clip.audio {
+        let (blocks, errors) = blocks(audio);
+        assert!(errors.len() <= 1 && blocks.is_sorted_by_key(|block| block.at));
+        let samples = blocks.iter().flat_map(|block| &block.samples);
         assert!(samples.into_iter().all(|sample| (-1.0..=1.0).contains(sample)));
     }
 }
 
-/// `bytes` with a few of them changed, and cut off.
+/// Changes a few bytes, and truncates the rest.
 fn mutate(mut bytes: Vec<u8>, edits: Vec<(prop::sample::Index, u8)>, keep: Option<prop::sample::Index>) -> Vec<u8> {
     for (index, byte) in edits {
         let at = index.index(bytes.len());
@@ -344,42 +335,42 @@ fn mutate(mut bytes: Vec<u8>, edits: Vec<(prop::sample::Index, u8)>, keep: Optio
     bytes
 }
 
-fn edits(most: usize) -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
-    proptest::collection::vec(any::<(prop::sample::Index, u8)>(), 0..most)
+fn edits(max: usize) -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
+    proptest::collection::vec(any::<(prop::sample::Index, u8)>(), 0..max)
 }
 
-/// Roughly where the first block of [`short_clip`] begins.
+/// About where the first block of [`short_clip`] starts.
 const HEADER: usize = 450;
 
 fn short_clip() -> Vec<u8> {
-    let picture = |_| grey_jpeg(16, 16, |x, _| x as u8);
-    let pictures = Pictures {
+    let image = |_| grey_jpeg(16, 16, |x, _| x as u8);
+    let video = TestVideo {
         width: 16,
         height: 16,
         fps: 10.0,
         count: 4,
-        picture: &picture,
+        frame: &image,
     };
-    let samples = Samples {
+    let audio = TestAudio {
         rate_hz: 44_100,
         channels: 2,
         samples: vec![1; 4000],
     };
-    make_clip(Some(&pictures), Some(&samples))
+    make_clip(Some(&video), Some(&audio))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn damaged_matroska_neither_panics_nor_turns_time_back(
+    fn damaged_matroska_files_do_not_panic_and_times_never_decrease(
         header_edits in edits(4),
         block_edits in edits(8),
         keep: Option<prop::sample::Index>,
     ) {
         let mut header = short_clip();
         let blocks = header.split_off(HEADER);
-        // The header by itself as well, since damage there does the most.
+        // Edits the header separately, because damage there has the largest effect.
         let clip = [mutate(header, header_edits, None), blocks].concat();
         play_anything(&mutate(clip, block_edits, keep));
     }
@@ -396,7 +387,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_behind_any_magic_does_not_panic(
+    fn noise_after_any_magic_number_does_not_panic(
         magic in prop::sample::select(vec![
             matroska::MAGIC.to_vec(),
             b"RIFF\0\0\0\0WAVE".to_vec(),

@@ -1,38 +1,60 @@
-//! What the header of a Matroska file says of its tracks, and which of them we can decode.
+//! The tracks in the header of a Matroska file, and which of them affectd can decode.
 
 use std::time::Duration;
 
-use super::ebml::{children, float, string, unsigned};
-use crate::capture::Picture;
-use crate::capture::luma::Luma;
-use crate::capture::pcm::{PcmLayout, SampleFormat};
+use super::ebml::{children, float, ids, string, unsigned};
+use crate::capture::pcm::{PcmLayout, PcmLayoutError, SampleFormat};
+use crate::capture::{FramePayload, Luma};
 
-const TRACK_ENTRY: u32 = 0xAE;
-
-/// What a track holds.
+/// The content of a track.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     Video(VideoCodec),
     Audio(PcmLayout),
-    /// A track that this reader cannot decode: whether it is video or audio, and its codec.
-    Foreign {
-        video: bool,
+    /// A track that needs ffmpeg, and its codec.
+    Unsupported {
+        media: Media,
         codec: String,
     },
-    /// A track whose header makes no sense.
-    Absurd {
-        reason: String,
-    },
+    /// A track with an invalid header.
+    Invalid(InvalidTrack),
 }
 
-/// Pictures we decode without help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    Video,
+    Audio,
+}
+
+impl Content {
+    /// `None` for a track with an invalid header.
+    pub fn media(&self) -> Option<Media> {
+        match self {
+            Content::Video(_) => Some(Media::Video),
+            Content::Audio(_) => Some(Media::Audio),
+            Content::Unsupported { media, .. } => Some(*media),
+            Content::Invalid(_) => None,
+        }
+    }
+}
+
+/// What is invalid in the header of a track.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum InvalidTrack {
+    #[error("its frames have {width}x{height} pixels")]
+    FrameSize { width: u64, height: u64 },
+    #[error("it has {0}")]
+    Pcm(#[from] PcmLayoutError),
+}
+
+/// Video that affectd decodes without ffmpeg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VideoCodec {
     Mjpeg {
         width: u32,
         height: u32,
     },
-    /// Uncompressed, luma at every `step`th byte of the picture's front.
+    /// Uncompressed. The luma samples are every `step`th byte from the start of the frame.
     Raw {
         width: u32,
         height: u32,
@@ -41,11 +63,11 @@ pub enum VideoCodec {
 }
 
 impl VideoCodec {
-    /// Wraps the bytes of one frame. A raw frame that is too short comes as a JPEG that will not decode: the consumer
-    /// counts broken pictures anyway.
-    pub fn picture(self, bytes: Vec<u8>) -> Picture {
+    /// Wraps the bytes of one frame. A raw frame that is too short becomes an empty JPEG, so that the face stage counts it as
+    /// undecodable.
+    pub fn payload(self, bytes: Vec<u8>) -> FramePayload {
         match self {
-            VideoCodec::Mjpeg { .. } => Picture::Jpeg(bytes),
+            VideoCodec::Mjpeg { .. } => FramePayload::Jpeg(bytes),
             VideoCodec::Raw { width, height, step } => {
                 let pixels = width as usize * height as usize;
                 let data = if step == 1 {
@@ -55,7 +77,7 @@ impl VideoCodec {
                 } else {
                     bytes.into_iter().step_by(step).take(pixels).collect()
                 };
-                Luma::new(width, height, data).map_or(Picture::Jpeg(Vec::new()), Picture::Luma)
+                Luma::new(width, height, data).map_or(FramePayload::Jpeg(Vec::new()), FramePayload::Luma)
             }
         }
     }
@@ -74,52 +96,47 @@ impl std::fmt::Display for VideoCodec {
 pub struct Track {
     pub number: u64,
     pub content: Content,
-    /// Time from one frame of a block to the next.
+    /// Time between two frames of one block.
     pub frame_duration: Duration,
-}
-
-impl Track {
-    /// Why the track's header makes no sense, if it does not.
-    pub fn absurdity(&self) -> Option<&str> {
-        match &self.content {
-            Content::Absurd { reason } => Some(reason),
-            _ => None,
-        }
-    }
 }
 
 /// Reads the content of a Tracks element.
 pub fn read(content: &[u8]) -> Vec<Track> {
     children(content)
-        .filter(|(id, _)| *id == TRACK_ENTRY)
+        .filter(|(id, _)| *id == ids::TRACK_ENTRY)
         .filter_map(|(_, entry)| track(entry))
         .collect()
 }
 
-/// Reads a track entry. `None` for subtitles, buttons and switched-off tracks.
+/// Reads a track entry. `None` for subtitles, buttons and disabled tracks.
 fn track(entry: &[u8]) -> Option<Track> {
-    let (mut number, mut kind, mut enabled, mut encoded) = (0, 0, true, false);
+    let (mut number, mut track_type, mut enabled, mut encoded) = (0, 0, true, false);
     let (mut codec, mut private) = (String::new(), &[][..]);
     let (mut video, mut audio) = (&[][..], &[][..]);
     let mut frame_duration = Duration::ZERO;
     for (id, value) in children(entry) {
         match id {
-            0xD7 => number = unsigned(value),
-            0x83 => kind = unsigned(value),
-            0xB9 => enabled = unsigned(value) != 0,
-            0x86 => codec = string(value),
-            0x63A2 => private = value,
-            0x23_E383 => frame_duration = Duration::from_nanos(unsigned(value).min(1_000_000_000)),
-            0xE0 => video = value,
-            0xE1 => audio = value,
-            0x6D80 => encoded = true,
+            ids::TRACK_NUMBER => number = unsigned(value),
+            ids::TRACK_TYPE => track_type = unsigned(value),
+            ids::FLAG_ENABLED => enabled = unsigned(value) != 0,
+            ids::CODEC_ID => codec = string(value),
+            ids::CODEC_PRIVATE => private = value,
+            ids::DEFAULT_DURATION => frame_duration = Duration::from_nanos(unsigned(value).min(1_000_000_000)),
+            ids::VIDEO => video = value,
+            ids::AUDIO => audio = value,
+            ids::CONTENT_ENCODINGS => encoded = true,
             _ => {}
         }
     }
-    let content = match kind {
-        1 if enabled => video_content(&codec, private, video, encoded),
-        2 if enabled => audio_content(&codec, audio, encoded),
+    // Compressed or encrypted blocks need ffmpeg, whatever the codec.
+    let content = match track_type {
+        ids::TYPE_VIDEO if enabled => video_content(&codec, private, video),
+        ids::TYPE_AUDIO if enabled => audio_content(&codec, audio),
         _ => return None,
+    };
+    let content = match content.media() {
+        Some(media) if encoded => Content::Unsupported { media, codec },
+        _ => content,
     };
     Some(Track {
         number,
@@ -128,24 +145,21 @@ fn track(entry: &[u8]) -> Option<Track> {
     })
 }
 
-fn video_content(codec: &str, private: &[u8], settings: &[u8], encoded: bool) -> Content {
+fn video_content(codec: &str, private: &[u8], settings: &[u8]) -> Content {
     let (mut width, mut height, mut fourcc) = (0, 0, [0; 4]);
     for (id, value) in children(settings) {
         match id {
-            0xB0 => width = unsigned(value),
-            0xBA => height = unsigned(value),
-            0x2E_B524 => fourcc = value.try_into().unwrap_or_default(),
+            ids::PIXEL_WIDTH => width = unsigned(value),
+            ids::PIXEL_HEIGHT => height = unsigned(value),
+            ids::UNCOMPRESSED_FOURCC => fourcc = value.try_into().unwrap_or_default(),
             _ => {}
         }
     }
-    let sides = 1..=u64::from(u16::MAX);
-    if !sides.contains(&width) || !sides.contains(&height) {
-        return Content::Absurd {
-            reason: format!("its picture is {width}x{height} pixels large"),
-        };
-    }
-    let (width, height) = (width as u32, height as u32);
-    // The codec's four letters follow size, planes and depth in a Windows bitmap header.
+    let side = |length: u64| u16::try_from(length).ok().filter(|&length| length > 0).map(u32::from);
+    let (Some(width), Some(height)) = (side(width), side(height)) else {
+        return Content::Invalid(InvalidTrack::FrameSize { width, height });
+    };
+    // In a Windows bitmap header, the four-character code follows size, planes and depth.
     let windows = private
         .get(16..20)
         .filter(|_| codec == "V_MS/VFW/FOURCC")
@@ -154,7 +168,7 @@ fn video_content(codec: &str, private: &[u8], settings: &[u8], encoded: bool) ->
         Some(VideoCodec::Mjpeg { width, height })
     } else if codec == "V_UNCOMPRESSED" {
         let step = match &fourcc {
-            // Planes, of which luma comes first.
+            // Planar or semi-planar: luma comes first.
             b"Y800" | b"Y8  " | b"GREY" | b"I420" | b"IYUV" | b"YV12" | b"NV12" | b"NV21" => Some(1),
             b"YUY2" | b"YUYV" => Some(2),
             _ => None,
@@ -163,22 +177,16 @@ fn video_content(codec: &str, private: &[u8], settings: &[u8], encoded: bool) ->
     } else {
         None
     };
-    match known {
-        Some(codec) if !encoded => Content::Video(codec),
-        _ => Content::Foreign {
-            video: true,
-            codec: codec.to_owned(),
-        },
-    }
+    known.map_or_else(|| unsupported(Media::Video, codec), Content::Video)
 }
 
-fn audio_content(codec: &str, settings: &[u8], encoded: bool) -> Content {
+fn audio_content(codec: &str, settings: &[u8]) -> Content {
     let (mut rate_hz, mut channels, mut bits) = (8000.0, 1, 0);
     for (id, value) in children(settings) {
         match id {
-            0xB5 => rate_hz = float(value),
-            0x9F => channels = unsigned(value),
-            0x6264 => bits = unsigned(value),
+            ids::SAMPLING_FREQUENCY => rate_hz = float(value),
+            ids::CHANNELS => channels = unsigned(value),
+            ids::BIT_DEPTH => bits = unsigned(value),
             _ => {}
         }
     }
@@ -187,17 +195,19 @@ fn audio_content(codec: &str, settings: &[u8], encoded: bool) -> Content {
         "A_PCM/FLOAT/IEEE" => SampleFormat::float(bits),
         _ => None,
     };
-    let Some(format) = format.filter(|_| !encoded) else {
-        return Content::Foreign {
-            video: false,
-            codec: codec.to_owned(),
-        };
+    let Some(format) = format else {
+        return unsupported(Media::Audio, codec);
     };
     match PcmLayout::new(format, channels, rate_hz) {
         Ok(layout) => Content::Audio(layout),
-        Err(reason) => Content::Absurd {
-            reason: format!("it has {reason}"),
-        },
+        Err(error) => Content::Invalid(error.into()),
+    }
+}
+
+fn unsupported(media: Media, codec: &str) -> Content {
+    Content::Unsupported {
+        media,
+        codec: codec.to_owned(),
     }
 }
 
@@ -207,7 +217,7 @@ mod tests {
     use crate::capture::support::matroska::*;
 
     #[test]
-    fn tracks_say_what_is_in_them() {
+    fn track_entries_are_read() {
         let content = |entry: Vec<u8>| read(&entry).pop().map(|track| track.content);
         let mjpeg = Content::Video(VideoCodec::Mjpeg {
             width: 640,
@@ -220,37 +230,35 @@ mod tests {
             &[0; 20],
         ]
         .concat();
-        let size = element(0xE0, &[uint(0xB0, 640), uint(0xBA, 480)].concat());
-        let windows = with_private("V_MS/VFW/FOURCC", &bitmap, size);
+        let size = [uint(ids::PIXEL_WIDTH, 640), uint(ids::PIXEL_HEIGHT, 480)].concat();
+        let size = element(ids::VIDEO, &size);
+        let windows = [element(ids::CODEC_PRIVATE, &bitmap), size.clone()].concat();
+        let windows = track_entry(1, ids::TYPE_VIDEO, "V_MS/VFW/FOURCC", windows);
         assert_eq!(content(windows), Some(mjpeg));
-        let foreign = content(video_track(1, "V_MPEG4/ISO/AVC", 640, 480));
+        let h264 = content(video_track(1, "V_MPEG4/ISO/AVC", 640, 480));
+        assert_eq!(h264, Some(unsupported(Media::Video, "V_MPEG4/ISO/AVC")));
+        let compressed = [element(ids::CONTENT_ENCODINGS, b""), size].concat();
+        let compressed = content(track_entry(1, ids::TYPE_VIDEO, "V_MJPEG", compressed));
+        assert_eq!(compressed, Some(unsupported(Media::Video, "V_MJPEG")));
         assert_eq!(
-            foreign,
-            Some(Content::Foreign {
-                video: true,
-                codec: "V_MPEG4/ISO/AVC".into()
-            })
-        );
-        assert!(matches!(
             content(video_track(1, "V_MJPEG", 0, 480)),
-            Some(Content::Absurd { .. })
-        ));
-        assert!(matches!(
+            Some(Content::Invalid(InvalidTrack::FrameSize { width: 0, height: 480 }))
+        );
+        assert_eq!(
             content(audio_track(1, "A_PCM/INT/LIT", 0.0, 1, 16)),
-            Some(Content::Absurd { .. })
-        ));
-        assert!(matches!(
+            Some(Content::Invalid(PcmLayoutError::SampleRate(0.0).into()))
+        );
+        assert_eq!(
             content(audio_track(1, "A_PCM/INT/LIT", 16_000.0, 0, 16)),
-            Some(Content::Absurd { .. })
-        ));
+            Some(Content::Invalid(PcmLayoutError::Channels(0).into()))
+        );
         assert!(matches!(
             content(audio_track(1, "A_PCM/FLOAT/IEEE", 48_000.0, 2, 32)),
             Some(Content::Audio(_))
         ));
-        assert_eq!(content(track_entry(3, 17, "S_TEXT/UTF8", Vec::new())), None);
-    }
-
-    fn with_private(codec: &str, private: &[u8], settings: Vec<u8>) -> Vec<u8> {
-        track_entry(1, 1, codec, [element(0x63A2, private), settings].concat())
+        assert_eq!(
+            content(track_entry(3, ids::TYPE_SUBTITLE, "S_TEXT/UTF8", Vec::new())),
+            None
+        );
     }
 }

@@ -1,82 +1,118 @@
-//! RIFF WAV: sound only.
+//! RIFF WAV: audio only.
 //!
-//! Recorders that write to a pipe or lose power leave sizes of 0 or nonsense in the header. The data then goes on to the
-//! end of the file.
+//! Recorders that write to a pipe or lose power leave a size of 0 or an invalid size in the header. The data then extends to
+//! the end of the file.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Take};
-use std::time::Duration;
 
-use super::ebml::EbmlError;
+use super::audio::ClipAudio;
 use super::playback::cut_short;
-use super::sound::Sound;
-use crate::capture::pcm::{PcmLayout, SampleFormat};
+use crate::capture::error::CutCause;
+use crate::capture::pcm::{PcmLayout, PcmLayoutError, SampleFormat};
 use crate::capture::{AudioBlock, AudioSource, CaptureError};
 
 const PCM: u16 = 1;
 const FLOAT: u16 = 3;
 const EXTENSIBLE: u16 = 0xFFFE;
 
-/// Sizes from here on are what recorders put when they do not know yet.
+/// Recorders that do not know the size yet write sizes from here on.
 const UNKNOWN_SIZE: u32 = 0x7FFF_0000;
+
+/// The longest `fmt ` chunk that is read. The extensible format takes 40 bytes.
+const MAX_FORMAT: u32 = 1024;
+
+/// Frames per read.
+const READ_FRAMES: usize = 2048;
 
 /// Whether a file that starts with `head` is a RIFF WAV.
 pub fn is_wav(head: &[u8]) -> bool {
     head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WAVE")
 }
 
-/// What the header of a WAV file led to.
-pub enum Opened {
-    Wav(Box<Wav>),
-    /// Compressed sound.
-    Foreign,
-    /// A header that makes no sense, and why.
-    Absurd(String),
+/// Why affectd does not read a WAV file itself.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum WavError {
+    /// The audio is compressed. ffmpeg may be able to read it.
+    #[error("its audio is compressed")]
+    Compressed,
+    #[error("it has no format chunk before its data")]
+    NoFormat,
+    #[error("its format chunk is too short")]
+    ShortFormat,
+    #[error("it has samples of {0} bits")]
+    SampleBits(u64),
+    #[error("it has {0}")]
+    Pcm(#[from] PcmLayoutError),
+    #[error("it ends before its first sample")]
+    Truncated,
+    #[error("it cannot be read: {0}")]
+    Io(String),
 }
 
-/// The sound of a WAV file.
+impl From<std::io::Error> for WavError {
+    fn from(error: std::io::Error) -> WavError {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => WavError::Truncated,
+            _ => WavError::Io(error.to_string()),
+        }
+    }
+}
+
+/// The audio of a WAV file.
 pub struct Wav {
     name: String,
     pub layout: PcmLayout,
     data: Take<BufReader<File>>,
-    /// Bytes that the header promises and that are not read yet; `None` if it does not say.
-    promised: Option<u64>,
-    sound: Sound,
-    /// Samples read.
-    taken: u64,
-    /// Set at the end of the data: what is left to say of it.
-    end: Option<Option<CaptureError>>,
+    /// The header states the size of the data.
+    size_is_known: bool,
+    audio: ClipAudio,
 }
 
-/// Reads the header of `file`, up to its first sample.
-pub fn open(name: &str, file: File) -> Opened {
-    match header(BufReader::new(file)) {
-        Ok((Ok(layout), size, input)) => {
-            let promised = (size != 0 && size < UNKNOWN_SIZE).then_some(u64::from(size));
-            Opened::Wav(Box::new(Wav {
-                name: name.to_owned(),
-                layout,
-                data: input.take(promised.unwrap_or(u64::MAX)),
-                promised,
-                sound: Sound::new(layout),
-                taken: 0,
-                end: None,
-            }))
-        }
-        Ok((Err(None), ..)) => Opened::Foreign,
-        Ok((Err(Some(reason)), ..)) => Opened::Absurd(reason),
-        Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Opened::Absurd("it ends before its first sample".to_owned())
-        }
-        Err(err) => Opened::Absurd(err.to_string()),
+impl Wav {
+    /// Reads the header of `file`, up to its first sample.
+    pub fn open(name: &str, file: File) -> Result<Wav, WavError> {
+        let Header { layout, size, data } = header(BufReader::new(file))?;
+        let size = (size != 0 && size < UNKNOWN_SIZE).then_some(u64::from(size));
+        Ok(Wav {
+            name: name.to_owned(),
+            layout,
+            data: data.take(size.unwrap_or(u64::MAX)),
+            size_is_known: size.is_some(),
+            audio: ClipAudio::new(layout),
+        })
+    }
+
+    /// Reads the next samples. At the end of the data, ends the audio.
+    fn read(&mut self) {
+        let mut bytes = Vec::new();
+        let size = READ_FRAMES * self.layout.frame_bytes();
+        let result = self.data.by_ref().take(size as u64).read_to_end(&mut bytes);
+        let cause = match result {
+            Ok(_) if bytes.len() == size => {
+                self.audio.push_next(&bytes);
+                return;
+            }
+            Ok(_) if self.size_is_known && self.data.limit() > 0 => Some(CutCause::Truncated),
+            Ok(_) => None,
+            Err(error) => Some(error.into()),
+        };
+        self.audio.push_next(&bytes);
+        let error = cause.map(|cause| cut_short(&self.name, cause, self.audio.position()));
+        self.audio.end(error);
     }
 }
 
-type Layout = Result<PcmLayout, Option<String>>;
+/// The header of a WAV file, and its data from the first sample on.
+struct Header {
+    layout: PcmLayout,
+    size: u32,
+    data: BufReader<File>,
+}
 
-/// Walks the chunks up to `data`: its layout, its size and the reader placed at its first byte.
-fn header(mut input: BufReader<File>) -> std::io::Result<(Layout, u32, BufReader<File>)> {
-    let mut layout = Err(Some("it says nothing of its format".to_owned()));
+/// Walks the chunks up to `data`.
+fn header(mut input: BufReader<File>) -> Result<Header, WavError> {
+    let mut layout = Err(WavError::NoFormat);
     let mut riff = [0; 12];
     input.read_exact(&mut riff)?;
     loop {
@@ -85,38 +121,42 @@ fn header(mut input: BufReader<File>) -> std::io::Result<(Layout, u32, BufReader
         let [id @ .., a, b, c, d] = chunk;
         let size = u32::from_le_bytes([a, b, c, d]);
         match &id {
-            b"data" => return Ok((layout, size, input)),
+            b"data" => {
+                let layout = layout?;
+                let data = input;
+                return Ok(Header { layout, size, data });
+            }
             b"fmt " => {
-                // The extensible format takes 40 bytes; a size far beyond that is damage, not a reason for memory.
                 let mut format = Vec::new();
-                let front = size.min(1024);
+                let front = size.min(MAX_FORMAT);
                 input.by_ref().take(front.into()).read_to_end(&mut format)?;
-                pass_over(&mut input, size - front)?;
+                skip(&mut input, size - front)?;
                 layout = parse_format(&format);
             }
-            _ => pass_over(&mut input, size)?,
+            _ => skip(&mut input, size)?,
         }
+        // Chunks are padded to an even size.
         if size % 2 == 1 {
             input.read_exact(&mut [0])?;
         }
     }
 }
 
-fn pass_over(input: &mut impl Read, bytes: u32) -> std::io::Result<()> {
+fn skip(input: &mut impl Read, bytes: u32) -> std::io::Result<()> {
     std::io::copy(&mut input.by_ref().take(bytes.into()), &mut std::io::sink()).map(drop)
 }
 
-fn parse_format(format: &[u8]) -> Layout {
+fn parse_format(format: &[u8]) -> Result<PcmLayout, WavError> {
     let half = |at: usize| format.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
     let (Some(mut tag), Some(channels), Some(low), Some(high), Some(block), Some(bits)) =
         (half(0), half(2), half(4), half(6), half(12), half(14))
     else {
-        return Err(Some("its format is cut off".to_owned()));
+        return Err(WavError::ShortFormat);
     };
     if tag == EXTENSIBLE {
         tag = half(24).unwrap_or(0);
     }
-    // Samples of 20 bits, say, fill the upper part of three bytes: the container counts, not the precision.
+    // A 20-bit sample, for example, fills the upper part of three bytes: what counts is the container.
     let container = block
         .checked_div(channels)
         .map_or(bits, |bytes| bytes.saturating_mul(8))
@@ -124,38 +164,19 @@ fn parse_format(format: &[u8]) -> Layout {
     let format = match tag {
         PCM => SampleFormat::integer(container),
         FLOAT => SampleFormat::float(container),
-        _ => return Err(None),
+        _ => return Err(WavError::Compressed),
     };
     let rate_hz = f64::from(u32::from(high) << 16 | u32::from(low));
-    let format = format.ok_or_else(|| Some(format!("it has samples of {container} bits")))?;
-    PcmLayout::new(format, channels.into(), rate_hz).map_err(|reason| Some(format!("it has {reason}")))
+    let format = format.ok_or(WavError::SampleBits(container))?;
+    Ok(PcmLayout::new(format, channels.into(), rate_hz)?)
 }
 
 impl AudioSource for Wav {
     fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
-        loop {
-            if let Some(chunk) = self.sound.pop() {
-                return Ok(Some(chunk));
-            }
-            if let Some(error) = &mut self.end {
-                return error.take().map_or(Ok(None), Err);
-            }
-            let mut block = Vec::new();
-            let size = 2048 * self.layout.frame_bytes() as u64;
-            let trouble = match self.data.by_ref().take(size).read_to_end(&mut block) {
-                Ok(_) if block.len() as u64 == size => None,
-                Ok(_) if self.promised.is_some() && self.data.limit() > 0 => Some(Some(EbmlError::CutOff)),
-                Ok(_) => Some(None),
-                Err(err) => Some(Some(EbmlError::Io(err))),
-            };
-            self.sound.push_on(&block);
-            self.taken += (block.len() / self.layout.frame_bytes()) as u64;
-            if let Some(trouble) = trouble {
-                self.sound.flush();
-                let at = Duration::from_secs_f64(self.taken as f64 / f64::from(self.layout.rate_hz()));
-                self.end = Some(trouble.map(|trouble| cut_short(&self.name, &trouble, at)));
-            }
+        while self.audio.needs_input() {
+            self.read();
         }
+        self.audio.next_block()
     }
 }
 
@@ -172,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn every_usual_format_is_known() {
+    fn common_formats_are_read() {
         let layout = |bytes: &[u8]| parse_format(bytes).map(|layout| layout.to_string());
         assert_eq!(
             layout(&format(PCM, 2, 44_100, 4, 16)),
@@ -186,21 +207,18 @@ mod tests {
         let mut extensible = format(EXTENSIBLE, 6, 48_000, 18, 24);
         extensible.extend([22, 0, 24, 0, 0x3F, 0, 0, 0, 1, 0]);
         assert!(layout(&extensible).is_ok());
-        assert_eq!(layout(&format(6, 1, 8_000, 1, 8)), Err(None));
+        assert_eq!(layout(&format(6, 1, 8_000, 1, 8)), Err(WavError::Compressed));
     }
 
     #[test]
-    fn absurd_formats_say_what_is_absurd() {
-        let reason = |bytes: &[u8]| parse_format(bytes).unwrap_err().unwrap();
+    fn invalid_formats_are_rejected_with_the_reason() {
+        let error = |bytes: &[u8]| parse_format(bytes).unwrap_err();
+        assert_eq!(error(&format(PCM, 1, 0, 2, 16)), PcmLayoutError::SampleRate(0.0).into());
         assert_eq!(
-            reason(&format(PCM, 1, 0, 2, 16)),
-            "it has a sample rate of 0 Hz, not 8000 to 192000"
+            error(&format(PCM, 0, 16_000, 2, 16)),
+            PcmLayoutError::Channels(0).into()
         );
-        assert_eq!(
-            reason(&format(PCM, 0, 16_000, 2, 16)),
-            "it has 0 channels of sound, not 1 to 64"
-        );
-        assert_eq!(reason(&format(PCM, 1, 16_000, 7, 56)), "it has samples of 56 bits");
-        assert_eq!(reason(&[1, 0]), "its format is cut off");
+        assert_eq!(error(&format(PCM, 1, 16_000, 7, 56)), WavError::SampleBits(56));
+        assert_eq!(error(&[1, 0]), WavError::ShortFormat);
     }
 }

@@ -1,41 +1,47 @@
 //! A microphone, through ALSA.
 //!
-//! Like a camera, a [`Microphone`] is good until its first error, but for overruns: sound lost because nobody took it in
-//! time is counted, and the capture started again.
+//! In: a device name. Out: audio blocks of about 20 ms, resampled to mono at 16 kHz, with times that follow the card's own
+//! timestamps.
+//!
+//! Like a camera, a [`Microphone`] is valid until its first error. Overruns are no errors: samples that were lost because
+//! nobody read them in time are counted, and the capture restarts.
 
-mod clock;
+mod alsa_error;
+mod cards;
+mod drift;
 pub mod list;
+mod sample_clock;
 
-use std::cell::RefCell;
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use alsa::pcm::{Access, Format, Frames, HwParams, PCM, State, Status, TstampType};
-use alsa::{Direction, Output, ValueOr};
+use alsa::{Direction, ValueOr};
 
+use super::error::{Operation, Reason};
 use super::monotonic::{from_timespec, moment};
 use super::pcm::{PcmLayout, SampleFormat};
 use super::resample::Resampler;
-use super::{AUDIO_RATE_HZ, AudioBlock, AudioSource, CaptureError};
+use super::{AUDIO_RATE_HZ, AudioBlock, AudioSource, CaptureError, duration_of};
 use crate::health::MicrophoneCounters;
-use clock::{SampleClock, Steady};
+use alsa_error::{alsa_error, capture_messages};
+use cards::{card_devices, is_playback_only};
+use drift::DriftCompensator;
+use sample_clock::SampleClock;
 
 /// A microphone that sends nothing for this long has stalled.
 const STALL: Duration = Duration::from_secs(1);
-/// Wakeups a second, at most: a period is this fraction of a second.
+/// Wakeups per second, at most. One period is this fraction of a second.
 const WAKEUPS_HZ: u32 = 50;
-/// What the card keeps for us while we are held up.
+/// The card buffers this much while this process is delayed.
 const BUFFER_US: u32 = 400_000;
 
-/// Which microphone.
+/// Which microphone to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// The first that captures.
+    /// The first device that can capture.
     Auto,
-    /// As ALSA names it: `default`, `hw:CARD=…`, `plughw:…`.
+    /// An ALSA name: `default`, `hw:CARD=…`, `plughw:…`.
     Name(String),
 }
 
@@ -44,68 +50,72 @@ pub struct MicrophoneSettings {
     pub device: Choice,
 }
 
-/// A microphone that captures.
+/// A running microphone.
 pub struct Microphone {
     name: String,
     pcm: PCM,
     layout: PcmLayout,
     resampler: Resampler,
     clock: SampleClock,
-    steady: Steady,
-    /// Frames read, and samples they became, since the capture started.
+    drift: DriftCompensator,
+    /// Frames read since the capture started.
     frames: u64,
+    /// Samples at [`AUDIO_RATE_HZ`] that these frames became.
     samples: u64,
-    /// One period as bytes, and as mono.
     bytes: Vec<u8>,
     mono: Vec<f32>,
     epoch: Instant,
+    /// Time of the previous block.
     last: Duration,
-    faults: MicrophoneCounters,
+    counters: MicrophoneCounters,
     description: String,
 }
 
 impl Microphone {
-    /// Opens the microphone and starts it; times count from `epoch`. [`CaptureError::Unusable`] only where the named
-    /// device is there and never will be a microphone.
+    /// Opens and starts the microphone. Block times count from `epoch`. The error is
+    /// [`CaptureErrorKind::Unusable`](super::CaptureErrorKind::Unusable) only if the configured device exists and can never
+    /// be a microphone.
     pub fn open(
         settings: &MicrophoneSettings,
         epoch: Instant,
-        faults: &MicrophoneCounters,
+        counters: &MicrophoneCounters,
     ) -> Result<Microphone, CaptureError> {
         match &settings.device {
-            Choice::Name(name) => Microphone::open_name(name, epoch, faults),
+            Choice::Name(name) => Microphone::open_name(name, epoch, counters),
             Choice::Auto => {
-                let mut why = None;
-                for device in list::card_devices().iter().filter(|device| device.captures) {
-                    match Microphone::open_name(&device.pcm_name(), epoch, faults) {
+                let mut first_error = None;
+                for device in card_devices().iter().filter(|device| device.captures) {
+                    match Microphone::open_name(&device.pcm_name(), epoch, counters) {
                         Ok(microphone) => return Ok(microphone),
-                        Err(error) => why = why.or(Some(error)),
+                        Err(error) => first_error = first_error.or(Some(error)),
                     }
                 }
-                Err(why.unwrap_or_else(|| CaptureError::Lost("no microphone: none is connected".into())))
+                Err(first_error.unwrap_or_else(|| CaptureError::microphone("auto", Reason::NoneConnected)))
             }
         }
     }
 
-    fn open_name(name: &str, epoch: Instant, faults: &MicrophoneCounters) -> Result<Microphone, CaptureError> {
-        let errors = quiet();
-        if let Some(error) = playback_only(name, &list::card_devices()) {
-            return Err(error);
+    fn open_name(name: &str, epoch: Instant, counters: &MicrophoneCounters) -> Result<Microphone, CaptureError> {
+        let messages = capture_messages();
+        if is_playback_only(name, &card_devices()) {
+            return Err(CaptureError::microphone(name, Reason::PlaybackOnly));
         }
         let pcm = PCM::new(name, Direction::Capture, true).map_err(|e| {
-            let said = errors
+            let printed = messages
                 .as_ref()
                 .map(|output| output.borrow().to_string())
                 .unwrap_or_default();
-            // It says the same of a name it knows that leads to a card which is not there.
-            if said.contains("Unknown PCM") && !said.contains("cannot find card") {
-                unusable(name, "ALSA knows no such device")
+            // alsa-lib also prints "Unknown PCM" for a valid name whose card is absent.
+            if printed.contains("Unknown PCM") && !printed.contains("cannot find card") {
+                CaptureError::microphone(name, Reason::UnknownToAlsa)
             } else {
-                explain(name, "be opened", &e)
+                alsa_error(name, Operation::Open, &e)
             }
         })?;
-        let layout = configure(&pcm).map_err(|e| explain(name, "be set up", &e))?;
-        pcm.start().map_err(|e| explain(name, "be started", &e))?;
+        let layout = configure(&pcm)
+            .map_err(|e| alsa_error(name, Operation::Configure, &e))?
+            .map_err(|reason| CaptureError::microphone(name, reason))?;
+        pcm.start().map_err(|e| alsa_error(name, Operation::Start, &e))?;
         let period = layout.rate_hz().div_ceil(WAKEUPS_HZ) as usize;
         Ok(Microphone {
             name: name.to_owned(),
@@ -114,41 +124,38 @@ impl Microphone {
             mono: Vec::with_capacity(period),
             resampler: Resampler::new(layout.rate_hz()),
             clock: SampleClock::new(layout.rate_hz()),
-            steady: Steady::default(),
+            drift: DriftCompensator::default(),
             frames: 0,
             samples: 0,
             pcm,
             layout,
             epoch,
             last: Duration::ZERO,
-            faults: faults.clone(),
+            counters: counters.clone(),
         })
     }
 
-    /// One line that says what was got: `hw:CARD=Device,DEV=0, PCM 48000 Hz 1 channel`.
+    /// One line with the negotiated layout: `hw:CARD=Device,DEV=0, PCM 48000 Hz 1 channel`.
     pub fn description(&self) -> &str {
         &self.description
     }
 
-    /// Waits for a period and reads it into `mono`; false if the capture had to be started again instead.
+    /// Waits for a period and reads it into `mono`. False if nothing was read, for example because the capture restarted.
     fn read(&mut self) -> Result<bool, CaptureError> {
-        let ready = match self.pcm.wait(Some(STALL.as_millis() as u32)) {
+        let timeout = u32::try_from(STALL.as_millis()).unwrap_or(u32::MAX);
+        let ready = match self.pcm.wait(Some(timeout)) {
             Ok(ready) => ready,
             Err(error) => return self.recover(&error).map(|()| false),
         };
         if !ready {
-            return Err(CaptureError::Stalled(format!(
-                "{}: sent no sound for {} s",
-                self.name,
-                STALL.as_secs()
-            )));
+            return Err(CaptureError::microphone(&self.name, Reason::NoSamples(STALL)));
         }
         let status = self
             .pcm
             .status()
-            .map_err(|e| explain(&self.name, "be asked for its state", &e))?;
+            .map_err(|e| alsa_error(&self.name, Operation::QueryState, &e))?;
         if status.get_state() == State::Disconnected {
-            return Err(CaptureError::Lost(format!("{}: not connected", self.name)));
+            return Err(CaptureError::microphone(&self.name, Reason::NotConnected));
         }
         if let Some(at) = self.captured(&status) {
             self.clock.observe(self.frames, at);
@@ -167,26 +174,26 @@ impl Microphone {
         }
     }
 
-    /// When the next frame to be read was captured. The card says how many frames lie between it and the newest, and
-    /// when it looked; plugins that do not say when have looked just now.
+    /// Capture time of the next frame to be read: the time of the status minus the frames that wait before it. Plugins that
+    /// do not report the time of the status have just determined it.
     fn captured(&self, status: &Status) -> Option<Duration> {
-        let looked = moment(from_timespec(status.get_htstamp())).unwrap_or_else(Instant::now);
+        let reported = moment(from_timespec(status.get_htstamp())).unwrap_or_else(Instant::now);
         let waiting = u64::try_from(status.get_delay()).ok()?;
-        let waiting = Duration::from_secs_f64(waiting as f64 / f64::from(self.layout.rate_hz()));
-        Some(looked.checked_sub(waiting)?.saturating_duration_since(self.epoch))
+        let waiting = duration_of(waiting, self.layout.rate_hz());
+        Some(reported.checked_sub(waiting)?.saturating_duration_since(self.epoch))
     }
 
-    /// Starts the capture again after an overrun or a suspend. Other errors are passed on.
+    /// Restarts the capture after an overrun or a suspend. Returns all other errors.
     fn recover(&mut self, error: &alsa::Error) -> Result<(), CaptureError> {
         if !matches!(error.errno(), libc::EPIPE | libc::ESTRPIPE) {
-            return Err(explain(&self.name, "be read", error));
+            return Err(alsa_error(&self.name, Operation::Read, error));
         }
-        self.faults.xruns.fetch_add(1, Ordering::Relaxed);
-        // Capture does not start by itself after it was prepared, as playback does.
+        self.counters.xruns.fetch_add(1, Ordering::Relaxed);
+        // Unlike playback, capture does not start by itself after `prepare`.
         self.pcm
             .prepare()
             .and_then(|()| self.pcm.start())
-            .map_err(|e| explain(&self.name, "be started again", &e))?;
+            .map_err(|e| alsa_error(&self.name, Operation::Restart, &e))?;
         self.resampler = Resampler::new(self.layout.rate_hz());
         self.clock = SampleClock::new(self.layout.rate_hz());
         (self.frames, self.samples) = (0, 0);
@@ -210,23 +217,24 @@ impl AudioSource for Microphone {
             let Some(at) = self.clock.at(first) else {
                 continue;
             };
-            let at = self.steady.keep(at, &mut samples, AUDIO_RATE_HZ).max(self.last);
+            let at = self.drift.compensate(at, &mut samples, AUDIO_RATE_HZ).max(self.last);
             self.last = at;
-            let length = Duration::from_secs_f64(samples.len() as f64 / f64::from(AUDIO_RATE_HZ));
-            return Ok(Some(AudioBlock {
+            let mut block = AudioBlock {
                 at,
-                captured: self.epoch + at + length,
+                captured: self.epoch,
                 samples,
-            }));
+            };
+            block.captured += block.end();
+            return Ok(Some(block));
         }
     }
 }
 
-/// Sets the card to the cheapest layout it has: 16 kHz if it does that itself, else 48 kHz or what is nearest; few
-/// channels; 16 bits if they are to be had.
-fn configure(pcm: &PCM) -> alsa::Result<PcmLayout> {
+/// Selects the cheapest layout of the card: 16 kHz if the hardware supports it, else the rate nearest to 48 kHz; the fewest
+/// channels; 16 bits if possible.
+fn configure(pcm: &PCM) -> alsa::Result<Result<PcmLayout, Reason>> {
     let hw = HwParams::any(pcm)?;
-    // We resample better than ALSA's plug does, and cheaper.
+    // Our resampler is better and cheaper than ALSA's.
     hw.set_rate_resample(false)?;
     hw.set_access(Access::RWInterleaved)?;
     let formats = [
@@ -235,11 +243,9 @@ fn configure(pcm: &PCM) -> alsa::Result<PcmLayout> {
         (Format::FloatLE, SampleFormat::F32),
         (Format::S243LE, SampleFormat::S24),
     ];
-    let found = formats.into_iter().find(|(format, _)| hw.test_format(*format).is_ok());
-    let Some((format, sample)) = found else {
-        return Err(alsa::Error::unsupported(
-            "of S16, S32, F32 and S24_3LE none is to be had,",
-        ));
+    let supported = formats.into_iter().find(|(format, _)| hw.test_format(*format).is_ok());
+    let Some((format, sample_format)) = supported else {
+        return Ok(Err(Reason::NoSupportedSampleFormat));
     };
     hw.set_format(format)?;
     let rates = [AUDIO_RATE_HZ, 48_000];
@@ -254,88 +260,15 @@ fn configure(pcm: &PCM) -> alsa::Result<PcmLayout> {
     hw.set_buffer_time_near(BUFFER_US.max(2 * period), ValueOr::Nearest)?;
     pcm.hw_params(&hw)?;
     let rate = hw.get_rate()?;
-    let layout = PcmLayout::new(sample, hw.get_channels()?.into(), rate.into());
-    let layout = layout.map_err(|_| alsa::Error::unsupported("its layout"))?;
+    let layout = PcmLayout::new(sample_format, hw.get_channels()?.into(), rate.into());
 
     let sw = pcm.sw_params_current()?;
     let size = hw.get_buffer_size()?;
-    let wake = (rate.div_ceil(WAKEUPS_HZ) as Frames).min(size / 2);
+    let wake = Frames::from(rate.div_ceil(WAKEUPS_HZ)).min(size / 2);
     sw.set_avail_min(wake)?;
     sw.set_tstamp_mode(true)?;
-    // Plugins may not know it; their stamps are checked for being of this clock anyway.
+    // Some plugins do not support this. Their timestamps are checked for being of this clock anyway.
     let _ = sw.set_tstamp_type(TstampType::Monotonic);
     pcm.sw_params(&sw)?;
-    Ok(layout)
-}
-
-/// The error of naming a sound card that plays only.
-fn playback_only(name: &str, devices: &[list::CardDevice]) -> Option<CaptureError> {
-    let (kind, place) = name.split_once(':')?;
-    if !matches!(kind, "hw" | "plughw") {
-        return None;
-    }
-    let mut parts = place.split(',');
-    let card = parts.next()?.trim_start_matches("CARD=");
-    let device = parts.next().map(|part| part.trim_start_matches("DEV="));
-    let mut same = devices.iter().filter(|d| {
-        (d.id == card || d.card.to_string() == card) && device.is_none_or(|device| d.device.to_string() == device)
-    });
-    let first = same.next()?;
-    let captures = first.captures || same.any(|d| d.captures);
-    (!captures).then(|| unusable(name, "this sound card only plays"))
-}
-
-fn unusable(name: &str, reason: &str) -> CaptureError {
-    CaptureError::Unusable(format!(
-        "{name}: {reason}: `affectd devices` lists the microphones there are"
-    ))
-}
-
-/// Keeps what alsa-lib says on this thread from standard error, as long as the value lives.
-fn quiet() -> Option<Rc<RefCell<Output>>> {
-    Output::local_error_handler().ok()
-}
-
-/// What an error of ALSA's means to somebody who wants sound.
-fn explain(name: &str, doing: &str, error: &alsa::Error) -> CaptureError {
-    let reason = match error.errno() {
-        // To find a card by its name alsa-lib asks every card, and one that it may not ask is none.
-        libc::ENOENT | libc::ENODEV | libc::ENXIO if !may_ask_cards() => FORBIDDEN.into(),
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => "not connected".into(),
-        libc::EBUSY | libc::EAGAIN => "in use by another program: end it (`fuser -v /dev/snd/*` names it)".into(),
-        libc::EACCES | libc::EPERM => FORBIDDEN.into(),
-        _ => format!("cannot {doing} ({error})"),
-    };
-    CaptureError::Lost(format!("{name}: {reason}"))
-}
-
-const FORBIDDEN: &str = "permission denied: let the user that runs affectd use microphones (usermod -aG audio)";
-
-/// Whether the cards that are there, if any, tell us what they are.
-fn may_ask_cards() -> bool {
-    let nodes = fs::read_dir("/dev/snd").into_iter().flatten().flatten();
-    nodes
-        .filter(|node| node.file_name().to_string_lossy().starts_with("controlC"))
-        .all(|node| !matches!(File::open(node.path()), Err(e) if e.kind() == ErrorKind::PermissionDenied))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_card_that_only_plays_is_no_microphone_whatever_it_is_called() {
-        let device = |card, id: &str, captures| list::CardDevice {
-            card,
-            id: id.into(),
-            device: 0,
-            captures,
-            name: "some card".into(),
-        };
-        let devices = [device(0, "Headphones", false), device(1, "Device", true)];
-        let refused = |name| playback_only(name, &devices).is_some();
-        assert!(refused("hw:CARD=Headphones,DEV=0") && refused("plughw:0") && refused("hw:0,0"));
-        assert!(!refused("hw:CARD=Device") && !refused("plughw:1,0"));
-        assert!(!refused("hw:CARD=Absent") && !refused("hw:1,7") && !refused("default"));
-    }
+    Ok(layout.map_err(|error| Reason::UnsupportedLayout(error.to_string())))
 }

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::capture::Picture;
+use crate::capture::FramePayload;
 use crate::capture::clip::Clip;
 use crate::config::Config;
-use crate::face::{FaceStage, Look};
+use crate::face::{FaceStage, FrameOutcome};
 use crate::failure::Failure;
 use crate::fusion::FusionStage;
 use crate::model::Bundle;
+use crate::voice::VoiceStage;
 
 /// The measurements of the pipeline.
 #[derive(Debug, Serialize)]
@@ -41,6 +42,7 @@ pub struct PipelineReport {
 /// Replays `clip` through the stages and measures each.
 pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineReport, Failure> {
     let mut face = FaceStage::load(bundle, config.face)?;
+    let mut voice = VoiceStage::load(bundle)?;
     let mut fusion = FusionStage::load(bundle, config.fusion)?;
     let source = |e: crate::capture::CaptureError| Failure::Source(e.to_string());
     let cpu_before = cpu_time();
@@ -54,27 +56,27 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
     if let Some(mut video) = clip.video {
         while let Some(frame) = video.next_frame().map_err(source)? {
             end = end.max(frame.at);
-            let again = match &frame.picture {
-                Picture::Jpeg(bytes) => Some(bytes.clone()),
-                Picture::Luma(_) => None,
+            let again = match &frame.payload {
+                FramePayload::Jpeg(bytes) => Some(bytes.clone()),
+                FramePayload::Luma(_) => None,
             };
             let detections = face.detections();
-            let (look, took) = timed(|| face.look(frame));
+            let (look, took) = timed(|| face.process(frame));
             let look = look?;
-            if matches!(look, Look::NotDue) {
+            if matches!(look, FrameOutcome::NotDue) {
                 continue;
             }
             match face.detections() > detections {
                 true => detecting.add(took),
                 false => tracking.add(took),
             }
-            if let Look::Face(observation) = look {
+            if let FrameOutcome::Face(observation) = look {
                 observations.push(observation);
             }
             // Decode once more, separately, to measure that part.
             if let Some(bytes) = again {
                 let before = cpu_time();
-                decoding.add(timed(|| std::hint::black_box(Picture::Jpeg(bytes).into_luma().is_ok())).1);
+                decoding.add(timed(|| std::hint::black_box(FramePayload::Jpeg(bytes).into_luma().is_ok())).1);
                 measuring_overhead += cpu_time().saturating_sub(before);
             }
         }
@@ -90,15 +92,18 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
         if let Some(chunk) = &chunk {
             end = end.max(chunk.end());
             samples += chunk.samples.len();
-            listening += timed(|| fusion.hear(chunk)).1;
+            listening += timed(|| voice.push(chunk)).1;
         }
         let heard = chunk.as_ref().map_or(end, |chunk| chunk.end());
         while fusion.time_of(tick) <= heard {
             let time = fusion.time_of(tick);
             while let Some(seen) = observations.next_if(|o| o.at <= time) {
-                fusion.see(seen);
+                fusion.add_face(seen);
             }
-            let (estimate, took) = timed(|| fusion.estimate(tick));
+            let (estimate, took) = timed(|| {
+                let heard = voice.observe(time, fusion.period())?;
+                fusion.estimate(tick, heard)
+            });
             estimate?;
             estimating += took;
             tick += 1;

@@ -1,31 +1,37 @@
-//! From a camera's buffer to a picture, as far as the buffer can be believed.
+//! From a camera's buffer to a frame payload. Buffers may not be what the driver says.
 
 use super::negotiate::Encoding;
-use crate::capture::Picture;
-use crate::capture::luma::Luma;
+use crate::capture::{FramePayload, Luma};
 
-/// How a picture lies in a buffer.
+/// How an image is stored in a buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
     pub encoding: Encoding,
     pub width: u32,
     pub height: u32,
-    /// Bytes from one row to the next; 0 where the driver leaves it open.
+    /// Bytes from one row to the next; 0 if the driver does not report it.
     pub stride: u32,
 }
 
-/// A buffer read.
+/// The content of a buffer.
 #[derive(Debug)]
-pub struct Read {
-    /// `None` if nothing in it can be used.
-    pub picture: Option<Picture>,
-    /// The buffer was not what the driver said.
-    pub lied: bool,
+pub struct ReadImage {
+    /// `None` if nothing in the buffer is usable.
+    pub payload: Option<FramePayload>,
+    /// The buffer did not match its description by the driver.
+    pub malformed: bool,
+}
+
+impl ReadImage {
+    const UNUSABLE: ReadImage = ReadImage {
+        payload: None,
+        malformed: true,
+    };
 }
 
 impl Layout {
-    /// Reads the `bytes` that the driver says it filled, of `capacity` there are.
-    pub fn read(&self, bytes: &[u8], capacity: usize) -> Read {
+    /// Reads the `bytes` that the driver reports as filled, in a buffer of `capacity` bytes.
+    pub fn read(&self, bytes: &[u8], capacity: usize) -> ReadImage {
         match self.encoding {
             Encoding::Mjpeg => jpeg(bytes, capacity),
             Encoding::Grey | Encoding::Nv12 => self.luma(bytes, 1),
@@ -33,16 +39,13 @@ impl Layout {
         }
     }
 
-    /// Luma at every `step`th byte of every row.
-    fn luma(&self, bytes: &[u8], step: usize) -> Read {
+    /// Extracts every `step`th byte of every row.
+    fn luma(&self, bytes: &[u8], step: usize) -> ReadImage {
         let (width, height) = (self.width as usize, self.height as usize);
         let stride = (self.stride as usize).max(width * step);
         // The last row may end where its pixels do.
         if bytes.len() < stride * height.saturating_sub(1) + width * step {
-            return Read {
-                picture: None,
-                lied: true,
-            };
+            return ReadImage::UNUSABLE;
         }
         let mut data = Vec::with_capacity(width * height);
         for row in bytes.chunks(stride).take(height) {
@@ -51,21 +54,18 @@ impl Layout {
                 _ => data.extend(row[..width * step].chunks_exact(step).map(|pixel| pixel[0])),
             }
         }
-        let picture = Luma::new(self.width, self.height, data).map(Picture::Luma);
-        Read {
-            lied: picture.is_none(),
-            picture,
+        let payload = Luma::new(self.width, self.height, data).map(FramePayload::Luma);
+        ReadImage {
+            malformed: payload.is_none(),
+            payload,
         }
     }
 }
 
-/// Some drivers say that a JPEG fills its whole buffer. It ends with its end marker, then.
-fn jpeg(bytes: &[u8], capacity: usize) -> Read {
+/// Some drivers report that a JPEG fills its whole buffer. The image then ends at its last end marker.
+fn jpeg(bytes: &[u8], capacity: usize) -> ReadImage {
     if !bytes.starts_with(&[0xFF, 0xD8]) {
-        return Read {
-            picture: None,
-            lied: true,
-        };
+        return ReadImage::UNUSABLE;
     }
     let full = bytes.len() == capacity;
     let end = match full {
@@ -75,9 +75,9 @@ fn jpeg(bytes: &[u8], capacity: usize) -> Read {
             .map_or(bytes.len(), |at| at + 2),
         false => bytes.len(),
     };
-    Read {
-        picture: Some(Picture::Jpeg(bytes[..end].to_vec())),
-        lied: full,
+    ReadImage {
+        payload: Some(FramePayload::Jpeg(bytes[..end].to_vec())),
+        malformed: full,
     }
 }
 
@@ -94,16 +94,16 @@ mod tests {
         }
     }
 
-    fn luma(read: Read) -> Vec<u8> {
-        assert!(!read.lied);
-        match read.picture {
-            Some(Picture::Luma(luma)) => luma.as_slice().to_vec(),
+    fn luma(read: ReadImage) -> Vec<u8> {
+        assert!(!read.malformed);
+        match read.payload {
+            Some(FramePayload::Luma(luma)) => luma.as_slice().to_vec(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn luma_is_taken_out_of_every_raw_encoding() {
+    fn luma_is_extracted_from_every_raw_encoding() {
         let grey = layout(Encoding::Grey, 2).read(&[1, 2, 3, 4], 4);
         assert_eq!(luma(grey), [1, 2, 3, 4]);
         let nv12 = layout(Encoding::Nv12, 2).read(&[1, 2, 3, 4, 128, 128], 6);
@@ -113,31 +113,31 @@ mod tests {
     }
 
     #[test]
-    fn rows_may_be_padded_and_the_driver_may_not_say() {
+    fn padded_rows_and_unreported_strides_are_read() {
         let padded = layout(Encoding::Grey, 4).read(&[1, 2, 0, 0, 3, 4], 8);
         assert_eq!(luma(padded), [1, 2, 3, 4]);
-        let unsaid = layout(Encoding::Yuyv, 0).read(&[1, 128, 2, 128, 3, 128, 4, 128], 8);
-        assert_eq!(luma(unsaid), [1, 2, 3, 4]);
+        let unreported = layout(Encoding::Yuyv, 0).read(&[1, 128, 2, 128, 3, 128, 4, 128], 8);
+        assert_eq!(luma(unreported), [1, 2, 3, 4]);
     }
 
     #[test]
-    fn a_short_buffer_is_a_lie_and_no_picture() {
+    fn a_short_buffer_is_malformed_and_yields_no_frame() {
         for encoding in [Encoding::Grey, Encoding::Nv12, Encoding::Yuyv] {
             let read = layout(encoding, 0).read(&[1, 2, 3], 8);
-            assert!(read.lied && read.picture.is_none());
+            assert!(read.malformed && read.payload.is_none());
         }
         let read = layout(Encoding::Mjpeg, 0).read(&[], 8);
-        assert!(read.lied && read.picture.is_none());
+        assert!(read.malformed && read.payload.is_none());
     }
 
     #[test]
-    fn a_jpeg_said_to_fill_its_buffer_is_cut_at_its_end() {
+    fn a_jpeg_reported_to_fill_its_buffer_is_cut_at_its_end_marker() {
         let filled = [0xFF, 0xD8, 7, 0xFF, 0xD9, 0, 0, 0];
         let read = layout(Encoding::Mjpeg, 0).read(&filled, 8);
-        assert!(read.lied);
-        assert!(matches!(read.picture, Some(Picture::Jpeg(bytes)) if bytes == filled[..5]));
+        assert!(read.malformed);
+        assert!(matches!(read.payload, Some(FramePayload::Jpeg(bytes)) if bytes == filled[..5]));
         let read = layout(Encoding::Mjpeg, 0).read(&filled[..5], 8);
-        assert!(!read.lied);
-        assert!(matches!(read.picture, Some(Picture::Jpeg(bytes)) if bytes == filled[..5]));
+        assert!(!read.malformed);
+        assert!(matches!(read.payload, Some(FramePayload::Jpeg(bytes)) if bytes == filled[..5]));
     }
 }

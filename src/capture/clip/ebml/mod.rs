@@ -1,39 +1,64 @@
-//! Reading EBML, the element tree under Matroska, front to back.
+//! EBML, the element tree below Matroska (RFC 8794), read front to back.
 //!
-//! Nothing here seeks and nothing trusts a size: memory grows only as bytes arrive, so that a damaged or hostile file
-//! costs no more than its own length. Reading forward only also means that a pipe does as well as a file, and that a
-//! recording cut off before its index was written is as good as a whole one up to the cut.
+//! The reader never seeks and never trusts a size. Memory grows only as bytes arrive, so a damaged or hostile file costs no
+//! more than its own length. Pipes work as well as files, and a recording that was cut off before its index was written is
+//! readable up to the cut.
+
+pub mod encode;
+pub mod ids;
 
 use std::io::{BufRead, BufReader, Read};
 
+use crate::capture::error::CutCause;
+
 /// Why reading stopped before the end.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum EbmlError {
     /// The input ends within an element.
-    CutOff,
-    /// The bytes at this position make no sense.
-    Damaged {
-        position: u64,
-        what: &'static str,
-    },
+    #[error("it ends too early")]
+    Truncated,
+    #[error("at byte {position}, {damage}")]
+    Damaged { position: u64, damage: Damage },
+    #[error("it cannot be read: {0}")]
     Io(std::io::Error),
 }
 
-impl std::fmt::Display for EbmlError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            EbmlError::CutOff => write!(f, "cut off: it ends too early"),
-            EbmlError::Damaged { position, what } => write!(f, "damaged at byte {position}: {what}"),
-            EbmlError::Io(err) => write!(f, "cannot be read: {err}"),
+/// What is invalid in a damaged file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("no element starts")]
+    ElementId,
+    #[error("an element has an invalid size")]
+    ElementSize,
+    #[error("an element of unknown size must have a known size")]
+    UnknownSize,
+    #[error("an element is too large")]
+    Oversized,
+    #[error("a block has no track number")]
+    BlockTrack,
+    #[error("a block is too short")]
+    BlockTooShort,
+    #[error("a block has invalid lacing")]
+    BlockLacing,
+    #[error("a block is more than an hour later than the one before")]
+    BlockTime,
+}
+
+impl From<std::io::Error> for EbmlError {
+    fn from(error: std::io::Error) -> EbmlError {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => EbmlError::Truncated,
+            _ => EbmlError::Io(error),
         }
     }
 }
 
-impl From<std::io::Error> for EbmlError {
-    fn from(err: std::io::Error) -> EbmlError {
-        match err.kind() {
-            std::io::ErrorKind::UnexpectedEof => EbmlError::CutOff,
-            _ => EbmlError::Io(err),
+impl From<EbmlError> for CutCause {
+    fn from(error: EbmlError) -> CutCause {
+        match error {
+            EbmlError::Truncated => CutCause::Truncated,
+            EbmlError::Damaged { .. } => CutCause::Damaged(error.to_string()),
+            EbmlError::Io(error) => CutCause::Io(error.to_string()),
         }
     }
 }
@@ -42,7 +67,7 @@ impl From<std::io::Error> for EbmlError {
 #[derive(Debug, Clone, Copy)]
 pub struct Header {
     pub id: u32,
-    /// Bytes of content; `None` where the writer did not know, as in a live stream.
+    /// Bytes of content. `None` if the writer did not know the size, as in a live stream.
     pub size: Option<u64>,
 }
 
@@ -65,14 +90,14 @@ impl<R: Read> Elements<R> {
         self.position
     }
 
-    pub fn damaged(&self, what: &'static str) -> EbmlError {
+    pub fn damaged(&self, damage: Damage) -> EbmlError {
         EbmlError::Damaged {
             position: self.position,
-            what,
+            damage,
         }
     }
 
-    /// The next header, or `None` where the input ends.
+    /// The next header, or `None` at the end of the input.
     pub fn next(&mut self) -> Result<Option<Header>, EbmlError> {
         if self.input.fill_buf()?.is_empty() {
             return Ok(None);
@@ -80,7 +105,7 @@ impl<R: Read> Elements<R> {
         let first = self.byte()?;
         let length = first.leading_zeros() + 1;
         if length > 4 {
-            return Err(self.damaged("no element starts here"));
+            return Err(self.damaged(Damage::ElementId));
         }
         let mut id = u32::from(first);
         for _ in 1..length {
@@ -89,7 +114,7 @@ impl<R: Read> Elements<R> {
         let first = self.byte()?;
         let length = first.leading_zeros() + 1;
         if length > 8 {
-            return Err(self.damaged("an element has no valid size"));
+            return Err(self.damaged(Damage::ElementSize));
         }
         let mut size = u64::from(first) & ((1 << (8 - length)) - 1);
         for _ in 1..length {
@@ -109,31 +134,28 @@ impl<R: Read> Elements<R> {
         Ok(byte[0])
     }
 
-    /// Reads the content of an element into `content`, replacing what was there.
-    pub fn read(&mut self, header: Header, most: u64, content: &mut Vec<u8>) -> Result<(), EbmlError> {
+    /// Reads the content of an element into `content`, replacing its previous value. Fails if there are more than `max_size`
+    /// bytes.
+    pub fn read(&mut self, header: Header, max_size: u64, content: &mut Vec<u8>) -> Result<(), EbmlError> {
         content.clear();
-        let size = header
-            .size
-            .ok_or_else(|| self.damaged("an element that needs a size has none"))?;
-        if size > most {
-            return Err(self.damaged("an element says it is absurdly large"));
+        let size = header.size.ok_or_else(|| self.damaged(Damage::UnknownSize))?;
+        if size > max_size {
+            return Err(self.damaged(Damage::Oversized));
         }
         let read = self.input.by_ref().take(size).read_to_end(content)? as u64;
         self.position += read;
-        if read < size { Err(EbmlError::CutOff) } else { Ok(()) }
+        if read < size { Err(EbmlError::Truncated) } else { Ok(()) }
     }
 
-    /// Passes over the content of an element.
+    /// Skips the content of an element.
     pub fn skip(&mut self, header: Header) -> Result<(), EbmlError> {
-        let mut left = header
-            .size
-            .ok_or_else(|| self.damaged("an element that needs a size has none"))?;
+        let mut left = header.size.ok_or_else(|| self.damaged(Damage::UnknownSize))?;
         while left > 0 {
-            let there = self.input.fill_buf()?.len();
-            if there == 0 {
-                return Err(EbmlError::CutOff);
+            let available = self.input.fill_buf()?.len();
+            if available == 0 {
+                return Err(EbmlError::Truncated);
             }
-            let step = there.min(usize::try_from(left).unwrap_or(usize::MAX));
+            let step = available.min(usize::try_from(left).unwrap_or(usize::MAX));
             self.input.consume(step);
             self.position += step as u64;
             left -= step as u64;
@@ -142,12 +164,12 @@ impl<R: Read> Elements<R> {
     }
 }
 
-/// The children of a master element held in memory: id and content. Ends early where they make no sense.
+/// The children of a master element in memory: id and content. Ends early at the first invalid child.
 pub fn children(mut content: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     std::iter::from_fn(move || {
         let mut elements = Elements::new(content);
         let header = elements.next().ok()??;
-        let from = elements.position() as usize;
+        let from = usize::try_from(elements.position()).ok()?;
         let to = from.checked_add(usize::try_from(header.size?).ok()?)?;
         let child = content.get(from..to)?;
         content = &content[to..];
@@ -155,7 +177,7 @@ pub fn children(mut content: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     })
 }
 
-/// The content of an unsigned integer element; too long ones read as the largest there is.
+/// The value of an unsigned integer element. An element longer than eight bytes yields `u64::MAX`.
 pub fn unsigned(content: &[u8]) -> u64 {
     if content.len() > 8 {
         return u64::MAX;
@@ -163,7 +185,7 @@ pub fn unsigned(content: &[u8]) -> u64 {
     content.iter().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
-/// The content of a float element; 0 where it has no valid length.
+/// The value of a float element. An element of invalid length yields 0.
 pub fn float(content: &[u8]) -> f64 {
     if let Ok(bytes) = content.try_into() {
         f64::from_be_bytes(bytes)
@@ -174,13 +196,13 @@ pub fn float(content: &[u8]) -> f64 {
     }
 }
 
-/// The content of a string element, less the zeros that may pad it.
+/// The value of a string element, without padding.
 pub fn string(content: &[u8]) -> String {
     String::from_utf8_lossy(content).trim_end_matches('\0').to_owned()
 }
 
-/// A number of variable length at the front of `content`, as in block headers, and how many bytes it takes.
-pub fn variable(content: &[u8]) -> Option<(u64, usize)> {
+/// The variable-length number at the start of `content`, as in block headers, and its length in bytes.
+pub fn variable_length(content: &[u8]) -> Option<(u64, usize)> {
     let first = *content.first()?;
     let length = first.leading_zeros() as usize + 1;
     let bytes = content.get(..length).filter(|_| length <= 8)?;
@@ -193,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_tell_known_from_unknown_sizes() {
+    fn headers_distinguish_known_and_unknown_sizes() {
         let header = |bytes: &[u8]| Elements::new(bytes).next().unwrap().unwrap();
         assert_eq!(header(&[0xA3, 0x84]).size, Some(4));
         assert_eq!(header(&[0x1F, 0x43, 0xB6, 0x75, 0x40, 0x02]).id, 0x1F43_B675);
@@ -206,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_size_reserves_nothing() {
+    fn a_wrong_size_allocates_nothing() {
         let mut content = Vec::new();
         let bytes = [0xA3, 0x08, 0x01, 0x00, 0x00, 0x00, 7, 7];
         let mut elements = Elements::new(&bytes[..]);
@@ -214,24 +236,24 @@ mod tests {
         assert_eq!(header.size, Some(1 << 24));
         assert!(matches!(
             elements.read(header, 1 << 30, &mut content),
-            Err(EbmlError::CutOff)
+            Err(EbmlError::Truncated)
         ));
         assert!(content.capacity() < 4096);
     }
 
     #[test]
-    fn children_end_where_they_leave_their_parent() {
+    fn children_end_at_the_end_of_their_parent() {
         let content = [0xD7, 0x81, 5, 0x83, 0x81, 2, 0x86, 0x88, 1];
         let found: Vec<_> = children(&content).map(|(id, value)| (id, unsigned(value))).collect();
         assert_eq!(found, [(0xD7, 5), (0x83, 2)]);
     }
 
     #[test]
-    fn numbers_of_variable_length() {
-        assert_eq!(variable(&[0x81, 9]), Some((1, 1)));
-        assert_eq!(variable(&[0x41, 0x00]), Some((256, 2)));
-        assert_eq!(variable(&[0x41]), None);
-        assert_eq!(variable(&[0x00, 0x01]), None);
+    fn numbers_of_variable_length_are_decoded() {
+        assert_eq!(variable_length(&[0x81, 9]), Some((1, 1)));
+        assert_eq!(variable_length(&[0x41, 0x00]), Some((256, 2)));
+        assert_eq!(variable_length(&[0x41]), None);
+        assert_eq!(variable_length(&[0x00, 0x01]), None);
         assert_eq!(float(&1.5f32.to_be_bytes()), 1.5);
         assert_eq!(float(&48_000f64.to_be_bytes()), 48_000.0);
     }

@@ -1,0 +1,58 @@
+//! Finding and opening video nodes, and what their errors mean.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::node::{Identity, Node};
+use crate::capture::CaptureError;
+use crate::capture::error::{Operation, Reason};
+
+/// All video nodes, in the order of their numbers.
+pub fn nodes() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let mut nodes: Vec<(u32, PathBuf)> = entries
+        .filter_map(|entry| {
+            let number = entry.file_name().to_str()?.strip_prefix("video")?.parse().ok()?;
+            Some((number, entry.path()))
+        })
+        .collect();
+    nodes.sort();
+    nodes.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Opens a node that can capture frames.
+pub fn open_node(path: &Path) -> Result<(Node, Identity), CaptureError> {
+    let name = path.display().to_string();
+    let node = Node::open(path).map_err(|e| driver_error(&name, Operation::Open, &e))?;
+    let identity = node
+        .identity()
+        .map_err(|e| driver_error(&name, Operation::Identify, &e))?;
+    if identity.captures {
+        return Ok((node, identity));
+    }
+    let reason = if identity.captures_planes {
+        Reason::MultiPlanar
+    } else if identity.outputs || identity.driver == "v4l2 loopback" {
+        // A v4l2loopback node only becomes a capture node once a program writes to it.
+        Reason::LoopbackIdle
+    } else {
+        Reason::NotACaptureNode
+    };
+    Err(CaptureError::camera(&name, reason))
+}
+
+/// Translates an error of the driver.
+pub fn driver_error(name: &str, operation: Operation, error: &io::Error) -> CaptureError {
+    let reason = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Reason::NotConnected,
+        Some(libc::EBUSY) => Reason::Busy,
+        Some(libc::EACCES | libc::EPERM) => Reason::PermissionDenied,
+        Some(libc::ENOSPC) => Reason::UsbBandwidth,
+        Some(libc::ENOTTY | libc::EISDIR) => Reason::NotACamera,
+        _ => Reason::Failed {
+            operation,
+            error: error.to_string(),
+        },
+    };
+    CaptureError::camera(name, reason)
+}

@@ -1,0 +1,290 @@
+//! Why a source delivers nothing, or nothing more.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a [`CaptureError`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    Camera,
+    Microphone,
+    Clip,
+}
+
+/// What a caller can do about a [`CaptureError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureErrorKind {
+    /// The source can never be used as configured. Retrying does not help.
+    Unusable,
+    /// The device is absent, or cannot be opened at the moment. Retrying may help.
+    Lost,
+    /// The device is open and sends nothing useful. Reopening it may help.
+    Stalled,
+    /// A clip ended early. Everything delivered before is valid.
+    CutShort,
+}
+
+/// An error of a camera, a microphone or a clip. Displays as one line: "name: reason: remedy".
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaptureError {
+    pub source_kind: SourceKind,
+    /// The device or the file, as the user names it.
+    pub name: String,
+    pub reason: Reason,
+}
+
+/// The reason of a [`CaptureError`].
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Reason {
+    // Cameras and microphones.
+    #[error("no such device is connected")]
+    NoneConnected,
+    #[error("not connected")]
+    NotConnected,
+    #[error("in use by another program")]
+    Busy,
+    #[error("permission denied")]
+    PermissionDenied,
+    /// The operating system refused an operation.
+    #[error("{operation} ({error})")]
+    Failed { operation: Operation, error: String },
+
+    // Cameras.
+    #[error("is not a camera")]
+    NotACamera,
+    #[error("captures no frames, but another node of the same camera may")]
+    NotACaptureNode,
+    #[error("uses the multi-planar API, which affectd does not support")]
+    MultiPlanar,
+    #[error("no program writes to this loopback camera yet")]
+    LoopbackIdle,
+    #[error("offers none of GREY, NV12, YUYV and MJPG")]
+    NoSupportedFormat,
+    /// The driver chose a format that affectd does not read.
+    #[error("was set to {requested}, but sends {actual}")]
+    UnexpectedFormat { requested: String, actual: String },
+    #[error("not enough USB bandwidth")]
+    UsbBandwidth,
+    /// No frame within this time.
+    #[error("sent no frame for {:.1} s", .0.as_secs_f64())]
+    NoFrames(Duration),
+    #[error("sends only damaged frames")]
+    OnlyDamagedFrames,
+
+    // Microphones.
+    #[error("ALSA knows no device of this name")]
+    UnknownToAlsa,
+    #[error("this sound card only plays")]
+    PlaybackOnly,
+    #[error("offers none of S16, S32, F32 and S24_3LE")]
+    NoSupportedSampleFormat,
+    /// The card insists on a layout that affectd does not read.
+    #[error("delivers {0}")]
+    UnsupportedLayout(String),
+    /// No samples within this time.
+    #[error("sent no samples for {:.1} s", .0.as_secs_f64())]
+    NoSamples(Duration),
+
+    // Clips.
+    #[error("no such file")]
+    NotFound,
+    #[error("is a directory")]
+    IsDirectory,
+    #[error("is not a regular file")]
+    NotAFile,
+    #[error("is empty")]
+    Empty,
+    #[error("has neither video nor audio")]
+    NoTracks,
+    /// The header of the clip is invalid; the text says how.
+    #[error("{0}")]
+    InvalidHeader(String),
+    #[error(
+        "not Matroska with MJPEG and PCM, not WAV and not MJPEG, and ffmpeg, which could convert it, is not installed"
+    )]
+    FfmpegMissing,
+    #[error("ffmpeg, which could convert it, cannot be started ({0})")]
+    FfmpegNotStarted(String),
+    #[error("ffmpeg cannot read it ({0})")]
+    FfmpegFailed(String),
+    /// The clip ended early, `after` this time on its own clock.
+    #[error("{cause} after {:.1} s", .after.as_secs_f64())]
+    CutShort { after: Duration, cause: CutCause },
+}
+
+/// What affectd was doing when the operating system refused it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Operation {
+    #[error("cannot be opened")]
+    Open,
+    #[error("cannot be identified")]
+    Identify,
+    #[error("cannot be configured")]
+    Configure,
+    #[error("cannot be started")]
+    Start,
+    #[error("cannot be read")]
+    Read,
+    #[error("does not report its state")]
+    QueryState,
+    #[error("cannot be restarted")]
+    Restart,
+}
+
+/// Why a clip ended early.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CutCause {
+    #[error("cut off")]
+    Truncated,
+    #[error("damaged ({0})")]
+    Damaged(String),
+    #[error("unreadable ({0})")]
+    Io(String),
+}
+
+impl From<std::io::Error> for CutCause {
+    fn from(error: std::io::Error) -> CutCause {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => CutCause::Truncated,
+            _ => CutCause::Io(error.to_string()),
+        }
+    }
+}
+
+impl CaptureError {
+    pub fn camera(name: &str, reason: Reason) -> CaptureError {
+        CaptureError::new(SourceKind::Camera, name, reason)
+    }
+
+    pub fn microphone(name: &str, reason: Reason) -> CaptureError {
+        CaptureError::new(SourceKind::Microphone, name, reason)
+    }
+
+    pub fn clip(name: &str, reason: Reason) -> CaptureError {
+        CaptureError::new(SourceKind::Clip, name, reason)
+    }
+
+    fn new(source_kind: SourceKind, name: &str, reason: Reason) -> CaptureError {
+        CaptureError {
+            source_kind,
+            name: name.to_owned(),
+            reason,
+        }
+    }
+
+    pub fn kind(&self) -> CaptureErrorKind {
+        use CaptureErrorKind::*;
+        match (&self.reason, self.source_kind) {
+            (Reason::CutShort { .. }, _) => CutShort,
+            // A file is opened once. A device may come back, and udev may not have set its permissions yet.
+            (_, SourceKind::Clip) => Unusable,
+            (
+                Reason::NotACamera
+                | Reason::NotACaptureNode
+                | Reason::MultiPlanar
+                | Reason::UnknownToAlsa
+                | Reason::PlaybackOnly,
+                _,
+            ) => Unusable,
+            (Reason::NoFrames(_) | Reason::OnlyDamagedFrames | Reason::NoSamples(_), _) => Stalled,
+            _ => Lost,
+        }
+    }
+
+    /// What the user can do, where that is known.
+    pub fn remedy(&self) -> Option<&'static str> {
+        use SourceKind::*;
+        Some(match (&self.reason, self.source_kind) {
+            (Reason::Busy, Camera) => "stop that program (`fuser -v /dev/video*` finds it)",
+            (Reason::Busy, Microphone) => "stop that program (`fuser -v /dev/snd/*` finds it)",
+            (Reason::PermissionDenied, Camera) => {
+                "add the user that runs affectd to the group video (sudo usermod -aG video USER)"
+            }
+            (Reason::PermissionDenied, Microphone) => {
+                "add the user that runs affectd to the group audio (sudo usermod -aG audio USER)"
+            }
+            (Reason::PermissionDenied, Clip) => "let the user that runs affectd read it (chmod a+r)",
+            (Reason::NotACamera | Reason::NotACaptureNode | Reason::MultiPlanar, _) => {
+                "`affectd devices` lists the cameras"
+            }
+            (Reason::NoSupportedFormat | Reason::UnexpectedFormat { .. }, _) => "use another camera",
+            (Reason::NoSupportedSampleFormat | Reason::UnsupportedLayout(_), _) => "use another microphone",
+            (Reason::UsbBandwidth, _) => "use another USB port, or request a smaller size or a lower rate",
+            (Reason::OnlyDamagedFrames, _) => "try another cable or USB port",
+            (Reason::UnknownToAlsa | Reason::PlaybackOnly, _) => "`affectd devices` lists the microphones",
+            (Reason::NotFound, _) => "check the path of the clip",
+            (Reason::IsDirectory, _) => "give the path of a clip in it",
+            (Reason::NotAFile, _) => "copy the clip to a file first",
+            (Reason::Empty, _) => "record or copy the clip again",
+            (Reason::NoTracks, _) => "try another clip",
+            (Reason::InvalidHeader(_), _) => "the clip is damaged; record or export it again",
+            (Reason::FfmpegMissing, _) => "sudo apt-get install ffmpeg",
+            (Reason::FfmpegFailed(_), _) => "the clip is damaged, or has neither video nor audio; try another clip",
+            (Reason::CutShort { .. }, _) => "everything before was used; copy or record the clip again for the rest",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for CaptureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)?;
+        match self.remedy() {
+            Some(remedy) => write!(f, ": {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for CaptureError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_displays_name_reason_and_remedy() {
+        let denied = CaptureError::microphone("hw:0", Reason::PermissionDenied);
+        insta::assert_snapshot!(denied, @"hw:0: permission denied: add the user that runs affectd to the group audio (sudo usermod -aG audio USER)");
+        let failed = CaptureError::camera(
+            "/dev/video0",
+            Reason::Failed {
+                operation: Operation::Configure,
+                error: "Invalid argument".into(),
+            },
+        );
+        insta::assert_snapshot!(failed, @"/dev/video0: cannot be configured (Invalid argument)");
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_reason_and_the_source() {
+        let kind = |error: CaptureError| error.kind();
+        let after = Duration::from_secs(1);
+        let cause = CutCause::Truncated;
+        for (error, expected) in [
+            (CaptureError::camera("a", Reason::NotConnected), CaptureErrorKind::Lost),
+            (
+                CaptureError::camera("a", Reason::PermissionDenied),
+                CaptureErrorKind::Lost,
+            ),
+            (
+                CaptureError::camera("a", Reason::NotACamera),
+                CaptureErrorKind::Unusable,
+            ),
+            (
+                CaptureError::microphone("a", Reason::NoSamples(after)),
+                CaptureErrorKind::Stalled,
+            ),
+            (
+                CaptureError::clip("a", Reason::PermissionDenied),
+                CaptureErrorKind::Unusable,
+            ),
+            (
+                CaptureError::clip("a", Reason::CutShort { after, cause }),
+                CaptureErrorKind::CutShort,
+            ),
+        ] {
+            assert_eq!(kind(error.clone()), expected, "{error}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What the face stage passes on.
+
+use std::time::{Duration, Instant};
+
+use super::geometry::Rect;
+
+/// The expressions that the encoder distinguishes, in the order of its outputs. They are the eight of FER+.
+pub const EXPRESSIONS: [&str; 8] = [
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+];
+
+/// The probability of each of [`EXPRESSIONS`], 0..1. They sum to one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Expressions(pub [f32; EXPRESSIONS.len()]);
+
+/// The subject's face in one frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FaceObservation {
+    /// Capture time of the frame on the source's clock.
+    pub at: Duration,
+    /// The same moment on this machine's monotonic clock.
+    pub captured: Instant,
+    /// The id of the face. It stays the same while the tracker follows the face.
+    pub id: u32,
+    /// The face's box as fractions of the image, clipped at its edges.
+    pub bounds: Rect,
+    /// The detector's score at the last detection, 0..1.
+    pub score: f32,
+    pub expressions: Expressions,
+}
