@@ -1,5 +1,7 @@
 //! The thread of one output.
 
+use std::time::Instant;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
