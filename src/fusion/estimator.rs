@@ -24,7 +24,7 @@ impl Spec {
         let sound =
             spec.steps == STEPS && (0.05..=5.0).contains(&spec.step_s) && spec.prior_variance.iter().all(|v| *v > 0.0);
         if !sound {
-            return Err(ModelError::Unfit {
+            return Err(ModelError::Unusable {
                 graph: GraphName::Fusion,
                 reason: format!("its window is not one affectd can fill ({spec:?})"),
             });

@@ -58,7 +58,7 @@ impl FusionStage {
     pub fn load(bundle: &Bundle, settings: FusionSettings) -> Result<FusionStage, ModelError> {
         let estimator = Estimator::load(bundle)?;
         let step = estimator.step();
-        let ticks_per_step = ticks_in(step, settings.period).ok_or_else(|| ModelError::Unfit {
+        let ticks_per_step = ticks_in(step, settings.period).ok_or_else(|| ModelError::Unusable {
             graph: GraphName::Fusion,
             reason: format!(
                 "its step of {step:?} is not a multiple of the period of {:?}",

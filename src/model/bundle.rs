@@ -32,20 +32,20 @@ pub enum ModelError {
     #[error("{}: not a model manifest ({reason}): restore the file from the release", .path.display())]
     Malformed { path: PathBuf, reason: String },
     #[error("{}: written in manifest format {found}, this affectd reads up to {FORMAT}: update affectd, or use the models of its release", .path.display())]
-    Newer { path: PathBuf, found: u32 },
+    NewerFormat { path: PathBuf, found: u32 },
     #[error("{}: does not match the manifest (SHA-256 {found:.12}…, expected {expected:.12}…): restore the file from the release, or register the new graph in manifest.json", .path.display())]
-    Altered {
+    HashMismatch {
         path: PathBuf,
         found: String,
         expected: String,
     },
     #[error("{}: has no {graph}: use the models of this affectd's release", .path.display())]
-    Lacks { path: PathBuf, graph: GraphName },
+    MissingGraph { path: PathBuf, graph: GraphName },
     /// A graph file outside of a bundle.
     #[error("{}: {reason}", .path.display())]
-    Foreign { path: PathBuf, reason: String },
+    File { path: PathBuf, reason: String },
     #[error("{graph}: {reason}: use the models of this affectd's release")]
-    Unfit { graph: GraphName, reason: String },
+    Unusable { graph: GraphName, reason: String },
     #[error(transparent)]
     Kernel(#[from] UnknownKernel),
 }
@@ -196,10 +196,13 @@ impl Bundle {
 
     /// The entry of one graph.
     pub fn graph(&self, name: GraphName) -> Result<&Graph, ModelError> {
-        self.manifest.graphs.get(name.key()).ok_or_else(|| ModelError::Lacks {
-            path: self.manifest_path(),
-            graph: name,
-        })
+        self.manifest
+            .graphs
+            .get(name.key())
+            .ok_or_else(|| ModelError::MissingGraph {
+                path: self.manifest_path(),
+                graph: name,
+            })
     }
 
     /// The bytes of one graph. Those from a folder have the hash that the manifest names.
@@ -216,7 +219,7 @@ impl Bundle {
         })?;
         let found = sha256(&bytes);
         if found != graph.sha256 {
-            return Err(ModelError::Altered {
+            return Err(ModelError::HashMismatch {
                 path,
                 found,
                 expected: graph.sha256.clone(),
@@ -227,7 +230,7 @@ impl Bundle {
 
     /// The preprocessing constants of one graph, in the form that its stage defines.
     pub fn preprocessing<T: serde::de::DeserializeOwned>(&self, name: GraphName) -> Result<T, ModelError> {
-        serde_json::from_value(self.graph(name)?.preprocessing.clone()).map_err(|e| ModelError::Unfit {
+        serde_json::from_value(self.graph(name)?.preprocessing.clone()).map_err(|e| ModelError::Unusable {
             graph: name,
             reason: format!("preprocessing in the manifest: {e}"),
         })
@@ -254,7 +257,7 @@ fn parse_manifest(text: &str, path: PathBuf) -> Result<Manifest, ModelError> {
     // The format comes first: a newer manifest need not have the fields of this one.
     let Format { format } = serde_json::from_str(text).map_err(malformed)?;
     if format > FORMAT {
-        return Err(ModelError::Newer { path, found: format });
+        return Err(ModelError::NewerFormat { path, found: format });
     }
     serde_json::from_str(text).map_err(malformed)
 }

@@ -17,10 +17,10 @@ impl Session {
     pub fn load(bundle: &Bundle, graph: GraphName, inputs: &[Named], outputs: &[Named]) -> Result<Session, ModelError> {
         check_signature(graph, bundle.graph(graph)?, inputs, outputs)?;
         let bytes = bundle.read(graph)?;
-        let unfit = |reason| ModelError::Unfit { graph, reason };
+        let unusable = |reason| ModelError::Unusable { graph, reason };
         let names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
         let engine = Engine::load(&bytes, inputs, &names, bundle.kernel())
-            .map_err(|e| unfit(format!("tract cannot load it ({e:#})")))?;
+            .map_err(|e| unusable(format!("tract cannot load it ({e:#})")))?;
         for node in engine.fallback_nodes() {
             warn!("{graph}: {node}; tract runs it in f32");
         }
@@ -34,7 +34,7 @@ impl Session {
     /// Runs the graph once and passes the outputs to `read`, in order. `inputs` are in the order given to [`Session::load`], with the
     /// lengths that their shapes imply.
     pub fn run<R>(&mut self, inputs: &[&[f32]], read: impl FnOnce(&[&[f32]]) -> R) -> Result<R, ModelError> {
-        self.engine.run(inputs, read).map_err(|e| ModelError::Unfit {
+        self.engine.run(inputs, read).map_err(|e| ModelError::Unusable {
             graph: self.graph,
             reason: format!("tract cannot run it ({e:#})"),
         })
@@ -49,7 +49,7 @@ fn check_signature(graph: GraphName, entry: &Graph, inputs: &[Named], outputs: &
                     Some(other) => format!("is {other:?}"),
                     None => "is missing".into(),
                 };
-                return Err(ModelError::Unfit {
+                return Err(ModelError::Unusable {
                     graph,
                     reason: format!("{role} \"{name}\" {found}, affectd needs {shape:?}"),
                 });

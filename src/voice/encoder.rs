@@ -14,7 +14,7 @@ impl Encoder {
         let graph = GraphName::VoiceEncoder;
         let spec: mel::Spec = bundle.preprocessing(graph)?;
         if !spec.is_supported() {
-            return Err(ModelError::Unfit {
+            return Err(ModelError::Unusable {
                 graph,
                 reason: format!("it needs a log-mel spectrogram that affectd does not compute ({spec:?})"),
             });

@@ -60,8 +60,8 @@ pub fn of_bundle(bundle: &Bundle, runs: Option<usize>) -> Result<Vec<GraphReport
     let graphs = GraphName::ALL.into_iter();
     graphs
         .map(|graph| {
-            let unfit = |reason| ModelError::Unfit { graph, reason };
-            measure(graph.key(), &bundle.read(graph)?, bundle.kernel(), runs, unfit)
+            let unusable = |reason| ModelError::Unusable { graph, reason };
+            measure(graph.key(), &bundle.read(graph)?, bundle.kernel(), runs, unusable)
         })
         .collect()
 }
@@ -73,11 +73,11 @@ pub fn of_file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result
         reason: e.to_string(),
     })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let unfit = |reason| ModelError::Foreign {
+    let unusable = |reason| ModelError::File {
         path: path.to_path_buf(),
         reason,
     };
-    measure(&name, &bytes, kernel, runs, unfit)
+    measure(&name, &bytes, kernel, runs, unusable)
 }
 
 fn measure(
@@ -85,11 +85,11 @@ fn measure(
     bytes: &[u8],
     kernel: KernelChoice,
     runs: Option<usize>,
-    unfit: impl Fn(String) -> ModelError,
+    unusable: impl Fn(String) -> ModelError,
 ) -> Result<GraphReport, ModelError> {
     let started = Instant::now();
     let (mut engine, shapes) =
-        Engine::load_file(bytes, kernel).map_err(|e| unfit(format!("cannot be loaded ({e:#})")))?;
+        Engine::load_file(bytes, kernel).map_err(|e| unusable(format!("cannot be loaded ({e:#})")))?;
     let load = started.elapsed();
     let inputs: Vec<Vec<f32>> = shapes.iter().map(|dims| noise(dims.iter().product())).collect();
     let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
@@ -98,7 +98,7 @@ fn measure(
         engine
             .run(&inputs, |outputs| std::hint::black_box(outputs).len())
             .map(|_| started.elapsed())
-            .map_err(|e| unfit(format!("cannot be run ({e:#})")))
+            .map_err(|e| unusable(format!("cannot be run ({e:#})")))
     };
     for _ in 0..WARM_UP {
         run()?;
