@@ -168,7 +168,7 @@ void run(void) {
     u64 *stack = (u64 *)STACK_TOP, random = (u64)(stack - 2);
     u64 top[] = {
         2, (u64) "test", (u64) "--nocapture", 0,
-        (u64) "PROPTEST_CASES=" CASES, (u64) "PROPTEST_FAILURE_PERSISTENCE=off", 0,
+        (u64) "PROPTEST_CASES=" CASES, 0,
         3, headers, 4, elf->header_size, 5, elf->header_count, 6, 4096, 9, elf->entry, 23, 0, 25, random, 0, 0,
     };
     stack -= 64;
