@@ -50,8 +50,8 @@
 //! Add a folder under `operators/kernels/` with one file per operation, named after the operation and its types, and implement
 //! [`Microkernels`](operators::kernels::Microkernels) in its `mod.rs`. Add a variant to [`Isa`] and an arm to `with_microkernels!`;
 //! `Isa::available` decides when the processor can run it. The property tests then compare it with the reference. Run them with
-//! `cargo test --manifest-path .ci/kernels/Cargo.toml`, under AddressSanitizer with `.ci/asan`, and on an emulated processor with
-//! `.ci/bochs` (x86-64). `cargo bench --bench kernels` measures it.
+//! `cargo test --manifest-path .ci/kernels/Cargo.toml`, under AddressSanitizer with `.ci/asan`, and on emulated processors with
+//! `.ci/bochs` (x86-64) and `.ci/qemu` (ARM). `cargo bench --bench kernels` measures it.
 //!
 //! # How to add an operator
 //!
