@@ -1,9 +1,8 @@
 //! The thread of one output.
 
-use std::time::Instant;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::RecvTimeoutError;
 use log::{info, warn};

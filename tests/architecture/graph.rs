@@ -38,9 +38,9 @@ struct Import {
 /// Modules of one folder that import each other in a circle.
 #[derive(Debug)]
 pub struct Circle {
-    pub folder: String,
+    folder: String,
     /// Each imports the next, and the last imports the first.
-    pub modules: Vec<String>,
+    modules: Vec<String>,
     /// An example for each of these imports.
     examples: Vec<String>,
 }
