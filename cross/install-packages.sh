@@ -3,7 +3,7 @@
 #
 #     cross/install-packages.sh build            what building affectd needs
 #     cross/install-packages.sh tests            the same, and what its tests run
-#     cross/install-packages.sh PACKAGE…         any packages, by name
+#     cross/install-packages.sh PACKAGE…         any packages, by name; `build` and `tests` may be among them
 #
 # For Debian, Ubuntu and Raspberry Pi OS. It runs apt-get as root, or through sudo, and only if something is missing. On other
 # systems it names what to install.
@@ -16,13 +16,17 @@ usage() {
 build=(build-essential pkg-config libasound2-dev libclang-dev)
 tests=(mosquitto mosquitto-clients openssl python3 ffmpeg)
 
-case ${1:-} in
--h | --help) usage && exit 0 ;;
-'' | -*) usage >&2 && exit 2 ;;
-build) packages=("${build[@]}") ;;
-tests) packages=("${build[@]}" "${tests[@]}") ;;
-*) packages=("$@") ;;
-esac
+[ $# -gt 0 ] || { usage >&2 && exit 2; }
+packages=()
+for argument; do
+    case $argument in
+    -h | --help) usage && exit 0 ;;
+    '' | -*) usage >&2 && exit 2 ;;
+    build) packages+=("${build[@]}") ;;
+    tests) packages+=("${build[@]}" "${tests[@]}") ;;
+    *) packages+=("$argument") ;;
+    esac
+done
 
 if ! command -v apt-get >/dev/null; then
     cat >&2 <<'TEXT'
