@@ -55,8 +55,7 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
                 stop: stop_on_signals()?,
                 reload: reload_on_signal()?,
             };
-            let fault = std::env::var("AFFECTD_FAULT").ok();
-            let fault = fault.and_then(|name| daemon::Fault::from_name(&name));
+            let fault = environment.fault.as_deref().and_then(daemon::Fault::from_name);
             Ok(daemon::run(config, &host, &signals, fault, || {
                 load_with(kernel, &common, &flags)
             })?)

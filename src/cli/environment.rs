@@ -11,7 +11,6 @@ use crate::config::{ConfigError, VARIABLE_PREFIX};
 const CONFIG: &str = "AFFECTD_CONFIG";
 const LOG: &str = "AFFECTD_LOG";
 const KERNEL: &str = "AFFECTD_KERNEL";
-#[cfg(feature = "faults")]
 const FAULT: &str = "AFFECTD_FAULT";
 /// Set by systemd for a unit with `LoadCredential=`.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -28,8 +27,7 @@ pub struct Environment {
     pub log: String,
     /// `AFFECTD_KERNEL`: the kernels to use instead of the best ones.
     pub kernel: Option<String>,
-    /// `AFFECTD_FAULT`: the fault to show, in a build with the feature `faults`.
-    #[cfg(feature = "faults")]
+    /// `AFFECTD_FAULT`: the fault to inject. Only a build with the feature `faults` reads it.
     pub fault: Option<String>,
     /// The folder of this service's credentials.
     pub credentials: Option<PathBuf>,
@@ -44,7 +42,6 @@ impl Environment {
             config: None,
             log: DEFAULT_LOG.to_owned(),
             kernel: None,
-            #[cfg(feature = "faults")]
             fault: None,
             credentials: None,
             settings: Vec::new(),
@@ -73,8 +70,7 @@ impl Environment {
                 self.log = value;
             }
             KERNEL => self.kernel = Some(value),
-            #[cfg(feature = "faults")]
-            FAULT => self.fault = Some(value),
+            FAULT if cfg!(feature = "faults") => self.fault = Some(value),
             _ => self.settings.push((name, value)),
         }
         Ok(())

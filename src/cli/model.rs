@@ -5,14 +5,14 @@ use std::fmt::Write;
 use crate::failure::Failure;
 use crate::model::{Bundle, GraphName};
 
-/// What the models cannot tell, whatever their figures: true of any bundle, so it is in the binary.
+/// The limits of any model bundle, whatever its figures.
 const LIMITS: &str = "\
-What it cannot tell: how somebody feels. It estimates how a face and a voice would be labelled by others, learnt from
-actors and from photographs labelled by strangers; ages, skin tones, languages and cultures outside those are not covered.
-Do not decide anything about a person by it. In the EU, inferring emotions at work and in education is forbidden (AI Act,
-Article 5(1)(f)).";
+Limits: the models do not know how a person feels. They estimate how other people would label a face and a voice. They
+were trained on actors, and on photographs that strangers labelled. Other ages, skin tones, languages and cultures are not
+covered. Do not use the estimates to make decisions about a person. In the EU, inferring emotions at work and in education
+is prohibited (AI Act, Article 5(1)(f)).";
 
-/// The card of the bundle in use, each graph's hash checked.
+/// The card of `bundle`. The hash of each graph is checked.
 pub fn card(bundle: &Bundle) -> Result<String, Failure> {
     let manifest = bundle.manifest();
     let mut card = String::new();

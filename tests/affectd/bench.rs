@@ -1,4 +1,4 @@
-//! What `affectd bench` says.
+//! The report of `affectd bench`.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ fn bench(arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn every_graph_that_ships_is_in_integers_as_a_whole() {
+fn every_shipped_graph_runs_completely_in_integers() {
     let report = bench(&[]);
     let graphs = report["graphs"].as_array().unwrap();
     assert_eq!(graphs.len(), 4);
@@ -49,7 +49,7 @@ fn every_graph_that_ships_is_in_integers_as_a_whole() {
 }
 
 #[test]
-fn a_graph_that_is_not_quantized_runs_in_tract_and_says_why() {
+fn a_graph_that_is_not_quantized_runs_in_tract_with_a_reason() {
     let file = models().join("fusion.f32.onnx");
     let report = bench(&["--model", file.to_str().unwrap()]);
     let graph = &report["graphs"][0];

@@ -1,4 +1,4 @@
-//! What a user can rely on, tested through the binary; and what holds Rust and Python together, through the library.
+//! Tests of the binary, of everything that users rely on. Through the library: Rust and Python compute the same.
 
 mod bad_input;
 mod bench;
@@ -34,7 +34,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// The binary under test, with no configuration from outside.
+/// The binary under test, without any configuration of this machine.
 fn affectd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_affectd"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AFFECTD_")) {
@@ -52,7 +52,7 @@ fn demo() -> PathBuf {
     models().join("demo.mkv")
 }
 
-/// Replays `clip` and gives exit code, estimates and log.
+/// The exit code, estimates and log of a replayed clip.
 struct Replay {
     code: Option<i32>,
     lines: Vec<Value>,
@@ -76,20 +76,20 @@ impl Replay {
         }
     }
 
-    /// The error a failed run ended with, `folder` left out of it.
+    /// The last line of the log, which is the error of a failed run, without `folder`.
     fn error(&self, folder: &Path) -> String {
         let line = self.log.lines().last().unwrap_or_default();
         line.replace(&format!("{}/", folder.display()), "")
     }
 
-    /// How many estimates had just these modalities.
+    /// The number of estimates with exactly these modalities.
     fn count(&self, modalities: &[&str]) -> usize {
         let same = |line: &&Value| line["modalities"] == serde_json::json!(modalities);
         self.lines.iter().filter(same).count()
     }
 }
 
-/// A file in a folder that goes with the test.
+/// Creates a file in a temporary folder.
 fn file(folder: &tempfile::TempDir, name: &str, content: &[u8]) -> PathBuf {
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();

@@ -1,10 +1,10 @@
-//! The models: found, whole, of the right version, or a clear word why not.
+//! Model bundles: where they are found, and the errors for a damaged one.
 
 use std::path::Path;
 
 use super::{Replay, affectd, demo, models};
 
-/// A copy of the shipped models that a test may spoil.
+/// A copy of the shipped models that a test may damage.
 fn copy() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(models()).unwrap() {
@@ -29,7 +29,7 @@ fn run_with(folder: &Path) -> Replay {
 }
 
 #[test]
-fn a_copy_of_the_models_works_anywhere() {
+fn a_copy_of_the_models_works_in_any_folder() {
     let folder = copy();
     let replay = run_with(folder.path());
     assert_eq!(replay.code, Some(0), "{}", replay.log);
@@ -92,7 +92,7 @@ fn a_missing_graph_is_named() {
 }
 
 #[test]
-fn an_altered_graph_is_refused() {
+fn a_changed_graph_is_rejected() {
     let folder = copy();
     let path = folder.path().join("voice_encoder.int8.onnx");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -113,9 +113,9 @@ fn an_altered_graph_is_refused() {
 }
 
 #[test]
-fn a_manifest_from_a_newer_version_says_to_update() {
+fn a_manifest_in_a_newer_format_asks_for_an_update() {
     let folder = copy();
-    let newer = r#"{"format": 2, "graphs": "in a shape not thought of yet"}"#;
+    let newer = r#"{"format": 2, "graphs": "in a form of the future"}"#;
     std::fs::write(folder.path().join("manifest.json"), newer).unwrap();
     let replay = run_with(folder.path());
     assert_eq!(replay.code, Some(4));
@@ -140,7 +140,7 @@ fn a_manifest_that_is_not_json_and_a_folder_without_one_are_named() {
 }
 
 #[test]
-fn check_names_every_part_and_ends_with_the_code_of_the_first_bad_one() {
+fn check_reports_every_part_and_exits_with_the_code_of_the_first_failure() {
     let folder = copy();
     std::fs::remove_file(folder.path().join("face_encoder.int8.onnx")).unwrap();
     let check = affectd()
@@ -151,7 +151,7 @@ fn check_names_every_part_and_ends_with_the_code_of_the_first_bad_one() {
     assert_eq!(check.status.code(), Some(4));
     let report = String::from_utf8(check.stdout).unwrap();
     let report = report.replace(&format!("{}/", folder.path().display()), "");
-    // Whether the clock is synchronized depends on where the test runs.
+    // The state of the clock depends on the machine.
     let report: Vec<&str> = report.lines().filter(|line| !line.contains("clock: ")).collect();
     insta::assert_snapshot!(report.join("\n"), @r#"
     ok   configuration
@@ -160,12 +160,12 @@ fn check_names_every_part_and_ends_with_the_code_of_the_first_bad_one() {
     ok   output: stdout
     "#);
 
-    let well = affectd().args(["check", "--input"]).arg(demo()).output().unwrap();
-    assert!(well.status.success());
+    let good = affectd().args(["check", "--input"]).arg(demo()).output().unwrap();
+    assert!(good.status.success());
 }
 
 #[test]
-fn the_card_names_licence_source_and_figures_of_every_graph() {
+fn the_model_card_has_licence_source_and_figures_of_every_graph() {
     let card = affectd().arg("model").output().unwrap();
     assert!(card.status.success());
     let card = String::from_utf8(card.stdout).unwrap();
@@ -175,5 +175,5 @@ fn the_card_names_licence_source_and_figures_of_every_graph() {
     for word in ["  licence  ", "  source   ", "  figures  "] {
         assert!(card.matches(word).count() >= 4, "{card}");
     }
-    assert!(card.contains("What it cannot tell: how somebody feels."));
+    assert!(card.contains("the models do not know how a person feels"));
 }
