@@ -22,7 +22,6 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod face;
-pub mod failure;
 pub mod fusion;
 pub mod health;
 pub mod model;

@@ -6,35 +6,61 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use affectd::cli::environment::Environment;
-use affectd::cli::{self, Cli, Command, Common};
+use affectd::cli::record::RecordError;
+use affectd::cli::{self, Cli, Command, CommandError, Common};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
-use affectd::daemon::{self, Signals};
-use affectd::failure::Failure;
+use affectd::daemon::{self, DaemonError, Signals};
 use affectd::model::{Bundle, KernelChoice, ModelError};
-use affectd::monitor;
+use affectd::monitor::{self, MonitorError};
 use affectd::output::HostIdentity;
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = Environment::parse(std::env::vars_os())
-        .map_err(Failure::from)
-        .and_then(|environment| {
-            env_logger::Builder::new().parse_filters(&environment.log).init();
-            execute(cli, &environment)
-        });
-    match result {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("affectd: {failure}");
-            failure.exit_code()
+        Err(error) => {
+            eprintln!("affectd: {error}");
+            ExitCode::from(exit_code(&error))
         }
     }
 }
 
-fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
+/// Users and scripts rely on these codes.
+fn exit_code(error: &CommandError) -> u8 {
+    const CONFIGURATION: u8 = 2;
+    const SOURCE: u8 = 3;
+    const MODELS: u8 = 4;
+    const OUTPUT: u8 = 5;
+    const BUG: u8 = 70;
+    match error {
+        CommandError::Config(ConfigError::Output { .. }) => OUTPUT,
+        CommandError::Config(_) => CONFIGURATION,
+        CommandError::Capture(_) => SOURCE,
+        CommandError::Model(_) => MODELS,
+        CommandError::Output(_) => OUTPUT,
+        CommandError::Daemon(error) => match error {
+            DaemonError::Source(_) => SOURCE,
+            DaemonError::Model(_) => MODELS,
+            DaemonError::Output(_) => OUTPUT,
+            DaemonError::Internal(_) => BUG,
+        },
+        CommandError::Monitor(error) => match error {
+            MonitorError::Source(_) | MonitorError::Display(_) => OUTPUT,
+            MonitorError::Internal(_) => BUG,
+        },
+        CommandError::Record(error) => match error {
+            RecordError::InputIsClip | RecordError::Capture(_) | RecordError::NothingCaptured => SOURCE,
+            RecordError::FileExists(_) | RecordError::NotWritten { .. } => OUTPUT,
+        },
+        CommandError::Signal(_) => BUG,
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CommandError> {
+    let environment = &Environment::parse(std::env::vars_os())?;
+    env_logger::Builder::new().parse_filters(&environment.log).init();
     let host = Arc::new(host_identity(environment));
     let load = |common: &Common, flags: &Flags| -> Result<Config, ConfigError> {
         Config::load(&layers(common, flags, environment), &host)
@@ -74,7 +100,7 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         } => {
             let config = load(&common, &common.flags())?;
             let stop = stop_on_signals()?;
-            cli::record::record(&config, &file, max_mb, &stop)
+            Ok(cli::record::record(&config, &file, max_mb, &stop)?)
         }
         Command::Bench {
             common,
@@ -128,6 +154,7 @@ fn execute(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     }
 }
 
+/// The identity of this machine. What cannot be read is left out.
 fn host_identity(environment: &Environment) -> HostIdentity {
     let read = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_string());
     HostIdentity {
@@ -151,20 +178,19 @@ fn print(text: &str) {
 }
 
 /// A flag that the first SIGINT or SIGTERM sets. A second one ends affectd at once.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+fn stop_on_signals() -> Result<Arc<AtomicBool>, CommandError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(|e| Failure::Internal(format!("signal {signal} cannot be caught ({e})")))?;
+            .map_err(CommandError::Signal)?;
     }
     Ok(stop)
 }
 
 /// A flag that SIGHUP sets.
-fn reload_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+fn reload_on_signal() -> Result<Arc<AtomicBool>, CommandError> {
     let reload = Arc::new(AtomicBool::new(false));
-    flag::register(SIGHUP, Arc::clone(&reload))
-        .map_err(|e| Failure::Internal(format!("SIGHUP cannot be caught ({e})")))?;
+    flag::register(SIGHUP, Arc::clone(&reload)).map_err(CommandError::Signal)?;
     Ok(reload)
 }

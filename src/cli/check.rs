@@ -1,19 +1,18 @@
-//! `affectd check`: what would stop `affectd run`, or make it see and hear badly, found before it does.
+//! `affectd check`: tests everything that `affectd run` needs, and says how to fix what is wrong.
 
-use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::error::CommandError;
 use crate::capture::camera::{Camera, CameraSettings};
 use crate::capture::clip::Clip;
 use crate::capture::microphone::{Microphone, MicrophoneSettings};
-use crate::capture::{AudioSource, VideoSource};
+use crate::capture::{AUDIO_RATE_HZ, AudioSource, CaptureError, VideoSource};
 use crate::config::{Config, DeviceSettings, Source};
 use crate::face::{FaceStage, FrameOutcome};
-use crate::failure::Failure;
 use crate::fusion::FusionStage;
-use crate::health::CameraCounters;
-use crate::health::MicrophoneCounters;
+use crate::health::{CameraCounters, MicrophoneCounters};
 use crate::model::{Bundle, ModelError};
 use crate::output::HostIdentity;
 use crate::output::wall_clock::WallClock;
@@ -21,62 +20,60 @@ use crate::voice::VoiceStage;
 
 /// How long devices are watched.
 const WATCH: Duration = Duration::from_secs(2);
-/// Below this a microphone is switched off or covered: a quiet room is at −70 dB of full scale or above.
-const SILENCE_DB: f32 = -75.0;
-/// Samples this near to full scale are clipped, and this share of them is too much.
+/// A microphone below this level is switched off or covered. Even a quiet room is at −70 dB of full scale or above.
+const SILENCE_DB: f64 = -75.0;
+/// A sample of this absolute value or more is clipped.
 const CLIPPED: f32 = 0.99;
-const CLIPPED_SHARE: f32 = 0.001;
-/// Fewer pictures than this share of what was asked for is worth a word. Cameras take longer exposures in the dark.
-const RATE_SHARE: f64 = 0.8;
+/// A larger share of clipped samples is too much.
+const MAX_CLIPPED_SHARE: f64 = 0.001;
+/// A smaller share of the requested frame rate is reported. In the dark, cameras expose for longer.
+const MIN_RATE_SHARE: f64 = 0.8;
 
-/// What was found of one part.
+/// The state of one part.
 enum Finding {
-    Well(String),
-    /// It works, but not as it should; how to mend it.
-    Odd(String),
-    Bad(Failure),
+    Good(String),
+    /// It works, but badly. The text says how to improve it.
+    Poor(String),
+    Failed(CommandError),
 }
 
-impl<E: Into<Failure>> From<Result<String, E>> for Finding {
+impl<E: Into<CommandError>> From<Result<String, E>> for Finding {
     fn from(result: Result<String, E>) -> Finding {
         match result {
-            Ok(what) => Finding::Well(what),
-            Err(error) => Finding::Bad(error.into()),
+            Ok(description) => Finding::Good(description),
+            Err(error) => Finding::Failed(error.into()),
         }
     }
 }
 
-/// Prints a line for each part; the first part that is not well decides the exit code, but all are looked at.
-pub fn check(config: &Config, host: &HostIdentity) -> Result<(), Failure> {
+/// Checks all parts and prints a line for each. The error is that of the first part that fails.
+pub fn check(config: &Config, host: &HostIdentity) -> Result<(), CommandError> {
     println!("ok   configuration");
     let mut first = None;
     let mut report = |part: &str, finding: Finding| match finding {
-        Finding::Well(what) => println!("ok   {part}: {what}"),
-        Finding::Odd(what) => println!("odd  {part}: {what}"),
-        Finding::Bad(failure) => {
-            println!("bad  {part}: {failure}");
-            first.get_or_insert(failure);
+        Finding::Good(text) => println!("ok   {part}: {text}"),
+        Finding::Poor(text) => println!("warn {part}: {text}"),
+        Finding::Failed(error) => {
+            println!("fail {part}: {error}");
+            first.get_or_insert(error);
         }
     };
     report("models", models(config).into());
     match &config.source {
-        Source::Clip { path, .. } => {
-            let opened = Clip::open(path).map(|clip| clip.description);
-            report("input", opened.map_err(|e| Failure::Source(e.to_string())).into());
-        }
+        Source::Clip { path, .. } => report("input", Clip::open(path).map(|clip| clip.description).into()),
         Source::Devices(devices) => {
-            let (seen, heard) = watch(config, devices);
-            for (part, findings) in [("camera", seen), ("microphone", heard)] {
-                for finding in findings {
-                    report(part, finding);
-                }
+            let findings = watch(config, devices);
+            for finding in findings.camera {
+                report("camera", finding);
+            }
+            for finding in findings.microphone {
+                report("microphone", finding);
             }
         }
     }
     report("clock", clock());
     for output in &config.outputs {
-        let checked = output.check(host).map_err(|e| Failure::Output(e.to_string()));
-        report("output", checked.map(|()| output.to_string()).into());
+        report("output", output.check(host).map(|()| output.to_string()).into());
     }
     first.map_or(Ok(()), Err)
 }
@@ -92,101 +89,114 @@ fn models(config: &Config) -> Result<String, ModelError> {
 
 fn clock() -> Finding {
     match WallClock::default().now() {
-        Some(_) => Finding::Well("synchronized".into()),
-        None => Finding::Odd(
-            "not synchronized, so estimates carry no time of day: wait for the network, or set up NTP (timedatectl)"
+        Some(_) => Finding::Good("synchronized".into()),
+        None => Finding::Poor(
+            "not synchronized, so estimates have no time of day: wait for the network, or set up NTP (timedatectl)"
                 .into(),
         ),
     }
 }
 
-/// Watches both devices at once.
-fn watch(config: &Config, devices: &DeviceSettings) -> (Vec<Finding>, Vec<Finding>) {
-    let off = || vec![Finding::Well("off".into())];
+struct DeviceFindings {
+    camera: Vec<Finding>,
+    microphone: Vec<Finding>,
+}
+
+/// Watches both devices at the same time.
+fn watch(config: &Config, devices: &DeviceSettings) -> DeviceFindings {
+    let off = || vec![Finding::Good("off".into())];
     thread::scope(|scope| {
         let camera = devices.camera.as_ref();
-        let seen = scope.spawn(move || camera.map_or_else(off, |settings| camera_findings(config, settings)));
-        let heard = devices.microphone.as_ref().map_or_else(off, microphone_findings);
-        let seen = seen.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (seen, heard)
+        let camera = scope.spawn(move || camera.map_or_else(off, |settings| watch_camera(config, settings)));
+        let microphone = devices.microphone.as_ref().map_or_else(off, watch_microphone);
+        let camera = camera.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        DeviceFindings { camera, microphone }
     })
 }
 
-fn camera_findings(config: &Config, settings: &CameraSettings) -> Vec<Finding> {
+fn watch_camera(config: &Config, settings: &CameraSettings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut see = || -> Result<(), Failure> {
-        let source = |error: crate::capture::CaptureError| Failure::Source(error.to_string());
-        // Without models, which is said elsewhere, the camera can still be watched.
-        let bundle = Bundle::open(config.models.as_deref(), config.kernel);
-        let mut stage = bundle.and_then(|bundle| FaceStage::load(&bundle, config.face)).ok();
-        let faults = CameraCounters::default();
-        let mut camera = Camera::open(settings, Instant::now(), &faults).map_err(source)?;
-        findings.push(Finding::Well(camera.description().to_owned()));
-        let (mut pictures, mut broken, mut face) = (0u32, 0u32, false);
-        // Counted from the first picture: cameras take a while to begin.
-        let mut first = None;
-        while let Some(frame) = camera.next_frame().map_err(source)? {
-            let first = *first.get_or_insert(frame.captured);
-            let watched = frame.captured.saturating_duration_since(first);
-            match stage.as_mut().map(|stage| stage.process(frame)).transpose()? {
-                Some(FrameOutcome::Face(_)) => face = true,
-                Some(FrameOutcome::Undecodable(_)) => broken += 1,
-                _ => {}
-            }
-            if watched >= WATCH {
-                let passed_over = faults.skipped.load(std::sync::atomic::Ordering::Relaxed);
-                let rate = (f64::from(pictures) + passed_over as f64) / watched.as_secs_f64();
-                findings.push(rate_finding(rate, settings.mode.rate_hz.into()));
-                break;
-            }
-            pictures += 1;
-        }
-        if broken > 0 {
-            findings.push(Finding::Odd(format!(
-                "{broken} pictures were damaged: try another cable or USB port"
-            )));
-        }
-        findings.push(match face {
-            _ if stage.is_none() => return Ok(()),
-            true => Finding::Well("a face is in view".into()),
-            false => Finding::Odd("no face in view: sit within two metres, facing it, in good light".into()),
-        });
-        Ok(())
-    };
-    if let Err(failure) = see() {
-        findings.push(Finding::Bad(failure));
+    if let Err(error) = add_camera_findings(config, settings, &mut findings) {
+        findings.push(Finding::Failed(error));
     }
     findings
 }
 
-fn rate_finding(rate: f64, asked: f64) -> Finding {
-    let rate = (rate * 10.0).round() / 10.0;
-    if rate >= asked * RATE_SHARE {
-        Finding::Well(format!("{rate} pictures a second"))
+fn add_camera_findings(
+    config: &Config,
+    settings: &CameraSettings,
+    findings: &mut Vec<Finding>,
+) -> Result<(), CommandError> {
+    // The camera can be watched without models. Their error is reported on its own line.
+    let bundle = Bundle::open(config.models.as_deref(), config.kernel);
+    let mut stage = bundle.and_then(|bundle| FaceStage::load(&bundle, config.face)).ok();
+    let counters = CameraCounters::default();
+    let mut camera = Camera::open(settings, Instant::now(), &counters)?;
+    findings.push(Finding::Good(camera.description().to_owned()));
+    let (mut frames, mut undecodable, mut face_seen) = (0u64, 0u64, false);
+    // The time counts from the first frame: cameras take a while to start.
+    let mut first = None;
+    while let Some(frame) = camera.next_frame()? {
+        let first = *first.get_or_insert(frame.captured);
+        let watched = frame.captured.saturating_duration_since(first);
+        match stage.as_mut().map(|stage| stage.process(frame)).transpose()? {
+            Some(FrameOutcome::Face(_)) => face_seen = true,
+            Some(FrameOutcome::Undecodable(_)) => undecodable += 1,
+            _ => {}
+        }
+        if watched >= WATCH {
+            let all = frames + counters.skipped.load(Ordering::Relaxed);
+            let rate_hz = all as f64 / watched.as_secs_f64();
+            findings.push(rate_finding(rate_hz, settings.mode.rate_hz.into()));
+            break;
+        }
+        frames += 1;
+    }
+    if undecodable > 0 {
+        findings.push(Finding::Poor(format!(
+            "{undecodable} frames were damaged: try another cable or USB port"
+        )));
+    }
+    if stage.is_some() {
+        findings.push(match face_seen {
+            true => Finding::Good("a face is in view".into()),
+            false => Finding::Poor("no face in view: face the camera, within two metres and in good light".into()),
+        });
+    }
+    Ok(())
+}
+
+fn rate_finding(rate_hz: f64, requested_hz: f64) -> Finding {
+    let rate_hz = (rate_hz * 10.0).round() / 10.0;
+    if rate_hz >= requested_hz * MIN_RATE_SHARE {
+        Finding::Good(format!("{rate_hz} frames per second"))
     } else {
-        Finding::Odd(format!(
-            "{rate} pictures a second of the {asked} asked for: more light may help, or a smaller size"
+        Finding::Poor(format!(
+            "{rate_hz} frames per second instead of {requested_hz}: try more light or a smaller frame size"
         ))
     }
 }
 
-fn microphone_findings(settings: &MicrophoneSettings) -> Vec<Finding> {
-    let faults = MicrophoneCounters::default();
-    let heard = Microphone::open(settings, Instant::now(), &faults).and_then(|mut microphone| {
-        let mut level = Level::default();
-        while level.duration() < WATCH {
-            let Some(chunk) = microphone.next_block()? else { break };
-            level.add(&chunk.samples);
-        }
-        Ok((microphone.description().to_owned(), level))
-    });
-    match heard {
-        Ok((description, level)) => vec![Finding::Well(description), level.finding()],
-        Err(error) => vec![Finding::Bad(Failure::Source(error.to_string()))],
+fn watch_microphone(settings: &MicrophoneSettings) -> Vec<Finding> {
+    match measure_level(settings) {
+        Ok((description, level)) => vec![Finding::Good(description), level.finding()],
+        Err(error) => vec![Finding::Failed(error.into())],
     }
 }
 
-/// How loud it was.
+/// The microphone's description, and its level during [`WATCH`].
+fn measure_level(settings: &MicrophoneSettings) -> Result<(String, Level), CaptureError> {
+    let counters = MicrophoneCounters::default();
+    let mut microphone = Microphone::open(settings, Instant::now(), &counters)?;
+    let mut level = Level::default();
+    while level.duration() < WATCH {
+        let Some(block) = microphone.next_block()? else { break };
+        level.add(&block.samples);
+    }
+    Ok((microphone.description().to_owned(), level))
+}
+
+/// The loudness of some samples.
 #[derive(Debug, Default)]
 struct Level {
     energy: f64,
@@ -206,23 +216,21 @@ impl Level {
     }
 
     fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.count as f64 / f64::from(crate::capture::AUDIO_RATE_HZ))
+        Duration::from_secs_f64(self.count as f64 / f64::from(AUDIO_RATE_HZ))
     }
 
     fn finding(&self) -> Finding {
         let db = |power: f64| 10.0 * power.max(1e-15).log10();
-        let level = db(self.energy / self.count.max(1) as f64) as f32;
+        let count = self.count.max(1) as f64;
+        let level = db(self.energy / count);
         let peak = db(f64::from(self.peak * self.peak));
-        let mut said = format!("level {level:.0} dB, peak {peak:.0} dB of full scale");
-        let clipped = self.clipped as f32 / self.count.max(1) as f32;
+        let text = format!("level {level:.0} dB, peak {peak:.0} dB of full scale");
         if level < SILENCE_DB {
-            let _ = write!(said, ": silent, is it muted or turned down (alsamixer)?");
-            Finding::Odd(said)
-        } else if clipped > CLIPPED_SHARE {
-            let _ = write!(said, ": clipping, turn it down (alsamixer)");
-            Finding::Odd(said)
+            Finding::Poor(format!("{text}: silent: unmute it or turn it up (alsamixer)"))
+        } else if self.clipped as f64 / count > MAX_CLIPPED_SHARE {
+            Finding::Poor(format!("{text}: clipping: turn it down (alsamixer)"))
         } else {
-            Finding::Well(said)
+            Finding::Good(text)
         }
     }
 }
@@ -231,20 +239,26 @@ impl Level {
 mod tests {
     use super::*;
 
-    fn said(samples: &[f32]) -> String {
+    fn finding(samples: &[f32]) -> String {
         let mut level = Level::default();
         level.add(samples);
         match level.finding() {
-            Finding::Well(what) => format!("ok {what}"),
-            Finding::Odd(what) => format!("odd {what}"),
-            Finding::Bad(failure) => format!("bad {failure}"),
+            Finding::Good(text) => format!("ok {text}"),
+            Finding::Poor(text) => format!("warn {text}"),
+            Finding::Failed(error) => format!("fail {error}"),
         }
     }
 
     #[test]
-    fn silence_and_clipping_are_told_from_sound() {
-        insta::assert_snapshot!(said(&[0.0; 100]), @"odd level -150 dB, peak -150 dB of full scale: silent, is it muted or turned down (alsamixer)?");
-        insta::assert_snapshot!(said(&[0.1, -0.1]), @"ok level -20 dB, peak -20 dB of full scale");
-        insta::assert_snapshot!(said(&[1.0, -1.0, 0.5, 0.1]), @"odd level -2 dB, peak 0 dB of full scale: clipping, turn it down (alsamixer)");
+    fn silence_and_clipping_are_reported() {
+        insta::assert_snapshot!(finding(&[0.0; 100]), @"warn level -150 dB, peak -150 dB of full scale: silent: unmute it or turn it up (alsamixer)");
+        insta::assert_snapshot!(finding(&[0.1, -0.1]), @"ok level -20 dB, peak -20 dB of full scale");
+        insta::assert_snapshot!(finding(&[1.0, -1.0, 0.5, 0.1]), @"warn level -2 dB, peak 0 dB of full scale: clipping: turn it down (alsamixer)");
+    }
+
+    #[test]
+    fn a_low_frame_rate_is_reported() {
+        assert!(matches!(rate_finding(29.0, 30.0), Finding::Good(_)));
+        assert!(matches!(rate_finding(15.0, 30.0), Finding::Poor(_)));
     }
 }

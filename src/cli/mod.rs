@@ -5,6 +5,7 @@ pub mod check;
 pub mod config;
 pub mod devices;
 pub mod environment;
+pub mod error;
 pub mod model;
 pub mod record;
 
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::Flags;
+pub use error::CommandError;
 
 /// Such as `0.1.0 (162dcda 2026-11-29, aarch64, release)`. The build script finds out the part in parentheses.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_IDENTITY"), ")");

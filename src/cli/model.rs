@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::failure::Failure;
-use crate::model::{Bundle, GraphName};
+use crate::model::{Bundle, GraphName, ModelError};
 
 /// The limits of any model bundle, whatever its figures.
 const LIMITS: &str = "\
@@ -13,7 +12,7 @@ covered. Do not use the estimates to make decisions about a person. In the EU, i
 is prohibited (AI Act, Article 5(1)(f)).";
 
 /// The card of `bundle`. The hash of each graph is checked.
-pub fn card(bundle: &Bundle) -> Result<String, Failure> {
+pub fn card(bundle: &Bundle) -> Result<String, ModelError> {
     let manifest = bundle.manifest();
     let mut card = String::new();
     // Writing into a string cannot fail.

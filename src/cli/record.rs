@@ -1,7 +1,7 @@
-//! `affectd record`: camera and microphone to a clip.
+//! `affectd record`: records the camera and the microphone to a clip.
 
-use std::fs::OpenOptions;
-use std::io::ErrorKind;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,121 +15,132 @@ use crate::capture::clip::writer::{ClipTracks, FrameResult, VideoFormat, Writer}
 use crate::capture::microphone::Microphone;
 use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 use crate::config::{Config, DeviceSettings, Source};
-use crate::failure::Failure;
-use crate::health::CameraCounters;
-use crate::health::MicrophoneCounters;
+use crate::health::{CameraCounters, MicrophoneCounters};
 
-/// Pictures and runs of samples on their way to the disk. A second of both.
-const AHEAD: usize = 100;
-/// The first picture and the first sound must come within this.
-const START: Duration = Duration::from_secs(5);
+/// Frames and audio blocks that wait for the disk: about a second of both.
+const QUEUE_LENGTH: usize = 100;
+/// The first frame and the first audio block must come within this time.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
-enum Item {
-    Frame(VideoFrame),
-    Chunk(AudioBlock),
-    /// A device gave up, for this reason.
-    Over(CaptureError),
+/// Why a recording failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("record: input.clip is set, but only devices can be recorded: remove it from the configuration")]
+    InputIsClip,
+    #[error("{0}: exists already: name another file, or remove it")]
+    FileExists(String),
+    #[error("{file}: cannot be written ({error}): check the folder and the space on its disk")]
+    NotWritten { file: String, error: io::Error },
+    /// A device failed. The clip holds everything that came before.
+    #[error(transparent)]
+    Capture(CaptureError),
+    #[error(
+        "record: nothing was captured within {} s: run `affectd check` to test camera and microphone",
+        START_TIMEOUT.as_secs()
+    )]
+    NothingCaptured,
 }
 
-/// Records until `stop`, until the clip has `max_mb` megabytes, or until a device fails; what was recorded is good in any
-/// case. With both devices on, it starts with the first picture.
-pub fn record(config: &Config, file: &Path, max_mb: u64, stop: &AtomicBool) -> Result<(), Failure> {
+/// What a device thread sends.
+enum Item {
+    Frame(VideoFrame),
+    Audio(AudioBlock),
+    /// The device failed. Nothing follows.
+    Failed(CaptureError),
+}
+
+/// Records until `stop` is set, until the clip has `max_mb` megabytes, or until a device fails. The clip is valid in any
+/// case. With a camera, it starts with the first frame.
+pub fn record(config: &Config, path: &Path, max_mb: u64, stop: &AtomicBool) -> Result<(), RecordError> {
     let Source::Devices(devices) = &config.source else {
-        return Err(Failure::Source(
-            "record: input.clip is set, and only devices are recorded: remove it from the configuration".into(),
-        ));
+        return Err(RecordError::InputIsClip);
     };
-    let name = file.display();
-    let failed = |error: std::io::Error| {
-        Failure::Output(match error.kind() {
-            ErrorKind::AlreadyExists => format!("{name}: exists already: name another file, or remove it"),
-            _ => format!("{name}: cannot be written ({error}): check the folder and the space on its disk"),
-        })
+    let name = path.display();
+    let failed = |error: io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => RecordError::FileExists(name.to_string()),
+        _ => RecordError::NotWritten {
+            file: name.to_string(),
+            error,
+        },
     };
-    let mut output = Some(
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(file)
-            .map_err(failed)?,
-    );
-    let over = AtomicBool::new(false);
-    let wanted = || !over.load(Ordering::Relaxed);
-    let end = thread::scope(|scope| {
-        let (items, incoming) = bounded(AHEAD);
-        spawn(scope, devices, items, &wanted);
-        let end = write(devices, &incoming, || output.take(), max_mb * 1_000_000, stop);
-        over.store(true, Ordering::Relaxed);
-        // Threads that wait for room see that nobody listens any more.
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(failed)?;
+    let finished = AtomicBool::new(false);
+    let recording = thread::scope(|scope| {
+        let (items, incoming) = bounded(QUEUE_LENGTH);
+        start_devices(scope, devices, items, &finished);
+        let recording = write(devices, &incoming, file, max_mb.saturating_mul(1_000_000), stop);
+        finished.store(true, Ordering::Relaxed);
+        // A thread that waits for space in the queue now gets an error, and ends.
         drop(incoming);
-        end
+        recording
     });
-    let End { size, failure } = end.map_err(failed)?;
+    let Recording { size, device_error } = recording.map_err(failed)?;
     if size == 0 {
-        let _ = std::fs::remove_file(file);
+        let _ = std::fs::remove_file(path);
     } else {
         info!("{name}: {:.1} MB", size as f64 / 1e6);
     }
-    match failure {
-        Some(error) => Err(Failure::Source(error.to_string())),
-        None if size == 0 => Err(Failure::Source(format!(
-            "record: nothing was captured: `affectd check` says whether camera and microphone work (waited {} s at most)",
-            START.as_secs()
-        ))),
+    match device_error {
+        Some(error) => Err(RecordError::Capture(error)),
+        None if size == 0 => Err(RecordError::NothingCaptured),
         None => Ok(()),
     }
 }
 
-/// Starts a thread for each device, which pulls it into `items` while `wanted`.
-fn spawn<'scope>(
+/// Starts a thread for each device. It sends to `items` until `finished` is set.
+fn start_devices<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     devices: &'scope DeviceSettings,
     items: Sender<Item>,
-    wanted: &'scope (impl Fn() -> bool + Sync),
+    finished: &'scope AtomicBool,
 ) {
     let epoch = Instant::now();
     if let Some(settings) = &devices.camera {
         let items = items.clone();
         scope.spawn(move || {
-            let faults = CameraCounters::default();
-            pull(&items, wanted, || {
-                let mut camera = Camera::open(settings, epoch, &faults)?;
+            let counters = CameraCounters::default();
+            send_all(&items, finished, || {
+                let mut camera = Camera::open(settings, epoch, &counters)?;
                 info!("camera: {}", camera.description());
                 Ok(move || camera.next_frame().map(|frame| frame.map(Item::Frame)))
             });
         });
     }
     if let Some(settings) = &devices.microphone {
-        let items = items.clone();
         scope.spawn(move || {
-            let faults = MicrophoneCounters::default();
-            pull(&items, wanted, || {
-                let mut microphone = Microphone::open(settings, epoch, &faults)?;
+            let counters = MicrophoneCounters::default();
+            send_all(&items, finished, || {
+                let mut microphone = Microphone::open(settings, epoch, &counters)?;
                 info!("microphone: {}", microphone.description());
-                Ok(move || microphone.next_block().map(|chunk| chunk.map(Item::Chunk)))
+                Ok(move || microphone.next_block().map(|block| block.map(Item::Audio)))
             });
         });
     }
 }
 
-fn pull<N>(items: &Sender<Item>, wanted: &impl Fn() -> bool, open: impl FnOnce() -> Result<N, CaptureError>)
+/// Opens a device and sends everything that it delivers.
+fn send_all<N>(items: &Sender<Item>, finished: &AtomicBool, open: impl FnOnce() -> Result<N, CaptureError>)
 where
     N: FnMut() -> Result<Option<Item>, CaptureError>,
 {
     let mut next = match open() {
         Ok(next) => next,
         Err(error) => {
-            let _ = items.send(Item::Over(error));
+            let _ = items.send(Item::Failed(error));
             return;
         }
     };
-    while wanted() {
+    while !finished.load(Ordering::Relaxed) {
         let item = match next() {
             Ok(Some(item)) => item,
             Ok(None) => return,
-            Err(error) => Item::Over(error),
+            Err(error) => Item::Failed(error),
         };
-        let last = matches!(item, Item::Over(_));
+        let last = matches!(item, Item::Failed(_));
         if items.send(item).is_err() || last {
             return;
         }
@@ -137,34 +148,35 @@ where
 }
 
 /// How a recording ended.
-struct End {
+struct Recording {
+    /// In bytes; 0 if nothing was captured.
     size: u64,
-    failure: Option<CaptureError>,
+    device_error: Option<CaptureError>,
 }
 
-fn write<W: std::io::Write>(
+fn write(
     devices: &DeviceSettings,
     incoming: &Receiver<Item>,
-    mut output: impl FnMut() -> Option<W>,
-    most: u64,
+    file: File,
+    max_size: u64,
     stop: &AtomicBool,
-) -> std::io::Result<End> {
-    let sound = devices.microphone.is_some();
-    let mut writer: Option<Writer<W>> = None;
-    let (mut odd, mut failure) = (0u64, None);
-    let deadline = Instant::now() + START;
+) -> io::Result<Recording> {
+    let mut file = Some(file);
+    let mut writer: Option<Writer<File>> = None;
+    let (mut wrong_format, mut device_error) = (0u64, None);
+    let deadline = Instant::now() + START_TIMEOUT;
     while !stop.load(Ordering::Relaxed) {
         let item = match incoming.recv_timeout(Duration::from_millis(100)) {
             Ok(item) => item,
             Err(e) if e.is_timeout() && (writer.is_some() || Instant::now() < deadline) => continue,
             Err(_) => break,
         };
-        if let Item::Over(error) = item {
-            failure = Some(error);
+        if let Item::Failed(error) = item {
+            device_error = Some(error);
             break;
         }
         if writer.is_none() {
-            // What the pictures are, the first one tells.
+            // The first frame decides the format of the clip.
             let video = match &item {
                 Item::Frame(frame) => match VideoFormat::of(&frame.payload) {
                     Some(format) => Some(format),
@@ -173,25 +185,28 @@ fn write<W: std::io::Write>(
                 _ if devices.camera.is_some() => continue,
                 _ => None,
             };
-            let tracks = ClipTracks { video, audio: sound };
-            writer = output().map(|output| Writer::new(output, tracks)).transpose()?;
+            let tracks = ClipTracks {
+                video,
+                audio: devices.microphone.is_some(),
+            };
+            writer = file.take().map(|file| Writer::new(file, tracks)).transpose()?;
         }
         let Some(writer) = &mut writer else { break };
         match item {
             Item::Frame(frame) => match writer.add_frame(frame.at, &frame.payload)? {
                 FrameResult::Added => {}
-                FrameResult::WrongFormat => odd += 1,
+                FrameResult::WrongFormat => wrong_format += 1,
             },
-            Item::Chunk(chunk) => writer.add_audio(&chunk)?,
-            Item::Over(_) => {}
+            Item::Audio(block) => writer.add_audio(&block)?,
+            Item::Failed(_) => {}
         }
-        if writer.size() >= most {
-            info!("stops at the size given with --max-mb");
+        if writer.size() >= max_size {
+            info!("the clip has the size given with --max-mb");
             break;
         }
     }
-    if odd > 0 {
-        warn!("{odd} pictures of another kind than the first were left out");
+    if wrong_format > 0 {
+        warn!("{wrong_format} frames were left out: their format differs from that of the first frame");
     }
     let size = match &mut writer {
         Some(writer) => {
@@ -200,5 +215,5 @@ fn write<W: std::io::Write>(
         }
         None => 0,
     };
-    Ok(End { size, failure })
+    Ok(Recording { size, device_error })
 }

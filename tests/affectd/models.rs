@@ -155,8 +155,8 @@ fn check_reports_every_part_and_exits_with_the_code_of_the_first_failure() {
     let report: Vec<&str> = report.lines().filter(|line| !line.contains("clock: ")).collect();
     insta::assert_snapshot!(report.join("\n"), @r#"
     ok   configuration
-    bad  models: face_encoder.int8.onnx: cannot be read (No such file or directory (os error 2)): restore the file from the release or check its permissions
-    bad  input: nowhere.mkv: no such file: check the path of the clip
+    fail models: face_encoder.int8.onnx: cannot be read (No such file or directory (os error 2)): restore the file from the release or check its permissions
+    fail input: nowhere.mkv: no such file: check the path of the clip
     ok   output: stdout
     "#);
 

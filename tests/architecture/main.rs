@@ -25,7 +25,6 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["daemon"],
     &["monitor"],
-    &["failure"],
     &["cli"],
     &["main"],
 ];

@@ -9,8 +9,8 @@ use log::warn;
 use serde::Serialize;
 
 use crate::capture::clip::Clip;
+use crate::cli::error::CommandError;
 use crate::config::Config;
-use crate::failure::Failure;
 use crate::model::int8::operators::kernels::peak::{self, Peak};
 use crate::model::{Bundle, KernelChoice};
 
@@ -49,11 +49,11 @@ impl PeakReport {
 
 /// Measures the models, and the pipeline on `clip` or else on the demo clip, where that is installed. Runs each graph `runs`
 /// times, or for a second.
-pub fn models(config: &Config, clip: Option<&Path>, runs: Option<usize>) -> Result<Report, Failure> {
+pub fn models(config: &Config, clip: Option<&Path>, runs: Option<usize>) -> Result<Report, CommandError> {
     let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
     let pipeline = match clip.map(Path::to_path_buf).or_else(demo_clip) {
         Some(path) => {
-            let clip = Clip::open(&path).map_err(|e| Failure::Source(e.to_string()))?;
+            let clip = Clip::open(&path)?;
             // The pipeline goes first, so that its peak memory does not include the single graphs.
             Some(pipeline::measure(config, &bundle, clip)?)
         }
@@ -89,7 +89,7 @@ fn demo_clip() -> Option<PathBuf> {
 }
 
 /// Measures the graph in one file.
-pub fn file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result<Report, Failure> {
+pub fn file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result<Report, CommandError> {
     Ok(Report {
         peak: PeakReport::measure(),
         graphs: vec![graphs::of_file(path, kernel, runs)?],

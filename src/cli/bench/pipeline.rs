@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::capture::FramePayload;
 use crate::capture::clip::Clip;
+use crate::cli::error::CommandError;
 use crate::config::Config;
 use crate::face::{FaceStage, FrameOutcome};
-use crate::failure::Failure;
 use crate::fusion::FusionStage;
 use crate::model::Bundle;
 use crate::voice::VoiceStage;
@@ -40,11 +40,10 @@ pub struct PipelineReport {
 }
 
 /// Replays `clip` through the stages and measures each.
-pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineReport, Failure> {
+pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineReport, CommandError> {
     let mut face = FaceStage::load(bundle, config.face)?;
     let mut voice = VoiceStage::load(bundle)?;
     let mut fusion = FusionStage::load(bundle, config.fusion)?;
-    let source = |e: crate::capture::CaptureError| Failure::Source(e.to_string());
     let cpu_before = cpu_time();
     let (mut listening, mut estimating) = (Duration::ZERO, Duration::ZERO);
     let (mut detecting, mut tracking, mut decoding) =
@@ -54,7 +53,7 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
 
     let mut observations = Vec::new();
     if let Some(mut video) = clip.video {
-        while let Some(frame) = video.next_frame().map_err(source)? {
+        while let Some(frame) = video.next_frame()? {
             end = end.max(frame.at);
             let again = match &frame.payload {
                 FramePayload::Jpeg(bytes) => Some(bytes.clone()),
@@ -86,7 +85,7 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
     let mut audio = clip.audio;
     loop {
         let chunk = match &mut audio {
-            Some(audio) => audio.next_block().map_err(source)?,
+            Some(audio) => audio.next_block()?,
             None => None,
         };
         if let Some(chunk) = &chunk {

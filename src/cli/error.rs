@@ -1,0 +1,34 @@
+//! Why a command failed: the errors of each layer. `main` chooses the exit code.
+
+use std::io;
+
+use super::record::RecordError;
+use crate::capture::CaptureError;
+use crate::config::ConfigError;
+use crate::daemon::DaemonError;
+use crate::model::ModelError;
+use crate::monitor::MonitorError;
+use crate::output::OutputError;
+
+/// Each text is one line: the thing, the reason, the correction.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A camera, microphone or clip cannot be used.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A signal handler cannot be installed.
+    #[error("signals cannot be caught ({0}): this is a bug in affectd, please report it with the log above")]
+    Signal(io::Error),
+}
