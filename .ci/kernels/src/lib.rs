@@ -1,4 +1,6 @@
-//! The operators of affectd, under the same paths as there.
+//! The operators of affectd, under the same paths as there. Only their tests are built.
+
+#![cfg(test)]
 
 #[path = "../../../src/model/int8/operators/mod.rs"]
 pub mod operators;
