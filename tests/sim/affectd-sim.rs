@@ -28,7 +28,8 @@ use serde_json::Value;
 
 use mosquitto::{Message, Mosquitto, Reader, free_port};
 
-const PERIOD: Duration = Duration::from_millis(200);
+const PERIOD_MS: u64 = 200;
+const PERIOD: Duration = Duration::from_millis(PERIOD_MS);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -40,7 +41,9 @@ fn main() -> ExitCode {
     };
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("AFFECTD_LOG", "warn")).init();
     match (arguments.first().map(String::as_str), number(1), number(2)) {
-        (Some("fleet"), Some(devices), Some(seconds)) => fleet(devices as usize, seconds),
+        (Some("fleet"), Some(devices), Some(seconds)) => {
+            fleet(usize::try_from(devices).expect("the devices fit into memory"), seconds)
+        }
         (Some("outage"), Some(seconds), Some(kills)) => outage(seconds, kills),
         (Some("punctual"), Some(seconds), Some(kills)) => punctual::punctual(seconds, kills),
         _ => {
@@ -52,12 +55,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// The time of estimate number `seq`.
+fn time_of(seq: u64) -> Duration {
+    Duration::from_millis(PERIOD_MS * seq)
+}
+
 /// Estimate number `seq` of a device. Valence and arousal move on a circle.
 fn estimate(seq: u64) -> Estimate {
     let angle = seq as f32 / 50.0;
     Estimate {
         seq,
-        at: PERIOD * seq as u32,
+        at: time_of(seq),
         affect: Some(Affect {
             valence: angle.cos(),
             arousal: angle.sin(),
@@ -128,7 +136,7 @@ fn fleet(devices: usize, seconds: u64) -> ExitCode {
     for tick in 1..=ticks {
         for (n, output) in fleet.iter_mut().enumerate() {
             // Spread over the period, as real devices are.
-            let due = PERIOD * (tick as u32 - 1) + PERIOD.mul_f64(n as f64 / devices as f64);
+            let due = time_of(tick - 1) + PERIOD.mul_f64(n as f64 / devices as f64);
             std::thread::sleep(due.saturating_sub(began.elapsed()));
             latest = latest.max(began.elapsed().saturating_sub(due));
             output.write(&estimate(tick)).expect("the spool has room");
@@ -165,7 +173,7 @@ fn outage(seconds: u64, kills: u64) -> ExitCode {
     let last = seconds * 5;
     let killer = std::thread::spawn(move || kill_repeatedly(broker, began, seconds, kills));
     for n in 1..=last {
-        std::thread::sleep((PERIOD * n as u32).saturating_sub(began.elapsed()));
+        std::thread::sleep(time_of(n).saturating_sub(began.elapsed()));
         output.write(&estimate(n)).expect("the spool has room");
     }
     let (broker, _) = killer.join().expect("the thread does not panic");

@@ -10,7 +10,6 @@ use affectd::capture::clip::Clip;
 use affectd::capture::clip::writer::{ClipTracks, FrameEncoding, FrameResult, VideoFormat, Writer};
 use serde_json::Value;
 
-use super::PERIOD;
 use super::mosquitto::{Mosquitto, Reader, free_port};
 use super::pty::Pty;
 
@@ -56,7 +55,7 @@ pub fn punctual(seconds: u64, kills: u64) -> ExitCode {
 }
 
 fn judge(lines: &[ReceivedLine], outages: &[(Instant, Instant)], reader: &Reader) -> ExitCode {
-    let due = |line: &ReceivedLine| PERIOD * line.seq as u32;
+    let due = |line: &ReceivedLine| super::time_of(line.seq);
     // The earliest line, relative to its number, defines the schedule.
     let zero = lines
         .iter()
@@ -76,14 +75,14 @@ fn judge(lines: &[ReceivedLine], outages: &[(Instant, Instant)], reader: &Reader
     }
     for (name, part) in [("broker running", &mut normal), ("outage", &mut outage)] {
         part.sort();
-        let at = |share: f64| part.get((share * (part.len().max(1) - 1) as f64) as usize);
+        let percentile = |percent: usize| part.get(percent * (part.len().max(1) - 1) / 100);
         let ms = |late: Option<&Duration>| late.map_or(f64::NAN, |late| late.as_secs_f64() * 1000.0);
         println!(
             "serial, {name}: {} lines, delay {:.1} ms (median), {:.1} ms (99th percentile), {:.1} ms (maximum)",
             part.len(),
-            ms(at(0.5)),
-            ms(at(0.99)),
-            ms(at(1.0))
+            ms(percentile(50)),
+            ms(percentile(99)),
+            ms(percentile(100))
         );
     }
     let last = lines.last().expect("there are lines").seq;
