@@ -28,6 +28,12 @@ impl Luma {
         &self.data
     }
 
+    /// The rows of a range. Rows beyond the last are left out.
+    pub fn rows(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = &[u8]> {
+        let rows = self.data.chunks_exact(self.width as usize);
+        rows.skip(range.start).take(range.len())
+    }
+
     /// Row `y`, counted from the top. Panics if `y` is not below [`Luma::height`].
     pub fn row(&self, y: u32) -> &[u8] {
         let width = self.width as usize;

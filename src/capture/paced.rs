@@ -1,10 +1,10 @@
-//! A clip played by the clock: what a device would have delivered, when it would have.
+//! Plays a clip in real time: each frame and each audio block comes when a device would deliver it.
 
 use std::time::{Duration, Instant};
 
 use super::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 
-/// A source whose zero is at `epoch` on this machine's clock.
+/// A source whose time zero is `epoch` on this machine's monotonic clock.
 pub struct Paced<S> {
     source: S,
     epoch: Instant,
@@ -15,8 +15,8 @@ impl<S> Paced<S> {
         Paced { source, epoch }
     }
 
-    /// Waits for the moment `at` of the source and returns it.
-    fn reach(&self, at: Duration) -> Instant {
+    /// Waits until the source's time `at`. Returns that moment.
+    fn wait_until(&self, at: Duration) -> Instant {
         let moment = self.epoch + at;
         std::thread::sleep(moment.saturating_duration_since(Instant::now()));
         moment
@@ -27,7 +27,7 @@ impl VideoSource for Paced<Box<dyn VideoSource>> {
     fn next_frame(&mut self) -> Result<Option<VideoFrame>, CaptureError> {
         let frame = self.source.next_frame()?;
         Ok(frame.map(|frame| VideoFrame {
-            captured: self.reach(frame.at),
+            captured: self.wait_until(frame.at),
             ..frame
         }))
     }
@@ -35,10 +35,10 @@ impl VideoSource for Paced<Box<dyn VideoSource>> {
 
 impl AudioSource for Paced<Box<dyn AudioSource>> {
     fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
-        let chunk = self.source.next_block()?;
-        Ok(chunk.map(|chunk| AudioBlock {
-            captured: self.reach(chunk.end()),
-            ..chunk
+        let block = self.source.next_block()?;
+        Ok(block.map(|block| AudioBlock {
+            captured: self.wait_until(block.end()),
+            ..block
         }))
     }
 }

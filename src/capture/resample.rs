@@ -1,31 +1,31 @@
-//! Any sample rate to [`AUDIO_RATE_HZ`], without moving anything in time.
+//! Converts any sample rate to [`AUDIO_RATE_HZ`] without a delay.
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler as _};
 
 use super::AUDIO_RATE_HZ;
 
-/// Resamples one mono stream. Sample 0 of the output is the same moment as sample 0 of the input, and the output is as
-/// long as the input. A stream at [`AUDIO_RATE_HZ`] passes through bit by bit.
+/// Resamples one mono stream. Sample 0 of the output has the time of sample 0 of the input, and the output lasts as long as
+/// the input. A stream at [`AUDIO_RATE_HZ`] passes through unchanged.
 pub struct Resampler {
     rate_hz: u32,
-    /// `None` where nothing is to be done.
+    /// `None` for a stream at [`AUDIO_RATE_HZ`].
     fft: Option<Box<Fft<f32>>>,
     /// Input that does not fill a block yet.
     pending: Vec<f32>,
     block: Vec<f32>,
-    /// Output still to be thrown away: the filter's delay.
+    /// Output samples still to be dropped, because of the filter's delay.
     skip: usize,
-    taken: u64,
-    given: u64,
+    input_samples: u64,
+    output_samples: u64,
 }
 
 impl Resampler {
     /// For input at `rate_hz`, which must not be 0.
     pub fn new(rate_hz: u32) -> Resampler {
         let fft = (rate_hz != AUDIO_RATE_HZ).then(|| {
-            // About 20 ms a block: long enough for a steep filter, short enough to wait for. An even number of
-            // samples, or the filter's middle falls between two of them and shifts the sound.
+            // Blocks of about 20 ms allow a steep filter at a low delay. The number of samples must be even. Otherwise the
+            // centre of the filter lies between two samples and shifts the output.
             let unit = rate_hz / gcd(rate_hz, AUDIO_RATE_HZ);
             let block = unit * (rate_hz / 50).div_ceil(unit).next_multiple_of(2);
             let (from, to) = (rate_hz as usize, AUDIO_RATE_HZ as usize);
@@ -38,16 +38,16 @@ impl Resampler {
             pending: Vec::new(),
             block: Vec::new(),
             skip: 0,
-            taken: 0,
-            given: 0,
+            input_samples: 0,
+            output_samples: 0,
         };
-        resampler.restart();
+        resampler.reset();
         resampler
     }
 
-    fn restart(&mut self) {
+    fn reset(&mut self) {
         self.pending.clear();
-        (self.taken, self.given) = (0, 0);
+        (self.input_samples, self.output_samples) = (0, 0);
         if let Some(fft) = &mut self.fft {
             fft.reset();
             self.skip = fft.output_delay();
@@ -55,9 +55,9 @@ impl Resampler {
         }
     }
 
-    /// Takes `input` and appends what is ready.
+    /// Adds `input`, and appends the output that is ready.
     pub fn push(&mut self, input: &[f32], output: &mut Vec<f32>) {
-        self.taken += input.len() as u64;
+        self.input_samples += input.len() as u64;
         let Some(fft) = &mut self.fft else {
             output.extend_from_slice(input);
             return;
@@ -74,25 +74,26 @@ impl Resampler {
                 .expect("buffers fit");
             let skip = self.skip.min(made);
             self.skip -= skip;
-            self.given += (made - skip) as u64;
-            // The filter rings above full scale at hard edges.
+            self.output_samples += (made - skip) as u64;
+            // The filter overshoots full scale at steps.
             output.extend(self.block[skip..made].iter().map(|s| s.clamp(-1.0, 1.0)));
         }
         self.pending.drain(..whole);
     }
 
-    /// Appends the rest, so that the output is as long as the input, and starts afresh.
+    /// Appends the remaining output, so that it lasts as long as the input, and resets the resampler.
     pub fn finish(&mut self, output: &mut Vec<f32>) {
         if let Some(size) = self.fft.as_ref().map(|fft| fft.input_frames_next()) {
             let length =
                 |samples: u64, from: u32, to: u32| (samples * u64::from(to) + u64::from(from) / 2) / u64::from(from);
-            let due = length(self.taken, self.rate_hz, AUDIO_RATE_HZ);
-            while self.given < due {
+            let due = length(self.input_samples, self.rate_hz, AUDIO_RATE_HZ);
+            while self.output_samples < due {
                 self.push(&vec![0.0; size - self.pending.len()], output);
             }
-            output.truncate(output.len() - (self.given - due) as usize);
+            let surplus = usize::try_from(self.output_samples - due).expect("less than a block");
+            output.truncate(output.len() - surplus);
         }
-        self.restart();
+        self.reset();
     }
 }
 
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_kilohertz_passes_untouched() {
+    fn sixteen_kilohertz_passes_unchanged() {
         let input = tone(16_000, 997.0, 0.3);
         assert_eq!(resample(16_000, &input, 100), input);
     }
@@ -131,12 +132,12 @@ mod tests {
     fn a_tone_keeps_its_phase_length_and_level_at_every_rate() {
         for rate_hz in [8_000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000, 44_056] {
             let output = resample(rate_hz, &tone(rate_hz, 440.0, 1.0), 333);
-            let wanted = tone(16_000, 440.0, 1.0);
-            assert_eq!(output.len(), wanted.len(), "{rate_hz} Hz");
-            // The edges ring, since the tone starts and stops there.
+            let expected = tone(16_000, 440.0, 1.0);
+            assert_eq!(output.len(), expected.len(), "{rate_hz} Hz");
+            // Skips the edges, where the start and the end of the tone ring.
             let worst = output
                 .iter()
-                .zip(&wanted)
+                .zip(&expected)
                 .skip(800)
                 .take(14_400)
                 .map(|(a, b)| (a - b).abs())
@@ -146,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn what_sixteen_kilohertz_cannot_hold_is_removed() {
+    fn frequencies_above_the_output_band_are_removed() {
         let output = resample(48_000, &tone(48_000, 11_000.0, 0.5), 480);
         let peak = output[800..7200].iter().fold(0.0f32, |peak, s| peak.max(s.abs()));
-        assert!(peak < 1e-3, "an 11 kHz tone came through as {peak}");
+        assert!(peak < 1e-3, "an 11 kHz tone remains with amplitude {peak}");
     }
 
     #[test]
-    fn short_runs_lose_nothing_and_a_resampler_starts_afresh_after_each() {
+    fn finish_loses_no_samples_and_resets_the_resampler() {
         let mut resampler = Resampler::new(48_000);
         for count in [1, 2, 3, 100, 959, 960, 961] {
             let mut output = Vec::new();

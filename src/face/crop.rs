@@ -1,6 +1,8 @@
-//! The face, upright and framed the way the encoder's training faces were.
+//! Cuts out a face, upright and framed like the faces of the encoder's training.
 //!
-//! `models/training/preprocessing/face_crop.py` is the same arithmetic in Python; a test holds the two together on the same bytes.
+//! In: an image and the landmarks of a face. Out: 48 × 48 values in −1..1, row-major.
+//!
+//! `models/training/preprocessing/face_crop.py` computes the same in Python. A test compares the two on the same bytes.
 
 use serde::Deserialize;
 
@@ -10,26 +12,26 @@ use super::geometry::{Landmarks, Point};
 
 /// Side of the square crop, in pixels.
 pub const SIDE: usize = 48;
-/// No more than this many samples across an output pixel: beyond it a huge face costs time and gains nothing.
+/// The most samples across an output pixel. More would only cost time.
 const MAX_SAMPLES: usize = 8;
-/// A crop with less contrast than this (standard deviation, of 255) is not stretched further: it would be noise.
+/// The least standard deviation, on the scale 0..255, to normalize by. Stretching a lower contrast would amplify noise.
 const MIN_DEVIATION: f32 = 10.0;
-/// Normalized values are cut at this many deviations, then scaled to −1..1.
-const CUT: f32 = 3.0;
+/// Normalized values are clamped to this many deviations, and then scaled to −1..1.
+const CLAMP: f32 = 3.0;
 
 /// How training faces are framed, as measured by `models/training/measure_face_framing.py` and kept in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Framing {
-    /// Crop side over the distance between the eyes.
+    /// Side of the crop relative to the distance between the eyes.
     pub side_per_eye_distance: f32,
-    /// Crop side over the distance from the middle of the eyes to the mouth. The larger of the two sides is taken,
-    /// since turning the head shrinks one distance and nodding the other.
+    /// Side of the crop relative to the distance from the middle of the eyes to the mouth. The larger of the two sides is
+    /// used, because turning the head shortens one distance and nodding the other.
     pub side_per_eye_mouth: f32,
-    /// Where in the crop the middle of the eyes comes to lie, as fractions from the left and the top.
+    /// Position of the middle of the eyes in the crop, as fractions from the left and the top.
     pub eye_mid: [f32; 2],
 }
 
-/// A square in a picture, turned with the head.
+/// A square in an image, rotated with the head.
 #[derive(Debug, Clone, Copy)]
 struct Square {
     top_left: Point,
@@ -46,7 +48,7 @@ impl Framing {
         let side = (eyes * self.side_per_eye_distance)
             .max(middle.distance(landmarks.mouth) * self.side_per_eye_mouth)
             .max(1.0);
-        // The person's right eye is on the left of the picture. Eyes that coincide have no direction: stay upright.
+        // The person's right eye is on the left of the image. Without a direction between the eyes, the crop is upright.
         let along = if eyes > 1e-3 {
             Point {
                 x: (left.x - right.x) / eyes,
@@ -75,8 +77,9 @@ impl Framing {
 }
 
 impl Square {
-    /// Grey values 0..255, each the mean of s × s bilinear samples, s growing with the face so that nothing aliases.
+    /// Grey values 0..255. Each is the mean of s × s bilinear samples; s grows with the face to avoid aliasing.
     fn sample(&self, image: &Luma) -> Vec<f32> {
+        #[expect(clippy::cast_possible_truncation, reason = "clamped to 1..=MAX_SAMPLES")]
         let per_side = (self.side / SIDE as f32).ceil().clamp(1.0, MAX_SAMPLES as f32) as usize;
         let step = self.side / (SIDE * per_side) as f32;
         let mut face = Vec::with_capacity(SIDE * SIDE);
@@ -101,10 +104,11 @@ impl Square {
     }
 }
 
-/// The grey value at a position; pixel (0, 0) has its centre at (0.5, 0.5); outside, the edge goes on.
+/// The grey value at a position. Pixel (0, 0) has its centre at (0.5, 0.5). Positions outside have the value of the edge.
 pub(super) fn bilinear(image: &Luma, x: f32, y: f32) -> f32 {
     let limit = |v: f32, length: u32| (v - 0.5).clamp(0.0, (length - 1) as f32);
     let (x, y) = (limit(x, image.width()), limit(y, image.height()));
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to the image just above")]
     let (x0, y0) = (x as u32, y as u32);
     let x1 = (x0 + 1).min(image.width() - 1) as usize;
     let y1 = (y0 + 1).min(image.height() - 1);
@@ -116,14 +120,14 @@ pub(super) fn bilinear(image: &Luma, x: f32, y: f32) -> f32 {
     top * (1.0 - fy) + bottom * fy
 }
 
-/// Takes out brightness and contrast, so that a dim room is not an expression.
+/// Normalizes brightness and contrast, so that the light does not change the expression.
 fn normalize(face: &mut [f32]) {
     let count = face.len() as f32;
     let mean = face.iter().sum::<f32>() / count;
     let variance = face.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / count;
     let deviation = variance.sqrt().max(MIN_DEVIATION);
     for v in face {
-        *v = ((*v - mean) / deviation).clamp(-CUT, CUT) / CUT;
+        *v = ((*v - mean) / deviation).clamp(-CLAMP, CLAMP) / CLAMP;
     }
 }
 
@@ -147,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_the_eyes_lands_where_the_framing_says() {
+    fn the_middle_of_the_eyes_is_at_the_position_of_the_framing() {
         let square = FRAMING.square(&upright(100.0, 60.0, 40.0));
         assert_eq!(square.side, 80.0);
         assert_eq!((square.top_left.x, square.top_left.y), (60.0, 40.0));
@@ -155,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_tilted_head_gives_the_same_crop_as_an_upright_one() {
-        // A picture and the same picture turned by a quarter.
+        // An image, and the same image rotated by 90 degrees.
         let side = 96;
         let grey = |x: usize, y: usize| ((x * 5 + y * y / 7) % 251) as u8;
         let straight = (0..side * side).map(|i| grey(i % side, i / side)).collect();
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn landmarks_that_coincide_still_give_a_crop() {
+    fn coincident_landmarks_give_a_finite_crop() {
         let image = Luma::new(8, 8, vec![7; 64]).unwrap();
         let face = FRAMING.crop(&image, &upright(4.0, 4.0, 0.0));
         assert!(face.iter().all(|v| v.is_finite()));

@@ -1,10 +1,11 @@
-//! BlazeFace short-range: where the faces are.
+//! Face detection with BlazeFace short-range.
 //!
-//! The picture is letterboxed to 128 × 128, so a face must fill about a tenth of the picture's longer side to be found:
-//! arm's length to two metres from a webcam, which is what "short-range" means. The graph gives raw scores and offsets
-//! for 896 anchors; the decoding here follows the published description of the model (Bazarevsky et al. 2019,
-//! arXiv 1907.05047): box = offset / 128 + anchor centre, sigmoid scores, and overlapping boxes blended by score
-//! instead of thrown away, which steadies the box from picture to picture.
+//! In: an image of any size. Out: boxes, scores and six landmarks of its faces, in image pixels.
+//!
+//! The image is letterboxed to 128 × 128. A face must span about a tenth of the image's longer side to be found, which means
+//! up to two metres from a webcam. The graph returns raw scores and offsets for 896 anchors. The decoding follows the
+//! publication (Bazarevsky et al. 2019, arXiv 1907.05047): box = offset / 128 + anchor centre, and sigmoid scores. Overlapping
+//! boxes are averaged by score instead of suppressed, which reduces jitter between frames.
 
 use crate::capture::Luma;
 use crate::model::{Bundle, GraphName, ModelError, Session};
@@ -12,9 +13,9 @@ use crate::model::{Bundle, GraphName, ModelError, Session};
 use super::geometry::{Face, Landmarks, Point, Rect};
 
 const SIDE: usize = 128;
-/// Boxes that overlap more than this are one face.
+/// Boxes with a higher intersection over union are the same face.
 const SAME_FACE_IOU: f32 = 0.3;
-/// Values per anchor: a box as centre x, centre y, width, height, then six points.
+/// Values per anchor: centre x, centre y, width and height of the box, then six points.
 const VALUES: usize = 16;
 
 /// One feature map of the graph.
@@ -41,7 +42,7 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// `min_score`: faces below it (0..1) do not count.
+    /// Faces with a score below `min_score`, 0..1, are ignored.
     pub fn load(bundle: &Bundle, min_score: f32) -> Result<Detector, ModelError> {
         let session = Session::load(
             bundle,
@@ -61,7 +62,7 @@ impl Detector {
         })
     }
 
-    /// All faces in `image`, best score first, in its pixels.
+    /// All faces in `image`, highest score first, in image pixels.
     pub fn detect(&mut self, image: &Luma) -> Result<Vec<Face>, ModelError> {
         let letterbox = Letterbox::of(image);
         letterbox.fill(image, &mut self.canvas);
@@ -75,7 +76,7 @@ impl Detector {
         })?;
         Ok(blend_overlapping(candidates)
             .into_iter()
-            .map(|face| letterbox.to_picture(face))
+            .map(|face| letterbox.to_image(face))
             .collect())
     }
 }
@@ -121,7 +122,7 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Non-maximum suppression that blends: each best box becomes the score-weighted mean of those that overlap it.
+/// Non-maximum suppression with blending: each best box becomes the score-weighted mean of the boxes that overlap it.
 fn blend_overlapping(mut candidates: Vec<Face>) -> Vec<Face> {
     candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut faces = Vec::new();
@@ -154,9 +155,9 @@ fn weighted_mean(faces: &[Face], score: f32) -> Face {
     }
 }
 
-/// How a picture is placed on the square canvas: scaled to fit, centred, black around it.
+/// How an image is placed on the square canvas: scaled to fit, centred, with black borders.
 struct Letterbox {
-    /// Picture pixels per canvas pixel.
+    /// Image pixels per canvas pixel.
     scale: f32,
     left: usize,
     top: usize,
@@ -168,6 +169,7 @@ impl Letterbox {
     fn of(image: &Luma) -> Letterbox {
         let (w, h) = (image.width() as f32, image.height() as f32);
         let scale = w.max(h) / SIDE as f32;
+        #[expect(clippy::cast_possible_truncation, reason = "clamped to 1..=SIDE")]
         let fit = |length: f32| ((length / scale).round() as usize).clamp(1, SIDE);
         let (width, height) = (fit(w), fit(h));
         Letterbox {
@@ -179,16 +181,15 @@ impl Letterbox {
         }
     }
 
-    /// Area-averages the picture onto `canvas` as −1..1.
+    /// Draws the image onto `canvas` by area averaging, as −1..1.
     fn fill(&self, image: &Luma, canvas: &mut [f32]) {
         canvas.fill(-1.0);
         let columns = spans(self.width, image.width() as usize);
-        let rows = spans(self.height, image.height() as usize);
         let mut sums = vec![0u32; self.width];
+        let rows = spans(self.height, image.height() as usize);
         for (y, &(from_row, to_row)) in rows.iter().enumerate() {
             sums.fill(0);
-            for source_y in from_row..to_row {
-                let row = image.row(source_y as u32);
+            for row in image.rows(from_row..to_row) {
                 for (sum, &(from, to)) in sums.iter_mut().zip(&columns) {
                     *sum += row[from..to].iter().map(|&v| u32::from(v)).sum::<u32>();
                 }
@@ -201,7 +202,7 @@ impl Letterbox {
         }
     }
 
-    fn to_picture(&self, face: Face) -> Face {
+    fn to_image(&self, face: Face) -> Face {
         let (left, top, scale) = (self.left as f32, self.top as f32, self.scale);
         let place = |p: Point| Point {
             x: (p.x - left) * scale,
@@ -224,7 +225,7 @@ impl Letterbox {
     }
 }
 
-/// Cuts `length` source pixels into `parts` runs, none empty; small pictures repeat pixels.
+/// Divides `length` source pixels into `parts` non-empty ranges. If there are fewer pixels than parts, pixels repeat.
 fn spans(parts: usize, length: usize) -> Vec<(usize, usize)> {
     (0..parts)
         .map(|i| {
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_boxes_become_one_weighted_by_score() {
+    fn overlapping_boxes_are_averaged_by_score() {
         let faces = blend_overlapping(vec![face(0.0, 0.6), face(2.0, 0.9), face(50.0, 0.7)]);
         assert_eq!(faces.len(), 2);
         assert_eq!(faces[0].score, 0.9);
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_picture_is_centred_between_black_bars() {
+    fn a_wide_image_is_centred_between_black_bars() {
         let image = Luma::new(256, 128, vec![255; 256 * 128]).unwrap();
         let letterbox = Letterbox::of(&image);
         let mut canvas = vec![0.0; SIDE * SIDE];
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_smaller_than_the_canvas_is_enlarged() {
+    fn an_image_smaller_than_the_canvas_is_enlarged() {
         let image = Luma::new(2, 2, vec![0, 255, 255, 0]).unwrap();
         let letterbox = Letterbox::of(&image);
         let mut canvas = vec![0.0; SIDE * SIDE];
@@ -285,12 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn canvas_positions_map_back_to_the_picture() {
+    fn canvas_positions_map_back_to_the_image() {
         let image = Luma::new(640, 480, vec![0; 640 * 480]).unwrap();
         let letterbox = Letterbox::of(&image);
         let mut on_canvas = face(64.0, 1.0);
         on_canvas.bounds.y = 16.0;
-        let placed = letterbox.to_picture(on_canvas);
+        let placed = letterbox.to_image(on_canvas);
         assert_eq!((placed.bounds.x, placed.bounds.y), (320.0, 0.0));
         assert_eq!((placed.bounds.w, placed.bounds.h), (50.0, 50.0));
     }

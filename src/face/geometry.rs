@@ -1,4 +1,4 @@
-//! Points and boxes in pictures: x to the right, y down, in pixels unless said otherwise.
+//! Points and boxes in images: x to the right, y down, in pixels unless stated otherwise.
 
 /// A position.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -85,7 +85,7 @@ impl Face {
     }
 }
 
-/// The six points BlazeFace gives. Right and left are the person's own.
+/// The six landmarks of BlazeFace. Right and left are the person's own.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Landmarks {
     pub right_eye: Point,
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn iou_of_a_box_with_itself_is_one_and_with_a_stranger_zero() {
+    fn iou_is_one_for_equal_boxes_and_zero_for_disjoint_ones() {
         let a = Rect {
             x: 10.0,
             y: 10.0,

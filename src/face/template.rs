@@ -1,33 +1,33 @@
-//! Following a face through the pictures the detector does not look at.
+//! Follows a face between two detections by template matching.
 //!
-//! A small patch of the detected face is looked for around its last place by normalized cross-correlation. That costs a
-//! hundredth of a detection, bears changes of light, and knows when it has lost the face: the correlation falls.
+//! A small patch of the detected face is searched around its last position by normalized cross-correlation. This costs a
+//! hundredth of a detection and tolerates changes of the light. A low correlation shows that the face is lost.
 
 use crate::capture::Luma;
 
 use super::crop::bilinear;
 use super::geometry::{Point, Rect};
 
-/// Samples across the patch.
+/// Side of the patch, in samples.
 const SIDE: usize = 24;
-/// How far the face may have moved, in samples: a third of its width each way.
+/// How far the face may have moved in each direction, in samples: a third of its width.
 const REACH: usize = 8;
 const FIELD: usize = SIDE + 2 * REACH;
-/// Below this correlation the face counts as lost.
+/// With a lower correlation, the face is lost.
 const MIN_CORRELATION: f32 = 0.75;
-/// A patch with less contrast than this (grey levels) could be found anywhere.
+/// A patch with a lower standard deviation, in grey levels, would match anywhere.
 const MIN_DEVIATION: f32 = 4.0;
 
-/// What a face looked like when it was detected.
+/// The appearance of a face when it was detected.
 pub struct Template {
-    /// Zero mean, unit length.
+    /// Zero mean, unit norm.
     patch: Vec<f32>,
-    /// Picture pixels per sample.
+    /// Image pixels per sample.
     step: f32,
 }
 
 impl Template {
-    /// `None` where there is nothing to hold on to.
+    /// `None` if the face has too little contrast.
     pub fn of(image: &Luma, bounds: Rect) -> Option<Template> {
         let step = bounds.w / SIDE as f32;
         let mut patch = sample(image, bounds.centre(), step, SIDE);
@@ -39,7 +39,7 @@ impl Template {
         Some(Template { patch, step })
     }
 
-    /// How far the face last centred at `from` has moved, in picture pixels; `None` if it is not there any more.
+    /// How far the face has moved from its last centre `from`, in image pixels. `None` if it is lost.
     pub fn find(&self, image: &Luma, from: Point) -> Option<(f32, f32)> {
         let field = sample(image, from, self.step, FIELD);
         const OFFSETS: usize = 2 * REACH + 1;
@@ -54,7 +54,7 @@ impl Template {
             }
         }
         let (score, dx, dy) = best;
-        // A best place on the rim means the face may have moved on beyond it.
+        // If the best match is on the rim of the search field, the face may be outside of it.
         let inside = |d: usize| (1..OFFSETS - 1).contains(&d);
         if score < MIN_CORRELATION || !inside(dx) || !inside(dy) {
             return None;
@@ -96,14 +96,14 @@ fn sample(image: &Luma, centre: Point, step: f32, side: usize) -> Vec<f32> {
     values
 }
 
-/// Takes the mean out and returns the length of what remains.
+/// Subtracts the mean. Returns the norm of the result.
 fn centre_and_norm(values: &mut [f32]) -> f32 {
     let mean = values.iter().sum::<f32>() / values.len() as f32;
     values.iter_mut().for_each(|v| *v -= mean);
     values.iter().map(|v| v * v).sum::<f32>().sqrt()
 }
 
-/// Where a parabola through three equally spaced values peaks, relative to the middle one, which is the largest.
+/// Peak of the parabola through three equally spaced values, relative to the middle one, which is the largest.
 fn peak(before: f32, at: f32, after: f32) -> f32 {
     let curvature = before - 2.0 * at + after;
     if curvature < -1e-9 {
@@ -140,7 +140,7 @@ mod tests {
     };
 
     #[test]
-    fn a_moved_face_is_found_to_a_fraction_of_a_sample() {
+    fn a_moved_face_is_found_with_subsample_accuracy() {
         let template = Template::of(&scene(0.0, 0.0, 1.0), FACE).unwrap();
         for (dx, dy) in [(0.0, 0.0), (7.0, -4.0), (-11.0, 9.0)] {
             let (x, y) = template.find(&scene(dx, dy, 1.0), FACE.centre()).unwrap();
@@ -152,13 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_light_does_not_lose_it() {
+    fn a_change_of_light_does_not_lose_the_face() {
         let template = Template::of(&scene(0.0, 0.0, 1.0), FACE).unwrap();
         assert!(template.find(&scene(3.0, 3.0, 0.5), FACE.centre()).is_some());
     }
 
     #[test]
-    fn a_face_that_left_is_lost() {
+    fn a_face_that_has_left_is_lost() {
         let template = Template::of(&scene(0.0, 0.0, 1.0), FACE).unwrap();
         assert!(template.find(&scene(70.0, 0.0, 1.0), FACE.centre()).is_none());
         let wall = Luma::new(160, 120, vec![128; 160 * 120]).unwrap();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_patch_is_no_template() {
+    fn a_flat_patch_gives_no_template() {
         let wall = Luma::new(160, 120, vec![128; 160 * 120]).unwrap();
         assert!(Template::of(&wall, FACE).is_none());
     }

@@ -1,29 +1,28 @@
-//! Whose face is it: ids that stay with a person from one detection to the next, and the choice of the one person
-//! affectd speaks of.
+//! Assigns ids to faces, which stay the same from one detection to the next, and chooses the subject: the one face that the
+//! estimates describe.
 
 use std::time::Duration;
 
 use super::geometry::Face;
 
-/// A detection belongs to a known face if their boxes overlap at least this much.
+/// A detection belongs to a known face if their boxes have at least this intersection over union.
 const SAME_PERSON_IOU: f32 = 0.2;
-/// A face that went unseen keeps its id this long.
+/// How long a face keeps its id while it is not detected.
 const MEMORY: Duration = Duration::from_secs(1);
-/// Faces at least this large, relative to the largest, count as equally large.
-const AS_LARGE: f32 = 0.75;
+/// Faces with at least this share of the largest face's area count as equally large.
+const EQUAL_AREA: f32 = 0.75;
 
 /// One person's face.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Track {
-    /// Stable while the face is seen, never used again.
+    /// Never reused for another face.
     pub id: u32,
     pub face: Face,
-    /// When it was first seen, and last.
-    pub since: Duration,
-    pub seen: Duration,
+    pub first_seen: Duration,
+    pub last_seen: Duration,
 }
 
-/// All faces now known.
+/// All known faces.
 #[derive(Debug, Default)]
 pub struct Tracker {
     tracks: Vec<Track>,
@@ -32,11 +31,11 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Takes in what the detector found in the picture captured at `at`.
+    /// Adds the detected faces of the frame captured at `at`.
     pub fn update(&mut self, at: Duration, faces: &[Face]) {
         self.now = at;
-        self.tracks.retain(|t| at.saturating_sub(t.seen) <= MEMORY);
-        // The best overlaps first, each track and each face once.
+        self.tracks.retain(|t| at.saturating_sub(t.last_seen) <= MEMORY);
+        // Matches the largest overlaps first. Each track and each face matches once.
         let mut pairs: Vec<(usize, usize, f32)> = Vec::new();
         for (t, track) in self.tracks.iter().enumerate() {
             for (f, face) in faces.iter().enumerate() {
@@ -49,10 +48,10 @@ impl Tracker {
         pairs.sort_by(|a, b| b.2.total_cmp(&a.2));
         let mut claimed = vec![false; faces.len()];
         for (t, f, _) in pairs {
-            if !claimed[f] && self.tracks[t].seen != at {
+            if !claimed[f] && self.tracks[t].last_seen != at {
                 claimed[f] = true;
                 self.tracks[t].face = faces[f];
-                self.tracks[t].seen = at;
+                self.tracks[t].last_seen = at;
             }
         }
         for (face, _) in faces.iter().zip(claimed).filter(|(_, claimed)| !claimed) {
@@ -60,29 +59,29 @@ impl Tracker {
             self.tracks.push(Track {
                 id: self.last_id,
                 face: *face,
-                since: at,
-                seen: at,
+                first_seen: at,
+                last_seen: at,
             });
         }
     }
 
-    /// Takes in that face `id` was followed to a new place without the detector.
+    /// Moves face `id` to a position found without the detector.
     pub fn follow(&mut self, at: Duration, id: u32, face: Face) {
         self.now = at;
         if let Some(track) = self.tracks.iter_mut().find(|t| t.id == id) {
             track.face = face;
-            track.seen = at;
+            track.last_seen = at;
         }
     }
 
-    /// The one face affectd speaks of: the largest in the latest picture, and of several about as large the one tracked
-    /// longest, so that two people side by side do not take turns.
+    /// The subject: the largest face in the latest frame. Among faces of about equal size it is the one seen first, so that
+    /// the subject does not alternate between two people side by side.
     pub fn subject(&self) -> Option<Track> {
-        let visible = || self.tracks.iter().filter(|t| t.seen == self.now);
+        let visible = || self.tracks.iter().filter(|t| t.last_seen == self.now);
         let largest = visible().map(|t| t.face.bounds.area()).fold(0.0, f32::max);
         visible()
-            .filter(|t| t.face.bounds.area() >= largest * AS_LARGE)
-            .min_by_key(|t| (t.since, t.id))
+            .filter(|t| t.face.bounds.area() >= largest * EQUAL_AREA)
+            .min_by_key(|t| (t.first_seen, t.id))
             .copied()
     }
 }
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_absence_keeps_the_id_a_long_one_does_not() {
+    fn a_face_keeps_its_id_after_a_short_absence_only() {
         let mut tracker = Tracker::default();
         tracker.update(ms(0), &[face(0.0, 100.0)]);
         tracker.update(ms(500), &[]);
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_face_is_the_subject_and_of_equals_the_first_seen() {
+    fn the_subject_is_the_largest_face_and_among_equals_the_first_seen() {
         let mut tracker = Tracker::default();
         tracker.update(ms(0), &[face(0.0, 100.0)]);
         tracker.update(ms(400), &[face(0.0, 100.0), face(300.0, 105.0)]);

@@ -1,7 +1,7 @@
-//! What counts as neutral in one person.
+//! The neutral calibration of a person.
 //!
-//! A resting face is not neutral to the network in everybody: some look glad, some stern. A calibration takes the mean of what
-//! is estimated while the person is at rest for that person's zero, and bends the scale so that −1 and +1 stay where they are.
+//! The network does not rate every resting face as neutral: some faces look happy at rest, others stern. A calibration averages
+//! the estimates of a person at rest. That average becomes zero, and the scale is adjusted so that −1 and +1 stay fixed.
 
 use std::time::Duration;
 
@@ -9,35 +9,42 @@ use log::info;
 
 use super::estimator::Affect;
 
-/// How long a person is watched.
-const WATCHED: Duration = Duration::from_secs(10);
-/// Fewer seconds of estimates than this within [`WATCHED`] are no calibration.
-const LEAST: Duration = Duration::from_secs(4);
-/// A mean farther from zero than this is a mood, not a face: the zero moves no farther.
-const FARTHEST: f32 = 0.5;
+/// Duration of a calibration.
+const CALIBRATION: Duration = Duration::from_secs(10);
+/// A calibration fails with fewer seconds of estimates than this.
+const MIN_ESTIMATED: Duration = Duration::from_secs(4);
+/// The largest offset. A larger average shows a mood, not a resting face.
+const MAX_OFFSET: f32 = 0.5;
 
-/// Whose rest is measured without being asked.
+/// When a calibration starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BaselineMode {
-    /// Nobody's: only on demand.
+    /// Only on request.
     OnDemand,
-    /// Everybody's: the first ten seconds of each new face are taken for its rest.
+    /// On request, and in the first ten seconds of each new face.
     EachPerson,
+}
+
+/// Valence and arousal of a person at rest.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rest {
+    valence: f32,
+    arousal: f32,
 }
 
 #[derive(Debug)]
 pub struct Baseline {
     mode: BaselineMode,
     person: Option<u32>,
-    watching: Option<Watching>,
-    /// Where the person's rest lies, valence and arousal.
-    rest: [f32; 2],
+    calibration: Option<Calibration>,
+    /// The person's averages at rest.
+    rest: Rest,
 }
 
 #[derive(Debug)]
-struct Watching {
+struct Calibration {
     since: Duration,
-    sum: [f32; 2],
+    sum: Rest,
     estimates: u32,
 }
 
@@ -46,22 +53,23 @@ impl Baseline {
         Baseline {
             mode,
             person: None,
-            watching: None,
-            rest: [0.0; 2],
+            calibration: None,
+            rest: Rest::default(),
         }
     }
 
-    /// Forgets the zero and takes the next ten seconds for the person's rest.
+    /// Starts a calibration. Until it ends, the estimates are not adjusted.
     pub fn start(&mut self, at: Duration) {
-        self.rest = [0.0; 2];
-        self.watching = Some(Watching {
+        self.rest = Rest::default();
+        self.calibration = Some(Calibration {
             since: at,
-            sum: [0.0; 2],
+            sum: Rest::default(),
             estimates: 0,
         });
     }
 
-    /// `raw` as seen from the person's rest. `person` is the face in view, if there is one; estimates are `period` apart.
+    /// Adjusts the estimate `raw` to the person's rest. `person` is the id of the face in view. `period` is the time between two
+    /// estimates.
     pub fn apply(&mut self, at: Duration, period: Duration, person: Option<u32>, raw: Affect) -> Affect {
         if let Some(person) = person
             && self.person.replace(person) != Some(person)
@@ -69,41 +77,45 @@ impl Baseline {
         {
             self.start(at);
         }
-        if let Some(watching) = &mut self.watching {
-            if at.saturating_sub(watching.since) < WATCHED {
-                watching.sum[0] += raw.valence;
-                watching.sum[1] += raw.arousal;
-                watching.estimates += 1;
+        if let Some(calibration) = &mut self.calibration {
+            if at.saturating_sub(calibration.since) < CALIBRATION {
+                calibration.sum.valence += raw.valence;
+                calibration.sum.arousal += raw.arousal;
+                calibration.estimates += 1;
             } else {
                 self.conclude(period);
             }
         }
         Affect {
-            valence: from_rest(raw.valence, self.rest[0]),
-            arousal: from_rest(raw.arousal, self.rest[1]),
+            valence: from_rest(raw.valence, self.rest.valence),
+            arousal: from_rest(raw.arousal, self.rest.arousal),
             ..raw
         }
     }
 
     fn conclude(&mut self, period: Duration) {
-        let Some(watching) = self.watching.take() else { return };
-        if period * watching.estimates < LEAST {
+        let Some(calibration) = self.calibration.take() else {
+            return;
+        };
+        if period * calibration.estimates < MIN_ESTIMATED {
             info!(
-                "neutral calibration: too little was estimated in {WATCHED:?}; the zero stays where the model has it"
+                "neutral calibration failed: too few estimates in {CALIBRATION:?}; estimates stay as the model gives them"
             );
             return;
         }
-        self.rest = watching
-            .sum
-            .map(|sum| (sum / watching.estimates as f32).clamp(-FARTHEST, FARTHEST));
+        let mean = |sum: f32| (sum / calibration.estimates as f32).clamp(-MAX_OFFSET, MAX_OFFSET);
+        self.rest = Rest {
+            valence: mean(calibration.sum.valence),
+            arousal: mean(calibration.sum.arousal),
+        };
         info!(
-            "neutral calibration: rest is at valence {:.2}, arousal {:.2}",
-            self.rest[0], self.rest[1]
+            "neutral calibration: at rest, valence is {:.2}, arousal is {:.2}",
+            self.rest.valence, self.rest.arousal
         );
     }
 }
 
-/// Piecewise linear: `rest` becomes 0, −1 and +1 stay.
+/// Piecewise linear: maps `rest` to 0 and keeps −1 and +1.
 fn from_rest(value: f32, rest: f32) -> f32 {
     let room = if value >= rest { 1.0 - rest } else { 1.0 + rest };
     (value - rest) / room
@@ -124,28 +136,28 @@ mod tests {
         }
     }
 
-    /// What is said after `seconds` of `valence` by `person`.
+    /// The adjusted estimate after `seconds` of `valence`.
     fn after(baseline: &mut Baseline, from_s: u64, seconds: u64, person: u32, valence: f32) -> Affect {
-        let mut said = affect(valence);
+        let mut adjusted = affect(valence);
         for tick in 0..=seconds * 5 {
             let at = Duration::from_secs(from_s) + PERIOD * tick as u32;
-            said = baseline.apply(at, PERIOD, Some(person), affect(valence));
+            adjusted = baseline.apply(at, PERIOD, Some(person), affect(valence));
         }
-        said
+        adjusted
     }
 
     #[test]
-    fn on_demand_the_next_ten_seconds_become_zero() {
+    fn on_request_the_next_ten_seconds_become_zero() {
         let mut baseline = Baseline::new(BaselineMode::OnDemand);
         assert_eq!(after(&mut baseline, 0, 20, 1, 0.3), affect(0.3));
         baseline.start(Duration::from_secs(20));
-        let said = after(&mut baseline, 20, 11, 1, 0.3);
-        assert!(said.valence.abs() < 1e-6 && said.arousal.abs() < 1e-6);
-        assert_eq!(said.confidence, 0.5);
+        let adjusted = after(&mut baseline, 20, 11, 1, 0.3);
+        assert!(adjusted.valence.abs() < 1e-6 && adjusted.arousal.abs() < 1e-6);
+        assert_eq!(adjusted.confidence, 0.5);
     }
 
     #[test]
-    fn each_new_person_is_watched_and_the_same_person_keeps_the_zero() {
+    fn each_new_person_is_calibrated_once() {
         let mut baseline = Baseline::new(BaselineMode::EachPerson);
         assert!(after(&mut baseline, 0, 11, 1, 0.3).valence.abs() < 1e-6);
         assert!(after(&mut baseline, 11, 11, 1, 0.65).valence > 0.49);
@@ -154,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glimpse_is_no_calibration() {
+    fn a_calibration_with_too_few_estimates_changes_nothing() {
         let mut baseline = Baseline::new(BaselineMode::OnDemand);
         baseline.start(Duration::ZERO);
         after(&mut baseline, 0, 2, 1, 0.3);
@@ -163,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_scale_keeps_its_ends_and_its_order(rest in -FARTHEST..FARTHEST, a in -1.0f32..=1.0, b in -1.0f32..=1.0) {
+        fn the_scale_keeps_its_ends_and_its_order(rest in -MAX_OFFSET..MAX_OFFSET, a in -1.0f32..=1.0, b in -1.0f32..=1.0) {
             prop_assert!((from_rest(1.0, rest) - 1.0).abs() < 1e-6);
             prop_assert!((from_rest(-1.0, rest) + 1.0).abs() < 1e-6);
             prop_assert!(from_rest(rest, rest) == 0.0);

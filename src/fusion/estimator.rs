@@ -1,4 +1,4 @@
-//! The joint cross-attention network: one window in, valence and arousal out.
+//! The joint cross-attention network (Praveen et al. 2022, arXiv 2203.14779): from one window to valence and arousal.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use crate::voice::EMBEDDING_LEN;
 
 use super::timeline::{FACE_FEATURES, STEPS, Window};
 
-/// What the manifest says of the network's window and of the data it was trained on.
+/// The network's window and its training data, from the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Spec {
     steps: usize,
+    /// Seconds per step.
     step_s: f32,
     /// Variance of valence and arousal over the training data.
     prior_variance: [f32; 2],
@@ -21,32 +22,37 @@ pub struct Spec {
 impl Spec {
     pub fn of(bundle: &Bundle) -> Result<Spec, ModelError> {
         let spec: Spec = bundle.preprocessing(GraphName::Fusion)?;
-        let sound =
+        let valid =
             spec.steps == STEPS && (0.05..=5.0).contains(&spec.step_s) && spec.prior_variance.iter().all(|v| *v > 0.0);
-        if !sound {
+        if !valid {
             return Err(ModelError::Unusable {
                 graph: GraphName::Fusion,
-                reason: format!("its window is not one affectd can fill ({spec:?})"),
+                reason: format!("its window is not supported ({spec:?})"),
             });
         }
         Ok(spec)
     }
 
-    /// From one step to the next.
+    /// The duration of one step.
     pub fn step(&self) -> Duration {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "`Spec::of` accepts 0.05 to 5 seconds only"
+        )]
         Duration::from_millis((self.step_s * 1000.0).round() as u64)
     }
 }
 
-/// How somebody seems to feel.
+/// How a person comes across.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Affect {
     /// −1 unpleasant … +1 pleasant.
     pub valence: f32,
     /// −1 calm … +1 excited.
     pub arousal: f32,
-    /// 0..1: the share of the spread of feelings in the training data that the network thinks it has explained. 0 is as
-    /// good as always saying the average.
+    /// 0..1: the share of the training data's variance that the network expects to explain. With 0, the estimate is no better
+    /// than the training data's mean.
     pub confidence: f32,
 }
 
@@ -71,11 +77,12 @@ impl Estimator {
         Ok(Estimator { session, spec })
     }
 
-    /// From one step of the window to the next.
+    /// The duration of one step of the window.
     pub fn step(&self) -> Duration {
         self.spec.step()
     }
 
+    /// Runs the network. Confidence is 1 − mean(exp(log variance) / prior variance) over valence and arousal.
     pub fn estimate(&mut self, window: &Window) -> Result<Affect, ModelError> {
         let prior = self.spec.prior_variance;
         let inputs = [&window.face[..], &window.voice, &window.mask];

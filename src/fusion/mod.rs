@@ -1,8 +1,12 @@
-//! From faces and voices to valence and arousal.
+//! From observations of face and voice to valence and arousal.
 //!
-//! The [`timeline`] lines observations of both up by their capture time, in eight steps; the [`estimator`] runs the joint
-//! cross-attention network over them; the [`baseline`] takes away what is a person's resting face;
-//! [`smoothing`] steadies what comes out.
+//! In: [`FaceObservation`](crate::face::FaceObservation)s at any rate, and one
+//! [`VoiceObservation`](crate::voice::VoiceObservation) per tick. Out: one [`Estimate`] per tick, with valence and arousal in
+//! −1..1 and confidence in 0..1.
+//!
+//! The [`timeline`] aligns the observations by their capture time, in eight steps. The [`estimator`] runs the joint
+//! cross-attention network (Praveen et al. 2022, arXiv 2203.14779) over them. The [`baseline`] subtracts the person's resting
+//! expression, and [`smoothing`] averages the estimates over time.
 
 pub mod baseline;
 pub mod estimator;

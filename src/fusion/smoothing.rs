@@ -1,10 +1,10 @@
-//! Steadying the estimates without holding back a real change.
+//! Smooths the estimates over time.
 
 use std::time::Duration;
 
 use super::estimator::Affect;
 
-/// An exponential average over time, started afresh whenever there was nothing to estimate.
+/// An exponential moving average. It restarts after a tick without an estimate.
 #[derive(Debug)]
 pub struct Smoother {
     time_constant: Duration,
@@ -12,7 +12,7 @@ pub struct Smoother {
 }
 
 impl Smoother {
-    /// After `time_constant`, 63 % of a sudden change has come through; zero smooths nothing.
+    /// After `time_constant`, the output has followed 63 % of a step. Zero disables the smoothing.
     pub fn new(time_constant: Duration) -> Smoother {
         Smoother {
             time_constant,
@@ -20,19 +20,20 @@ impl Smoother {
         }
     }
 
-    pub fn next(&mut self, at: Duration, fresh: Option<Affect>) -> Option<Affect> {
-        let smooth = match (self.last, fresh) {
-            (Some((before, last)), Some(fresh)) => {
+    /// The smoothed estimate at time `at`. `None` without a new estimate.
+    pub fn next(&mut self, at: Duration, estimate: Option<Affect>) -> Option<Affect> {
+        let smooth = match (self.last, estimate) {
+            (Some((before, last)), Some(estimate)) => {
                 let elapsed = at.saturating_sub(before).as_secs_f32();
                 let weight = 1.0 - (-elapsed / self.time_constant.as_secs_f32()).exp();
                 let blend = |old: f32, new: f32| old + weight * (new - old);
                 Some(Affect {
-                    valence: blend(last.valence, fresh.valence),
-                    arousal: blend(last.arousal, fresh.arousal),
-                    confidence: blend(last.confidence, fresh.confidence),
+                    valence: blend(last.valence, estimate.valence),
+                    arousal: blend(last.arousal, estimate.arousal),
+                    confidence: blend(last.confidence, estimate.confidence),
                 })
             }
-            (None, fresh) => fresh,
+            (None, estimate) => estimate,
             (Some(_), None) => None,
         };
         self.last = smooth.map(|affect| (at, affect));
@@ -57,15 +58,15 @@ mod tests {
     }
 
     #[test]
-    fn most_of_a_sudden_change_is_through_after_the_time_constant() {
+    fn the_output_follows_63_percent_of_a_step_after_the_time_constant() {
         let mut smoother = Smoother::new(s(0.5));
         smoother.next(s(0.0), valence(0.0));
-        let through = smoother.next(s(0.5), valence(1.0)).unwrap().valence;
-        assert!((through - 0.632).abs() < 1e-3);
+        let output = smoother.next(s(0.5), valence(1.0)).unwrap().valence;
+        assert!((output - 0.632).abs() < 1e-3);
     }
 
     #[test]
-    fn after_nothing_it_starts_afresh() {
+    fn a_tick_without_an_estimate_restarts_the_average() {
         let mut smoother = Smoother::new(s(0.5));
         smoother.next(s(0.0), valence(-1.0));
         assert_eq!(smoother.next(s(0.2), None), None);
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_time_constant_lets_everything_through() {
+    fn a_zero_time_constant_disables_the_smoothing() {
         let mut smoother = Smoother::new(Duration::ZERO);
         smoother.next(s(0.0), valence(0.0));
         assert_eq!(smoother.next(s(0.2), valence(1.0)), valence(1.0));

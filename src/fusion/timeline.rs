@@ -1,7 +1,8 @@
-//! Face and voice observations, side by side in time.
+//! Aligns face and voice observations in time.
 //!
-//! The network sees [`STEPS`] steps, the newest ending now. A step's face features come from all pictures captured within
-//! it, its voice embedding from the second of sound that ends with it. What is absent is zero and masked.
+//! The network's window has [`STEPS`] steps; the newest one ends now. The face features of a step come from all frames that
+//! were captured within it, its voice embedding from the second of audio that ends with it. Absent features are zero and
+//! masked.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,21 +12,25 @@ use crate::voice::{EMBEDDING_LEN, Embedding};
 
 /// Steps in the network's window.
 pub const STEPS: usize = 8;
+/// The same, to multiply durations.
+const STEPS_U32: u32 = 8;
+const _: () = assert!(STEPS_U32 as usize == STEPS);
 /// Face features per step: mean, maximum and log-mean of seven probabilities.
 pub const FACE_FEATURES: usize = 21;
-/// The network's seven expressions as places in [`crate::face::EXPRESSIONS`]: all but contempt, for which there was no
-/// synchronous training data.
-const FUSED: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
+/// The network's seven expressions as indices into [`crate::face::EXPRESSIONS`]. Contempt is not among them, because there
+/// was no synchronous training data for it.
+const FUSED_EXPRESSIONS: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
 
 /// The network's input: `[features][step]`, row-major, oldest step first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
     pub face: Vec<f32>,
     pub voice: Vec<f32>,
-    /// Two rows, face and voice: 1 where present.
+    /// Two rows, face and voice: 1 if present, else 0.
     pub mask: Vec<f32>,
-    /// Whether each is present in the newest step.
+    /// The newest step has a face.
     pub face_now: bool,
+    /// The newest step has a voice.
     pub voice_now: bool,
 }
 
@@ -51,23 +56,24 @@ impl Timeline {
         }
     }
 
+    /// Adds a face. Faces must come in the order of their time.
     pub fn add_face(&mut self, face: FaceObservation) {
         self.faces.push_back(face);
     }
 
-    /// Adds the voice heard in the window that ended with `tick`.
+    /// Adds the voice of the second that ends at `tick`.
     pub fn add_voice(&mut self, tick: u64, embedding: Embedding) {
         self.voices.push_back((tick, embedding));
     }
 
-    /// The newest face no later than `at` and within the step that ends there.
+    /// The newest face within the step that ends at `at`.
     pub fn newest_face(&self, at: Duration) -> Option<&FaceObservation> {
         self.faces_in_step(at).last()
     }
 
-    /// The window at `tick`, which is at time `at`, forgetting what no later window can need.
+    /// The window at `tick`, whose time is `at`. Drops the observations that no later window needs.
     pub fn window(&mut self, tick: u64, at: Duration) -> Window {
-        let span = self.step * STEPS as u32;
+        let span = self.step * STEPS_U32;
         self.faces.retain(|f| f.at + span > at);
         let oldest_tick = tick.saturating_sub(self.ticks_per_step * (STEPS as u64 - 1));
         self.voices.retain(|(t, _)| *t >= oldest_tick);
@@ -79,16 +85,15 @@ impl Timeline {
             face_now: false,
             voice_now: false,
         };
-        for back in 0..STEPS {
-            let column = STEPS - 1 - back;
-            if let Some(end) = at.checked_sub(self.step * back as u32)
+        for (back, column) in (0..STEPS_U32).zip((0..STEPS).rev()) {
+            if let Some(end) = at.checked_sub(self.step * back)
                 && let Some(features) = face_features(self.faces_in_step(end))
             {
                 put_column(&mut window.face, column, &features);
                 window.mask[column] = 1.0;
                 window.face_now |= back == 0;
             }
-            if let Some(end) = tick.checked_sub(self.ticks_per_step * back as u64)
+            if let Some(end) = tick.checked_sub(self.ticks_per_step * u64::from(back))
                 && let Some((_, embedding)) = self.voices.iter().find(|(t, _)| *t == end)
             {
                 put_column(&mut window.voice, column, embedding);
@@ -111,7 +116,8 @@ fn put_column(rows: &mut [f32], column: usize, values: &[f32]) {
     }
 }
 
-/// What the network reads of the pictures of one step; `None` without any.
+/// The network's features of the faces in one step: mean, maximum and scaled log-mean of each probability. `None` without
+/// faces.
 fn face_features<'a>(faces: impl Iterator<Item = &'a FaceObservation>) -> Option<[f32; FACE_FEATURES]> {
     let (mut sum, mut max, mut count) = ([0.0f32; 7], [0.0f32; 7], 0);
     for face in faces {
@@ -130,17 +136,18 @@ fn face_features<'a>(faces: impl Iterator<Item = &'a FaceObservation>) -> Option
         let mean = sum[k] / count as f32;
         features[k] = mean;
         features[7 + k] = max[k];
-        // The logarithm tells 0.01 from 0.001, which the mean does not; scaled to about −1..1.
+        // The logarithm distinguishes 0.01 from 0.001, which the mean hardly does. It is scaled to about −1..1.
         features[14 + k] = ((mean + 1e-3).ln() + 3.0) / 4.0;
     }
     Some(features)
 }
 
+/// The probabilities of [`FUSED_EXPRESSIONS`], scaled so that they sum to one.
 fn fused_probabilities(expressions: &Expressions) -> [f32; 7] {
-    let kept = FUSED.map(|k| expressions.0[k]);
-    // A face that is all contempt has nothing left to spread: leave it even.
-    let total = kept.iter().sum::<f32>().max(1e-6);
-    kept.map(|p| p / total)
+    let fused = FUSED_EXPRESSIONS.map(|k| expressions.0[k]);
+    // If contempt has all the probability, the others stay zero.
+    let total = fused.iter().sum::<f32>().max(1e-6);
+    fused.map(|p| p / total)
 }
 
 #[cfg(test)]
@@ -178,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_belongs_to_the_step_it_was_captured_in_edges_to_the_earlier() {
+    fn a_face_on_a_step_boundary_belongs_to_the_earlier_step() {
         let mut t = timeline();
         t.add_face(face(1600, 0.5));
         t.add_face(face(1601, 0.5));
@@ -189,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_holds_mean_and_maximum_of_its_pictures() {
+    fn a_step_has_mean_maximum_and_log_mean_of_its_faces() {
         let mut t = timeline();
         t.add_face(face(1700, 0.2));
         t.add_face(face(1900, 0.8));
@@ -201,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_later_than_the_tick_waits() {
+    fn a_face_later_than_the_tick_is_used_at_the_next() {
         let mut t = timeline();
         t.add_face(face(2100, 0.5));
         assert!(!window(&mut t, 10).face_now);
@@ -209,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn voices_are_taken_a_step_apart_and_forgotten_after_the_window() {
+    fn voices_are_read_one_step_apart_and_dropped_after_the_window() {
         let mut t = timeline();
         for tick in 0..20 {
             t.add_voice(tick, [tick as f32; EMBEDDING_LEN]);
@@ -220,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn contempt_is_left_out_and_the_rest_sums_to_one() {
+    fn contempt_is_excluded_and_the_rest_sums_to_one() {
         let mut e = [0.0; 8];
         e[7] = 0.6;
         e[4] = 0.4;

@@ -1,6 +1,9 @@
-//! The log-mel spectrogram.
+//! The log-mel spectrogram: the input of the voice encoder.
 //!
-//! `models/training/preprocessing/log_mel.py` is the same arithmetic in Python; a test holds the two together on the same samples.
+//! In: samples in −1..1 at 16 kHz. Out: windows of [`BANDS`] × [`FRAMES`] values in −1..1. The mel scale is HTK's,
+//! 2595 log10(1 + f / 700).
+//!
+//! `models/training/preprocessing/log_mel.py` computes the same in Python. A test compares the two on the same samples.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,14 +29,14 @@ pub const SPAN: u64 = ((FRAMES - 1) * HOP + WINDOW) as u64;
 const F_MIN_HZ: f64 = 60.0;
 const F_MAX_HZ: f64 = 7600.0;
 const LOG_FLOOR: f32 = 1e-9;
-/// A window is levelled by its loudest half.
+/// The mean of this many loudest frames is the level of a window.
 const LOUDEST: usize = FRAMES / 2;
-/// Levelled values are cut at ± this, then scaled to −1..1.
-const CUT: f32 = 8.0;
-/// Frames kept: more than a window, so that a tick may look back past the newest samples.
-const KEPT: usize = 2 * FRAMES;
+/// Log powers relative to the level are clamped to ± this, and then scaled to −1..1.
+const CLAMP: f32 = 8.0;
+/// Frames kept: more than one window, because a tick may be earlier than the newest samples.
+const FRAMES_KEPT: usize = 2 * FRAMES;
 
-/// What a voice encoder's manifest entry says of its input; this module computes just one kind.
+/// The spectrogram that a voice encoder was trained on, from the manifest. This module computes only one kind.
 #[derive(Debug, Deserialize)]
 pub struct Spec {
     rate_hz: u32,
@@ -51,13 +54,17 @@ pub struct Spec {
 
 impl Spec {
     /// Whether this module computes what the encoder was trained on.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the constant is compared at its own precision"
+    )]
     pub fn is_supported(&self) -> bool {
         self.rate_hz == AUDIO_RATE_HZ
             && (self.hop, self.window, self.fft) == (HOP, WINDOW, FFT)
             && (self.bands, self.frames, self.loudest) == (BANDS, FRAMES, LOUDEST)
             && (self.f_min, self.f_max) == (F_MIN_HZ, F_MAX_HZ)
             && self.log_floor as f32 == LOG_FLOOR
-            && self.clamp == CUT
+            && self.clamp == CLAMP
     }
 }
 
@@ -75,7 +82,7 @@ pub struct LogMel {
     scratch: Vec<Complex<f32>>,
 }
 
-/// One triangular band: weights of a run of FFT bins.
+/// One triangular band: weights of consecutive FFT bins.
 struct Filter {
     first_bin: usize,
     weights: Vec<f32>,
@@ -84,6 +91,10 @@ struct Filter {
 impl Default for LogMel {
     fn default() -> Self {
         let transform = RealFftPlanner::new().plan_fft_forward(FFT);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the window is computed in f64 and stored as f32"
+        )]
         let hann = (0..WINDOW)
             .map(|n| {
                 let phase = std::f64::consts::TAU * n as f64 / WINDOW as f64;
@@ -94,7 +105,7 @@ impl Default for LogMel {
             hann,
             filters: filters(),
             pending: VecDeque::with_capacity(WINDOW + HOP),
-            frames: VecDeque::with_capacity(KEPT),
+            frames: VecDeque::with_capacity(FRAMES_KEPT),
             count: 0,
             input: transform.make_input_vec(),
             spectrum: transform.make_output_vec(),
@@ -105,12 +116,13 @@ impl Default for LogMel {
 }
 
 impl LogMel {
+    /// Adds samples in −1..1 at 16 kHz.
     pub fn push(&mut self, samples: &[f32]) {
         for &sample in samples {
             self.pending.push_back(sample);
             if self.pending.len() == WINDOW {
                 let frame = self.frame();
-                if self.frames.len() == KEPT {
+                if self.frames.len() == FRAMES_KEPT {
                     self.frames.pop_front();
                 }
                 self.frames.push_back(frame);
@@ -128,7 +140,7 @@ impl LogMel {
         }
         self.transform
             .process_with_scratch(&mut self.input, &mut self.spectrum, &mut self.scratch)
-            .expect("buffers were made by the transform itself");
+            .expect("the transform made these buffers");
         let gain: f32 = self.hann.iter().sum();
         let scale = 1.0 / (gain * gain);
         std::array::from_fn(|band| {
@@ -139,11 +151,11 @@ impl LogMel {
         })
     }
 
-    /// The encoder's input for the window of frames that end by sample `end`: [`BANDS`] rows of [`FRAMES`] values in
-    /// −1..1. Frames from before the start count as silent.
+    /// The encoder's input for the newest frames that end at or before sample `end`: [`BANDS`] rows of [`FRAMES`] values in
+    /// −1..1. Frames before the start count as silence.
     pub fn window(&self, end: u64) -> Vec<f32> {
         let last = match end.checked_sub(WINDOW as u64) {
-            Some(room) => (room / HOP as u64 + 1).min(self.count),
+            Some(start) => (start / HOP as u64 + 1).min(self.count),
             None => 0,
         };
         let oldest = self.count - self.frames.len() as u64;
@@ -152,7 +164,7 @@ impl LogMel {
             (last + column as u64)
                 .checked_sub(FRAMES as u64)
                 .and_then(|f| f.checked_sub(oldest))
-                .and_then(|f| self.frames.get(f as usize))
+                .and_then(|f| self.frames.get(usize::try_from(f).ok()?))
                 .unwrap_or(&silent)
         };
         let columns: Vec<&[f32; BANDS]> = (0..FRAMES).map(frame).collect();
@@ -160,14 +172,14 @@ impl LogMel {
         let mut window = vec![0.0; BANDS * FRAMES];
         for (x, frame) in columns.iter().enumerate() {
             for (y, value) in frame.iter().enumerate() {
-                window[y * FRAMES + x] = (value - level).clamp(-CUT, CUT) / CUT;
+                window[y * FRAMES + x] = (value - level).clamp(-CLAMP, CLAMP) / CLAMP;
             }
         }
         window
     }
 }
 
-/// The mean of the loudest half of the frames: what takes a microphone's gain out of a window.
+/// The mean level of the loudest half of the frames. Subtracting it removes the microphone's gain from a window.
 fn loudest_half(columns: &[&[f32; BANDS]]) -> f32 {
     let mut levels: Vec<f32> = columns
         .iter()
@@ -186,6 +198,10 @@ fn filters() -> Vec<Filter> {
     (0..BANDS)
         .map(|band| {
             let (left, peak, right) = (corner(band), corner(band + 1), corner(band + 2));
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "weights are computed in f64 and stored as f32"
+            )]
             let weight = |bin: usize| {
                 let f = bin as f64 * f64::from(AUDIO_RATE_HZ) / FFT as f64;
                 ((f - left) / (peak - left)).min((right - f) / (right - peak)) as f32
@@ -210,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tone_lights_up_the_band_it_is_in() {
+    fn a_tone_is_loudest_in_its_own_band() {
         let mut mel = LogMel::default();
         mel.push(&tone(1000.0, 0.5, 16_000));
         let frame = mel.frames.back().unwrap();
@@ -222,7 +238,7 @@ mod tests {
     #[test]
     fn a_window_does_not_depend_on_the_gain_of_the_microphone() {
         let (mut loud, mut soft) = (LogMel::default(), LogMel::default());
-        // Noise, so that no band is near the floor of the logarithm, which does not move with the gain.
+        // Noise, because bands near the floor of the logarithm do not follow the gain.
         let noise = |gain: f32| -> Vec<f32> {
             let mut state = 1u32;
             (0..16_000)
@@ -244,16 +260,16 @@ mod tests {
     }
 
     #[test]
-    fn a_window_ends_where_asked_whatever_came_later() {
+    fn a_window_does_not_depend_on_later_samples() {
         let (mut all, mut part) = (LogMel::default(), LogMel::default());
-        let sound = tone(440.0, 0.3, 32_000);
-        all.push(&sound);
-        part.push(&sound[..17_600]);
+        let samples = tone(440.0, 0.3, 32_000);
+        all.push(&samples);
+        part.push(&samples[..17_600]);
         assert_eq!(all.window(17_600), part.window(17_600));
     }
 
     #[test]
-    fn before_the_start_there_is_silence() {
+    fn frames_before_the_start_are_silence() {
         let mel = LogMel::default();
         assert!(mel.window(0).iter().all(|v| v.abs() < 1e-6));
         let mut mel = LogMel::default();
