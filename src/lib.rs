@@ -16,6 +16,14 @@
 //! [`rate_limited_log`] and [`retry`]; [`capture`] and [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`];
 //! [`config`]; [`daemon`]; [`monitor`]; [`cli`].
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        reason = "test data is small, and a wrong value fails the test"
+    )
+)]
+
 pub mod capture;
 pub mod cli;
 pub mod config;

@@ -1,5 +1,10 @@
 //! Tests of the binary, of everything that users rely on. Through the library: Rust and Python compute the same.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "test data is small, and a wrong value fails the test"
+)]
+
 mod bad_input;
 mod bench;
 mod clips;
