@@ -40,6 +40,7 @@ TEXT
     exit 1
 fi
 
+mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
 missing=()
 for package in "${packages[@]}"; do
     # A package of another architecture, such as libasound2-dev:arm64, is not this machine's.
@@ -63,5 +64,6 @@ fi
 echo "cross/install-packages.sh: installing ${missing[*]}" >&2
 # A fresh system has no package lists, and old lists name versions that the mirrors no longer have.
 "${as_root[@]}" apt-get update -qq
-# Through env, since sudo passes no variables on.
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+# Through env, since sudo passes no variables on. A package that conflicts with an installed one is an error: -y would remove
+# the installed one without asking.
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove "${missing[@]}" >&2
