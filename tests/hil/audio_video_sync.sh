@@ -18,6 +18,7 @@ case "$#:${1:-}" in
     exit 2
     ;;
 esac
+[ -f "$1" ] || { echo "$0: $1: no such file" >&2; exit 2; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ffprobe -v error -f lavfi -i "movie='$1',signalstats" -show_entries frame=pts_time:frame_tags=lavfi.signalstats.YAVG \
