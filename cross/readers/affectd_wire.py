@@ -152,8 +152,19 @@ def open_source(path, baud):
 
 
 def main():
-    path = sys.argv[1] if len(sys.argv) > 1 else "-"
-    source = open_source(path, sys.argv[2] if len(sys.argv) > 2 else "115200")
+    arguments = sys.argv[1:]
+    if arguments in (["-h"], ["--help"]):
+        print(__doc__.strip())
+        return
+    if len(arguments) > 2:
+        sys.exit("affectd_wire.py: expected a port or a file, and a baud rate")
+    path = arguments[0] if arguments else "-"
+    try:
+        source = open_source(path, arguments[1] if len(arguments) > 1 else "115200")
+    except OSError as error:
+        sys.exit(f"affectd_wire.py: {path}: {error.strerror}")
+    except AttributeError:
+        sys.exit(f"affectd_wire.py: {arguments[1]}: not a baud rate of this system")
     reader = Reader()
     while stream := os.read(source, 4096):
         for message in reader.feed(stream):
