@@ -40,7 +40,7 @@ pub struct Signals {
 /// Why a reload is rejected. The old configuration then stays active.
 #[derive(Debug, thiserror::Error)]
 enum ReloadError {
-    #[error("a clip is replayed to its end: restart affectd to use another source")]
+    #[error("affectd cannot reload while it replays a clip, and cannot switch to one: restart it instead")]
     Clip,
     #[error(transparent)]
     Config(#[from] ConfigError),
