@@ -6,7 +6,7 @@
 #     aarch64    for 64-bit systems: Raspberry Pi 3 and later, Jetson, RK3588 (the default)
 #     armv7      for 32-bit Raspberry Pi OS on a Raspberry Pi 2 or later
 #     --dist     builds the small binary of the package, which takes several minutes
-#     --install  installs missing packages; without it, the script only names them
+#     --install  installs missing packages; without it, the script only lists them
 #
 # The binary is target/TRIPLE/release/affectd, or target/TRIPLE/dist/affectd with --dist. It runs with glibc 2.31
 # (Debian 11, JetPack 5) or newer.

@@ -5,7 +5,7 @@
 #
 #     --output FILE.img  the image; the default is affectd-pi.img. Its update, FILE.update, goes beside it
 #     --deb FILE         puts this package on the image; without it, cross/package.sh makes one first
-#     --install          installs missing packages; without it, the script only names them
+#     --install          installs missing packages; without it, the script only lists them
 #
 # On x86-64, qemu-user runs the arm64 programs. Root is not needed where the kernel allows unprivileged user namespaces and
 # knows qemu-user.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that affectd needs and this machine lacks:
 #
-#     cross/install-packages.sh build            what building affectd needs
-#     cross/install-packages.sh tests            the same, and what its tests run
-#     cross/install-packages.sh PACKAGE…         any packages, by name; `build` and `tests` may be among them
+#     cross/install-packages.sh build            packages for building affectd
+#     cross/install-packages.sh tests            packages for building and testing it
+#     cross/install-packages.sh PACKAGE…         the named packages; `build` and `tests` may be among them
 #
 # For Debian, Ubuntu and Raspberry Pi OS. It runs apt-get as root, or through sudo, and only if something is missing. On other
-# systems it names what to install.
+# systems it prints what to install.
 set -euo pipefail
 
 usage() {
@@ -43,7 +43,7 @@ fi
 mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
 missing=()
 for package in "${packages[@]}"; do
-    # A package of another architecture, such as libasound2-dev:arm64, is not this machine's.
+    # dpkg-query also lists packages of other architectures, such as libasound2-dev:arm64. They do not count here.
     case $package in
     *:*) architectures=${package#*:} ;;
     *) architectures="$(dpkg --print-architecture)|all" ;;
@@ -64,6 +64,6 @@ fi
 echo "cross/install-packages.sh: installing ${missing[*]}" >&2
 # A fresh system has no package lists, and old lists name versions that the mirrors no longer have.
 "${as_root[@]}" apt-get update -qq
-# Through env, since sudo passes no variables on. A package that conflicts with an installed one is an error: -y would remove
-# the installed one without asking.
+# env sets the variable because sudo passes none on. --no-remove: with -y alone, apt-get would remove a conflicting package
+# without asking.
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove "${missing[@]}" >&2

@@ -6,7 +6,7 @@
 #     amd64, arm64, armhf  the architecture; the host's is the default
 #     --binary FILE        packages this program; without it, the script builds one for size, which takes several minutes
 #     --output FOLDER      where the package goes; the default is target
-#     --install            installs missing packages; without it, the script only names them
+#     --install            installs missing packages; without it, the script only lists them
 #
 # The package names its maintainer after DEBFULLNAME and DEBEMAIL, as Debian's own tools do.
 set -euo pipefail

@@ -2,9 +2,9 @@
 //!
 //!     infer GRAPH OUT INPUT...
 //!
-//! Each INPUT file holds the values of one graph input, as native-endian f32, for one inference or several. The program writes one
-//! file per output, OUT.0, OUT.1 and so on, and lists on standard error the nodes that are not computed in integers.
-//! AFFECTD_KERNEL chooses the kernels.
+//! Each INPUT file holds the values of one graph input as native-endian f32, for one or more inferences. The program writes one
+//! file per output: OUT.0, OUT.1 and so on. It lists the nodes that are not computed in integers on standard error.
+//! AFFECTD_KERNEL selects the kernels.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the face stage passes on.
+//! The output of the face stage.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-"""Documents, docstrings and the manifest name scripts that exist."""
+"""Checks that every script named in a document, a docstring or the manifest exists."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ COMMAND = re.compile(r"-m models\.training\.(\w+(?:\.\w+)*)")
 
 
 def exists(script):
-    """Whether a dotted name below models.training is a module."""
+    """Whether `script`, a dotted name such as experiments.portability, is a module of models.training."""
     return (PACKAGE / (script.replace(".", "/") + ".py")).exists()
 
 

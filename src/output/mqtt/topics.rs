@@ -12,7 +12,7 @@ pub struct Topics {
     pub estimate: String,
     /// The health report, retained.
     pub health: String,
-    /// `online` or `offline`, retained; the last will.
+    /// `online` or `offline`, retained. The last will is `offline`.
     pub status: String,
 }
 
@@ -28,18 +28,18 @@ impl Topics {
     }
 }
 
-/// What a client connects for.
+/// The purpose of a connection to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientRole {
-    /// To publish a device's estimates.
+    /// Publishes a device's estimates.
     Device,
-    /// To read them, as one of several processes. Two clients with the same identifier would disconnect each other.
+    /// Reads estimates. The process id keeps two readers apart: clients with the same identifier disconnect each other.
     Reader { process_id: u32 },
 }
 
 /// The client identifier: `affectd` and 16 hexadecimal digits. It is the same at every start and differs between machines,
-/// devices and base topics. Every broker must accept identifiers of up to 23 characters, which this has. According to
-/// machine-id(5) the machine's identifier is confidential, so only a hash of it is sent.
+/// devices and base topics. It has 23 characters, the longest identifier that every broker must accept. machine-id(5) says
+/// that the machine's identifier is confidential, so only a hash of it is sent.
 pub fn client_id(address: &Address, host: &HostIdentity, role: ClientRole) -> String {
     if host.machine_id.is_none() {
         warn!(
