@@ -1,11 +1,11 @@
-"""Writes networks as users typically export them into a folder: PyTorch's exporter, then onnxruntime's quantize_static.
+"""Exports networks to a folder the way users typically do: with PyTorch's exporter, then onnxruntime's quantize_static.
 
     python -m benches.onnxruntime.exported FOLDER
 
 A MobileNetV2-like network, a MobileNetV3-like one (squeeze-and-excitation, hard-swish), RepVGG-like ones with merged and with
-separate branches, a ResNeXt-like one with grouped convolutions and SiLU, and a small attention block. Random weights, input
-112x112. Each is written as NAME.f32.onnx, NAME.s8.onnx (symmetric), NAME.s8a.onnx (any zero point) and NAME.u8.onnx. agree.py
-compares the outputs of affectd on them with those of onnxruntime.
+separate branches, a ResNeXt-like one with grouped convolutions and SiLU, and a small attention block. The weights are random,
+and the input is 112x112. Each network is written as NAME.f32.onnx, NAME.s8.onnx (symmetric), NAME.s8a.onnx (any zero point)
+and NAME.u8.onnx. agree.py runs them in affectd and in onnxruntime, and compares the outputs.
 """
 
 import argparse
@@ -180,7 +180,7 @@ def images(count):
 
 
 def export(network, path):
-    """Write the network to `path`, with batch norms fitted to the images, so that values keep a sensible size."""
+    """Write the network to `path`. Its batch norms are fitted to the images, which keeps the activations in a normal range."""
     network.train()
     with torch.no_grad():
         for _ in range(3):
