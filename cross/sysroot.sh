@@ -3,9 +3,9 @@
 #
 #     cross/sysroot.sh arm64|armhf FOLDER
 #
-# A program runs with the C library it was linked against, or with a newer one. Debian 11 has glibc 2.31, as has Ubuntu
-# 20.04, on which JetPack 5 is based. apt downloads and verifies the packages; it does not change the host's packages.
-# A finished folder stays as it is.
+# A program runs with the C library it was linked against, or with a newer one. Debian 11 has glibc 2.31. Ubuntu 20.04, the base
+# of JetPack 5, has the same version. apt downloads and verifies the packages; it does not change the host's packages. If the
+# folder is already complete, the script does nothing.
 set -euo pipefail
 
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
@@ -32,7 +32,7 @@ apt=(apt-get -qq -o "Dir::Etc::SourceList=$folder/.apt/sources" -o Dir::Etc::Sou
     -o "Dir::State::Lists=$folder/.apt/lists" -o "Dir::State::Status=$folder/.apt/status" -o "Dir::Cache=$folder/.apt"
     -o "APT::Architecture=$arch" -o "APT::Architectures::=$arch" -o APT::Sandbox::User=)
 : >"$folder/.apt/status"
-# Debian moves old releases from the first server to the second.
+# When a release is old, Debian moves it from the first server to the second.
 for mirror in http://deb.debian.org/debian http://archive.debian.org/debian; do
     echo "deb [signed-by=$keys] $mirror bullseye main" >"$folder/.apt/sources"
     "${apt[@]}" update -o APT::Update::Error-Mode=any && found=yes && break

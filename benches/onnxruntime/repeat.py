@@ -16,7 +16,7 @@ It needs only onnxruntime and numpy, so an arm64 Python that is unpacked into a 
 import os
 import sys
 
-# Otherwise numpy starts threads that only wait, and the count includes their waiting.
+# Without this, numpy starts threads that only wait, and the instructions of their waiting are counted too.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -36,8 +36,8 @@ def open_optimized(path):
 def bind(session, feed):
     """An IOBinding that keeps the inputs {name: array} and all outputs in place.
 
-    session.run() would copy them and look them up by name. That is a tenth of the time of a small graph, and a C++ program
-    would not pay it.
+    session.run() copies them and looks them up by name. For a small graph, that takes a tenth of the time. A C++ program does
+    not need it, so it must not count.
     """
     binding = session.io_binding()
     for name, value in feed.items():

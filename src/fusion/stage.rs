@@ -23,7 +23,7 @@ pub struct FusionSettings {
 /// The estimate at one tick.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
-    /// Counts from 1 without gaps. A receiver that sees a gap has lost estimates.
+    /// Counts ticks from 1. A gap means that estimates were left out or lost.
     pub seq: u64,
     /// The time of the tick on the source's clock.
     pub at: Duration,

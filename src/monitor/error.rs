@@ -1,6 +1,6 @@
-//! Why the monitor ended other than at the end of its source.
+//! Why the monitor failed.
 
-/// Each text is one line: the thing, the reason, the correction.
+/// Each text is one line: the thing, the reason, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
     /// The source is not valid or cannot be read.

@@ -119,7 +119,7 @@ fn read_stream(from: &mut dyn Read, name: &str, listener: &mut Listener) -> Resu
     }
 }
 
-/// Reads a port until the listener stops. A port that is unplugged is opened again when it is back.
+/// Reads a port until the listener stops. Reopens a port that was unplugged and comes back.
 fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), MonitorError> {
     let mut buffer = [0; 1024];
     loop {
@@ -189,7 +189,7 @@ fn reading(record: &Record) -> Reading {
     }
 }
 
-/// Reads the topics of one device until the listener stops. Of several devices the first one received is shown.
+/// Reads the topics of one device until the listener stops. If several devices publish, the first one received is shown.
 fn read_broker(
     address: &Address,
     topics: &[String],

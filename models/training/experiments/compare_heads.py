@@ -2,9 +2,9 @@
 
     python -m models.training.experiments.compare_heads --data DIR --work DIR [--test]
 
-Prints a table of CCC per tick: mean and deviation over the seeds, and the deviation that comes with the choice of actors
-(bootstrap over actors). Windows begin anywhere, so no head can learn its position in a clip. `--test` also measures the test
-actors: use it once, after all decisions. Trained networks are cached in --work.
+Prints a table of CCC per tick: the mean over the seeds, the deviation over the seeds, and the deviation over the actors (by
+bootstrap). Windows begin anywhere, so no head can learn its position in a clip. `--test` also measures the test actors: use it
+once, after all decisions. Trained networks are cached in --work.
 """
 
 import functools

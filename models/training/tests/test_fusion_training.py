@@ -1,4 +1,4 @@
-"""Tests of what the fusion learns from: performances, windows, mapped posteriors, embeddings of students, calibration."""
+"""Tests of the fusion's training: windows, mapped posteriors, student embeddings, loss, calibration, networks."""
 
 import dataclasses
 import unittest

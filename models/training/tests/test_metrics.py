@@ -1,4 +1,4 @@
-"""Tests of the measures: CCC, figures of a fusion, risk-coverage curve."""
+"""Tests of the metrics: CCC, figures of a fusion, risk-coverage curve."""
 
 import unittest
 

@@ -1,12 +1,12 @@
 //! Compensates the drift between a sound card's clock and the computer's.
 //!
-//! Where [`SampleClock`](super::sample_clock::SampleClock) says that the stream is ahead or behind, samples are removed or
-//! inserted, so that sample `n` is the one captured `n` sample periods after the first.
+//! [`SampleClock`](super::sample_clock::SampleClock) gives the capture times. If the stream is ahead of them, samples are removed;
+//! if it is behind, samples are inserted. So sample `n` was captured `n` sample periods after the first one.
 
 use std::time::Duration;
 
 /// At this deviation, in seconds, the compensator starts to insert or remove samples. It continues until the deviation is
-/// below one sample: many changes for a short time are better than a few all the time.
+/// below one sample, so that the stream is changed for short periods only.
 const MAX_DEVIATION_S: f64 = 0.002;
 
 /// A larger deviation, in seconds, cannot be compensated. A new segment starts.
@@ -24,8 +24,8 @@ pub struct DriftCompensator {
 }
 
 impl DriftCompensator {
-    /// Takes the next `samples`, the first of which was captured at `at`. Makes them one sample longer or shorter while the
-    /// stream is out of step. Returns the time of the first sample according to the sample count.
+    /// Adds the next `samples`, the first of which was captured at `at`. While the compensator is active, makes them one sample
+    /// longer or shorter. Returns the time of the first sample according to the sample count.
     pub fn compensate(&mut self, at: Duration, samples: &mut Vec<f32>, rate_hz: u32) -> Duration {
         let rate = f64::from(rate_hz);
         let due = self.due(rate);

@@ -1,4 +1,4 @@
-//! Why a connection to a broker cannot be made, or has ended.
+//! Why a connection to a broker failed or ended.
 
 use super::version::Version;
 

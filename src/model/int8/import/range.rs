@@ -4,7 +4,7 @@ use super::super::operators::elementwise::Table;
 use super::super::step::{Activation, Operand, Step, Target};
 
 impl Step {
-    /// No result of this step is smaller, given the activations that it reads.
+    /// A lower bound of this step's results, given the activations that it reads.
     pub fn minimum(&self, activations: &[Activation]) -> i8 {
         let of = |slot: &usize| activations[*slot].minimum;
         let through = |table: &Option<Table>, minimum: i8| {

@@ -81,7 +81,7 @@ impl Rows for UnderWindow<'_> {
 
     fn consecutive(&self) -> Option<&[i8]> {
         let window = &self.convolution.window;
-        // The size alone does not tell: padding below and to the right could compensate for a stride.
+        // Equal sizes are not enough: padding below and to the right could compensate for a stride.
         let plain = window.stride == [1, 1] && window.pad == [0, 0];
         let pointwise = plain && window.taps() == 1 && window.input == window.output;
         pointwise.then_some(self.input)
@@ -173,7 +173,8 @@ impl Rows for UnderWindow<'_> {
 }
 
 impl UnderWindow<'_> {
-    /// Packs neighbouring pixels from (`y`, `x`) on whose columns all lie inside the image: one line of each pixel after the other.
+    /// Packs neighbouring pixels, starting at (`y`, `x`). All their columns must lie inside the image. It packs the first line of
+    /// every pixel, then the second line of every pixel, and so on.
     #[inline(always)]
     fn pack_run<L: Copy + From<i8>>(&self, [y, x]: [usize; 2], depth: usize, rows: &mut [L]) {
         let Convolution {

@@ -1,4 +1,4 @@
-//! The shipped graphs, and small graphs with the operators that those lack.
+//! The shipped graphs, and small graphs with operators that the shipped graphs lack.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use super::sketch::{Sketch, agree, int, ints, tensor, text};
 #[test]
 fn shipped_graphs_agree_with_tract() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    // Without the detector: on noise its values are a thousand times larger, so a single rounding to the other side of a tie in an
-    // early layer changes many of them. `tests/affectd/run.rs` compares the faces that it finds.
+    // The detector is not compared here. On noise, its values are a thousand times larger than on faces, so one value that an early
+    // layer rounds differently changes many results. `tests/affectd/run.rs` compares the faces that it finds.
     for name in ["face_encoder", "voice_encoder", "fusion"] {
         let bytes = std::fs::read(models.join(format!("{name}.int8.onnx"))).unwrap();
         let model = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]).unwrap();
-        // The outputs are real numbers. A step is that of 8 bits over their range.
+        // The outputs are real numbers. The step is what 8 bits would resolve: the largest magnitude / 127.
         let program = agree(&model, |out| out.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0);
         assert_eq!(program.fallback_nodes(), []);
     }

@@ -1,7 +1,7 @@
 //! ARMv8.2 with dot products: Cortex-A76, A78.
 //!
-//! SDOT adds four products of bytes to each of four 32-bit sums, exactly. One operand is the same four bytes of the row for all
-//! four columns. Everything but the matrix products is as in [`neon`].
+//! SDOT adds four products of bytes to each of four 32-bit sums, exactly. One operand holds four bytes of the row, which are the
+//! same for all four columns. Only the matrix products differ from [`neon`].
 
 mod gemm_s8;
 
