@@ -1,10 +1,10 @@
-//! Requests from those who read the estimates, for example over a serial line.
+//! Requests from the readers of the estimates, for example over a serial line.
 
 use crossbeam_channel::Sender;
 
-/// A request to the fusion stage, which carries it out before its next estimate. An output sends it on behalf of a reader.
+/// A request to the fusion stage. An output sends it on behalf of a reader. The stage handles it before its next estimate.
 #[derive(Debug)]
 pub enum Control {
-    /// Measure the person's resting face during the next ten seconds. `started` gets a message when that begins.
+    /// Calibrate to the person, who is at rest for the next ten seconds. `started` gets a message when the calibration starts.
     StartBaseline { started: Sender<()> },
 }

@@ -1,9 +1,9 @@
 //! affectd: valence and arousal from a camera and a microphone, on the board itself.
 //!
-//! This library is the inside of the program `affectd` and of its tests. **It has no stable API**: anything here may change
-//! in any release. What users can rely on is listed in the README: commands, exit codes, configuration and messages.
+//! This library exists for the program `affectd` and its tests. **It has no stable API**: anything may change in any
+//! release. The README lists what stays stable: commands, exit codes, configuration and messages.
 //!
-//! Each module has one part of the way from the devices to the outputs:
+//! Each module does one part of the work between the devices and the outputs:
 //!
 //! ```text
 //! capture ─ frames ───────▶ face ───┐
@@ -11,8 +11,8 @@
 //! capture ─ audio blocks ─▶ voice ──┘
 //! ```
 //!
-//! [`daemon`] runs them as threads. [`model`] holds the trained graphs. [`config`] is what the user sets, [`cli`] the
-//! commands. A module imports from lower layers only. From the lowest: [`queue`], [`health`], [`control`],
+//! [`daemon`] runs them as threads. [`model`] holds the trained graphs. [`config`] reads the user's settings, and [`cli`] has
+//! the commands. A module imports from lower layers only. The layers, lowest first: [`queue`], [`health`], [`control`],
 //! [`rate_limited_log`] and [`retry`]; [`capture`] and [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`];
 //! [`config`]; [`daemon`]; [`monitor`]; [`cli`].
 

@@ -154,7 +154,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
     }
 }
 
-/// The identity of this machine. What cannot be read is left out.
+/// The identity of this machine. Values that cannot be read are left out.
 fn host_identity(environment: &Environment) -> HostIdentity {
     let read = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_string());
     HostIdentity {

@@ -1,4 +1,4 @@
-//! A log of one thing's state that stays short however often the state changes: the journal is on an SD card.
+//! Logs the state of one thing at a limited rate, because the journal may be on an SD card.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// A change that comes too soon is held back and logged by a later [`flush`](Self::flush), or when the log is dropped, so
 /// the last state is always logged. The line then gives the number of changes that were skipped.
 ///
-/// `S` is what makes a state differ from the one before. The text may hold more, such as a time. With a count's
+/// A state is new if its `S` differs from the previous one. The text may contain more, such as a time. With a count's
 /// [`ilog2`](u64::ilog2) in `S`, a repeated event is logged the 1st, 2nd, 4th, 8th … time.
 #[derive(Debug)]
 pub struct RateLimitedLog<S> {
@@ -46,7 +46,7 @@ impl<S: PartialEq> RateLimitedLog<S> {
         }
     }
 
-    /// Takes in the state, and logs `text` now if the state is new and the rate permits it.
+    /// Sets the state. Logs `text` now if the state is new and the rate permits it.
     pub fn set(&mut self, state: S, level: Level, text: impl fmt::Display) {
         self.change(state, level, text);
         self.flush();

@@ -31,7 +31,7 @@ impl Retry {
         }
     }
 
-    /// Takes in that an attempt failed at `now`; returns the wait before the next one.
+    /// Records an attempt that failed at `now`. Returns the wait before the next one.
     pub fn failed(&mut self, now: Instant) -> Duration {
         let wait = match self.policy {
             RetryPolicy::Fixed(wait) => wait,
@@ -45,7 +45,7 @@ impl Retry {
         wait
     }
 
-    /// Takes in that an attempt succeeded: the next failure counts as the first again.
+    /// Records an attempt that succeeded. The next failure counts as the first again.
     pub fn succeeded(&mut self) {
         self.failures = 0;
         self.due = None;

@@ -1,4 +1,4 @@
-//! Why a source delivers nothing, or nothing more.
+//! Why a source cannot be used, or ended early.
 
 use std::fmt;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub enum Reason {
     // Microphones.
     #[error("ALSA knows no device of this name")]
     UnknownToAlsa,
-    #[error("this sound card only plays")]
+    #[error("is a playback device")]
     PlaybackOnly,
     #[error("offers none of S16, S32, F32 and S24_3LE")]
     NoSupportedSampleFormat,

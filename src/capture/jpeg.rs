@@ -19,7 +19,7 @@ const MAX_PIXELS: usize = 7680 * 4320;
 /// Why an image could not be decoded. Cameras send such images now and then: skip them and count them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The decoder's own words, in one line.
+    /// The decoder's message, in one line.
     #[error("undecodable image: {0}")]
     Invalid(String),
     #[error("undecodable image: its header states no size")]

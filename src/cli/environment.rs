@@ -84,8 +84,8 @@ fn invalid(name: &str, reason: &str) -> ConfigError {
     }
 }
 
-/// `info`, `warn,affectd::capture=debug`. `env_logger` itself takes an unknown level as the name of a module, and then logs
-/// nothing.
+/// Checks levels such as `info` or `warn,affectd::capture=debug`. `env_logger` would take an unknown level for the name of a
+/// module, and log nothing.
 fn check_levels(text: &str) -> Result<(), String> {
     for directive in text.split(',') {
         let level = directive.rsplit('=').next().unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::model::ModelError;
 use crate::monitor::MonitorError;
 use crate::output::OutputError;
 
-/// Each text is one line: the thing, the reason, the correction.
+/// Each text is one line: the thing, the reason, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error(transparent)]

@@ -17,7 +17,7 @@ use clap_complete::Shell;
 use crate::config::Flags;
 pub use error::CommandError;
 
-/// Such as `0.1.0 (162dcda 2026-11-29, aarch64, release)`. The build script finds out the part in parentheses.
+/// Such as `0.1.0 (162dcda 2026-11-29, aarch64, release)`. The build script provides the part in parentheses.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_IDENTITY"), ")");
 
 const ENVIRONMENT_AND_EXIT_CODES: &str = "\

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::origin::Origin;
 
-/// Each text is one line: the thing, the reason, the correction.
+/// Each text is one line: the thing, the reason, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{}: cannot be read ({reason}): check the path given with --config or AFFECTD_CONFIG", .path.display())]

@@ -1,4 +1,4 @@
-//! The configuration: a TOML file, `AFFECTD_*` environment variables above it, flags above both.
+//! The configuration. It comes from a TOML file. `AFFECTD_*` environment variables override the file, and flags override both.
 //!
 //! ```text
 //! defaults, file, environment, flags ─▶ Settings (value and origin of each key) ─▶ RawConfig (types) ─▶ Config (ranges)

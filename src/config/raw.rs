@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use crate::capture::camera::negotiate::RequestedMode;
 
-/// How an environment variable writes the value of a key.
+/// How the value of a key is written in an environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Text, without quotes.
@@ -149,7 +149,7 @@ impl Default for RawEstimate {
     }
 }
 
-/// The kind of a key; an unknown key is rejected later, with the keys there are.
+/// The kind of a key. An unknown key is rejected later, with a list of the known keys.
 pub fn kind_of(key: &str) -> Kind {
     let known = KEYS.iter().find(|(name, _)| *name == key);
     known.map_or(Kind::Plain, |(_, kind)| *kind)

@@ -13,7 +13,7 @@ use super::raw::{KEYS, Kind, RawConfig, flatten, kind_of, nest};
 
 /// The file that is read without `--config`, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/affectd/affectd.toml";
-/// How the name of each environment variable for a key begins.
+/// The prefix of the environment variables that set keys.
 pub const VARIABLE_PREFIX: &str = "AFFECTD_";
 
 /// The layers above the defaults.
@@ -123,7 +123,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
         };
         malformed(&origin, e.message())
     };
-    // As the raw form for an error that names the line, and as a table for the keys that the file sets.
+    // The text is parsed twice: as the raw form, for errors with a line number, and as a table, for the keys that the file sets.
     toml::from_str::<RawConfig>(&text).map_err(invalid)?;
     toml::from_str::<Table>(&text).map_err(invalid)
 }

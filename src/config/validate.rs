@@ -69,7 +69,7 @@ impl Check<'_> {
     }
 
     fn seconds(&self, key: &'static str, value: f64, max: f64) -> Result<Duration, ConfigError> {
-        // From f32, so that 0.4 s is the same duration as everywhere else.
+        // Other modules compute durations from f32 seconds. So 0.4 s is the same duration everywhere.
         self.in_range(key, value, 0.0, max).map(Duration::from_secs_f32)
     }
 

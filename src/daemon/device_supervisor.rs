@@ -21,23 +21,24 @@ pub struct DeviceSupervisor<'a> {
     /// The device's name in the log.
     pub name: &'static str,
     pub health: &'a SourceHealth,
-    /// Whether affectd stops, or this device is no longer wanted.
+    /// Whether the supervisor must stop: affectd stops, or the configuration no longer has this device.
     pub stop: &'a dyn Fn() -> bool,
     pub if_unusable: IfUnusable,
 }
 
-/// What to do about a device that is there but can never be used, for example because the path is not a camera.
+/// What to do if the device exists but can never be used, for example because the path is not a camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfUnusable {
-    /// End affectd with an error, unless the device has already run. For the start: a wrong setting must be noticed.
+    /// End affectd with an error, unless the device has already run. For the start, so that the user notices a wrong setting.
     Fail,
-    /// Try again until it can be used. For a reload: the rest of affectd keeps running.
+    /// Retry until it can be used. For a reload, because the rest of affectd keeps running.
     Retry,
 }
 
 impl DeviceSupervisor<'_> {
-    /// Reads items with `next` from the device that `open` opens, and passes them to `deliver`. Returns when `stop` says so,
-    /// when the device has ended, or when the receiver has gone. Fails only on an unusable device, as `if_unusable` says.
+    /// Reads items with `next` from the device that `open` opens, and passes them to `deliver`. Returns when `stop` is true,
+    /// when the device has ended, or when the receiver is gone. Fails only if the device is unusable and `if_unusable` is
+    /// [`IfUnusable::Fail`].
     pub fn run<S, T>(
         &self,
         mut open: impl FnMut() -> Result<S, CaptureError>,

@@ -49,7 +49,7 @@ impl<T> Stream<T> {
         self.queue.is_some() && self.received_until < time
     }
 
-    /// Takes in a received item that ends at `end`, or the end of the stream.
+    /// Records that an item that ends at `end`, or the end of the stream, was received.
     fn received(&mut self, item: Option<T>, end: impl Fn(&T) -> Duration) -> Option<T> {
         match &item {
             Some(item) => self.received_until = self.received_until.max(end(item)),

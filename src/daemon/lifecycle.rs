@@ -107,7 +107,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         daemon
     }
 
-    /// Starts the stages with new queues. Stages that already run first process what is left in theirs.
+    /// Starts the stages with new queues. Stages that already run first process the rest of their own queues.
     fn start_stages(&mut self, stages: Stages) {
         let (pipeline, health) = (self.pipeline, self.pipeline.health);
         let face = stages.face.map(|stage| {
@@ -191,7 +191,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
                 stall_detector = StallDetector::new(Instant::now());
             }
             let stage = match self.pipeline.pace {
-                // A replay has no deadline: a reader may stop it for as long as it likes.
+                // A replay has no deadline: a slow reader may block it for any time.
                 Pace::Replay => None,
                 Pace::Realtime => stall_detector.find(health, now),
             };

@@ -43,7 +43,7 @@ impl LoadShedder {
         }
     }
 
-    /// Takes in that the stage worked for `busy` until `now`. Calls `temperature_c` once a window.
+    /// Records that the stage worked for `busy` until `now`. Calls `temperature_c` once per window.
     pub fn record(
         &mut self,
         busy: Duration,

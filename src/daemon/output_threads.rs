@@ -134,7 +134,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
                     for old in closed {
                         match OpenOutput::open(old, &self.context) {
                             Ok(output) => senders.push(self.spawn(output, &self.context)),
-                            Err(error) => warn!("{error}; this output was open before the reload"),
+                            Err(error) => warn!("{error}; this output stays closed after the rejected reload"),
                         }
                     }
                     return Err(error);

@@ -27,10 +27,10 @@ use super::load_shedder::LoadShedder;
 use super::output_senders::OutputSenders;
 use super::sources::{AudioInput, VideoInput};
 
-/// In real time, an estimate waits this long for input captured just before it: for the length of an audio period and the
-/// work on a frame.
+/// In real time, an estimate waits this long for input that was captured just before it. This covers an audio period and the
+/// processing of a frame.
 const INPUT_DELAY: Duration = Duration::from_millis(40);
-/// An estimate that is later than this is left out: after the process was suspended, old estimates are of no use.
+/// A later estimate is left out. This happens after the process was suspended, when old estimates are useless.
 const MAX_DELAY: Duration = Duration::from_secs(1);
 /// The face rate never falls below this.
 const MIN_FACE_RATE_HZ: f32 = 1.0;
@@ -43,9 +43,9 @@ pub struct Pipeline<'a> {
     pub health: &'a Health,
     pub stop: &'a AtomicBool,
     pub fault: Option<Fault>,
-    /// From the source to the current face stage.
+    /// The queue from the source to the current face stage.
     pub frames: SwappableSender<VideoFrame>,
-    /// From the source to the current fusion stage.
+    /// The queue from the source to the current fusion stage.
     pub audio: SwappableSender<AudioBlock>,
     /// The sequence number of the newest estimate.
     pub last_seq: AtomicU64,

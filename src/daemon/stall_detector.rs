@@ -9,7 +9,7 @@ use crate::health::{Health, SourceHealth, SourceState};
 
 /// For face and fusion: far longer than a frame or an estimate takes on the slowest board.
 const STAGE_LIMIT: Duration = Duration::from_secs(5);
-/// For a source that is running: by itself it notices within 30 s, at the lowest rate, that its device sends nothing.
+/// For a running source. It notices itself that its device sends nothing, at the lowest rate within 30 s.
 const SOURCE_LIMIT: Duration = Duration::from_secs(35);
 
 /// A thread of the pipeline.
@@ -50,7 +50,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Takes in the count at `now`. A stage without work need not make progress.
+    /// Records the count at `now`. A stage without work need not make progress.
     fn update(&mut self, count: u64, has_work: bool, now: Instant) {
         if count != self.count || !has_work {
             *self = Progress { count, changed: now };
@@ -83,7 +83,7 @@ impl StallDetector {
         if processed != self.face.count {
             self.frames_at_face_progress = frames;
         }
-        // One frame may be in work and one may wait: a third one shows that the stage does not take frames.
+        // One frame may be in process and one may wait. A third one shows that the stage does not take frames.
         let face_has_work = frames > self.frames_at_face_progress + 2;
         self.face.update(processed, face_has_work, now);
         self.fusion.update(health.estimates.load(Relaxed), true, now);

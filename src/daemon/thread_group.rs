@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::error::DaemonError;
 
-/// Signals that a thread has ended, in whatever way: then its channel is closed.
+/// Signals that a thread has ended, even by a panic: its channel is then closed.
 pub struct ExitSignal(Receiver<Infallible>);
 
 impl ExitSignal {
@@ -72,8 +72,8 @@ impl<'a> ThreadGroup<'a> {
         self.record_failure(error);
     }
 
-    /// Records a failure for the end, while the threads keep running. Only the first one counts: later ones are often its
-    /// consequences.
+    /// Records a failure that affectd reports when it ends. The threads keep running. Only the first failure counts, because
+    /// later ones are often its consequences.
     pub fn record_failure(&self, error: DaemonError) {
         let mut first = self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         first.get_or_insert(error);

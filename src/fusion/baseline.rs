@@ -98,9 +98,7 @@ impl Baseline {
             return;
         };
         if period * calibration.estimates < MIN_ESTIMATED {
-            info!(
-                "neutral calibration failed: too few estimates in {CALIBRATION:?}; estimates stay as the model gives them"
-            );
+            info!("neutral calibration failed: too few estimates in {CALIBRATION:?}; estimates are not adjusted");
             return;
         }
         let mean = |sum: f32| (sum / calibration.estimates as f32).clamp(-MAX_OFFSET, MAX_OFFSET);

@@ -42,9 +42,9 @@ pub struct Health {
     /// Audio blocks dropped because the fusion stage was too slow.
     pub audio_blocks_lost: Arc<AtomicU64>,
     pub estimates: AtomicU64,
-    /// Estimates that an output was too slow for.
+    /// Estimates that an output dropped because it was too slow or absent.
     pub estimates_dropped: Arc<AtomicU64>,
-    /// Times that an output lost its port, disk or broker, or did not find it at the start.
+    /// How often an output lost its port, disk or broker, or did not find it at the start.
     pub output_outages: Arc<AtomicU64>,
     /// Estimates that were left out because the process was suspended.
     pub estimates_skipped: AtomicU64,

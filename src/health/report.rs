@@ -27,10 +27,10 @@ pub struct HealthReport {
     pub frames_skipped: u64,
     #[serde(default)]
     pub frames_undecodable: u64,
-    /// Frames that did not hold what the camera's driver announced.
+    /// Frames whose content differs from what the camera's driver announced.
     #[serde(default)]
     pub frames_malformed: u64,
-    /// Frames that the camera's driver had no free buffer for.
+    /// Frames that the camera's driver dropped because it had no free buffer.
     #[serde(default)]
     pub frames_missed: u64,
     #[serde(default)]
@@ -42,7 +42,7 @@ pub struct HealthReport {
     pub audio_blocks_lost: u64,
     #[serde(default)]
     pub estimates: u64,
-    /// Estimates that an output was too slow for.
+    /// Estimates that an output dropped because it was too slow or absent.
     #[serde(default)]
     pub estimates_dropped: u64,
     /// Estimates that were left out because the process was suspended.

@@ -1,4 +1,4 @@
-//! What each source does and what went wrong with it. The capture threads write here; the health record reads.
+//! The state and the faults of each source. The capture threads write them, and the health record reads them.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 /// Faults of a camera that capture recovered from, counted since affectd started.
 #[derive(Debug, Default, Clone)]
 pub struct CameraCounters {
-    /// Buffers that do not hold what the driver announced.
+    /// Buffers whose content differs from what the driver announced.
     pub malformed: Arc<AtomicU64>,
-    /// Frames that the driver had no free buffer for, by the gaps in its sequence numbers.
+    /// Frames that the driver dropped because it had no free buffer, counted by the gaps in its sequence numbers.
     pub missed: Arc<AtomicU64>,
     /// Frames that were ready but not the newest.
     pub skipped: Arc<AtomicU64>,

@@ -23,7 +23,7 @@ const MANIFEST: &str = "manifest.json";
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error(
-        "{}: has no manifest.json: give the folder of a model bundle, or leave --models, AFFECTD_MODELS and `models` out to use the embedded models",
+        "{}: has no manifest.json: give the folder of a model bundle, or remove --models, AFFECTD_MODELS and `models` to use the embedded models",
         .folder.display()
     )]
     NotFound { folder: PathBuf },

@@ -8,7 +8,7 @@ pub const KERNEL_VARIABLE: &str = "AFFECTD_KERNEL";
 /// Which kernels run int8 graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// None: tract runs the whole graph in f32.
+    /// No integer kernels: tract runs the whole graph in f32.
     Tract,
     Int8(Isa),
 }

@@ -43,7 +43,7 @@ pub enum OutputError {
     /// The reader closed its end, as `head` does after its last line. This is an end, not a fault.
     #[error("the reader closed the output")]
     ReaderGone,
-    /// One line for the user: the thing, the reason, the correction.
+    /// One line for the user: the thing, the reason, the remedy.
     #[error("{0}")]
     Failed(String),
 }
@@ -64,7 +64,7 @@ pub struct OutputContext {
     pub host: Arc<HostIdentity>,
 }
 
-/// Which machine this is. `main` reads it; everything below gets it as a value.
+/// The identity of this machine. `main` reads it and passes it to the other modules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostIdentity {
     /// The host name; empty if unknown. It is the default device name of an MQTT output.

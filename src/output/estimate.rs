@@ -96,7 +96,7 @@ struct FaceJson {
 }
 
 impl FaceJson {
-    /// `None` if a number is not finite: half a face helps no reader.
+    /// `None` if a number is not finite, because readers expect all fields of a face.
     fn new(id: u32, bounds: Rect, score: f32) -> Option<FaceJson> {
         let fraction = |value, digits| rounded(value, 0.0..=1.0, digits);
         Some(FaceJson {

@@ -1,11 +1,11 @@
 //! The time of day, if it can be trusted.
 //!
 //! A Raspberry Pi has no battery-backed clock. Until the network sets it, the clock shows the time of the last shutdown, or
-//! 1970. The kernel knows whether the clock is synchronized; while it is not, there is no time of day.
+//! 1970. The kernel knows whether the clock is synchronized. While it is not, the time of day is unknown.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// The question costs a system call, and the answer changes about once per boot.
+/// A query costs a system call, and its result changes about once per boot.
 const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]

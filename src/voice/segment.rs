@@ -63,7 +63,7 @@ impl SpeechSegment {
         self.mel.window(end)
     }
 
-    /// Adds a block at its own time: a gap before it becomes silence, and samples that are there already are dropped.
+    /// Adds a block at its own time. A gap before it is filled with silence. Samples that overlap earlier ones are dropped.
     pub fn push(&mut self, block: &AudioBlock) {
         self.captured = block.captured;
         let end = self.end();

@@ -1,4 +1,5 @@
-//! Tests of the binary, of everything that users rely on. Through the library: Rust and Python compute the same.
+//! Tests everything that users rely on, through the binary. Also tests, through the library, that Rust and Python compute the
+//! same.
 
 #![allow(
     clippy::cast_possible_truncation,

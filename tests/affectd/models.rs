@@ -136,7 +136,7 @@ fn a_manifest_that_is_not_json_and_a_folder_without_one_are_named() {
     let error = replay
         .error(folder.path())
         .replace(&folder.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(error, @"affectd: DIR: has no manifest.json: give the folder of a model bundle, or leave --models, AFFECTD_MODELS and `models` out to use the embedded models");
+    insta::assert_snapshot!(error, @"affectd: DIR: has no manifest.json: give the folder of a model bundle, or remove --models, AFFECTD_MODELS and `models` to use the embedded models");
 }
 
 #[test]

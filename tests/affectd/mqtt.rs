@@ -280,7 +280,7 @@ fn a_silent_broker_does_not_block_the_stop() {
     output.write(&estimate(1)).unwrap();
     let error = output.finish().unwrap_err().to_string();
     let error = error.replace(&port.to_string(), "PORT");
-    insta::assert_snapshot!(error, @"mqtt://127.0.0.1:PORT/affectd/d: 1 estimates were not delivered: check that the broker runs; the log tells the last error");
+    insta::assert_snapshot!(error, @"mqtt://127.0.0.1:PORT/affectd/d: 1 estimates were not delivered: check that the broker runs; the last error is in the log");
 }
 
 #[test]

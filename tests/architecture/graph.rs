@@ -1,4 +1,4 @@
-//! Which module imports which, and what is wrong with that.
+//! Which module imports which, and which imports break the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::imports::{PathUse, SourceFile};
 /// A module's path in the crate, such as `["output", "mqtt", "tls"]`. That of `lib.rs` is empty.
 type Module = Vec<String>;
 
-/// The name of the root module, `lib.rs`, where it stands among others.
+/// The name of the root module, `lib.rs`, in a list of modules.
 const ROOT: &str = "lib";
 /// The crate's name in its binary.
 const CRATE: &str = "affectd";

@@ -77,7 +77,7 @@ impl<'a> Reader<'_, 'a> {
                     self.inline.push((self.text(1).into(), self.depth + 1));
                     self.at += 1;
                 }
-                // `use<'a>` bounds a type, and is no import.
+                // `use<'a>` bounds a type and is not an import.
                 "use" if self.text(1) != "<" => {
                     let is_public = self.at > 0 && matches!(self.tokens[self.at - 1].text, "pub" | ")");
                     self.at += 1;
@@ -126,7 +126,7 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    /// The tree of a `use` declaration, after what stands before it in `prefix`.
+    /// Reads the tree of a `use` declaration. `prefix` is the path before it.
     fn use_tree(&mut self, prefix: &mut Vec<String>, paths: &mut Vec<PathUse>) {
         let outer = prefix.len();
         loop {

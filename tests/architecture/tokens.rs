@@ -1,4 +1,4 @@
-//! The words and signs of Rust source, without comments, literals, and test code.
+//! The tokens of Rust source, without comments, literals, and test code.
 
 /// An identifier, `::`, or any other single character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

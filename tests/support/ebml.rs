@@ -1,4 +1,4 @@
-//! The EBML encoder of the library, which does not export it.
+//! The library's EBML encoder. It is included by path, because the library does not export it.
 #![allow(dead_code, reason = "each test uses a part")]
 
 #[path = "../../src/capture/clip/ebml/encode.rs"]

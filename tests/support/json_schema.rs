@@ -33,7 +33,7 @@ impl Schema {
         names
     }
 
-    /// Checks `value`. The error names the place in the value and the rule.
+    /// Checks `value`. The error contains the place in the value and the violated rule.
     pub fn validate(&self, value: &Value) -> Result<(), String> {
         self.check(object(&self.0), value, "$")
     }

@@ -1,4 +1,4 @@
-//! From a camera's buffer to a frame payload. Buffers may not be what the driver says.
+//! Converts a camera's buffer to a frame payload. A buffer may differ from what the driver reports.
 
 use super::negotiate::Encoding;
 use crate::capture::{FramePayload, Luma};

@@ -123,7 +123,7 @@ impl Camera {
             .rate_hz
             .map_or(STALL, |rate| STALL.max(Duration::from_secs_f64(3.0 / rate.max(0.1))));
         let stream = Stream::of(&node).map_err(|e| driver_error(&name, Operation::Start, &e))?;
-        // When buffers are requested, v4l2loopback stamps them and delivers its writer's last frame once more.
+        // When buffers are requested, v4l2loopback delivers its writer's last frame again, with the time of the request.
         let started = Instant::now();
         Ok(Camera {
             description: format!("{name} ({}), {negotiated}", identity.card),
@@ -178,8 +178,8 @@ impl FrameReader {
     }
 }
 
-/// When a buffer was filled. Drivers may use a clock other than CLOCK_MONOTONIC, and some, such as v4l2loopback, use it
-/// without setting the flag that says so. [`moment`] therefore judges the value alone.
+/// When a buffer was filled. Some drivers use a clock other than CLOCK_MONOTONIC. Others, such as v4l2loopback, use
+/// CLOCK_MONOTONIC but do not set its flag. [`moment`] therefore ignores the flag and checks the value.
 fn timestamp(timestamp: Timestamp) -> Option<Duration> {
     let seconds = Duration::from_secs(u64::try_from(timestamp.sec).ok()?);
     let micros = Duration::from_micros(u64::try_from(timestamp.usec).ok()?);
@@ -194,7 +194,7 @@ impl VideoSource for Camera {
             let reader = &mut self.reader;
             match self.stream.newest(left, |buffer| reader.read(&buffer)) {
                 Ok(Some(Some(frame))) => return Ok(Some(frame)),
-                // An unusable frame does not count: a camera that sends nothing else has stalled.
+                // Unusable frames do not extend the deadline: a camera that sends only these has stalled.
                 Ok(Some(None)) if Instant::now() < deadline => {}
                 Ok(Some(None)) => return Err(CaptureError::camera(&self.name, Reason::OnlyDamagedFrames)),
                 Ok(None) => return Err(CaptureError::camera(&self.name, Reason::NoFrames(self.timeout))),

@@ -78,7 +78,7 @@ impl Stream {
     }
 }
 
-/// Waits until a buffer is filled or the device has an error, which dequeuing a buffer then returns. False if neither
+/// Waits until a buffer is filled or the device has an error. Dequeuing a buffer then returns that error. False if neither
 /// happened within `timeout`.
 fn is_filled(handle: &Handle, timeout: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + timeout;

@@ -64,7 +64,7 @@ pub struct Matroska<R> {
     /// The timestamp at which the clip starts, in ticks.
     origin: Option<u64>,
     last: Duration,
-    /// The byte at which the segment ends, if its header says so.
+    /// The byte at which the segment ends, if its header states the size.
     end: Option<u64>,
 }
 

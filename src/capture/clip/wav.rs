@@ -156,7 +156,7 @@ fn parse_format(format: &[u8]) -> Result<PcmLayout, WavError> {
     if tag == EXTENSIBLE {
         tag = half(24).unwrap_or(0);
     }
-    // A 20-bit sample, for example, fills the upper part of three bytes: what counts is the container.
+    // The container decides, not the number of valid bits: a 20-bit sample, for example, fills the upper part of three bytes.
     let container = block
         .checked_div(channels)
         .map_or(bits, |bytes| bytes.saturating_mul(8))

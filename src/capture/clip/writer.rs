@@ -1,7 +1,7 @@
 //! A Matroska writer for `affectd record`: MJPEG or luma frames, and 16-bit mono audio.
 //!
-//! The file is valid after each cluster: the segment does not state its length, and each cluster is written at once when it
-//! is full. Whatever interrupts a recording costs less than the last second.
+//! The file is valid after each cluster: the segment does not state its length, and a full cluster is written in one piece.
+//! So an interruption, even a power cut, loses less than the last second.
 
 use std::io::{self, Write};
 use std::time::Duration;

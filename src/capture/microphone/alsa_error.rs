@@ -1,4 +1,4 @@
-//! What ALSA's errors mean, and keeping alsa-lib's messages off standard error.
+//! Translates ALSA's errors, and keeps alsa-lib's messages off standard error.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use alsa::Output;
 use crate::capture::CaptureError;
 use crate::capture::error::{Operation, Reason};
 
-/// Collects what alsa-lib would print to standard error on this thread, as long as the value lives.
+/// Until it is dropped, the result collects what alsa-lib would print to standard error on this thread.
 pub fn capture_messages() -> Option<Rc<RefCell<Output>>> {
     Output::local_error_handler().ok()
 }
@@ -18,7 +18,7 @@ pub fn capture_messages() -> Option<Rc<RefCell<Output>>> {
 /// Translates an error of ALSA.
 pub fn alsa_error(name: &str, operation: Operation, error: &alsa::Error) -> CaptureError {
     let reason = match error.errno() {
-        // alsa-lib finds a card by name by asking every card, and reports cards that it may not ask as absent.
+        // To find a card by name, alsa-lib opens every card. It reports a card that it may not open as absent.
         libc::ENOENT | libc::ENODEV | libc::ENXIO if !may_open_cards() => Reason::PermissionDenied,
         libc::ENOENT | libc::ENODEV | libc::ENXIO => Reason::NotConnected,
         libc::EBUSY | libc::EAGAIN => Reason::Busy,

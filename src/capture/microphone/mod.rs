@@ -3,8 +3,8 @@
 //! In: a device name. Out: audio blocks of about 20 ms, resampled to mono at 16 kHz, with times that follow the card's own
 //! timestamps.
 //!
-//! Like a camera, a [`Microphone`] is valid until its first error. Overruns are no errors: samples that were lost because
-//! nobody read them in time are counted, and the capture restarts.
+//! Like a camera, a [`Microphone`] is valid until its first error. An overrun, in which samples are lost because they were not
+//! read in time, is not an error: it is counted, and the capture restarts.
 
 mod alsa_error;
 mod cards;
@@ -174,8 +174,8 @@ impl Microphone {
         }
     }
 
-    /// Capture time of the next frame to be read: the time of the status minus the frames that wait before it. Plugins that
-    /// do not report the time of the status have just determined it.
+    /// Capture time of the next frame to be read: the time of the status minus the duration of the waiting frames. If a plugin
+    /// reports no time, the status was determined just now.
     fn captured(&self, status: &Status) -> Option<Duration> {
         let reported = moment(from_timespec(status.get_htstamp())).unwrap_or_else(Instant::now);
         let waiting = u64::try_from(status.get_delay()).ok()?;
@@ -267,7 +267,7 @@ fn configure(pcm: &PCM) -> alsa::Result<Result<PcmLayout, Reason>> {
     let wake = Frames::from(rate.div_ceil(WAKEUPS_HZ)).min(size / 2);
     sw.set_avail_min(wake)?;
     sw.set_tstamp_mode(true)?;
-    // Some plugins do not support this. Their timestamps are checked for being of this clock anyway.
+    // Some plugins do not support this. An error does not matter, because `moment` rejects timestamps of other clocks.
     let _ = sw.set_tstamp_type(TstampType::Monotonic);
     pcm.sw_params(&sw)?;
     Ok(layout.map_err(|error| Reason::UnsupportedLayout(error.to_string())))

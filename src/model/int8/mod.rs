@@ -1,10 +1,10 @@
 //! A compiler and executor for quantized networks in integers.
 //!
-//! # What it takes
+//! # The input
 //!
 //! [`compile`] takes an ONNX graph in QDQ form, which every toolchain writes: f32 operators with a QuantizeLinear and a
-//! DequantizeLinear between any two of them. It computes what stands between in 8 bits, fused with bias, activation function
-//! and requantization. Inputs and outputs are f32 in ONNX's layout; in between, activations lie channels last.
+//! DequantizeLinear between any two of them. It computes these operators in 8 bits, fused with bias, activation function and
+//! requantization. Inputs and outputs are f32 in ONNX's layout; inside the graph, activations lie channels last.
 //!
 //! Supported in integers:
 //! - Conv (also depthwise and grouped), MatMul and Gemm with constant weights, MatMul of two activations;

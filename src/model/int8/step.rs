@@ -19,7 +19,7 @@ use super::reason::FallbackNode;
 pub struct Activation {
     pub dims: Vec<usize>,
     pub quantization: Quantization,
-    /// No value is smaller, for example after a ReLU.
+    /// A lower bound of the values. After a ReLU it is the zero point.
     pub minimum: i8,
     /// The activation whose memory this one shares. It is not an alias itself.
     pub alias_of: Option<Slot>,

@@ -23,7 +23,7 @@ const OPTIONS: [&str; 8] = [
     "discovery",
     "spool",
 ];
-/// There is no such option. Some users try it.
+/// This is not an option, but some users try it. It gets an error of its own.
 const PASSWORD_OPTION: &str = "password=";
 const PASSWORD_IN_ADDRESS: &str = "the address contains a password, which everybody on this machine can read: put the \
                                    password into a file and add password_file=/path/to/the/file";

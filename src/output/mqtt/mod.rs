@@ -167,7 +167,7 @@ impl Output for Mqtt {
         match self.close() {
             0 => Ok(()),
             left => Err(OutputError::Failed(format!(
-                "{}: {left} estimates were not delivered: check that the broker runs; the log tells the last error",
+                "{}: {left} estimates were not delivered: check that the broker runs; the last error is in the log",
                 self.name
             ))),
         }

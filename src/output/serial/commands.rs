@@ -1,7 +1,7 @@
 //! Commands accepted on the serial line: a word, for some commands a number, and a line end.
 //!
-//! A serial line may carry anything: noise while a plug goes in, a login prompt, an echo of our own lines. So affectd answers
-//! a line only if it is short, is printable text and does not begin like an answer. An echo cannot start a dialogue.
+//! A serial line may carry anything: noise while a cable is plugged in, a login prompt, an echo of our own lines. So affectd
+//! answers a line only if it is short, is printable text and does not begin like an answer. It never answers its own echo.
 
 use std::str::FromStr;
 

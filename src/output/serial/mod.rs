@@ -37,7 +37,7 @@ pub use spec::SerialSpec;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Time between two attempts to open an absent port.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a replay, or a clean exit, waits for a line that takes nothing.
+/// The longest time that a replay, or a clean exit, waits for the line.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two writes while draining.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(2);
@@ -54,7 +54,7 @@ pub struct Serial {
     port: Option<Port>,
     retry: Retry,
     log: RateLimitedLog<PortState>,
-    /// A replay has waited for the line in vain. It does not wait again until the line takes something.
+    /// A replay has waited for the line until the timeout. It does not wait again until the line accepts bytes.
     stuck: bool,
     encoder: SerialEncoder,
     outbox: Outbox,
@@ -224,7 +224,7 @@ impl Serial {
         self.outbox.push_answer(self.encoder.answer(answer));
     }
 
-    /// Writes until the outbox is empty, the port is gone, or the line has taken nothing for [`DRAIN_TIMEOUT`].
+    /// Writes until the outbox is empty, the port is gone, or [`DRAIN_TIMEOUT`] is over.
     fn drain(&mut self) {
         let started = Instant::now();
         while self.port.is_some() && !self.outbox.is_empty() {
@@ -246,7 +246,7 @@ impl Output for Serial {
             count(&self.context.dropped);
             return Ok(());
         }
-        // A replay waits for the line. In real time the line carries what it can.
+        // A replay waits for the line. In real time, estimates that the line has no time for are left out.
         let replay = self.context.when_full == WhenFull::Wait;
         let now = Instant::now();
         let has_room = replay || self.pacing.is_free(now);

@@ -17,7 +17,7 @@ pub enum PortError {
     /// It does not exist.
     #[error("no such port")]
     Absent,
-    /// The reason and the correction.
+    /// The reason and the remedy.
     #[error("{0}")]
     Unusable(String),
 }

@@ -212,7 +212,7 @@ impl Record {
             }),
             latency_ms: Some(u16_at(30)).filter(|v| *v != UNKNOWN_U16),
         };
-        // Encoding the record again finds values in fields that the flags declare unknown.
+        // A field that the flags declare unknown must have the unknown value. Encoding the record again checks that.
         (record.is_in_range() && record.to_bytes() == *bytes).then_some(record)
     }
 

@@ -189,7 +189,7 @@ fn of_a_damaged_stream_the_undamaged_frames_are_read_and_no_others() {
         };
         let (read, _) = read(&stream);
         let records: Vec<Message> = records.into_iter().map(Message::Estimate).collect();
-        // All frames before the damage and from the second one after it are read. In between there is no invented frame.
+        // All frames before the damage are read, and all frames from the second one after it. No other frames are reported.
         let whole_before = from / 38;
         let whole_after = until.div_ceil(38) + 1;
         prop_assert!(read.iter().all(|m| records.contains(m)), "a record that was not sent");

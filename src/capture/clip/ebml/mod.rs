@@ -30,7 +30,7 @@ pub enum Damage {
     ElementId,
     #[error("an element has an invalid size")]
     ElementSize,
-    #[error("an element of unknown size must have a known size")]
+    #[error("the size of an element is missing")]
     UnknownSize,
     #[error("an element is too large")]
     Oversized,

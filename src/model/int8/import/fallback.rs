@@ -84,8 +84,8 @@ impl<M: Microkernels> Importer<'_, M> {
         Ok(())
     }
 
-    /// Where `name` has its values as real numbers, after adding a step for that if necessary. `None` if its nodes had to fall back
-    /// as well.
+    /// The place of the values of `name` as real numbers. Adds a step that computes them if necessary. `None` if the nodes of
+    /// `name` had to fall back as well.
     fn real(&mut self, name: &str) -> Result<Option<Source>, Reason> {
         if let Some(source) = self.reals.get(name) {
             return Ok(Some(*source));

@@ -28,7 +28,7 @@ struct LayerParams {
 }
 
 impl<M: Microkernels> Importer<'_, M> {
-    /// Adds the step that computes `pending` as s8 values, quantized as `to` says.
+    /// Adds the step that computes `pending` as s8 values with the quantization `to`.
     pub fn finish(&mut self, pending: Pending, to: Quantization) -> Result<Slot, Reason> {
         if let Operator::MatMul { left, right } = pending.operator
             && pending.dims.len() == 4

@@ -1,4 +1,4 @@
-//! The importer's state, and how it takes one node after the other.
+//! The importer's state, and the import of one node after the other.
 
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;

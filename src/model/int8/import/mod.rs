@@ -4,7 +4,7 @@
 //! QuantizeLinear after it tells how to store it. Then the operator becomes a step, with the activation function between
 //! fused into it. A node that cannot be computed in integers falls back to f32: see [`fallback`].
 //!
-//! - [`value`]: what a name stands for. [`importer`]: the state, and how nodes are taken.
+//! - [`value`]: the meaning of a name. [`importer`]: the state, and the import of one node after the other.
 //! - [`nodes`] finds the method for each operator; [`windows`], [`matrices`], [`pairs`] and [`shapes`] implement them.
 //! - [`quantize`], [`folding`] (shapes computed in the graph), [`finish`] (from pending to step), [`range`].
 

@@ -78,7 +78,7 @@ pub fn requantization_factor(input: f32, weight: f32, output: f32) -> f32 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InputRange {
     pub zero_point: i8,
-    /// No value is smaller.
+    /// A lower bound of the values.
     pub minimum: i8,
 }
 

@@ -15,7 +15,7 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
-    /// Applies `function` to the real numbers and quantizes its results as `output` says.
+    /// Applies `function` to the real numbers and quantizes its results with `output`.
     pub fn of(input: Quantization, output: Quantization, function: impl Fn(f32) -> f32) -> Table {
         Table(std::array::from_fn(|i| {
             output.quantize(function(input.real(i as u8 as i8)))

@@ -1,4 +1,4 @@
-//! GroupedConvolution convolutions: each output depends only on the channels of its own group.
+//! Grouped convolutions: each output depends only on the channels of its own group.
 //!
 //! Neighbouring groups are merged into one part until their outputs fill a tile's columns. The weights between the groups of a
 //! part are zero. That costs nothing, because the kernel would compute the unused columns anyway. Each part is a convolution

@@ -38,7 +38,7 @@ fn run(model: &ModelProto) -> (Vec<Outputs>, Outputs, Program) {
     let compiled = |isa| compile(model, &names, &outputs, isa).unwrap_or_else(|e| panic!("{e}"));
     let mut programs: Vec<Program> = Isa::available().into_iter().map(compiled).collect();
     let run = |program: &mut Program| {
-        // Twice, because the first run must leave nothing behind.
+        // Twice, because the first run must not change the results of the second.
         program.run(&slices).unwrap();
         program.run(&slices).unwrap().to_vec()
     };

@@ -1,5 +1,4 @@
-//! x86-64 with AVX-VNNI, in 256 bits: Alder Lake, Sierra Forest, Zen 5 and later. Everything but the matrix products is as with
-//! AVX2.
+//! x86-64 with AVX-VNNI, in 256 bits: Alder Lake, Sierra Forest, Zen 5 and later. Only the matrix products differ from AVX2.
 
 mod gemm_u8s8;
 

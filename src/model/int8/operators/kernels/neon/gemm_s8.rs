@@ -216,8 +216,8 @@ macro_rules! tile_of {
         /// to `take` in registers. The sums of rows that are not computed are unspecified.
         ///
         /// # Safety
-        /// `rows` points to as many rows of `depth` values as the name says, `panel` to depth × NR weights and their
-        /// metadata; `depth` is a multiple of KR.
+        /// For a function `tile_of_N`, `rows` points to N rows of `depth` values; `panel` points to depth × NR weights and
+        /// their metadata; `depth` is a multiple of KR.
         #[inline(always)]
         unsafe fn $name(
             depth: usize,

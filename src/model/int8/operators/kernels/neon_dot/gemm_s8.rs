@@ -124,8 +124,8 @@ macro_rules! tile_of {
         /// unspecified.
         ///
         /// # Safety
-        /// The processor has dot products; `rows` points to as many rows of `depth` values as the name says, `panel` to
-        /// depth × NR weights; `depth` is a multiple of KR.
+        /// The processor has dot products. For a function `tile_of_N`, `rows` points to N rows of `depth` values; `panel` points
+        /// to depth × NR weights; `depth` is a multiple of KR.
         #[target_feature(enable = "dotprod")]
         #[inline]
         unsafe fn $name(
