@@ -144,7 +144,7 @@ gzip -9n "$doc"/changelog*
 
 mkdir -p "$root/usr/share/lintian/overrides"
 cat >"$root/usr/share/lintian/overrides/affectd" <<'OVERRIDES'
-# The package is not part of Debian, so no bug report asks for it there.
+# A new package in Debian closes a bug report that requests it. This package is not in Debian, so there is no such report.
 affectd: initial-upload-closes-no-bugs
 OVERRIDES
 
@@ -160,10 +160,10 @@ Suggests: ffmpeg
 Section: science
 Priority: optional
 Description: valence and arousal from a camera and a microphone
- A headless daemon for small boards. It watches one camera and one microphone
- and estimates how the person in front of them comes across, as two numbers.
- It sends them over a serial line, MQTT, a file or standard output. Images and
- sound stay on the board.
+ A headless daemon for small boards. It reads one camera and one microphone
+ and estimates how the person in front of them appears to others, as two
+ numbers. It sends them over a serial line, MQTT, a file or standard output.
+ Images and sound stay on the board.
  .
  The models are for research only.
 CONTROL

@@ -13,7 +13,7 @@ pub enum RetryPolicy {
     Exponential { first: Duration, longest: Duration },
 }
 
-/// Counts failures in a row, and knows when the next attempt is due.
+/// Counts failures in a row, and decides when the next attempt is due.
 #[derive(Debug)]
 pub struct Retry {
     policy: RetryPolicy,

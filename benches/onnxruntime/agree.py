@@ -5,11 +5,11 @@
 
 For every graph it prints how many output values are within one step of onnxruntime's, the largest distance in steps, and the
 nodes that affectd does not compute in integers. A step is the scale of the last DequantizeLinear before an output, or 1/255 of
-the range of an output that is not quantized. It also prints the share for onnxruntime with optimizations, which rounds
-differently too, and some networks amplify that.
+the range of an output that is not quantized. For comparison, it also prints the share for onnxruntime with optimizations. That
+also rounds differently, and some networks amplify such differences.
 
-The exit code is 1 if affectd computes a node of a graph in f32, or if fewer than 99.9 % of its values and fewer than those of
-optimized onnxruntime are within a step.
+The exit code is 1 if affectd computes a node of a graph in f32, or if its share within a step is below 99.9 % and also below the
+share of optimized onnxruntime.
 
 Inputs are smooth random images if they are large enough, otherwise random values.
 """

@@ -8,7 +8,7 @@ Every network is written as NAME.f32.onnx, NAME.int8.onnx (symmetric s8, the for
 (by onnxruntime's own quantizer, the form for its x86 kernels). Of the graphs in --models only the u8 form is written, because
 the other two exist there.
 
-Weights and calibration data are random: outputs have no meaning, only the time counts.
+Weights and calibration data are random: the outputs have no meaning, and only the time is measured.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""Trains, converts, quantizes and measures the models of affectd. README.md says what is where and in which order to run it."""
+"""Trains, converts, quantizes and measures the models of affectd. README.md lists the scripts and the order to run them."""

@@ -1,7 +1,7 @@
 """Command-line arguments that several scripts share, and the error that ends a script with one line.
 
-Every script takes folders explicitly: `--data` is read, `--work` holds caches and checkpoints, `--models` names the graphs to
-use, and `--out` receives graphs and their manifest. No script writes into `models/` unless `--out` names it.
+Every script takes folders explicitly: `--data` is read, `--work` holds caches and checkpoints, `--models` has the graphs to use,
+and `--out` receives graphs and their manifest. No script writes into `models/` unless it is given as `--out`.
 """
 
 import argparse
@@ -14,7 +14,7 @@ MODELS = ROOT / "models"
 
 
 class BadInput(Exception):
-    """The input cannot be used. The message is one line: thing, reason, and how to mend it."""
+    """The input cannot be used. The message is one line: thing, reason, remedy."""
 
 
 def parser(doc):

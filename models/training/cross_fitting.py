@@ -4,7 +4,7 @@ An encoder fits the speakers it was trained on better than others, so a fusion t
 the voice too much. Cross-fitting solves that: the embeddings of a fold come from an encoder trained without that fold. But
 encoders trained on different folds have unrelated embedding spaces. So each fold gets a *student*: a new encoder that learns to
 imitate the embedding of the finished encoder (the *teacher*), from all training speakers except those of its fold. On its fold
-a student produces embeddings in the teacher's space, with the errors of an encoder that never heard these people.
+a student produces embeddings in the teacher's space, with the errors of an encoder that was not trained on these people.
 """
 
 import math

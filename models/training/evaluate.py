@@ -1,4 +1,4 @@
-"""Scores your data with the int8 graphs that ship. The last line of output is one JSON object.
+"""Scores your data with the shipped int8 graphs. The last line of output is one JSON object.
 
     python -m models.training.evaluate faces --atlas PNG --votes CSV [--disturb]
     python -m models.training.evaluate voice --tar TAR [--tsv TSV] [--speakers 22,23,24]

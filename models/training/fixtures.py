@@ -91,7 +91,7 @@ def compute():
 
 
 def differs(name, ours):
-    """Whether a fixture file is not what `compute` gives, beyond rounding."""
+    """Whether a fixture file differs from the computed content by more than rounding."""
     theirs = (FOLDER / name).read_bytes()
     if not name.endswith(".f32"):
         return ours != theirs

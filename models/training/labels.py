@@ -89,7 +89,7 @@ def expression_points(data):
 
 
 def describe(name, table=None):
-    """(corpus, speaker, emotion, intensity) of a recording by its file name; None if the name says nothing.
+    """(corpus, speaker, emotion, intensity) of a recording by its file name; None if the name has another form.
 
     RAVDESS names are seven numbers: modality-channel-emotion-intensity-statement-repetition-actor. nEMO names are
     speaker_emotion_sentence. `table` {stem: (speaker, emotion)}, if given, replaces the nEMO rule.

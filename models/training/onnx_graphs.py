@@ -12,7 +12,7 @@ def open_graph(path_or_model):
     """An onnxruntime session on one thread that computes a graph (a path or an onnx.ModelProto) exactly as written.
 
     Without optimizations a QDQ graph runs as f32 between its pairs: the integer arithmetic, up to f32 rounding.
-    The fused int8 kernels of onnxruntime saturate 16-bit sums on x86 processors without VNNI, so they would measure that.
+    The fused int8 kernels of onnxruntime are not used, because they saturate 16-bit sums on x86 processors without VNNI.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Makes models of the shipped kind, from data to manifest. --help says more.
+# Trains models like the shipped ones, from data to manifest. See --help.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 usage: models/training/reproduce.sh --data DIR --work DIR --out DIR
 
-Makes models of the kind that ships, from the data sets to a models folder for affectd. It never changes models/.
+Trains models like the shipped ones, from the data sets to a models folder for affectd. It never changes models/.
 
   --data DIR   the data sets: faces/, speech/, av/, clips/ and circumplex.csv, as models/training/DATA.md describes
   --work DIR   a virtual environment, caches and checkpoints; the same command continues after an interruption
   --out DIR    receives the four graphs in both forms, manifest.json, risk_coverage.svg and demo.mkv
 
-Needs python3 (3.11), ffmpeg and espeak-ng. The sum of its parts takes about three hours on two cores. models/EXPERIMENTS.md
-says how the making of the shipped files differed.
+Needs python3 (3.11), ffmpeg and espeak-ng. All steps together take about three hours on two cores; this sums the times of single
+steps. The shipped files were made in another way: see models/EXPERIMENTS.md.
 TEXT
 }
 
@@ -52,7 +52,7 @@ data=$(realpath "$data")
 work=$(realpath "$work")
 out=$(realpath "$out")
 if [ "$out" = "$root/models" ]; then
-    echo "$out: holds the models that ship: use another folder for --out" >&2
+    echo "$out: holds the shipped models: use another folder for --out" >&2
     exit 2
 fi
 

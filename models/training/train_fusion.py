@@ -6,9 +6,10 @@
 Inputs of the network: face [n, 21, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8]. Outputs: affect and log variance,
 [n, 2, 1, 1] each.
 
-Needs the checkpoint of the voice encoder in --work, and the int8 voice encoder and the face graphs in --models. Students of
-the voice encoder, trained without these speakers, hear the training speakers (cross_fitting.py). All other speakers go
-through the int8 graph. Face posteriors come from another network and are mapped to ours (augmentation/face_posteriors.py).
+Needs the checkpoint of the voice encoder in --work, and the int8 voice encoder and the face graphs in --models. The voice
+embeddings of training speakers come from students of the voice encoder that were trained without these speakers
+(cross_fitting.py). Those of all other speakers come from the int8 graph. Face posteriors come from another network and are
+mapped to ours (augmentation/face_posteriors.py).
 
 Trains --seeds networks, takes the best one on the validation actors, calibrates its variances there, writes
 fusion.f32.onnx, fusion.int8.onnx and risk_coverage.svg to --out, and registers the graph there with its figures.
@@ -253,7 +254,7 @@ def register(out, head, prior_variance, figures):
 
 
 def read_training_performances(corpora, teacher, options):
-    """The training performances with embeddings of students that never heard their speakers; cached for this encoder."""
+    """The training performances with embeddings of students trained without their speakers; cached for this encoder."""
     folder = options.work / f"embedded_by_{voice_encoder_key(options.models)}"
     folder.mkdir(parents=True, exist_ok=True)
     ravdess, nemo = corpora.select("ravdess", "train"), corpora.select("nemo", "train")

@@ -19,7 +19,7 @@ pub struct VideoFrame {
 /// The image in a [`VideoFrame`].
 #[derive(Debug)]
 pub enum FramePayload {
-    /// One JPEG image. It may be truncated or corrupt: [`FramePayload::into_luma`] tells.
+    /// One JPEG image. It may be truncated or corrupt: [`FramePayload::into_luma`] checks it.
     Jpeg(Vec<u8>),
     /// An uncompressed image.
     Luma(Luma),

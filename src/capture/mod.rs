@@ -1,8 +1,8 @@
 //! Sources of frames and audio blocks: cameras, microphones and clips.
 //!
 //! One thread pulls each [`VideoSource`] and each [`AudioSource`]. Frames come undecoded, as JPEG or luma; audio comes as
-//! mono at 16 kHz in −1..1. All data carries its capture time on the source's own clock. Later stages cannot tell a file
-//! from a device.
+//! mono at 16 kHz in −1..1. All data carries its capture time on the source's own clock. Later stages process files and
+//! devices in the same way.
 
 mod audio;
 pub mod camera;

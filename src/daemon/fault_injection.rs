@@ -11,8 +11,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fault that `AFFECTD_FAULT` names. A build without the feature `faults` knows none, and rejects the variable with
-    /// the rest of the configuration.
+    /// The fault with this name, which is the value of `AFFECTD_FAULT`. A build without the feature `faults` has no faults.
+    /// There, `AFFECTD_FAULT` is rejected as an unknown configuration variable.
     pub fn from_name(name: &str) -> Option<Fault> {
         match name {
             #[cfg(feature = "faults")]

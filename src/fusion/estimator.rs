@@ -44,7 +44,7 @@ impl Spec {
     }
 }
 
-/// How a person comes across.
+/// How a person appears to others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Affect {
     /// −1 unpleasant … +1 pleasant.

@@ -141,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// The nodes that are not computed in integers. Empty if integers were not asked for.
+    /// The nodes that are not computed in integers. Empty if integers were not requested.
     pub fn fallback_nodes(&self) -> &[FallbackNode] {
         &self.fallback_nodes
     }

@@ -17,7 +17,7 @@ pub fn has_secret_option(spec: &str) -> bool {
     secret_option(spec).is_some()
 }
 
-/// Where the key of the first option ends that is a password.
+/// The end of the key of the first option that is a password.
 fn secret_option(spec: &str) -> Option<usize> {
     let mut start = spec.find('?')? + 1;
     for option in spec[start..].split('&') {

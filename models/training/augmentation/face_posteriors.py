@@ -1,7 +1,7 @@
 """Maps the face posteriors of another network to ours, and disturbs them for training.
 
-The fusion learns from posteriors [n, 7] that another network computed on faces we do not have. For RAVDESS actor 01 both the
-faces and that network's posteriors are known, which fits the mapping.
+The fusion learns from posteriors [n, 7] that another network computed on faces we do not have. For RAVDESS actor 01 we have
+both the faces and that network's posteriors, so the mapping is fitted on him.
 """
 
 import numpy as np
@@ -40,8 +40,9 @@ class PosteriorMap:
 class Disturbance:
     """Posteriors as our own network might compute them: the mapping, plus its uncertainty.
 
-    `shares` (least, most) is how far the mapping goes. What ships only sees posteriors of our network, and our "neutral" is many
-    expressions for another one. Training with shares near one half was tried: it made the fusion distrust every face.
+    `shares` (least, most) is how far the mapping goes. In use, the fusion gets posteriors of our network. Our "neutral"
+    corresponds to many expressions of another network. Training with shares near one half was tried: the fusion then
+    distrusted every face.
     """
 
     def __init__(self, posterior_map, rng, shares=(0.9, 1.1)):

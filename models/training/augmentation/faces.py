@@ -1,4 +1,4 @@
-"""Random changes to faces in training: what a detector's crop, light, a cheap camera and covering objects do.
+"""Random changes to faces in training: inaccurate crops, changes of light, faults of a cheap camera, covering objects.
 
 Batches are luma in 0..255, f32 tensors [n, 1, 48, 48].
 """

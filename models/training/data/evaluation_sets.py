@@ -1,4 +1,4 @@
-"""What a fusion is measured with: people on whom no network was trained, through the encoders that ship."""
+"""The data that measure a fusion: people that no network was trained on, encoded by the shipped encoders."""
 
 import numpy as np
 

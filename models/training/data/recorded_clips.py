@@ -1,4 +1,4 @@
-"""Recorded clips through the graphs that ship: real frames and sound, as affectd sees and hears them.
+"""Recorded clips through the shipped graphs: real frames and sound, as affectd processes them.
 
 RAVDESS actor 01 is the only actor whose face frames we have. Another network's posteriors of the same faces are known too, so
 these clips fit the mapping from its posteriors to ours (`fit_posterior_map`). They also measure the whole chain on a person on

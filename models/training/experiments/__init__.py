@@ -1,1 +1,1 @@
-"""Experiments: nothing here is needed to make or to check the models that ship. EXPERIMENTS.md in `models/` has the results."""
+"""Experiments: nothing here is needed to make or to check the shipped models. EXPERIMENTS.md in `models/` has the results."""

@@ -1,13 +1,13 @@
-"""Six actor folds of RAVDESS, each measured with encoders and fusions that never heard its people.
+"""Six actor folds of RAVDESS. Each is measured with encoders and fusions that were trained without its actors.
 
     python -m models.training.experiments.actor_folds --data DIR --work DIR [--epochs N] [--student-epochs N] [--steps N]
 
-The folds tell how much the figures depend on the choice of actors: actors differ more than models do. For each fold a voice
-encoder is trained from random weights on the other folds' actors and on nEMO's training speakers. Students of it hear those
-speakers out of fold, a fusion is trained on that, and both graphs are quantized like those that ship. The face encoder is the
-one in --models: it never saw RAVDESS. The mapping of the other network's posteriors is fitted on actor 01, who is in no fold.
-No weights are chosen by a fold's own actors: schedules are fixed, and the last averaged weights are used. The recipe itself
-was chosen with actors 02 to 21 in view (models/EXPERIMENTS.md). All results are of one seed.
+The folds show how much the figures depend on the choice of actors: actors differ more than models do. For each fold a voice
+encoder is trained from random weights on the other folds' actors and on nEMO's training speakers. A fusion is trained on the
+out-of-fold embeddings of students of that encoder, and both graphs are quantized like the shipped ones. The face encoder is the
+one in --models, which was not trained on RAVDESS. The mapping of the other network's posteriors is fitted on actor 01, who is in
+no fold. The actors of a fold do not select its weights: schedules are fixed, and the last averaged weights are used. The recipe
+was tuned on actors 02 to 21 (models/EXPERIMENTS.md). All results are of one seed.
 
 Fold k holds actors 4 k + 1 to 4 k + 4, two men and two women; the first fold is without actor 01. Everything is cached in
 --work, and a second run continues where the first one stopped. Prints a table, and one JSON object as the last line.

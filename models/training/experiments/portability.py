@@ -3,9 +3,9 @@
     python -m models.training.experiments.portability --work DIR [--tools openvino,ncnn,litert,rknn]
 
 Each tool gets its own virtual environment in --work, with the versions pinned below. Each graph gets its own process and time
-limit, because some tools hang or crash on graphs that they cannot read, and some exit normally with wrong numbers. So only
-outputs count, compared with those of onnxruntime on the same file: the least cosine of a graph's outputs over all inputs. A
-tool that cannot be installed, or that fails, is a cell with its error. Prints a table, and one JSON object as the last line.
+limit, because some tools hang or crash on graphs that they cannot read. Some exit normally with wrong numbers, so the outputs
+are compared with those of onnxruntime on the same file: the figure is the least cosine of a graph's outputs over all inputs. If
+a tool cannot be installed or fails, its cell shows the error. Prints a table, and one JSON object as the last line.
 
 OpenVINO and RKNN (rk3588, simulated) read the s8 QDQ file. ncnn (on the CPU, and on Vulkan with any driver, for example
 lavapipe of Debian's mesa-vulkan-drivers) and LiteRT read the f32 file. LiteRT's int8 is its own quantization of it. Inputs come

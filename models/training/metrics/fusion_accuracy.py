@@ -1,4 +1,4 @@
-"""How accurate a fusion is: CCC with both modalities and with either alone, and whether its variances are true.
+"""How accurate a fusion is: CCC with both modalities and with either alone, and whether its variances match its errors.
 
 Ticks are (face, voice, mask, target [n, 2], performance index [n]), as `data.fusion_windows.make_ticks` returns them. A network
 is any function of (face, voice, mask) to (affect, log variance).

@@ -71,7 +71,7 @@ class LogMel:
         """Band powers [..., bands, frames] -> the encoder's input of the same shape in -1..1; numpy or torch.
 
         The loudest half of the window is at 0, one unit is `clamp` nepers. Only differences to the window's own loud frames
-        remain. So the gain of a microphone falls out, except for sound that the log floor cuts off.
+        remain. This removes the gain of the microphone, except for sound that the log floor cuts off.
         """
         if isinstance(powers, np.ndarray):
             logs = np.log(powers + self.log_floor)

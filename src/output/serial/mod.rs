@@ -54,7 +54,7 @@ pub struct Serial {
     port: Option<Port>,
     retry: Retry,
     log: RateLimitedLog<PortState>,
-    /// A replay has waited for the line until the timeout. It does not wait again until the line accepts bytes.
+    /// A replay has waited for the line until the timeout. It does not wait again until the outbox is empty.
     stuck: bool,
     encoder: SerialEncoder,
     outbox: Outbox,

@@ -16,7 +16,7 @@ use record::RECORD_BYTES;
 
 pub use record::Record;
 
-/// The version of the frame format. It changes when a reader of the version before would misread a frame.
+/// The version of the frame format. It changes when a reader of the previous version would misread a frame.
 pub const VERSION: u8 = 1;
 /// Ends every frame. One is also sent when the port is opened.
 pub const DELIMITER: u8 = 0;

@@ -21,7 +21,7 @@ use_loopback() {
 }
 use_card() { export AFFECTD_MICROPHONE_DEVICE=hw:CARD=Loopback,DEV=1; }
 
-face_and_voice() { # both devices work: an estimate rests on face and voice
+face_and_voice() { # both devices work: an estimate uses face and voice
     use_loopback && use_card
     feed_camera 10 && feed_microphone
     sleep 1
@@ -52,7 +52,7 @@ camera_stalls() { # it stays open, but sends no frame for 5 s
     recovers camera && always_since "$from" '"voice":{'
 }
 
-camera_absent_at_start() { # it is plugged in 2 s after affectd has missed it
+camera_absent_at_start() { # it is plugged in 2 s after affectd has reported it as absent
     use_vivid && use_card
     unplug_vivid
     start_affectd
@@ -76,7 +76,7 @@ camera_unplugged() { # it is pulled for 10 s
     recovers camera && always_since "$from" '"voice":{'
 }
 
-camera_loose_cable() { # it comes and goes ten times: the log stays short, and its last line is the present state
+camera_loose_cable() { # it is unplugged and plugged in ten times: the log stays short, and its last line is the present state
     use_vivid && use_card
     start_affectd
     await_state camera running 20 && await_line '"voice":{' 10 || return 1
@@ -109,7 +109,7 @@ microphone_unplugged() { # it is pulled for 10 s
     recovers microphone && always_since "$from" '"face":{'
 }
 
-microphone_absent_at_start() { # it is plugged in 2 s after affectd has missed it
+microphone_absent_at_start() { # it is plugged in 2 s after affectd has reported it as absent
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -190,7 +190,7 @@ camera_busy() { # another process uses it
     recovers camera && always_since "$from" '"voice":{'
 }
 
-camera_forbidden() { # affectd runs as a user without permission, and gets it later
+camera_forbidden() { # affectd runs as a user without permission; the permission is given later
     use_vivid && use_card
     chmod 600 "$vivid"
     chmod 666 /dev/snd/*
@@ -250,7 +250,7 @@ clock_stepped() { # the system clock is set forward by an hour: nothing changes
     if grep -qE "camera (stalled|absent)|microphone (stalled|absent)|$process_paused" $work/log; then return 1; fi
 }
 
-busy_processor() { # six other processes want it: affectd analyses fewer faces per second until they end
+busy_processor() { # six other processes load the processor: affectd analyses fewer faces per second until they end
     use_loopback && use_card
     feed_camera 10
     sleep 1
@@ -271,7 +271,7 @@ busy_processor() { # six other processes want it: affectd analyses fewer faces p
     [ $raised = 0 ]
 }
 
-not_a_camera() { # the configured device exists and is not a camera: the only case in which affectd gives up
+not_a_camera() { # the configured device exists and is not a camera: affectd ends instead of trying again
     export AFFECTD_CAMERA_DEVICE=/dev/null
     start_affectd
     wait $pid
@@ -337,7 +337,7 @@ devices_command() { # `affectd devices` lists the camera and the microphone
     /hil/affectd devices --json | grep -q '"device":"hw:CARD=Loopback,DEV=0"'
 }
 
-check_command() { # `affectd check` sees the face and hears the voice
+check_command() { # `affectd check` detects the face and the sound
     use_loopback && use_card
     feed_camera 10 && feed_microphone
     sleep 1

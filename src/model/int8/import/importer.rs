@@ -23,7 +23,7 @@ pub struct Importer<'a, M> {
     /// The indices of the graph's outputs, by name.
     pub outputs: HashMap<String, usize>,
     pub values: HashMap<String, Value>,
-    /// Where names have their values as real numbers.
+    /// The place of each name's values as real numbers.
     pub reals: HashMap<String, Source>,
     pub subgraph: FallbackSubgraph,
     /// The nodes that tract runs.

@@ -4,7 +4,7 @@
 //! (packing, borders, loops over tiles) exists once, in the operators above. File names give the operation, the types and the
 //! instruction set: `avx2/gemm_u8s8.rs` multiplies u8 rows by s8 weights with AVX2.
 //!
-//! All implementations give the same bits as [`reference`]. Choose one through [`Isa`], which knows what the processor has.
+//! All implementations give the same bits as [`reference`]. Choose one through [`Isa`], which detects the processor's instruction sets.
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;

@@ -117,7 +117,7 @@ proptest! {
     }
 }
 
-/// Equal extreme values times weights of which two or four products just fit 16 bits, or just do not.
+/// Equal extreme values times weights. The sum of two or four products just fits into 16 bits, or just exceeds them.
 #[test]
 fn sums_at_the_limit_of_16_bits_do_not_overflow() {
     fn check<M: Microkernels>(a: i8, four: [i8; 4]) {
