@@ -11,7 +11,7 @@ use v4l::io::traits::CaptureStream;
 
 use super::node::Node;
 
-/// One being filled, one filled, one being read, and one spare in case we are late.
+/// One buffer is being filled, one is filled, one is being read, and one is spare for a late reader.
 const BUFFERS: u32 = 4;
 
 /// A running capture, valid until its first error. Dropping it stops the camera and frees the buffers, in whatever state the
@@ -102,7 +102,7 @@ impl Drop for Stream {
         // case, and the kernel then releases everything.
         let buffers = self.buffers.take();
         if panic::catch_unwind(AssertUnwindSafe(|| drop(buffers))).is_err() {
-            log::warn!("a camera could not be stopped; it is closed nevertheless");
+            log::warn!("a camera could not be stopped; it is closed anyway");
         }
     }
 }

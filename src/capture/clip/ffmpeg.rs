@@ -214,7 +214,7 @@ impl Pipe {
         })
     }
 
-    /// Waits for the process, which has closed its output. Fails if the process did.
+    /// Waits for the process, which has closed its output. Returns an error if the process failed.
     fn finish(&mut self) -> std::io::Result<()> {
         let Some(stderr) = self.stderr.take() else {
             return Ok(());
@@ -244,7 +244,7 @@ impl Read for Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        // Both fail if the process has been waited for already, which is fine.
+        // Both calls fail if the process has already been waited for. That is harmless.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
