@@ -39,7 +39,7 @@ fn exit_code(error: &CommandError) -> u8 {
         CommandError::Config(_) => CONFIGURATION,
         CommandError::Capture(_) => SOURCE,
         CommandError::Model(_) => MODELS,
-        CommandError::Output(_) => OUTPUT,
+        CommandError::Output(_) | CommandError::NotPrinted(_) => OUTPUT,
         CommandError::Daemon(error) => match error {
             DaemonError::Source(_) => SOURCE,
             DaemonError::Model(_) => MODELS,
@@ -92,8 +92,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         }
         Command::Devices { common, json } => {
             let config = load(&common, &common.flags())?;
-            cli::devices::print(&config, json);
-            Ok(())
+            print(&cli::devices::list(&config, json))
         }
         Command::Record {
             common, file, max_mb, ..
@@ -127,8 +126,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Model { common } => {
             let config = load(&common, &common.flags())?;
             let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
-            print(&cli::model::card(&bundle)?);
-            Ok(())
+            print(&cli::model::card(&bundle)?)
         }
         Command::Config {
             common,
@@ -142,14 +140,12 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             print(&match json {
                 true => cli::config::to_json(&settings),
                 false => cli::config::to_toml(&settings),
-            });
-            Ok(())
+            })
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "affectd", &mut script);
-            print(&String::from_utf8_lossy(&script));
-            Ok(())
+            print(&String::from_utf8_lossy(&script))
         }
     }
 }
@@ -173,8 +169,12 @@ fn layers<'a>(common: &'a Common, flags: &Flags, environment: &'a Environment) -
 }
 
 /// Writes to standard output. A reader that closes early, such as `head`, is not an error.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+fn print(text: &str) -> Result<(), CommandError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::NotPrinted(error)),
+        _ => Ok(()),
+    }
 }
 
 /// A flag that the first SIGINT or SIGTERM sets. A second one ends affectd at once.

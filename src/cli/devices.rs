@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -28,8 +27,8 @@ pub struct SerialPort {
     pub node: String,
 }
 
-/// Prints all devices. The camera settings of `config` give the requested frame size.
-pub fn print(config: &Config, json: bool) {
+/// All devices, as text or as one JSON object. The camera settings of `config` give the requested frame size.
+pub fn list(config: &Config, json: bool) -> String {
     let requested = match &config.source {
         Source::Devices(DeviceSettings {
             camera: Some(camera), ..
@@ -37,13 +36,11 @@ pub fn print(config: &Config, json: bool) {
         _ => RequestedMode::default(),
     };
     let devices = Devices::find(&requested);
-    let text = if json {
+    if json {
         serde_json::to_string(&devices).expect("names and numbers serialize into memory") + "\n"
     } else {
         devices.to_string()
-    };
-    // A reader that closes early, such as `head`, is not an error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    }
 }
 
 impl Devices {

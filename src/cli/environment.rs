@@ -47,6 +47,10 @@ impl Environment {
             settings: Vec::new(),
         };
         for (name, value) in variables {
+            // Set but empty counts as not set, as usual in a shell.
+            if value.is_empty() {
+                continue;
+            }
             let name = name.to_string_lossy().into_owned();
             match name.as_str() {
                 CREDENTIALS => environment.credentials = Some(value.into()),
@@ -63,8 +67,6 @@ impl Environment {
             return Err(invalid(&name, "its value is not valid UTF-8"));
         };
         match name.as_str() {
-            // Set but empty counts as not set, as usual in a shell.
-            LOG | KERNEL if value.is_empty() => {}
             LOG => {
                 check_levels(&value).map_err(|why| invalid(LOG, &why))?;
                 self.log = value;
@@ -128,8 +130,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_log_or_kernel_variable_counts_as_unset() {
-        let empty = parse(&[("AFFECTD_LOG", ""), ("AFFECTD_KERNEL", "")]);
+    fn an_empty_variable_counts_as_unset() {
+        let names = [
+            "AFFECTD_LOG",
+            "AFFECTD_KERNEL",
+            "AFFECTD_CONFIG",
+            "AFFECTD_MODELS",
+            "CREDENTIALS_DIRECTORY",
+        ];
+        let empty = parse(&names.map(|name| (name, "")));
         assert_eq!(empty, parse(&[]));
     }
 

@@ -28,6 +28,9 @@ pub enum CommandError {
     Monitor(#[from] MonitorError),
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The result of a command cannot be written.
+    #[error("standard output: cannot be written ({0}): free some space, or write to another place")]
+    NotPrinted(io::Error),
     /// A signal handler cannot be installed.
     #[error("signals cannot be caught ({0}): this is a bug in affectd, please report it with the log above")]
     Signal(io::Error),

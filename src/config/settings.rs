@@ -107,7 +107,21 @@ fn one_line(message: &str) -> String {
 }
 
 fn from_table(table: Table) -> Result<RawConfig, String> {
+    check_sections(&table)?;
     table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())
+}
+
+/// serde would read `face = [5]` as a section with its first key.
+fn check_sections(table: &Table) -> Result<(), String> {
+    let sections = KEYS.iter().filter_map(|(key, _)| Some(key.split_once('.')?.0));
+    for section in sections {
+        if table.get(section).is_some_and(|value| !value.is_table()) {
+            return Err(format!(
+                "{section} is a section: write [{section}] on a line, and its keys below"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -125,7 +139,9 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
     };
     // The text is parsed twice: as the raw form, for errors with a line number, and as a table, for the keys that the file sets.
     toml::from_str::<RawConfig>(&text).map_err(invalid)?;
-    toml::from_str::<Table>(&text).map_err(invalid)
+    let table = toml::from_str::<Table>(&text).map_err(invalid)?;
+    check_sections(&table).map_err(|reason| malformed(&path.display().to_string(), &reason))?;
+    Ok(table)
 }
 
 /// `AFFECTD_FACE_RATE_HZ=5` sets `face.rate_hz` to 5.

@@ -183,6 +183,7 @@ fn impossible_values_are_rejected_with_the_possible_ones() {
     insta::assert_snapshot!(error("[face]\nrate_hz = 0\n"), @"face.rate_hz = 0 (file affectd.toml): must be from 1 to 60");
     insta::assert_snapshot!(error("[face]\nmin_score = nan\n"), @"face.min_score = NaN (file affectd.toml): must be from 0.1 to 1");
     insta::assert_snapshot!(error("[camera]\nwidth = 0\n"), @"camera.width = 0 (file affectd.toml): must be from 64 to 7680");
+    insta::assert_snapshot!(error("face = [1]"), @"affectd.toml: face is a section: write [face] on a line, and its keys below: correct or remove it");
     insta::assert_snapshot!(error("[camera]\ndevice = \"off\"\n[microphone]\ndevice = \"off\"\n"), @r#"microphone.device = "off" (file affectd.toml): camera.device is off, too: switch at least one of them on"#);
     insta::assert_snapshot!(error("[estimate]\nrate_hz = 7\n"), @"estimate.rate_hz = 7 (file affectd.toml): must be 2.5, 5 or 10");
     insta::assert_snapshot!(error("output = []\n"), @r#"output = [] (file affectd.toml): needs at least one output, for example "stdout""#);
@@ -232,4 +233,14 @@ fn a_password_in_an_output_spec_is_rejected_and_not_shown() {
             assert!(error.contains("password_file"), "{error}");
         }
     }
+}
+
+#[test]
+fn a_clip_needs_no_device() {
+    let off = "[camera]\ndevice = \"off\"\n[microphone]\ndevice = \"off\"\n";
+    let flags = Flags {
+        clip: Some("a.mkv".into()),
+        ..Flags::default()
+    };
+    assert!(matches!(load(off, &[], flags).unwrap().source, Source::Clip { .. }));
 }

@@ -93,10 +93,6 @@ impl Check<'_> {
             "auto" => Some(microphone::Choice::Auto),
             name => Some(microphone::Choice::Name(name.into())),
         };
-        if camera.is_none() && microphone.is_none() {
-            let reason = "camera.device is off, too: switch at least one of them on";
-            return Err(self.invalid("microphone.device", "\"off\"", reason));
-        }
         Ok(DeviceSettings {
             camera: camera.map(|device| CameraSettings { device, mode }),
             microphone: microphone.map(|device| MicrophoneSettings { device }),
@@ -113,6 +109,10 @@ impl Check<'_> {
                 path,
                 pace: Pace::Replay,
             }),
+            (None, false) if devices.camera.is_none() && devices.microphone.is_none() => {
+                let reason = "camera.device is off, too: switch at least one of them on";
+                Err(self.invalid("microphone.device", "\"off\"", reason))
+            }
             (None, false) => Ok(Source::Devices(devices)),
             (None, true) => {
                 let reason = "applies to clips only, and no clip is given: add --input CLIP, or remove it";

@@ -37,7 +37,7 @@ use std::time::Instant;
 use log::info;
 
 use crate::config::{Config, ConfigError};
-use crate::health::Health;
+use crate::health::{Health, SourceState};
 use crate::output::HostIdentity;
 use lifecycle::{Daemon, when_full};
 use output_threads::OutputThreads;
@@ -63,6 +63,15 @@ pub fn run(
     let (sources, pace) = Sources::open(&config.source)?;
     let stages = Stages::load(&config, sources.kinds())?;
     let health = Health::default();
+    // The first health report is sent before the threads of the sources run.
+    let kinds = sources.kinds();
+    if kinds.video {
+        health.camera.set(SourceState::Starting, None);
+        health.face_rate_hz.set(config.face.rate_hz);
+    }
+    if kinds.audio {
+        health.microphone.set(SourceState::Starting, None);
+    }
     let pipeline = Pipeline {
         epoch: Instant::now(),
         pace,

@@ -48,3 +48,21 @@ fn a_bash_that_reads_the_completions_completes_a_command() {
         String::from_utf8_lossy(&bash.stderr)
     );
 }
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_not() {
+    for arguments in [&["config"][..], &["completions", "bash"], &["model"], &["devices"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let output = affectd().args(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(5), "{arguments:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.starts_with("affectd: standard output: cannot be written ("),
+            "{error}"
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = affectd().args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    }
+}

@@ -27,12 +27,21 @@ struct Source {
 
 /// One import of a module by another.
 struct Import {
+    kind: ImportKind,
     from: Module,
     to: Module,
     /// The path as it is written.
     path: String,
     /// `file:line`.
     place: String,
+}
+
+#[derive(PartialEq, Eq)]
+enum ImportKind {
+    Use,
+    /// `pub use` of an item that the module itself does not use. It must not point upwards, but closes no circle: `mod.rs`
+    /// re-exports what is in its folder.
+    Reexport,
 }
 
 /// Modules of one folder that import each other in a circle.
@@ -76,11 +85,14 @@ impl Sources {
     fn find_imports(&self) -> Vec<Import> {
         let mut imports = Vec::new();
         for (from, source) in &self.modules {
-            for path in &source.file.paths {
+            let uses = source.file.paths.iter().map(|path| (ImportKind::Use, path));
+            let reexports = source.file.reexports.iter().map(|path| (ImportKind::Reexport, path));
+            for (kind, path) in uses.chain(reexports) {
                 if let Some(to) = self.target(from, path)
                     && to != *from
                 {
                     imports.push(Import {
+                        kind,
                         from: from.clone(),
                         to,
                         path: path.segments.join("::"),
@@ -105,10 +117,8 @@ impl Sources {
                 base.clear();
                 segments.next();
             }
-            "self" => {
-                segments.next();
-            }
-            "super" => {
+            "self" | "super" => {
+                segments.next_if_eq(&"self");
                 while segments.next_if_eq(&"super").is_some() {
                     base.pop();
                 }
@@ -189,6 +199,7 @@ impl Sources {
         for import in &self.imports {
             if let (Some(from), Some(to)) = (unit(&import.from), unit(&import.to))
                 && from != to
+                && import.kind == ImportKind::Use
             {
                 edges.entry(from).or_default().entry(to).or_insert(import);
             }
@@ -327,6 +338,18 @@ mod tests {
             found,
             ["src/low/deep.rs:3: imports super::super::high::g: high is above low"]
         );
+    }
+
+    #[test]
+    fn upward_reexports_and_paths_through_self_are_found() {
+        let high = ("high.rs", "pub struct N;");
+        for source in [
+            "pub use crate::high::N;",
+            "pub use crate::high::*;",
+            "use self::super::high::N;",
+        ] {
+            assert_eq!(upward(&[high, ("low.rs", source)]).len(), 1, "{source}");
+        }
     }
 
     #[test]

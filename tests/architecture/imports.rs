@@ -101,8 +101,10 @@ impl<'a> Reader<'_, 'a> {
     }
 
     fn begins_path(&self) -> bool {
-        let before = self.at.checked_sub(1).map_or("", |at| self.tokens[at].text);
-        self.tokens[self.at].is_word() && self.text(1) == "::" && !matches!(before, "::" | ".")
+        let before = |distance: usize| self.at.checked_sub(distance).map_or("", |at| self.tokens[at].text);
+        // A path may follow `..`, the operator of ranges, but not a single `.`.
+        let is_method = before(1) == "." && before(2) != ".";
+        self.tokens[self.at].is_word() && self.text(1) == "::" && before(1) != "::" && !is_method
     }
 
     fn path(&mut self) -> PathUse {
@@ -201,6 +203,8 @@ mod tests {
     fn paths_without_use_are_found() {
         let file = SourceFile::parse("fn f(x: crate::a::B) -> u8 { crate::c::d::<u8>(x.y); self::e() }");
         assert_eq!(paths(&file.paths), ["crate::a::B", "crate::c::d", "self::e"]);
+        let file = SourceFile::parse("const R: Range<u8> = 0..crate::a::N; let s = S { ..crate::b::S::default() };");
+        assert_eq!(paths(&file.paths), ["crate::a::N", "crate::b::S::default"]);
     }
 
     #[test]

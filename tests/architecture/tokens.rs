@@ -158,15 +158,49 @@ fn is_cfg_test(attribute: &[Token]) -> bool {
     attribute.get(2).is_some_and(|token| token.text == "cfg") && has("test") && !has("not") && !has("any")
 }
 
-/// The item at the beginning of `tokens`, with its other attributes: up to its `;` or its closing brace.
+/// The words that an item can begin with. Anything else under an attribute is a field, a variant or a match arm.
+const ITEM_WORDS: &[&str] = &[
+    "async",
+    "const",
+    "enum",
+    "extern",
+    "fn",
+    "impl",
+    "let",
+    "macro_rules",
+    "mod",
+    "pub",
+    "static",
+    "struct",
+    "trait",
+    "type",
+    "unsafe",
+    "use",
+];
+
+/// The item at the beginning of `tokens`, with its other attributes: up to its `;` or its closing brace. A field, a variant or a
+/// match arm ends at its comma.
 fn item<'t, 'a>(tokens: &'t [Token<'a>]) -> &'t [Token<'a>] {
     let mut at = 0;
     while let Some(attribute) = attribute(&tokens[at..]) {
         at += attribute.len();
     }
+    let is_item = tokens.get(at).is_some_and(|token| {
+        // `pub` may also stand before a field: the word behind it, and behind `(crate)`, decides.
+        let mut word = at;
+        if token.text == "pub" {
+            word += 1;
+            if tokens.get(word).is_some_and(|next| next.text == "(") {
+                word += group(&tokens[word..]);
+            }
+        }
+        tokens.get(word).is_some_and(|word| ITEM_WORDS.contains(&word.text))
+    });
     let mut ends_at_brace = true;
     while at < tokens.len() {
         match tokens[at].text {
+            "," if !is_item => return &tokens[..=at],
+            ")" | "]" | "}" => return &tokens[..at],
             ";" => return &tokens[..=at],
             "use" | "static" | "type" => ends_at_brace = false,
             "(" | "[" | "{" => {
@@ -230,5 +264,26 @@ mod tests {
         let c = ["#", "[", "cfg", "(", "not", "(", "test", ")", ")", "]", "c", ";"];
         assert_eq!(kept, [&["a", ";", "b", ";"][..], &c, &["d"]].concat());
         assert_eq!(files, ["file"]);
+    }
+
+    #[test]
+    fn a_test_only_field_or_variant_does_not_hide_what_follows() {
+        let kept = |source: &str| -> Vec<String> {
+            let tokens = tokens(source);
+            without_tests(&tokens)
+                .0
+                .iter()
+                .map(|token| token.text.to_owned())
+                .collect()
+        };
+        assert_eq!(
+            kept("struct S { #[cfg(test)] pub(crate) a: u8, b: B }"),
+            ["struct", "S", "{", "b", ":", "B", "}"]
+        );
+        assert_eq!(
+            kept("enum E { A, #[cfg(test)] B } use c;"),
+            ["enum", "E", "{", "A", ",", "}", "use", "c", ";"]
+        );
+        assert_eq!(kept("#[cfg(test)] fn f<A, B>() {} use c;"), ["use", "c", ";"]);
     }
 }

@@ -196,6 +196,10 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     if host.is_empty() {
         return Err("the host is missing: write mqtt://host".into());
     }
+    // Not quoted: an option that follows the host without a question mark may be a password.
+    if !host.chars().all(|c| c.is_alphanumeric() || "-._:%".contains(c)) {
+        return Err("the host has a character that no host name has: write mqtt://host?option=value".into());
+    }
     let port = port
         .map(|port| match port.parse() {
             Ok(port) if port > 0 => Ok(port),
@@ -389,6 +393,12 @@ mod tests {
     #[test]
     fn errors_name_the_part_and_the_correction() {
         insta::assert_snapshot!(error("mqtt://"), @"the host is missing: write mqtt://host");
+        for spec in ["mqtt://h&password=x", "mqtt://h;password=x", "mqtt://a b", "mqtt://h#x"] {
+            assert_eq!(
+                error(spec),
+                "the host has a character that no host name has: write mqtt://host?option=value"
+            );
+        }
         insta::assert_snapshot!(error("mqtt://b:99999"), @"port 99999: must be a number from 1 to 65535");
         insta::assert_snapshot!(error("mqtt://b?version=4"), @"version=4: must be 3.1.1 or 5");
         insta::assert_snapshot!(error("mqtt://b?qos=1"), @"unknown option qos: the options are version, device, password_file, ca, cert, key, discovery, spool");
