@@ -124,9 +124,11 @@ completions bash "$root/usr/share/bash-completion/completions/affectd"
 completions zsh "$root/usr/share/zsh/vendor-completions/_affectd"
 completions fish "$root/usr/share/fish/vendor_completions.d/affectd.fish"
 
-install -D -m 644 models/README.md "$doc/models.md"
-install -D -m 644 -t "$doc" README.md cross/messages.md cross/wire.md
-install -D -m 644 -t "$doc/schema" cross/schema/*.json
+# In the folders of the repository, so that the links between these pages work.
+install -D -m 644 -t "$doc" README.md SECURITY.md
+install -D -m 644 -t "$doc/models" models/{README,EXPERIMENTS,PORTABILITY}.md models/*.svg
+install -D -m 644 -t "$doc/cross" cross/messages.md cross/wire.md cross/uart.svg
+install -D -m 644 -t "$doc/cross/schema" cross/schema/*.json
 install -D -m 644 -t "$doc/examples" cross/readers/*
 install -D -m 644 CHANGELOG.md "$doc/changelog"
 cat >"$doc/changelog.Debian" <<CHANGELOG
