@@ -129,7 +129,7 @@ install -D -m 644 -t "$doc" README.md SECURITY.md
 install -D -m 644 -t "$doc/models" models/{README,EXPERIMENTS,PORTABILITY}.md models/*.svg
 install -D -m 644 -t "$doc/cross" cross/messages.md cross/wire.md cross/uart.svg
 install -D -m 644 -t "$doc/cross/schema" cross/schema/*.json
-install -D -m 644 -t "$doc/examples" cross/readers/*
+install -D -m 644 -t "$doc/examples" cross/readers/*.{c,h,py}
 install -D -m 644 CHANGELOG.md "$doc/changelog"
 cat >"$doc/changelog.Debian" <<CHANGELOG
 affectd ($version-1) unstable; urgency=medium
