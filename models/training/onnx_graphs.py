@@ -64,11 +64,12 @@ def shapes(path):
     )
 
 
-def count_macs(path):
+def count_macs(path_or_model):
     """Multiply-accumulates of one inference: convolutions and matrix products."""
     import onnx
 
-    model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
+    is_path = isinstance(path_or_model, str | Path)
+    model = onnx.shape_inference.infer_shapes(onnx.load(path_or_model) if is_path else path_or_model, strict_mode=True)
     sizes = {value.name: list(value.dims) for value in model.graph.initializer}
     for value in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
         sizes[value.name] = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]

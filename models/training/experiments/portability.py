@@ -59,7 +59,6 @@ ROWS = [
     ("LiteRT, its own int8, 16-bit activations", "litert", "f32", "litert_int16", 0.999),
     ("RKNN rk3588 simulated, f32 as f16", "rknn", "f32", "rknn", 0.9999),
     ("RKNN rk3588 simulated, s8 QDQ", "rknn", "int8", "rknn", 0.999),
-    ("RKNN rk3588 simulated, s8 QDQ, heads with pairs of their own", "rknn", "int8_heads", "rknn", 0.999),
 ]
 
 
@@ -139,32 +138,6 @@ def as_u8(source, target, weight_bits=8):
     onnx.save(model, target)
 
 
-def separate_head_pairs(source, target):
-    """Write the s8 QDQ file with a separate QDQ pair before each convolution that computes a graph output."""
-    model = onnx.load(source)
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    outputs = {value.name for value in model.graph.output}
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type == "Conv" and node.output[0] in outputs:
-            dequantize = made_by[node.input[0]]
-            for shared in (made_by[dequantize.input[0]], dequantize):
-                own = onnx.NodeProto()
-                own.CopyFrom(shared)
-                own.name += f"_{node.name}"
-                own.output[0] += f"_{node.name}"
-                if shared is dequantize:
-                    own.input[0] = nodes[-1].output[0]
-                nodes.append(own)
-            node.input[0] = nodes[-1].output[0]
-        nodes.append(node)
-    graph = onnx.helper.make_graph(
-        nodes, model.graph.name, model.graph.input, model.graph.output, model.graph.initializer
-    )
-    model.graph.CopyFrom(graph)
-    onnx.save(model, target)
-
-
 def write_forms(models, folder):
     """Write all forms of all graphs: {(graph, form): path}."""
     forms = {(graph, form): models / f"{graph}.{form}.onnx" for graph in GRAPHS for form in ("f32", "int8")}
@@ -172,8 +145,6 @@ def write_forms(models, folder):
         for form, bits in (("u8", 8), ("u8_7bit", 7)):
             forms[graph, form] = folder / f"{graph}.{form}.onnx"
             as_u8(forms[graph, "int8"], forms[graph, form], bits)
-        forms[graph, "int8_heads"] = folder / f"{graph}.int8_heads.onnx"
-        separate_head_pairs(forms[graph, "int8"], forms[graph, "int8_heads"])
     return forms
 
 

@@ -3,11 +3,13 @@
 Input: a static graph of opset 13, with constant-weight linear layers written as Conv and batch norms folded, and feeds
 {input name: array} to calibrate on. Output: the same graph with a QuantizeLinear/DequantizeLinear pair of zero point 0 on
 every value between two operators, s8 weights with a scale for each output channel, and s32 biases at (input scale x weight
-scale). It differs from the quantizer of onnxruntime in four ways:
+scale). It differs from the quantizer of onnxruntime in five ways:
 
 - There is no pair between Conv or Add and the ReLU after it. An engine can fuse both and rounds once.
 - Operators that only move values (Concat, MaxPool, Reshape, ...) have one scale on all sides and need no arithmetic.
 - Graph outputs stay f32, directly from the last accumulator. An s8 grid would cost the boxes of a detector a pixel.
+- A Conv that computes a graph output gets a pair of its own if a quantized operator reads the same tensor: RKNN rejects a pair
+  that both share.
 - A range is the one with the least squared error on the calibration data, not the extreme: one outlier would cost all other
   values a bit.
 """
@@ -62,6 +64,13 @@ class Graph:
     def is_before_relu(self, name):
         readers = self.readers.get(name, [])
         return len(readers) == 1 and readers[0].op_type == "Relu" and name not in self.outputs
+
+    def is_head(self, node):
+        return node.op_type == "Conv" and node.output[0] in self.outputs
+
+    def needs_own_pair(self, node, name):
+        """Whether `node` needs a pair for its input `name` besides the one that other readers use."""
+        return self.is_head(node) and not all(self.is_head(reader) for reader in self.readers[name])
 
     def activations(self):
         """Names of the tensors that get a pair: graph inputs, and operator outputs that another operator reads."""
@@ -160,12 +169,13 @@ class Writer:
         self.constants[name] = value
         return name
 
-    def pair(self, name, scale):
-        """Add a pair for tensor `name`; returns the name that later nodes read."""
+    def pair(self, name, scale, reader=None):
+        """Add a pair for tensor `name`, or for one `reader` of it; returns the name that later nodes read."""
         scale = self.constant(f"{name}_scale", np.float32(scale))
         zero = self.constant(f"{name}_zero_point", np.int8(0))
-        self.nodes.append(helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_s8"], f"{name}_quantize"))
-        return self.dequantize(name, f"{name}_s8", scale, zero)
+        own = name if reader is None else f"{name}_for_{reader}"
+        self.nodes.append(helper.make_node("QuantizeLinear", [name, scale, zero], [f"{own}_s8"], f"{own}_quantize"))
+        return self.dequantize(own, f"{own}_s8", scale, zero)
 
     def dequantize(self, name, integers, scale, zero, axis=None):
         attributes = {} if axis is None else {"axis": axis}
@@ -218,7 +228,9 @@ def quantize(f32_path, int8_path, calibration, clip=True, keep_f32=(), regions=N
     for node in graph.nodes:
         inputs = [reads.get(name, name) for name in node.input]
         if node.op_type == "Conv":
-            inputs[1:] = quantized_weights(writer, graph, node, scales.get(node.input[0]))
+            if node.input[0] in scales and graph.needs_own_pair(node, node.input[0]):
+                inputs[0] = writer.pair(node.input[0], scales[node.input[0]], node.output[0])
+            inputs[1:] = quantized_weights(writer, graph, node, scales.get(node.input[0]), reads)
         for i, name in enumerate(node.input):
             if graph.is_value_constant(node, name):
                 value = graph.constants[name]
@@ -238,8 +250,8 @@ def quantize(f32_path, int8_path, calibration, clip=True, keep_f32=(), regions=N
     save(graph, writer, int8_path)
 
 
-def quantized_weights(writer, graph, node, input_scale):
-    """Names of the dequantized weight and bias of a Conv."""
+def quantized_weights(writer, graph, node, input_scale, reads):
+    """Names of the dequantized weight and bias of a Conv; `reads` has what was written before."""
     weight = graph.constants[node.input[1]]
     bias = graph.constants[node.input[2]] if len(node.input) > 2 else None
     scale = np.abs(weight).max(axis=tuple(range(1, weight.ndim))).astype(np.float64) / 127
@@ -247,9 +259,11 @@ def quantized_weights(writer, graph, node, input_scale):
     if bias is not None and input_scale is not None:
         # For a channel with tiny weights and a large bias, widen the weight scale until the bias fits 32 bits.
         scale = np.maximum(scale, np.abs(bias) / (input_scale * 2.0**30))
-    names = [writer.fixed(node.input[1], weight, scale, axis=0)]
     if bias is None:
-        return names
+        if node.input[1] not in reads:  # several convolutions may share a weight
+            reads[node.input[1]] = writer.fixed(node.input[1], weight, scale, axis=0)
+        return [reads[node.input[1]]]
+    names = [writer.fixed(node.input[1], weight, scale, axis=0)]
     if input_scale is None:
         return [*names, writer.constant(node.input[2], bias)]
     return [*names, writer.fixed(node.input[2], bias, scale * input_scale, np.int32, axis=0)]

@@ -33,10 +33,6 @@ class Forms(unittest.TestCase):
         for name in portability.GRAPHS:
             self.check(portability.as_u8, name, 1e-4)
 
-    def test_separate_head_pairs_compute_the_same_values(self):
-        for name in portability.GRAPHS:
-            self.check(portability.separate_head_pairs, name, 0)
-
 
 class Comparison(unittest.TestCase):
     def test_equal_outputs_have_cosine_1_and_a_sign_flip_has_minus_1(self):

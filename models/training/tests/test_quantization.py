@@ -40,6 +40,30 @@ def two_convolutions(path, gain=1.0):
     onnx.save(model, path)
 
 
+def two_heads(path):
+    """Conv, ReLU on [1, 2, 4, 4], read by two heads and by a Conv with a ReLU."""
+    rng = np.random.default_rng(6)
+    constants = {"w1": rng.normal(size=(3, 2, 3, 3)), "b1": rng.normal(size=3)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], "first", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], "relu"),
+    ]
+    for name, source, target in (("head_a", "r1", "a"), ("head_b", "r1", "b"), ("inner", "r1", "c")):
+        constants |= {f"{name}_w": rng.normal(size=(3, 3, 1, 1)), f"{name}_b": rng.normal(size=3)}
+        nodes.append(helper.make_node("Conv", [source, f"{name}_w", f"{name}_b"], [target], name, kernel_shape=[1, 1]))
+    nodes.append(helper.make_node("Relu", ["c"], ["d"], "last"))
+    shapes_of = {"x": 2, "a": 3, "b": 3, "d": 3}
+    values = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, 4, 4])
+        for name, channels in shapes_of.items()
+    ]
+    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "heads", values[:1], values[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, path)
+
+
 def feeds(count=50):
     rng = np.random.default_rng(5)
     return [{"x": rng.uniform(-1, 1, (1, 2, 4, 4)).astype(np.float32)} for _ in range(count)]
@@ -81,6 +105,20 @@ class Quantize(TestInFolder):
         self.assertEqual(constants["b1_integers"].dtype, np.int32)
         zero_points = [value for name, value in constants.items() if name.endswith("_zero_point")]
         self.assertTrue(zero_points and all((value == 0).all() for value in zero_points))
+
+    def test_two_heads_have_pairs_of_their_own(self):
+        two_heads(self.f32)
+        quantize(self.f32, self.int8, feeds())
+        graph = onnx.load(self.int8).graph
+        pairs = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+        made_by = {name: node for node in graph.node for name in node.output}
+        convolutions = [node for node in graph.node if node.op_type == "Conv" and node.name != "first"]
+        inputs = [node.input[0] for node in convolutions]
+        self.assertEqual(len(set(inputs)), 3)
+        quantized = [made_by[pairs[name].input[0]] for name in inputs]
+        self.assertEqual({node.input[0] for node in quantized}, {"r1"})
+        self.assertEqual(len({(node.input[1], node.input[2]) for node in quantized}), 1)
+        self.assertGreater(compare_graphs(self.f32, self.int8, feeds())["b"]["cosine"], 0.999)
 
     def test_one_outlier_does_not_widen_the_range_of_least_error(self):
         histogram = np.zeros(BINS)
