@@ -125,9 +125,9 @@ fn grouped_convolution_3x3(bencher: Bencher, isa: Isa) {
     fn run<M: Microkernels>(bencher: Bencher) {
         let (window, input) = (square(3, 1), image());
         let weights = noise(CHANNELS * CHANNELS / 8 * window.taps());
-        let mut op = GroupedConvolution::new::<M>(window, 0, 8, &weights, &[0; CHANNELS], &[1e-4; CHANNELS]);
+        let op = GroupedConvolution::new::<M>(window, 0, 8, &weights, &[0; CHANNELS], &[1e-4; CHANNELS]);
         let mut workspace = Workspace::default();
-        op.weights().for_each(|weights| weights.reserve::<M>(&mut workspace));
+        op.reserve::<M>(&mut workspace);
         let mut out = image();
         let bencher = bencher.counter(ItemsCount::new(op.macs()));
         bencher.bench_local(|| op.run::<M>(&input, BOUNDS, &mut workspace, &mut out));
@@ -190,9 +190,9 @@ fn linear_1_row(bencher: Bencher, isa: Isa) {
 fn product<M: Microkernels>(bencher: Bencher, zero_points: [i32; 2]) {
     let (rows, depth, columns) = (64, 32, 64);
     let size = MatrixSize { rows, depth, columns };
-    let mut op = BatchedMatmul::new::<M>(1, size, zero_points, 1e-3);
+    let op = BatchedMatmul::new::<M>(1, size, zero_points, 1e-3);
     let mut workspace = Workspace::default();
-    op.weights().reserve::<M>(&mut workspace);
+    op.reserve::<M>(&mut workspace);
     let (left, right) = (noise(rows * depth), noise(depth * columns));
     let mut out = vec![0; rows * columns];
     bencher
@@ -280,18 +280,19 @@ fn global_average_pool(bencher: Bencher, isa: Isa) {
             pad: [0; 2],
             ..square(SIDE, 1)
         };
-        let mut op = AveragePool {
+        let op = AveragePool {
             window,
             channels: CHANNELS,
             zero_point: 0,
             factor: 1.0,
             counts_padding: false,
             bounds: BOUNDS,
-            sums: vec![0; CHANNELS],
         };
         let (input, mut out) = (image(), vec![0; CHANNELS]);
+        let mut workspace = Workspace::default();
+        op.reserve(&mut workspace);
         let bencher = bencher.counter(ItemsCount::new(input.len()));
-        bencher.bench_local(|| op.run::<M>(&input, &mut out));
+        bencher.bench_local(|| op.run::<M>(&input, &mut workspace, &mut out));
     }
     with_microkernels!(isa, M => run::<M>(bencher));
 }

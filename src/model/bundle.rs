@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -18,6 +20,9 @@ use super::kernel::{KernelChoice, UnknownKernel};
 pub const FORMAT: u32 = 1;
 
 const MANIFEST: &str = "manifest.json";
+
+/// The largest graph file. Networks for small boards have a few MiB.
+const MAX_FILE_BYTES: u64 = 128 << 20;
 
 /// Why a bundle or one of its graphs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -212,8 +217,20 @@ impl Bundle {
             Location::Embedded => return Ok(Cow::Borrowed(embedded::graph(name))),
             Location::Folder(folder) => folder,
         };
+        let is_plain_name = Path::new(&graph.file)
+            .file_name()
+            .is_some_and(|name| *name == *graph.file);
+        if !is_plain_name {
+            return Err(ModelError::Malformed {
+                path: self.manifest_path(),
+                reason: format!(
+                    "the file of {name} is {:?}, not the name of a file beside the manifest",
+                    graph.file
+                ),
+            });
+        }
         let path = folder.join(&graph.file);
-        let bytes = std::fs::read(&path).map_err(|e| ModelError::Unreadable {
+        let bytes = read_bounded(&path).map_err(|e| ModelError::Unreadable {
             path: path.clone(),
             reason: e.to_string(),
         })?;
@@ -242,6 +259,21 @@ impl Bundle {
             Location::Folder(folder) => folder.join(MANIFEST),
         }
     }
+}
+
+/// Reads a regular file of at most [`MAX_FILE_BYTES`].
+pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads a manifest; `path` is for the error.

@@ -1,10 +1,11 @@
-//! Runs one graph: in integers, or in tract.
+//! Runs one graph: a plan of tract, in which [`int8`] put operators of ours for what is computed in integers.
+
+use std::sync::Arc;
 
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
-use super::int8::float_graph::FloatGraph;
-use super::int8::{self, FallbackNode, Program};
+use super::int8::{self, FallbackNode, IntegerModel, IntegerPlan, IntegerSubgraph, OperatorCounts};
 use super::kernel::KernelChoice;
 
 /// The name and shape of an input or output.
@@ -12,13 +13,13 @@ pub type Named<'a> = (&'a str, &'a [usize]);
 
 /// A loaded graph. Inputs and outputs are `f32` in ONNX's layout.
 pub struct Engine {
-    runner: Runner,
+    state: TypedSimpleState,
+    /// The tensors that the plan reads. They are filled anew for every run.
+    inputs: Vec<Arc<Tensor>>,
+    int8_macs: u64,
+    float_macs: u64,
+    operators: OperatorCounts,
     fallback_nodes: Vec<FallbackNode>,
-}
-
-enum Runner {
-    Int8(Box<Program>),
-    Tract { graph: FloatGraph, outputs: Vec<Vec<f32>> },
 }
 
 /// The part of a graph that is computed in integers, 0 to 1.
@@ -42,16 +43,25 @@ pub struct Footprint {
 }
 
 impl Engine {
-    /// Loads the ONNX graph in `bytes`, with these inputs and outputs in this order. Nodes that cannot be computed in integers run
-    /// in tract. If no node can, the whole graph does.
-    pub fn load(bytes: &[u8], inputs: &[Named], outputs: &[&str], kernel: KernelChoice) -> TractResult<Engine> {
-        let proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..])?;
-        Engine::load_proto(&proto, inputs, outputs, kernel)
+    /// Loads the ONNX graph in `bytes`, with these inputs and outputs in this order. Fails if the shapes differ from those in the
+    /// file. Nodes that cannot be computed in integers run in f32.
+    pub fn load(bytes: &[u8], inputs: &[Named], outputs: &[Named], kernel: KernelChoice) -> TractResult<Engine> {
+        let names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
+        let engine = Engine::load_proto(&read(bytes)?, inputs, &names, kernel)?;
+        for (index, (name, expected)) in outputs.iter().enumerate() {
+            let fact = engine.state.model().output_fact(index)?;
+            let found = fact.shape.as_concrete().unwrap_or_default();
+            anyhow::ensure!(
+                found == *expected,
+                "output {name}: is {found:?} in the file and not {expected:?}"
+            );
+        }
+        Ok(engine)
     }
 
     /// Loads a graph with the inputs and outputs that the file declares. Also returns the shapes of the inputs.
     pub fn load_file(bytes: &[u8], kernel: KernelChoice) -> TractResult<(Engine, Vec<Vec<usize>>)> {
-        let proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..])?;
+        let proto = read(bytes)?;
         let int8::Signature { inputs, outputs } = int8::Signature::of(&proto)
             .ok_or_else(|| anyhow::anyhow!("an input has no static shape: export the graph with fixed dimensions"))?;
         let named: Vec<Named> = inputs.iter().map(|(name, dims)| (name.as_str(), &dims[..])).collect();
@@ -61,88 +71,125 @@ impl Engine {
     }
 
     fn load_proto(proto: &ModelProto, inputs: &[Named], outputs: &[&str], kernel: KernelChoice) -> TractResult<Engine> {
-        let mut fallback_nodes = vec![];
-        if let KernelChoice::Int8(isa) = kernel {
-            let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
-            match int8::compile(proto, &names, outputs, isa) {
-                Ok(program) => {
-                    fallback_nodes = program.fallback_nodes().to_vec();
-                    if program.operators().int8 > 0 {
-                        let runner = Runner::Int8(Box::new(program));
-                        return Ok(Engine { runner, fallback_nodes });
-                    }
-                }
-                Err(whole_graph) => fallback_nodes = vec![whole_graph],
-            }
+        let isa = match kernel {
+            KernelChoice::Int8(isa) => Some(isa),
+            KernelChoice::Tract => None,
+        };
+        let mut loaded = int8::load(proto, inputs, outputs, isa)?;
+        let operators = loaded.operators;
+        let fallback_nodes = std::mem::take(&mut loaded.fallback_nodes);
+        let IntegerPlan {
+            plan,
+            int8_macs,
+            float_macs,
+        } = IntegerModel::into_plan(loaded)?;
+        for (index, name) in outputs.iter().enumerate() {
+            let fact = plan.model().output_fact(index)?;
+            let usable = fact.datum_type == f32::datum_type() && fact.shape.as_concrete().is_some();
+            anyhow::ensure!(usable, "output {name}: is {fact:?}, not f32 with a fixed shape");
         }
-        let graph = FloatGraph::load(proto, inputs, outputs)?;
-        let sizes = graph.outputs().iter().map(|dims| dims.iter().product());
+        let tensors = inputs.iter().map(|(_, dims)| Ok(Arc::new(Tensor::zero::<f32>(dims)?)));
         Ok(Engine {
-            runner: Runner::Tract {
-                outputs: sizes.map(|size| vec![0.0; size]).collect(),
-                graph,
-            },
+            state: plan.spawn()?,
+            inputs: tensors.collect::<TractResult<_>>()?,
+            int8_macs,
+            float_macs,
+            operators,
             fallback_nodes,
         })
     }
 
-    /// Runs the graph once and passes the outputs to `read`, in order.
+    /// Runs the graph once and passes the outputs to `read`, in order. The lengths of `inputs` must be those that their shapes imply.
     pub fn run<R>(&mut self, inputs: &[&[f32]], read: impl FnOnce(&[&[f32]]) -> R) -> TractResult<R> {
-        let outputs = match &mut self.runner {
-            Runner::Int8(program) => program.run(inputs)?,
-            Runner::Tract { graph, outputs } => {
-                graph.run(inputs, outputs)?;
-                outputs
+        anyhow::ensure!(
+            inputs.len() == self.inputs.len(),
+            "the graph has {} inputs",
+            self.inputs.len()
+        );
+        for (tensor, values) in self.inputs.iter_mut().zip(inputs) {
+            if Arc::get_mut(tensor).is_none() {
+                // A run that failed may have left a copy behind.
+                *tensor = Arc::new(Tensor::zero::<f32>(tensor.shape())?);
             }
+            if let Some(tensor) = Arc::get_mut(tensor) {
+                let mut view = tensor.try_as_plain_ram_mut()?;
+                let place = view.as_slice_mut::<f32>()?;
+                anyhow::ensure!(
+                    place.len() == values.len(),
+                    "an input has {} values, not {}",
+                    place.len(),
+                    values.len()
+                );
+                place.copy_from_slice(values);
+            }
+        }
+        let tensors: TVec<TValue> = self.inputs.iter().map(|tensor| tensor.clone().into_tvalue()).collect();
+        let state = &mut self.state;
+        let outputs = match self.fallback_nodes.is_empty() {
+            true => state.run(tensors)?,
+            // Nodes of tract run, and a broken graph may let them panic.
+            false => int8::catch_panics(|| state.run(tensors))?,
         };
-        let outputs: TVec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
-        Ok(read(&outputs))
+        let values: TVec<&[f32]> = outputs
+            .iter()
+            .map(|output| output.try_as_plain_ram()?.as_slice::<f32>())
+            .collect::<TractResult<_>>()?;
+        Ok(read(&values))
+    }
+
+    /// The plan that tract runs, one line per node.
+    pub fn plan(&self) -> String {
+        self.state.model().to_string()
+    }
+
+    fn integer_subgraphs(&self) -> impl Iterator<Item = &IntegerSubgraph> {
+        let nodes = self.state.model().nodes().iter();
+        nodes.filter_map(|node| node.op_as::<IntegerSubgraph>())
     }
 
     /// Multiply-accumulates of one run.
     pub fn macs(&self) -> u64 {
-        match &self.runner {
-            Runner::Int8(program) => program.macs() + program.float_macs(),
-            Runner::Tract { graph, .. } => graph.macs(),
-        }
+        self.int8_macs + self.float_macs
     }
 
     /// `tract`, or the name of the int8 kernels.
     pub fn kernel(&self) -> &'static str {
-        match &self.runner {
-            Runner::Int8(program) => program.isa().name(),
-            Runner::Tract { .. } => "tract",
-        }
+        self.integer_subgraphs()
+            .next()
+            .map_or("tract", |operator| operator.isa().name())
     }
 
     pub fn int8_share(&self) -> Int8Share {
+        if self.integer_subgraphs().next().is_none() {
+            return Int8Share { nodes: 0.0, macs: 0.0 };
+        }
         let share = |part: f64, all: f64| if all > 0.0 { part / all } else { 1.0 };
-        match &self.runner {
-            Runner::Int8(program) => {
-                let operators = program.operators();
-                Int8Share {
-                    nodes: share(operators.int8 as f64, operators.all as f64),
-                    macs: share(program.macs() as f64, self.macs() as f64),
-                }
-            }
-            Runner::Tract { .. } => Int8Share { nodes: 0.0, macs: 0.0 },
+        Int8Share {
+            nodes: share(self.operators.int8 as f64, self.operators.all as f64),
+            macs: share(self.int8_macs as f64, self.macs() as f64),
         }
     }
 
-    /// The memory of the compiled graph; `None` if tract runs any part of it.
+    /// The memory of the loaded graph; `None` if nodes of tract run any part of it.
     pub fn footprint(&self) -> Option<Footprint> {
-        match &self.runner {
-            Runner::Int8(program) if self.fallback_nodes.is_empty() => Some(Footprint {
-                loaded: program.bytes(),
-                weights: program.weight_bytes(),
-                activations: program.largest_activations(),
-            }),
-            _ => None,
-        }
+        let mut operators = self.integer_subgraphs();
+        let (operator, None) = (operators.next()?, operators.next()) else {
+            return None;
+        };
+        let inputs: usize = self.inputs.iter().map(|tensor| tensor.len() * size_of::<f32>()).sum();
+        self.fallback_nodes.is_empty().then(|| Footprint {
+            loaded: operator.bytes() + inputs,
+            weights: operator.weight_bytes(),
+            activations: operator.largest_activations(),
+        })
     }
 
     /// The nodes that are not computed in integers. Empty if integers were not requested.
     pub fn fallback_nodes(&self) -> &[FallbackNode] {
         &self.fallback_nodes
     }
+}
+
+fn read(bytes: &[u8]) -> TractResult<ModelProto> {
+    tract_onnx::onnx().proto_model_for_read(&mut &bytes[..])
 }

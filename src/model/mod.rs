@@ -1,4 +1,4 @@
-//! The trained models: the files ([`bundle`]), what runs them ([`engine`], in integers through [`int8`] or in tract), the choice of
+//! The trained models: the files ([`bundle`]), what runs them ([`engine`]: tract, with integer operators from [`int8`]), the choice of
 //! kernels ([`kernel`]), and one loaded graph for a stage ([`session`]).
 
 pub mod bundle;

@@ -18,9 +18,8 @@ impl Session {
         check_signature(graph, bundle.graph(graph)?, inputs, outputs)?;
         let bytes = bundle.read(graph)?;
         let unusable = |reason| ModelError::Unusable { graph, reason };
-        let names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
-        let engine = Engine::load(&bytes, inputs, &names, bundle.kernel())
-            .map_err(|e| unusable(format!("tract cannot load it ({e:#})")))?;
+        let engine = Engine::load(&bytes, inputs, outputs, bundle.kernel())
+            .map_err(|e| unusable(format!("cannot be loaded ({e:#})")))?;
         for node in engine.fallback_nodes() {
             warn!("{graph}: {node}; tract runs it in f32");
         }
@@ -36,7 +35,7 @@ impl Session {
     pub fn run<R>(&mut self, inputs: &[&[f32]], read: impl FnOnce(&[&[f32]]) -> R) -> Result<R, ModelError> {
         self.engine.run(inputs, read).map_err(|e| ModelError::Unusable {
             graph: self.graph,
-            reason: format!("tract cannot run it ({e:#})"),
+            reason: format!("cannot be run ({e:#})"),
         })
     }
 }

@@ -104,6 +104,24 @@ impl Sources {
         imports
     }
 
+    /// Imports of modules in `folder` that lead out of it.
+    pub fn outward_imports(&self, folder: &[&str]) -> Vec<String> {
+        let is_inside = |module: &Module| {
+            module
+                .iter()
+                .map(String::as_str)
+                .take(folder.len())
+                .eq(folder.iter().copied())
+        };
+        let outward = self
+            .imports
+            .iter()
+            .filter(|import| is_inside(&import.from) && !is_inside(&import.to));
+        outward
+            .map(|import| format!("{}: {}", import.place, import.path))
+            .collect()
+    }
+
     /// The module that a path in module `from` leads to; `None` if that is not one of the crate.
     fn target(&self, from: &Module, path: &PathUse) -> Option<Module> {
         let mut base: Module = from.iter().chain(&path.inline).cloned().collect();
@@ -378,6 +396,17 @@ mod tests {
             ("low/tests.rs", "use crate::high;"),
         ]);
         assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn imports_that_lead_out_of_a_folder_are_named() {
+        let sources = sources(&[
+            ("low/mod.rs", "mod a; mod b;"),
+            ("low/a.rs", "use super::b::B;\nuse crate::leaf::C;"),
+            ("low/b.rs", "use std::fmt;"),
+            ("leaf.rs", "use crate::low::a;"),
+        ]);
+        assert_eq!(sources.outward_imports(&["low"]), ["src/low/a.rs:2: crate::leaf::C"]);
     }
 
     #[test]

@@ -62,6 +62,24 @@ fn modules_beside_each_other_do_not_import_in_a_circle() {
 }
 
 #[test]
+fn int8_imports_nothing_of_ours() {
+    let sources = sources();
+    let found = sources.outward_imports(&["model", "int8"]);
+    assert!(
+        found.is_empty(),
+        "imports from outside of model/int8:\n{}",
+        found.join("\n")
+    );
+    // The operators do not even need the rest of int8, so they compile without tract.
+    let found = sources.outward_imports(&["model", "int8", "operators"]);
+    assert!(
+        found.is_empty(),
+        "imports from outside of operators:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
 fn every_module_has_a_layer() {
     let modules = sources().top_level_modules();
     let listed: Vec<&str> = LAYERS.concat();

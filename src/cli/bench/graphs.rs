@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::model::bundle;
 use crate::model::engine::{Engine, Footprint};
 use crate::model::int8::FallbackNode;
 use crate::model::{Bundle, GraphName, KernelChoice, ModelError};
@@ -68,7 +69,7 @@ pub fn of_bundle(bundle: &Bundle, runs: Option<usize>) -> Result<Vec<GraphReport
 
 /// Measures the graph in one ONNX file.
 pub fn of_file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result<GraphReport, ModelError> {
-    let bytes = std::fs::read(path).map_err(|e| ModelError::Unreadable {
+    let bytes = bundle::read_bounded(path).map_err(|e| ModelError::Unreadable {
         path: path.to_path_buf(),
         reason: e.to_string(),
     })?;

@@ -50,7 +50,7 @@ impl Constant {
             .map(|d| usize::try_from(*d).ok())
             .collect::<Option<_>>()?;
         let constant = Constant { dims, values };
-        (constant.len() == constant.dims.iter().product::<usize>()).then_some(constant)
+        (elements(&constant.dims) == Some(constant.len())).then_some(constant)
     }
 
     pub fn len(&self) -> usize {
@@ -76,6 +76,11 @@ impl Constant {
             _ => None,
         }
     }
+}
+
+/// The number of values of a tensor; `None` if it does not fit `usize`.
+pub fn elements(dims: &[usize]) -> Option<usize> {
+    dims.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim))
 }
 
 fn words<const N: usize>(raw: &[u8]) -> Option<impl Iterator<Item = [u8; N]> + '_> {

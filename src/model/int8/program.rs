@@ -1,100 +1,131 @@
-//! A compiled graph that is ready to run.
+//! An integer subgraph that is ready to run: the steps in [`Program`], the memory of a run in [`Scratch`].
 
-use tract_onnx::prelude::{TVec, TractResult};
+use std::sync::Arc;
+
+use tract_onnx::prelude::*;
 
 use super::buffers::{Placement, place};
+use super::operators::arithmetic::Quantization;
 use super::operators::elementwise::{dequantize, quantize};
 use super::operators::gemm::{Matrix, Results, multiply};
 use super::operators::kernels::{Isa, Microkernels, with_microkernels};
 use super::operators::layout::Workspace;
-use super::reason::FallbackNode;
-use super::step::{Activation, Draft, Operand, OperatorCounts, Slot, Source, Step, Target};
+use super::step::{Activation, Operand, Slot, Step, Target};
 
-/// A compiled graph. It runs any number of times without allocating.
+/// An integer subgraph: steps with packed weights. It does not change when it runs.
+#[derive(Debug)]
 pub struct Program {
     isa: Isa,
     steps: Vec<Step>,
-    activations: Vec<Activation>,
-    /// The buffer of each activation.
-    buffer_of: Vec<usize>,
+    activations: Vec<Placed>,
+    /// Bytes of each buffer.
+    buffers: Vec<usize>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+/// An input or output of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub kind: PortKind,
+    /// In the order of the memory: activations with four dimensions lie channels last.
+    pub dims: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortKind {
+    /// Real numbers, as f32.
+    Real,
+    /// Activations for or from another program, as s8.
+    Activations,
+}
+
+impl PortKind {
+    pub fn datum_type(self) -> DatumType {
+        match self {
+            PortKind::Real => f32::datum_type(),
+            PortKind::Activations => i8::datum_type(),
+        }
+    }
+}
+
+impl Port {
+    /// A new tensor for the values of this port.
+    pub fn tensor(&self) -> TractResult<Arc<Tensor>> {
+        Ok(Arc::new(Tensor::zero_dt(self.kind.datum_type(), &self.dims)?))
+    }
+
+    fn bytes(&self) -> usize {
+        self.dims.iter().product::<usize>() * self.kind.datum_type().size_of()
+    }
+}
+
+/// Where the values of an activation are.
+#[derive(Debug)]
+struct Placed {
+    buffer: usize,
+    len: usize,
+    /// Channels of a channels-last tensor, 1 for any other.
+    channels: usize,
+    quantization: Quantization,
+}
+
+/// The memory that one state of a plan needs to run a [`Program`].
+#[derive(Debug, Clone)]
+pub struct Scratch {
     buffers: Vec<Vec<i8>>,
     workspace: Workspace,
-    inputs: Vec<usize>,
-    reals: Vec<Vec<f32>>,
-    outputs: usize,
-    operators: OperatorCounts,
-    fallback_nodes: Vec<FallbackNode>,
 }
 
 impl Program {
-    /// `draft` must have been compiled for `isa`, because weights are packed for one instruction set.
-    pub(super) fn new(isa: Isa, draft: Draft) -> Program {
-        let Draft {
-            mut activations,
-            mut steps,
-            inputs,
-            reals,
-            outputs,
-            operators,
-            fallback_nodes,
-        } = draft;
-        activations.shrink_to_fit();
+    /// The weights in `steps` must have been packed for `isa`.
+    pub fn new(
+        isa: Isa,
+        mut steps: Vec<Step>,
+        activations: &[Activation],
+        inputs: Vec<Port>,
+        outputs: Vec<Port>,
+    ) -> Program {
         steps.shrink_to_fit();
-        let Placement { buffer_of, sizes } = place(&steps, &activations);
-        let mut program = Program {
+        let Placement { buffer_of, sizes } = place(&steps, activations);
+        let placed = activations.iter().zip(buffer_of).map(|(activation, buffer)| Placed {
+            buffer,
+            len: activation.dims.iter().product(),
+            channels: match activation.dims[..] {
+                [_, channels, _, _] => channels,
+                _ => 1,
+            },
+            quantization: activation.quantization,
+        });
+        Program {
             isa,
-            buffer_of,
-            buffers: sizes.into_iter().map(|size| vec![0; size]).collect(),
-            workspace: Workspace::default(),
-            inputs: inputs.iter().map(|dims| dims.iter().product()).collect(),
-            reals: reals.iter().map(|dims| vec![0.0; dims.iter().product()]).collect(),
-            outputs,
-            operators,
-            fallback_nodes,
-            activations,
+            activations: placed.collect(),
             steps,
-        };
-        for step in &program.steps {
-            with_microkernels!(isa, M => step.reserve::<M>(&mut program.workspace));
+            buffers: sizes,
+            inputs,
+            outputs,
         }
-        program
     }
 
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
-    pub fn steps(&self) -> usize {
-        self.steps.len()
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
-    pub fn operators(&self) -> OperatorCounts {
-        self.operators
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
     }
 
-    /// The nodes that are not computed in integers, and why.
-    pub fn fallback_nodes(&self) -> &[FallbackNode] {
-        &self.fallback_nodes
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
     }
 
-    /// Multiply-accumulates of one run in integers.
+    /// Multiply-accumulates of one run.
     pub fn macs(&self) -> u64 {
         self.steps.iter().map(|step| self.macs_of(step) as u64).sum()
-    }
-
-    /// Multiply-accumulates of one run in f32.
-    pub fn float_macs(&self) -> u64 {
-        let floats = self.steps.iter().map(|step| match step {
-            Step::Float { graph, .. } => graph.macs(),
-            _ => 0,
-        });
-        floats.sum()
-    }
-
-    /// How many fallback subgraphs tract runs.
-    pub fn fallback_subgraphs(&self) -> usize {
-        let floats = self.steps.iter().filter(|step| matches!(step, Step::Float { .. }));
-        floats.count()
     }
 
     /// Bytes of the weights: one byte per weight.
@@ -109,77 +140,77 @@ impl Program {
         self.steps.iter().map(of_step).sum()
     }
 
-    /// Bytes of the two largest activations, without the graph's inputs and outputs.
+    /// Bytes of the two largest activations, without the program's inputs and outputs.
     pub fn largest_activations(&self) -> usize {
-        let mut sizes: Vec<usize> = (0..self.activations.len()).map(|slot| self.len(slot)).collect();
+        let mut sizes: Vec<usize> = self.activations.iter().map(|placed| placed.len).collect();
         sizes.sort_unstable();
         sizes.iter().rev().take(2).sum()
     }
 
     fn macs_of(&self, step: &Step) -> usize {
+        let len = |slot: &Slot| self.activations[*slot].len;
         match step {
             Step::Convolution { op, .. } => op.macs(),
             Step::Depthwise { op, .. } => op.macs(),
             Step::Grouped { op, .. } => op.macs(),
-            Step::Linear { weights, input, .. } => self.len(*input) * weights.columns(),
-            Step::MatMul { op, left, .. } => self.len(*left) * op.weights().columns(),
+            Step::Linear { weights, input, .. } => len(input) * weights.columns(),
+            Step::MatMul { op, left, .. } => len(left) * op.columns(),
             _ => 0,
         }
     }
 
-    fn len(&self, slot: Slot) -> usize {
-        self.activations[slot].dims.iter().product()
-    }
-
-    /// Bytes held: packed weights, activations, packed rows and real numbers, but not what tract holds.
+    /// Bytes held by the program and by one state: packed weights, activations, packed rows and outputs.
     pub fn bytes(&self) -> usize {
         let weights: usize = self.steps.iter().map(Step::bytes).sum();
-        let buffers: usize = self.buffers.iter().map(Vec::len).sum();
-        let reals: usize = self.reals.iter().map(|real| size_of_val(&real[..])).sum();
-        weights + buffers + reals + self.workspace.bytes()
+        let outputs: usize = self.outputs.iter().map(Port::bytes).sum();
+        weights + outputs + Scratch::of(self).bytes()
     }
 
-    /// Runs the graph. Inputs and outputs are f32, in the graph's order and layout.
-    ///
-    /// Fails only in a fallback subgraph. Panics if the length of an input differs from its dimensions.
-    pub fn run(&mut self, inputs: &[&[f32]]) -> TractResult<&[Vec<f32>]> {
-        assert!(inputs.iter().map(|x| x.len()).eq(self.inputs.iter().copied()));
-        let Program {
-            steps,
-            activations,
-            buffer_of,
-            buffers,
-            reals,
-            ..
-        } = self;
+    /// Runs the program. `inputs` and `outputs` must be as [`inputs`](Self::inputs) and [`outputs`](Self::outputs) declare, and
+    /// nothing else may hold the outputs.
+    pub fn run(&self, scratch: &mut Scratch, inputs: &[TValue], outputs: &mut [Arc<Tensor>]) -> TractResult<()> {
+        let Scratch { buffers, workspace } = scratch;
         let memory = Memory {
-            activations,
-            buffer_of,
+            program: self,
             buffers,
             inputs,
-            reals,
         };
-        with_microkernels!(self.isa, M => memory.run::<M>(steps, &mut self.workspace))?;
-        Ok(&self.reals[..self.outputs])
+        with_microkernels!(self.isa, M => memory.run::<M>(workspace, outputs))
     }
 }
 
-/// The tensors of one run.
+impl Scratch {
+    pub fn of(program: &Program) -> Scratch {
+        let mut workspace = Workspace::default();
+        for step in &program.steps {
+            with_microkernels!(program.isa, M => step.reserve::<M>(&mut workspace));
+        }
+        Scratch {
+            buffers: program.buffers.iter().map(|size| vec![0; *size]).collect(),
+            workspace,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.buffers.iter().map(Vec::len).sum::<usize>() + self.workspace.bytes()
+    }
+}
+
+/// The tensors of one run, without the outputs.
 struct Memory<'a> {
-    activations: &'a [Activation],
-    buffer_of: &'a [usize],
+    program: &'a Program,
     buffers: &'a mut [Vec<i8>],
-    inputs: &'a [&'a [f32]],
-    reals: &'a mut [Vec<f32>],
+    inputs: &'a [TValue],
 }
 
 impl Memory<'_> {
-    fn len(&self, slot: Slot) -> usize {
-        self.activations[slot].dims.iter().product()
+    fn placed(&self, slot: Slot) -> &Placed {
+        &self.program.activations[slot]
     }
 
     fn read(&self, slot: Slot) -> &[i8] {
-        &self.buffers[self.buffer_of[slot]][..self.len(slot)]
+        let Placed { buffer, len, .. } = *self.placed(slot);
+        &self.buffers[buffer][..len]
     }
 
     fn operand<'b>(&'b self, operand: &'b Operand) -> &'b [i8] {
@@ -189,58 +220,68 @@ impl Memory<'_> {
         }
     }
 
-    fn real(&self, source: Source) -> &[f32] {
-        match source {
-            Source::Input(input) => self.inputs[input],
-            Source::Real(real) => &self.reals[real],
-        }
-    }
-
-    /// Channels of a channels-last tensor, 1 for any other.
-    fn channels(&self, slot: Slot) -> usize {
-        match self.activations[slot].dims[..] {
-            [_, channels, _, _] => channels,
-            _ => 1,
-        }
+    fn input<T: Datum>(&self, input: usize) -> TractResult<&[T]> {
+        self.inputs[input].try_as_plain_ram()?.as_slice::<T>()
     }
 
     /// Calls `work` with the buffer of `slot`, while the other buffers can be read.
-    fn write(&mut self, slot: Slot, work: impl FnOnce(&Self, &mut [i8])) {
-        let mut buffer = std::mem::take(&mut self.buffers[self.buffer_of[slot]]);
-        let len = self.len(slot);
-        work(self, &mut buffer[..len]);
-        self.buffers[self.buffer_of[slot]] = buffer;
+    fn write<R>(&mut self, slot: Slot, work: impl FnOnce(&Self, &mut [i8]) -> R) -> R {
+        let Placed { buffer, len, .. } = *self.placed(slot);
+        let mut values = std::mem::take(&mut self.buffers[buffer]);
+        let result = work(self, &mut values[..len]);
+        self.buffers[buffer] = values;
+        result
     }
 
-    /// As [`write`](Self::write), for a target that may be real numbers.
-    fn write_results(&mut self, target: Target, work: impl FnOnce(&Self, Results)) {
+    /// As [`write`](Self::write), for a target that may be one of the outputs.
+    fn write_results(
+        &mut self,
+        target: Target,
+        outputs: &mut [Arc<Tensor>],
+        work: impl FnOnce(&Self, Results),
+    ) -> TractResult<()> {
         match target {
             Target::Slot(slot, bounds) => {
                 self.write(slot, |memory, out| work(memory, Results::Quantized { bounds, out }));
+                Ok(())
             }
-            Target::Real(real, limits) => {
-                let mut out = std::mem::take(&mut self.reals[real]);
-                work(self, Results::Real { limits, out: &mut out });
-                self.reals[real] = out;
-            }
+            Target::Real(real, limits) => output(outputs, real, |out| work(self, Results::Real { limits, out })),
         }
     }
 
-    fn run<M: Microkernels>(mut self, steps: &mut [Step], workspace: &mut Workspace) -> TractResult<()> {
-        steps.iter_mut().try_for_each(|step| self.step::<M>(step, workspace))
+    fn run<M: Microkernels>(mut self, workspace: &mut Workspace, outputs: &mut [Arc<Tensor>]) -> TractResult<()> {
+        let steps = &self.program.steps;
+        steps
+            .iter()
+            .try_for_each(|step| self.step::<M>(step, workspace, outputs))
     }
 
-    fn step<M: Microkernels>(&mut self, step: &mut Step, workspace: &mut Workspace) -> TractResult<()> {
+    fn step<M: Microkernels>(
+        &mut self,
+        step: &Step,
+        workspace: &mut Workspace,
+        outputs: &mut [Arc<Tensor>],
+    ) -> TractResult<()> {
         match step {
             Step::Quantize { input, out } => {
-                let (channels, to) = (self.channels(*out), self.activations[*out].quantization);
-                self.write(*out, |m, out| quantize::<M>(m.real(*input), channels, to, out));
+                let Placed {
+                    channels, quantization, ..
+                } = *self.placed(*out);
+                self.write(*out, |m, out| -> TractResult<()> {
+                    quantize::<M>(m.input(*input)?, channels, quantization, out);
+                    Ok(())
+                })?;
             }
+            Step::Load { input, out } => self.write(*out, |m, out| -> TractResult<()> {
+                out.copy_from_slice(m.input(*input)?);
+                Ok(())
+            })?,
+            Step::Store { input, out } => output(outputs, *out, |out| out.copy_from_slice(self.read(*input)))?,
             Step::Convolution { op, input, out } => {
-                self.write_results(*out, |m, results| match op.non_negative {
+                self.write_results(*out, outputs, |m, results| match op.non_negative {
                     true => op.run::<M::NonNegative>(m.read(*input), workspace, results),
                     false => op.run::<M>(m.read(*input), workspace, results),
-                });
+                })?;
             }
             Step::Depthwise { op, input, bounds, out } => {
                 self.write(*out, |m, out| op.run::<M>(m.read(*input), workspace, *bounds, out));
@@ -248,16 +289,16 @@ impl Memory<'_> {
             Step::Grouped { op, input, bounds, out } => {
                 self.write(*out, |m, out| op.run::<M>(m.read(*input), *bounds, workspace, out));
             }
-            Step::Linear { weights, input, out } => self.write_results(*out, |m, results| {
+            Step::Linear { weights, input, out } => self.write_results(*out, outputs, |m, results| {
                 let rows = Matrix {
                     values: m.read(*input),
                     depth: weights.input_depth(),
                 };
                 multiply::<M>(&rows, weights, workspace, results);
-            }),
-            Step::MatMul { op, left, right, out } => self.write_results(*out, |m, results| {
+            })?,
+            Step::MatMul { op, left, right, out } => self.write_results(*out, outputs, |m, results| {
                 op.run::<M>(m.read(*left), m.read(*right), workspace, results);
-            }),
+            })?,
             Step::Pairwise { op, left, right, out } => {
                 self.write(*out, |m, out| op.run::<M>(m.read(*left), m.operand(right), out));
             }
@@ -266,7 +307,7 @@ impl Memory<'_> {
                 self.write(*out, |m, out| op.run::<M>(m.read(*input), out));
             }
             Step::AveragePool { op, input, out } => {
-                self.write(*out, |m, out| op.run::<M>(m.read(*input), out));
+                self.write(*out, |m, out| op.run::<M>(m.read(*input), workspace, out));
             }
             Step::Gather { op, input, out } => self.write(*out, |m, out| op.run(m.read(*input), out)),
             Step::Concat { op, inputs, out } => self.write(*out, |m, out| {
@@ -275,31 +316,25 @@ impl Memory<'_> {
                 }
             }),
             Step::Dequantize { input, out } => {
-                let mut values = std::mem::take(&mut self.reals[*out]);
-                let from = self.activations[*input].quantization;
-                dequantize(self.read(*input), self.channels(*input), from, &mut values);
-                self.reals[*out] = values;
+                let Placed {
+                    channels, quantization, ..
+                } = *self.placed(*input);
+                output(outputs, *out, |out| {
+                    dequantize(self.read(*input), channels, quantization, out)
+                })?;
             }
             Step::RealTable { op, input, out } => {
-                let mut values = std::mem::take(&mut self.reals[*out]);
-                op.run(self.read(*input), self.channels(*input), &mut values);
-                self.reals[*out] = values;
-            }
-            Step::Float { graph, inputs, outputs } => {
-                let mut values: TVec<Vec<f32>> = outputs
-                    .iter()
-                    .map(|real| std::mem::take(&mut self.reals[*real]))
-                    .collect();
-                let result = {
-                    let read: TVec<&[f32]> = inputs.iter().map(|source| self.real(*source)).collect();
-                    graph.run(&read, &mut values)
-                };
-                for (real, values) in outputs.iter().zip(values) {
-                    self.reals[*real] = values;
-                }
-                result?;
+                let channels = self.placed(*input).channels;
+                output(outputs, *out, |out| op.run(self.read(*input), channels, out))?;
             }
         }
         Ok(())
     }
+}
+
+/// Calls `work` with the values of an output.
+fn output<T: Datum>(outputs: &mut [Arc<Tensor>], index: usize, work: impl FnOnce(&mut [T])) -> TractResult<()> {
+    let tensor = Arc::get_mut(&mut outputs[index]).expect("nothing else holds the outputs");
+    work(tensor.try_as_plain_ram_mut()?.as_slice_mut::<T>()?);
+    Ok(())
 }

@@ -23,14 +23,12 @@ pub enum Reason {
     NoStaticShape,
     #[error("tract cannot load it on its own ({0})")]
     TractRejects(String),
-    #[error("is the same as an input or another output")]
-    OutputIsAlias,
 
     // Operators and their inputs.
     #[error("this operator is not supported in integers")]
     UnsupportedOperator,
-    #[error("has more than one output")]
-    SeveralOutputs,
+    #[error("does not have exactly one output")]
+    NotOneOutput,
     #[error("lacks input {0}")]
     MissingInput(usize),
     #[error("its input {0} is not computed before it")]
@@ -47,6 +45,12 @@ pub enum Reason {
     InputIsIntegers(String),
     #[error("its result is not quantized")]
     ResultNotQuantized,
+    #[error("its result has the shape {0:?}: no values, too many values or too many dimensions")]
+    TooLarge(Vec<usize>),
+    #[error("the graph rearranges or repeats too many values")]
+    TooManyRearranged,
+    #[error("takes too many operations")]
+    TooMuchWork,
     #[error("has a batch size other than 1")]
     Batch,
     #[error("needs an image, [1, channels, height, width], but its input is {0:?}")]
@@ -127,6 +131,8 @@ pub enum Reason {
     // Matrix products.
     #[error("its matrices have the shapes {0:?} and {1:?}")]
     MatrixShapes(Vec<usize>, Vec<usize>),
+    #[error("sums {0} products, more than 32 bits hold")]
+    Depth(usize),
     #[error("multiplies activations with zero points other than 0 at a depth of {0}")]
     DepthWithZeroPoints(usize),
     #[error("has alpha, beta or transA")]
@@ -145,6 +151,8 @@ pub enum Reason {
     ConstantOperands,
     #[error("combines the shapes {0:?} and {1:?}")]
     Broadcast(Vec<usize>, Vec<usize>),
+    #[error("is a function of too many nodes")]
+    FunctionTooLong,
     #[error("its limits are not f32")]
     LimitsNotF32,
     #[error("its limits are not constant")]
@@ -175,6 +183,8 @@ pub enum Reason {
     NoInputs,
     #[error("concatenates along the batch or an axis that does not exist")]
     ConcatAxis,
+    #[error("concatenates shapes that differ in another axis")]
+    ConcatShapes,
 }
 
 impl Serialize for Reason {

@@ -1,6 +1,5 @@
-//! The steps of a compiled graph, and the tensors between them.
+//! The steps of integer subgraphs, and the tensors between them.
 
-use super::float_graph::FloatGraph;
 use super::operators::arithmetic::{Bounds, Pairwise, Quantization};
 use super::operators::batched_matmul::BatchedMatmul;
 use super::operators::convolution::Convolution;
@@ -13,6 +12,7 @@ use super::operators::layout::Workspace;
 use super::operators::pool::{AveragePool, MaxPool};
 use super::operators::rearrange::{Concat, Gather};
 use super::reason::FallbackNode;
+use super::tract_graph::TractSubgraph;
 
 /// One tensor of activations. With four dimensions it lies channels last in memory, otherwise row-major.
 #[derive(Debug, Clone)]
@@ -28,16 +28,10 @@ pub struct Activation {
 /// The index of an [`Activation`] in [`Draft::activations`].
 pub type Slot = usize;
 
-/// The index of a tensor of real numbers in [`Draft::reals`]: f32 in ONNX's layout. The graph's outputs come first.
+/// The index of a tensor of real numbers, f32 in ONNX's layout. In a draft, it is an index in [`Draft::reals`]. In a
+/// [`Program`](super::program::Program), it is an index among the program's inputs for a step that reads it, and among the
+/// outputs for a step that writes it.
 pub type Real = usize;
-
-/// A tensor of real numbers that a step reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// A graph input.
-    Input(usize),
-    Real(Real),
-}
 
 /// Where a matrix product's results go.
 #[derive(Debug, Clone, Copy)]
@@ -84,8 +78,18 @@ impl Operand {
 #[derive(Debug, Clone)]
 pub enum Step {
     Quantize {
-        input: Source,
+        input: Real,
         out: Slot,
+    },
+    /// Copies activations that another program stored. `input` is an index among this program's inputs.
+    Load {
+        input: usize,
+        out: Slot,
+    },
+    /// Copies activations for other programs. `out` is an index among this program's outputs.
+    Store {
+        input: Slot,
+        out: usize,
     },
     Convolution {
         op: Convolution,
@@ -156,19 +160,34 @@ pub enum Step {
         input: Slot,
         out: Real,
     },
-    /// A fallback subgraph, which tract runs in f32.
-    Float {
-        graph: FloatGraph,
-        inputs: Vec<Source>,
-        outputs: Vec<Real>,
-    },
 }
 
 impl Step {
+    /// The name of the operation.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Step::Quantize { .. } => "quantize",
+            Step::Load { .. } => "load",
+            Step::Store { .. } => "store",
+            Step::Convolution { .. } => "convolution",
+            Step::Depthwise { .. } => "depthwise convolution",
+            Step::Grouped { .. } => "grouped convolution",
+            Step::Linear { .. } => "linear",
+            Step::MatMul { .. } => "product of activations",
+            Step::Pairwise { .. } => "pairwise",
+            Step::Table { .. } | Step::RealTable { .. } => "table",
+            Step::MaxPool { .. } => "max pool",
+            Step::AveragePool { .. } => "average pool",
+            Step::Gather { .. } => "rearrange",
+            Step::Concat { .. } => "concatenate",
+            Step::Dequantize { .. } => "dequantize",
+        }
+    }
+
     /// The activations that this step reads.
     pub fn reads(&self) -> Vec<Slot> {
         match self {
-            Step::Quantize { .. } | Step::Float { .. } => vec![],
+            Step::Quantize { .. } | Step::Load { .. } => vec![],
             Step::MatMul { left, right, .. } => vec![*left, *right],
             Step::Pairwise {
                 left,
@@ -185,8 +204,97 @@ impl Step {
             | Step::MaxPool { input, .. }
             | Step::AveragePool { input, .. }
             | Step::Gather { input, .. }
+            | Step::Store { input, .. }
             | Step::Dequantize { input, .. }
             | Step::RealTable { input, .. } => vec![*input],
+        }
+    }
+
+    /// The real numbers that this step reads.
+    pub fn reads_real(&self) -> Option<Real> {
+        match self {
+            Step::Quantize { input, .. } => Some(*input),
+            _ => None,
+        }
+    }
+
+    /// The real numbers that this step writes.
+    pub fn writes_real(&self) -> Option<Real> {
+        match self {
+            Step::Dequantize { out, .. }
+            | Step::RealTable { out, .. }
+            | Step::Convolution {
+                out: Target::Real(out, _),
+                ..
+            }
+            | Step::Linear {
+                out: Target::Real(out, _),
+                ..
+            }
+            | Step::MatMul {
+                out: Target::Real(out, _),
+                ..
+            } => Some(*out),
+            _ => None,
+        }
+    }
+
+    /// Replaces every slot by `slot` of it, and every index of real numbers by `input` or `output` of it.
+    pub fn renumber(
+        &mut self,
+        slot: impl Fn(Slot) -> Slot,
+        input: impl Fn(Real) -> usize,
+        output: impl Fn(Real) -> usize,
+    ) {
+        let renumber_slot = |at: &mut Slot| *at = slot(*at);
+        let renumber_operand = |operand: &mut Operand| {
+            if let Operand::Slot(at) = operand {
+                renumber_slot(at);
+            }
+        };
+        let renumber_target = |target: &mut Target| match target {
+            Target::Slot(at, _) => renumber_slot(at),
+            Target::Real(real, _) => *real = output(*real),
+        };
+        match self {
+            Step::Quantize { input: real, out } => {
+                *real = input(*real);
+                renumber_slot(out);
+            }
+            // Loads and stores belong to programs and not to drafts. Their ports already have the right numbers.
+            Step::Load { out, .. } => renumber_slot(out),
+            Step::Store { input, .. } => renumber_slot(input),
+            Step::Convolution { input, out, .. } | Step::Linear { input, out, .. } => {
+                renumber_slot(input);
+                renumber_target(out);
+            }
+            Step::MatMul { left, right, out, .. } => {
+                renumber_slot(left);
+                renumber_slot(right);
+                renumber_target(out);
+            }
+            Step::Pairwise { left, right, out, .. } => {
+                renumber_slot(left);
+                renumber_operand(right);
+                renumber_slot(out);
+            }
+            Step::Concat { inputs, out, .. } => {
+                inputs.iter_mut().for_each(renumber_operand);
+                renumber_slot(out);
+            }
+            Step::Dequantize { input, out } | Step::RealTable { input, out, .. } => {
+                renumber_slot(input);
+                *out = output(*out);
+            }
+            Step::Depthwise { input, out, .. }
+            | Step::Grouped { input, out, .. }
+            | Step::Table { input, out, .. }
+            | Step::MaxPool { input, out, .. }
+            | Step::AveragePool { input, out, .. }
+            | Step::Gather { input, out, .. } => {
+                renumber_slot(input);
+                renumber_slot(out);
+            }
         }
     }
 
@@ -197,8 +305,9 @@ impl Step {
                 Target::Slot(slot, _) => Some(*slot),
                 Target::Real(..) => None,
             },
-            Step::Dequantize { .. } | Step::RealTable { .. } | Step::Float { .. } => None,
+            Step::Store { .. } | Step::Dequantize { .. } | Step::RealTable { .. } => None,
             Step::Quantize { out, .. }
+            | Step::Load { out, .. }
             | Step::Depthwise { out, .. }
             | Step::Grouped { out, .. }
             | Step::Pairwise { out, .. }
@@ -215,10 +324,11 @@ impl Step {
         match self {
             Step::Convolution { op, .. } if op.non_negative => op.weights.reserve::<M::NonNegative>(workspace),
             Step::Convolution { op, .. } => op.weights.reserve::<M>(workspace),
-            Step::Grouped { op, .. } => op.weights().for_each(|weights| weights.reserve::<M>(workspace)),
+            Step::Grouped { op, .. } => op.reserve::<M>(workspace),
             Step::Depthwise { op, .. } => op.reserve(workspace),
             Step::Linear { weights, .. } => weights.reserve::<M>(workspace),
-            Step::MatMul { op, .. } => op.weights().reserve::<M>(workspace),
+            Step::MatMul { op, .. } => op.reserve::<M>(workspace),
+            Step::AveragePool { op, .. } => op.reserve(workspace),
             _ => {}
         }
     }
@@ -251,13 +361,37 @@ pub struct OperatorCounts {
 #[derive(Debug, Default)]
 pub struct Draft {
     pub activations: Vec<Activation>,
-    pub steps: Vec<Step>,
-    /// Dimensions of the graph's inputs, in order.
-    pub inputs: Vec<Vec<usize>>,
-    /// Dimensions of every tensor of real numbers. The first `outputs` of them are the graph's outputs, in order.
+    /// In an order in which they can be computed.
+    pub parts: Vec<Part>,
+    /// Dimensions of every tensor of real numbers. The graph's inputs come first, in order.
     pub reals: Vec<Vec<usize>>,
-    pub outputs: usize,
+    /// The graph's outputs, in order.
+    pub outputs: Vec<Real>,
     pub operators: OperatorCounts,
     /// Nodes that are not computed in integers, QuantizeLinear and DequantizeLinear among them.
     pub fallback_nodes: Vec<FallbackNode>,
+}
+
+impl Draft {
+    pub fn push(&mut self, step: Step) {
+        self.parts.push(Part::Integers(step));
+    }
+
+    /// A new tensor of real numbers.
+    pub fn add_real(&mut self, dims: Vec<usize>) -> Real {
+        self.reals.push(dims);
+        self.reals.len() - 1
+    }
+}
+
+/// A part of a draft.
+#[derive(Debug)]
+pub enum Part {
+    Integers(Step),
+    /// Neighbouring nodes that fall back to f32.
+    Fallback {
+        graph: TractSubgraph,
+        inputs: Vec<Real>,
+        outputs: Vec<Real>,
+    },
 }

@@ -1,17 +1,17 @@
 //! Nodes that fall back to f32.
 //!
 //! They are collected in a [`FallbackSubgraph`] until a QuantizeLinear reads one of their results. Then the subgraph becomes one
-//! step that tract runs. So neighbouring nodes stay together, and everything between two subgraphs is in integers.
+//! part of the draft. So neighbouring nodes stay together, and everything between two subgraphs is in integers.
 
 use std::collections::HashSet;
 
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 
-use super::super::float_graph::FloatGraph;
 use super::super::onnx::float_info;
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::{FallbackNode, Reason};
-use super::super::step::{Real, Source, Step};
+use super::super::step::{Part, Real, Step};
+use super::super::tract_graph::TractSubgraph;
 use super::importer::Importer;
 use super::value::{FallbackSubgraph, Value};
 
@@ -49,58 +49,54 @@ impl<M: Microkernels> Importer<'_, M> {
         }
     }
 
-    /// Makes `name` readable for the subgraph.
+    /// Makes `name` readable for the subgraph. The nodes that make up a constant are copied into it.
     fn supply(&mut self, name: &str) -> Result<(), Reason> {
-        let known = self.subgraph.inputs.iter().any(|(input, _)| input == name);
-        if known || self.initializers.contains_key(name) {
-            return Ok(());
-        }
-        match self.values.get(name) {
-            None => Err(Reason::InputNotComputed(name.to_string())),
-            Some(Value::Fallback) => Ok(()),
-            Some(Value::Constant(_) | Value::Quantized(_)) => self.copy_constant(name),
-            Some(_) => match self.real(name)? {
-                Some(source) => {
-                    self.subgraph.inputs.push((name.to_string(), source));
-                    Ok(())
+        let mut names = vec![name.to_string()];
+        while let Some(name) = names.pop() {
+            let known = self.subgraph.inputs.iter().any(|(input, _)| *input == name);
+            if known || self.initializers.contains_key(name.as_str()) {
+                continue;
+            }
+            match self.values.get(&name) {
+                None => return Err(Reason::InputNotComputed(name)),
+                Some(Value::Fallback) => {}
+                Some(Value::Constant(_) | Value::Quantized(_)) => {
+                    let Some(index) = self.producers.get(name.as_str()) else {
+                        return Err(Reason::ConstantWithoutSource(name));
+                    };
+                    if !self.subgraph.nodes.contains(index) {
+                        self.subgraph.nodes.push(*index);
+                        let inputs = self.graph.node[*index].input.iter();
+                        names.extend(inputs.filter(|input| !input.is_empty()).cloned());
+                    }
                 }
-                None => Ok(()),
-            },
-        }
-    }
-
-    /// Copies the nodes that make up a constant into the subgraph.
-    fn copy_constant(&mut self, name: &str) -> Result<(), Reason> {
-        let index = *self
-            .producers
-            .get(name)
-            .ok_or_else(|| Reason::ConstantWithoutSource(name.to_string()))?;
-        for input in self.graph.node[index].input.iter().filter(|input| !input.is_empty()) {
-            self.supply(input)?;
-        }
-        if !self.subgraph.nodes.contains(&index) {
-            self.subgraph.nodes.push(index);
+                Some(_) => {
+                    if let Some(real) = self.real(&name)? {
+                        self.subgraph.inputs.push((name, real));
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    /// The place of the values of `name` as real numbers. Adds a step that computes them if necessary. `None` if the nodes of
-    /// `name` had to fall back as well.
-    fn real(&mut self, name: &str) -> Result<Option<Source>, Reason> {
-        if let Some(source) = self.reals.get(name) {
-            return Ok(Some(*source));
+    /// The values of `name` as real numbers. Adds a step that computes them if necessary. `None` if the nodes of `name` had to fall
+    /// back as well.
+    fn real(&mut self, name: &str) -> Result<Option<Real>, Reason> {
+        if let Some(real) = self.reals.get(name) {
+            return Ok(Some(*real));
         }
-        let source = match self.values.get(name).cloned() {
-            Some(Value::Float(source)) => source,
+        let real = match self.values.get(name).cloned() {
+            Some(Value::Float(real)) => real,
             Some(Value::Real(input)) => {
-                let out = self.add_real(name, self.activation(input).dims.clone());
-                self.draft.steps.push(Step::Dequantize { input, out });
-                Source::Real(out)
+                let out = self.draft.add_real(self.activation(input).dims.clone());
+                self.draft.push(Step::Dequantize { input, out });
+                out
             }
             Some(Value::Pending(pending)) => {
                 let nodes = pending.nodes.clone();
-                match self.finish_real(*pending, name) {
-                    Ok(out) => Source::Real(out),
+                match self.finish_real(*pending) {
+                    Ok(out) => out,
                     Err(reason) => {
                         for index in nodes {
                             self.fall_back(index, reason.clone()).map_err(|node| node.reason)?;
@@ -111,25 +107,11 @@ impl<M: Microkernels> Importer<'_, M> {
             }
             _ => return Err(Reason::InputIsIntegers(name.to_string())),
         };
-        self.reals.insert(name.to_string(), source);
-        Ok(Some(source))
+        self.reals.insert(name.to_string(), real);
+        Ok(Some(real))
     }
 
-    /// A new tensor of real numbers for `name`.
-    pub fn add_real(&mut self, name: &str, dims: Vec<usize>) -> Real {
-        match self.outputs.get(name) {
-            Some(output) => {
-                self.draft.reals[*output] = dims;
-                *output
-            }
-            None => {
-                self.draft.reals.push(dims);
-                self.draft.reals.len() - 1
-            }
-        }
-    }
-
-    /// Turns the subgraph into a step, and starts an empty one.
+    /// Turns the subgraph into a part of the draft, and starts an empty one.
     pub fn close_subgraph(&mut self) -> Result<(), FallbackNode> {
         let FallbackSubgraph { nodes, inputs } = std::mem::take(&mut self.subgraph);
         let inside: HashSet<usize> = nodes.iter().copied().collect();
@@ -142,7 +124,7 @@ impl<M: Microkernels> Importer<'_, M> {
         let mut read_outside: HashSet<&str> = others
             .flat_map(|(_, node)| node.input.iter().map(String::as_str))
             .collect();
-        read_outside.extend(self.outputs.keys().map(String::as_str));
+        read_outside.extend(self.outputs.iter().map(String::as_str));
         let results = nodes.iter().flat_map(|index| &self.graph.node[*index].output);
         let results: Vec<&str> = results
             .map(String::as_str)
@@ -153,7 +135,7 @@ impl<M: Microkernels> Importer<'_, M> {
                 .iter()
                 .any(|i| self.graph.node[*i].input.iter().any(|input| input == name))
         };
-        let dims: Vec<&[usize]> = inputs.iter().map(|(_, source)| self.dims_of(*source)).collect();
+        let dims: Vec<&[usize]> = inputs.iter().map(|(_, real)| self.dims_of(*real)).collect();
         let named: Vec<(&str, &[usize])> = inputs
             .iter()
             .zip(&dims)
@@ -183,30 +165,27 @@ impl<M: Microkernels> Importer<'_, M> {
             opset_import: self.model.opset_import.clone(),
             ..ModelProto::default()
         };
-        let graph = FloatGraph::load(&piece, &named, &results).map_err(|error| {
+        let graph = TractSubgraph::load(&piece, &named, &results, &self.symbols).map_err(|error| {
             let last = nodes.last().copied().unwrap_or_default();
             self.fallback_node(last, Reason::TractRejects(format!("{error:#}")))
         })?;
         let names: Vec<String> = results.iter().map(|name| name.to_string()).collect();
-        let shapes = graph.outputs().to_vec();
-        let outputs: Vec<Real> = names
-            .iter()
-            .zip(shapes)
-            .map(|(name, dims)| self.add_real(name, dims))
-            .collect();
-        for (name, real) in names.into_iter().zip(&outputs) {
-            self.values.insert(name.clone(), Value::Float(Source::Real(*real)));
-            self.reals.insert(name, Source::Real(*real));
+        let mut outputs = Vec::new();
+        for (name, dims) in names.into_iter().zip(graph.outputs()) {
+            let real = self.draft.add_real(dims.clone());
+            self.values.insert(name.clone(), Value::Float(real));
+            self.reals.insert(name, real);
+            outputs.push(real);
         }
-        self.draft.steps.push(Step::Float {
+        self.draft.parts.push(Part::Fallback {
             graph,
-            inputs: inputs.into_iter().map(|(_, source)| source).collect(),
+            inputs: inputs.into_iter().map(|(_, real)| real).collect(),
             outputs,
         });
         Ok(())
     }
 
-    /// Makes the step that computes the graph output `name` write to the output's place.
+    /// Makes the graph output `name` one of the draft's outputs.
     pub fn output(&mut self, name: &str) -> Result<(), FallbackNode> {
         let unusable = |reason: Reason| FallbackNode {
             op: "output".into(),
@@ -214,16 +193,16 @@ impl<M: Microkernels> Importer<'_, M> {
             reason,
         };
         let falls_back = |importer: &Self| matches!(importer.values.get(name), Some(Value::Fallback));
+        let mut real = None;
         if !falls_back(self) {
-            self.real(name).map_err(unusable)?;
+            real = self.real(name).map_err(unusable)?;
         }
         if falls_back(self) {
             self.close_subgraph()?;
+            real = self.reals.get(name).copied();
         }
-        let place = self.outputs.get(name).map(|output| Source::Real(*output));
-        if self.reals.get(name).copied() != place {
-            return Err(unusable(Reason::OutputIsAlias));
-        }
+        let real = real.ok_or_else(|| unusable(Reason::InputNotComputed(name.into())))?;
+        self.draft.outputs.push(real);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use super::super::operators::pool::{AveragePool, MaxPool};
 use super::super::operators::rearrange::{Concat, ConcatPart, Gather};
 use super::super::reason::Reason;
 use super::super::step::{Activation, Operand, Real, Slot, Step, Target};
-use super::importer::Importer;
+use super::importer::{Importer, check_size};
 use super::value::{Arithmetic, Input, Operator, Pending, QuantizedConstant, row_major_strides, scale_index};
 
 /// The parameters of a convolution or linear layer.
@@ -36,6 +36,7 @@ impl<M: Microkernels> Importer<'_, M> {
         {
             return self.batched_matmul(left, right, pending, to);
         }
+        check_size(&pending.dims)?;
         let Pending {
             operator, dims, clip, ..
         } = pending;
@@ -54,8 +55,7 @@ impl<M: Microkernels> Importer<'_, M> {
                 arithmetic,
             } => self.pairwise(left, right, arithmetic, to, bounds, out)?,
             Operator::Unary { input, function } => {
-                let from = self.activation(input).quantization;
-                let op = Box::new(Table::of(from, to, |x| clipped(function(x))));
+                let op = Box::new(Table::of_results(&function, to, clipped));
                 Step::Table { op, input, out }
             }
             Operator::MaxPool { input, window } => {
@@ -83,17 +83,16 @@ impl<M: Microkernels> Importer<'_, M> {
                     factor: from.scale / to.scale,
                     counts_padding,
                     bounds,
-                    sums: vec![0; dims[1]],
                 };
                 Step::AveragePool { op, input, out }
             }
             Operator::Move { input, from, function } => {
                 let place = memory_index(&self.activation(input).dims);
                 let out_place = memory_index(&dims);
-                let table = self.rescaling(input, to, |x| clipped(function(x)));
+                let table = unless_identity(Table::of_results(&function, to, clipped));
                 let mut in_order = vec![0u32; from.len()];
-                for (i, source) in from.into_iter().enumerate() {
-                    in_order[out_place(i)] = place(source) as u32;
+                for (i, source) in from.iter().enumerate() {
+                    in_order[out_place(i)] = place(*source as usize) as u32;
                 }
                 let stays = in_order.iter().zip(0..).all(|(source, i)| *source == i);
                 let all = in_order.len() == self.activation(input).dims.iter().product::<usize>();
@@ -113,12 +112,10 @@ impl<M: Microkernels> Importer<'_, M> {
             }
             Operator::Concat { inputs, axis } => {
                 // The axes in memory order. Those from `axis` on make up a run.
-                let order: &[usize] = if dims.len() == 4 {
-                    &[0, 2, 3, 1]
-                } else {
-                    &[0, 1, 2, 3, 4, 5]
+                let order: Vec<usize> = match dims.len() {
+                    4 => vec![0, 2, 3, 1],
+                    rank => (0..rank).collect(),
                 };
-                let order = &order[..dims.len()];
                 let after = order.iter().position(|a| *a == axis).unwrap_or(0);
                 let mut parts = Vec::new();
                 let mut operands = Vec::new();
@@ -138,7 +135,7 @@ impl<M: Microkernels> Importer<'_, M> {
             }
         };
         let minimum = step.minimum(&self.draft.activations);
-        self.draft.steps.push(step);
+        self.draft.push(step);
         let slot = self.add_activation(dims, to);
         self.draft.activations[slot].minimum = minimum;
         Ok(slot)
@@ -147,13 +144,10 @@ impl<M: Microkernels> Importer<'_, M> {
     /// Four-dimensional activations lie channels last, but a batch of matrices must lie one after the other. So both operands
     /// and the result are rearranged through three dimensions.
     fn batched_matmul(&mut self, left: Slot, right: Slot, product: Pending, to: Quantization) -> Result<Slot, Reason> {
-        let reshaped = |input: Slot, dims: Vec<usize>| {
-            let from = (0..dims.iter().product()).collect();
-            Pending::moved(input, from, dims)
-        };
         let [left, right] = [left, right].map(|slot| {
             let Activation { dims, quantization, .. } = self.activation(slot).clone();
-            self.finish(reshaped(slot, dims[1..].to_vec()), quantization)
+            let reshaped = self.reshaped(slot, dims[1..].to_vec())?;
+            self.finish(reshaped, quantization)
         });
         let batch = Pending {
             operator: Operator::MatMul {
@@ -164,32 +158,38 @@ impl<M: Microkernels> Importer<'_, M> {
             ..product
         };
         let result = self.finish(batch, to)?;
-        self.finish(reshaped(result, product.dims), to)
+        let reshaped = self.reshaped(result, product.dims)?;
+        self.finish(reshaped, to)
     }
 
-    /// Adds the step that computes `pending` as real numbers for `name`. Matrix products, convolutions and functions of one value
-    /// can do that.
-    pub fn finish_real(&mut self, pending: Pending, name: &str) -> Result<Real, Reason> {
+    fn reshaped(&mut self, input: Slot, dims: Vec<usize>) -> Result<Pending, Reason> {
+        let count = check_size(&dims)?;
+        self.rearrange(count)?;
+        Ok(Pending::moved(
+            self.identity(input),
+            (0..count).map(|i| i as u32).collect(),
+            dims,
+        ))
+    }
+
+    /// Adds the step that computes `pending` as real numbers. Matrix products, convolutions and functions of one value can do that.
+    pub fn finish_real(&mut self, pending: Pending) -> Result<Real, Reason> {
         if let Operator::Linear { input, .. } = pending.operator
             && self.activation(input).dims.iter().rev().skip(1).any(|d| *d != 1)
         {
             return Err(Reason::RowsNotQuantized);
         }
         let (low, high) = pending.clip.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        if let Operator::Unary { input, function } = pending.operator {
-            let from = self.activation(input).quantization;
-            let op = Box::new(RealTable::of(from, |x| function(x).max(low).min(high)));
-            let out = self.add_real(name, pending.dims);
-            self.draft.steps.push(Step::RealTable { op, input, out });
-            return Ok(out);
-        }
-        let mut step = self.product(pending.operator, Target::Real(Real::MAX, [low, high]), 1.0)?;
-        let real = self.add_real(name, pending.dims);
-        if let Step::Convolution { out, .. } | Step::Linear { out, .. } | Step::MatMul { out, .. } = &mut step {
-            *out = Target::Real(real, [low, high]);
-        }
-        self.draft.steps.push(step);
-        Ok(real)
+        let out = self.draft.reals.len();
+        let step = match pending.operator {
+            Operator::Unary { input, function } => {
+                let op = Box::new(RealTable(function.map(|x| x.max(low).min(high))));
+                Step::RealTable { op, input, out }
+            }
+            operator => self.product(operator, Target::Real(out, [low, high]), 1.0)?,
+        };
+        self.draft.push(step);
+        Ok(self.draft.add_real(pending.dims))
     }
 
     /// The step of a convolution, a linear layer or a product of two activations. `scale` is the output's, or 1 for real numbers.
@@ -233,7 +233,8 @@ impl<M: Microkernels> Importer<'_, M> {
                 // Moves the zero point into the bias: Σ w (x − z) + b = Σ w x + (b − z Σ w).
                 let depth = weights.dims[1].max(1);
                 for (bias, row) in params.biases.iter_mut().zip(params.weights.chunks_exact(depth)) {
-                    *bias -= zero_point * row.iter().map(|w| i32::from(*w)).sum::<i32>();
+                    let sum: i32 = row.iter().map(|w| i32::from(*w)).sum();
+                    *bias = bias.wrapping_sub(zero_point.wrapping_mul(sum));
                 }
                 let weights = PackedWeights::pack::<M>(&params.weights, &params.biases, &params.factors);
                 Ok(Step::Linear { weights, input, out })
@@ -340,7 +341,7 @@ impl<M: Microkernels> Importer<'_, M> {
                 let place = memory_index(&constant.dims);
                 let mut values = vec![0i8; constant.integers.len()];
                 for (i, v) in constant.integers.iter().enumerate() {
-                    let value = i8::try_from(*v + constant.zero_point);
+                    let value = i8::try_from(v.saturating_add(constant.zero_point));
                     values[place(i)] = value.map_err(|_| Reason::ConstantNot8Bit)?;
                 }
                 let quantization = Quantization {
@@ -359,7 +360,10 @@ impl<M: Microkernels> Importer<'_, M> {
 }
 
 fn rescaling(from: Quantization, to: Quantization, clipped: impl Fn(f32) -> f32) -> Option<Table> {
-    let table = Table::of(from, to, clipped);
+    unless_identity(Table::of(from, to, clipped))
+}
+
+fn unless_identity(table: Table) -> Option<Table> {
     (!table.is_identity()).then_some(table)
 }
 

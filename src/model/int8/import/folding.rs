@@ -8,6 +8,9 @@ use super::super::operators::kernels::Microkernels;
 use super::importer::Importer;
 use super::value::{Value, from_end};
 
+/// The most values of a result. A shape has a few.
+const MAX_VALUES: usize = 1024;
+
 impl<M: Microkernels> Importer<'_, M> {
     /// The result of a node that computes with shapes (lists of 64-bit integers), if this is one.
     pub fn folded(&self, node: &NodeProto) -> Option<Constant> {
@@ -47,6 +50,9 @@ impl<M: Microkernels> Importer<'_, M> {
             },
             _ => return None,
         };
+        if values.len() > MAX_VALUES {
+            return None;
+        }
         Some(Constant {
             dims: dims.unwrap_or_else(|| vec![values.len()]),
             values: Values::I64(values),
@@ -55,7 +61,7 @@ impl<M: Microkernels> Importer<'_, M> {
 
     fn dims<'b>(&'b self, value: &'b Value) -> Option<&'b [usize]> {
         match value {
-            Value::Float(source) => Some(self.dims_of(*source)),
+            Value::Float(real) => Some(self.dims_of(*real)),
             Value::Integers(slot) | Value::Real(slot) => Some(&self.activation(*slot).dims),
             Value::Pending(pending) => Some(&pending.dims),
             Value::Constant(constant) => Some(&constant.dims),

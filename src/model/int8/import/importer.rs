@@ -4,13 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::tract_core::internal::SymbolScope;
 
 use super::super::onnx::Constant;
 use super::super::operators::arithmetic::Quantization;
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::{FallbackNode, Reason};
-use super::super::step::{Activation, Draft, Slot, Source};
+use super::super::step::{Activation, Draft, Real, Slot};
+use super::super::validate::{self, MAX_ELEMENTS};
 use super::value::{FallbackSubgraph, Value};
+
+/// The most products of two 8-bit values in one sum: 2¹⁷ of them reach 2³¹.
+const MAX_DEPTH: usize = 1 << 16;
 
 pub struct Importer<'a, M> {
     pub model: &'a ModelProto,
@@ -20,20 +25,28 @@ pub struct Importer<'a, M> {
     pub initializers: HashMap<&'a str, &'a TensorProto>,
     /// How many nodes and graph outputs read each name.
     pub readers: HashMap<&'a str, usize>,
-    /// The indices of the graph's outputs, by name.
-    pub outputs: HashMap<String, usize>,
+    /// The names of the graph's outputs.
+    pub outputs: HashSet<String>,
     pub values: HashMap<String, Value>,
     /// The place of each name's values as real numbers.
-    pub reals: HashMap<String, Source>,
+    pub reals: HashMap<String, Real>,
     pub subgraph: FallbackSubgraph,
     /// The nodes that tract runs.
     pub in_float: HashSet<usize>,
     pub draft: Draft,
+    pub symbols: SymbolScope,
+    /// How many values have been rearranged or repeated.
+    rearranged: usize,
     microkernels: PhantomData<M>,
 }
 
 impl<'a, M: Microkernels> Importer<'a, M> {
-    pub fn new(model: &'a ModelProto, graph: &'a GraphProto, outputs: &[&str]) -> Importer<'a, M> {
+    pub fn new(
+        model: &'a ModelProto,
+        graph: &'a GraphProto,
+        outputs: &[&str],
+        symbols: &SymbolScope,
+    ) -> Importer<'a, M> {
         let nodes = || graph.node.iter().enumerate();
         let mut readers: HashMap<&str, usize> = HashMap::new();
         let read = graph.node.iter().flat_map(|node| &node.input);
@@ -57,16 +70,14 @@ impl<'a, M: Microkernels> Importer<'a, M> {
                 .map(|tensor| (tensor.name.as_str(), tensor))
                 .collect(),
             readers,
-            outputs: outputs.iter().map(|name| name.to_string()).zip(0..).collect(),
+            outputs: outputs.iter().map(|name| name.to_string()).collect(),
             values: constants.collect(),
             reals: HashMap::new(),
             subgraph: FallbackSubgraph::default(),
             in_float: HashSet::new(),
-            draft: Draft {
-                reals: vec![vec![]; outputs.len()],
-                outputs: outputs.len(),
-                ..Draft::default()
-            },
+            draft: Draft::default(),
+            symbols: symbols.clone(),
+            rearranged: 0,
             microkernels: PhantomData,
         }
     }
@@ -88,12 +99,15 @@ impl<'a, M: Microkernels> Importer<'a, M> {
         if node.op_type == "Split" {
             for (output, mut part) in node.output.iter().zip(self.split(node)?) {
                 part.nodes.push(index);
-                self.values.insert(output.clone(), Value::Pending(Box::new(part)));
+                if !output.is_empty() {
+                    self.values.insert(output.clone(), Value::Pending(Box::new(part)));
+                }
             }
             return Ok(());
         }
-        let (Some(output), true) = (node.output.first(), node.output.iter().skip(1).all(String::is_empty)) else {
-            return Err(Reason::SeveralOutputs);
+        let output = match &node.output[..] {
+            [output, others @ ..] if !output.is_empty() && others.iter().all(String::is_empty) => output,
+            _ => return Err(Reason::NotOneOutput),
         };
         let value = match node.op_type.as_str() {
             "QuantizeLinear" => self.quantize(node)?,
@@ -111,12 +125,22 @@ impl<'a, M: Microkernels> Importer<'a, M> {
                 None => {
                     let mut pending = self.operator(node)?;
                     pending.nodes.push(index);
+                    check_size(&pending.dims)?;
                     Value::Pending(Box::new(pending))
                 }
             },
         };
         self.values.insert(output.clone(), value);
         Ok(())
+    }
+
+    /// Counts values that are rearranged or repeated, because that takes time and memory for every value.
+    pub fn rearrange(&mut self, count: usize) -> Result<(), Reason> {
+        self.rearranged = self.rearranged.saturating_add(count);
+        match self.rearranged <= MAX_ELEMENTS {
+            true => Ok(()),
+            false => Err(Reason::TooManyRearranged),
+        }
     }
 
     /// The value of a required input.
@@ -177,10 +201,20 @@ impl<'a, M: Microkernels> Importer<'a, M> {
         slot
     }
 
-    pub fn dims_of(&self, source: Source) -> &[usize] {
-        match source {
-            Source::Input(input) => &self.draft.inputs[input],
-            Source::Real(real) => &self.draft.reals[real],
-        }
+    pub fn dims_of(&self, real: Real) -> &[usize] {
+        &self.draft.reals[real]
+    }
+}
+
+/// Rejects tensors without values and those that are too large.
+pub fn check_size(dims: &[usize]) -> Result<usize, Reason> {
+    validate::size(dims).ok_or_else(|| Reason::TooLarge(dims.to_vec()))
+}
+
+/// Rejects sums of more products than 32 bits hold.
+pub fn check_depth(depth: usize) -> Result<(), Reason> {
+    match depth <= MAX_DEPTH {
+        true => Ok(()),
+        false => Err(Reason::Depth(depth)),
     }
 }

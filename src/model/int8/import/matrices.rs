@@ -7,7 +7,8 @@ use super::super::operators::batched_matmul::MAX_DEPTH_WITH_ZERO_POINTS;
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::Reason;
 use super::super::step::Slot;
-use super::importer::Importer;
+use super::super::validate::MAX_WORK;
+use super::importer::{Importer, check_depth, check_size};
 use super::value::{Operator, Pending, QuantizedConstant, Value};
 
 impl<M: Microkernels> Importer<'_, M> {
@@ -32,7 +33,9 @@ impl<M: Microkernels> Importer<'_, M> {
         if offset.contains(&true) && depth > MAX_DEPTH_WITH_ZERO_POINTS {
             return Err(Reason::DepthWithZeroPoints(depth));
         }
+        check_depth(depth)?;
         dims[rank - 1] = right_dims[rank - 1];
+        check_work(check_size(&dims)?, depth)?;
         Ok(Pending::new(Operator::MatMul { left, right }, dims))
     }
 
@@ -57,7 +60,16 @@ impl<M: Microkernels> Importer<'_, M> {
             (Some(last), [outputs, depth]) if *last == *depth && flat => *last = *outputs,
             _ => return Err(Reason::LinearShape),
         }
+        check_depth(weights.dims[1])?;
+        check_work(check_size(&dims)?, weights.dims[1])?;
         Ok(Pending::new(Operator::Linear { input, weights, bias }, dims))
+    }
+}
+
+fn check_work(results: usize, depth: usize) -> Result<(), Reason> {
+    match results as u64 * depth as u64 <= MAX_WORK {
+        true => Ok(()),
+        false => Err(Reason::TooMuchWork),
     }
 }
 

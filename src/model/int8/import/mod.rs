@@ -1,4 +1,4 @@
-//! From an ONNX graph in QDQ form to the steps of a program.
+//! From an ONNX graph in QDQ form to the parts of a draft.
 //!
 //! ONNX lists nodes in an order in which they can be computed. The result of an operator stays pending until the
 //! QuantizeLinear after it tells how to store it. Then the operator becomes a step, with the activation function between
@@ -28,23 +28,30 @@ mod value;
 mod windows;
 
 use tract_onnx::pb::{ModelProto, NodeProto};
+use tract_onnx::tract_core::internal::SymbolScope;
 
 use super::onnx::static_dims;
 use super::operators::kernels::Microkernels;
 use super::reason::{FallbackNode, Reason};
-use super::step::{Draft, Source};
+use super::step::Draft;
+use super::validate;
 use importer::Importer;
 use value::Value;
 
 /// Compiles `model` for the kernels `M`. Inputs and outputs are in the order of `inputs` and `outputs`.
-pub fn compile<M: Microkernels>(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<Draft, FallbackNode> {
+pub fn compile<M: Microkernels>(
+    model: &ModelProto,
+    inputs: &[&str],
+    outputs: &[&str],
+    symbols: &SymbolScope,
+) -> Result<Draft, FallbackNode> {
     let whole_graph = |name: &str, reason: Reason| FallbackNode {
         op: "graph".into(),
         node: name.into(),
         reason,
     };
     let graph = model.graph.as_ref().ok_or_else(|| whole_graph("-", Reason::NoGraph))?;
-    let mut importer = Importer::<M>::new(model, graph, outputs);
+    let mut importer = Importer::<M>::new(model, graph, outputs, symbols);
     for name in inputs {
         let dims = graph
             .input
@@ -52,9 +59,11 @@ pub fn compile<M: Microkernels>(model: &ModelProto, inputs: &[&str], outputs: &[
             .find(|input| input.name == *name)
             .and_then(static_dims)
             .ok_or_else(|| whole_graph(name, Reason::NoStaticShape))?;
-        let source = Source::Input(importer.draft.inputs.len());
-        importer.values.insert(name.to_string(), Value::Float(source));
-        importer.draft.inputs.push(dims);
+        if validate::size(&dims).is_none() {
+            return Err(whole_graph(name, Reason::TooLarge(dims)));
+        }
+        let input = importer.draft.add_real(dims);
+        importer.values.insert(name.to_string(), Value::Float(input));
     }
     for index in 0..graph.node.len() {
         importer.import(index)?;

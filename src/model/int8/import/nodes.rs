@@ -1,7 +1,5 @@
 //! Which method imports which operator; functions of one value; and the inputs that several operators have in common.
 
-use std::rc::Rc;
-
 use tract_onnx::pb::NodeProto;
 
 use super::super::onnx::Attributes;
@@ -9,7 +7,9 @@ use super::super::operators::kernels::Microkernels;
 use super::super::reason::Reason;
 use super::super::step::Slot;
 use super::importer::Importer;
-use super::value::{Input, Operator, Pending, PendingFunction, QuantizedConstant, Value, scale_index};
+use super::value::{
+    Input, MAX_FUNCTION_NODES, Operator, Pending, PendingFunction, QuantizedConstant, Value, scale_index,
+};
 
 impl<M: Microkernels> Importer<'_, M> {
     /// The result of a node, pending until it is known how it is quantized.
@@ -41,17 +41,17 @@ impl<M: Microkernels> Importer<'_, M> {
             }
             "LeakyRelu" => {
                 let alpha = node.float("alpha", 0.01);
-                self.unary(node, move |x| if x < 0.0 { alpha * x } else { x })
+                self.unary(node, |x| if x < 0.0 { alpha * x } else { x })
             }
             "Elu" => {
                 let alpha = node.float("alpha", 1.0);
-                self.unary(node, move |x| if x < 0.0 { alpha * x.exp_m1() } else { x })
+                self.unary(node, |x| if x < 0.0 { alpha * x.exp_m1() } else { x })
             }
             "Sigmoid" => self.unary(node, |x| 1.0 / (1.0 + (-x).exp())),
             "Tanh" => self.unary(node, f32::tanh),
             "HardSigmoid" => {
                 let (alpha, beta) = (node.float("alpha", 0.2), node.float("beta", 0.5));
-                self.unary(node, move |x| (alpha * x + beta).clamp(0.0, 1.0))
+                self.unary(node, |x| (alpha * x + beta).clamp(0.0, 1.0))
             }
             "HardSwish" => self.unary(node, |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
             "Softplus" => self.unary(node, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
@@ -63,41 +63,41 @@ impl<M: Microkernels> Importer<'_, M> {
     }
 
     /// A function of one value. It becomes one table together with the functions before it that are not quantized.
-    fn unary(&self, node: &NodeProto, function: impl Fn(f32) -> f32 + 'static) -> Result<Pending, Reason> {
-        let PendingFunction {
-            input,
-            function: before,
-            nodes,
-        } = self.input_function(node, 0)?;
-        let mut pending = Pending::unary(input, self.activation(input).dims.clone(), move |x| function(before(x)));
-        pending.nodes = nodes;
-        Ok(pending)
+    fn unary(&self, node: &NodeProto, function: impl Fn(f32) -> f32) -> Result<Pending, Reason> {
+        let before = self.input_function(node, 0)?;
+        let dims = self.activation(before.input).dims.clone();
+        Ok(Pending::unary(before.then(function), dims))
     }
 
     /// An input that must be a function of activations, or activations themselves.
     pub fn input_function(&self, node: &NodeProto, index: usize) -> Result<PendingFunction, Reason> {
         match self.function(node, index) {
-            Some(function) => Ok(function),
-            None => self.slot(node, index).map(PendingFunction::identity),
+            Some(function) if function.nodes.len() < MAX_FUNCTION_NODES => Ok(function),
+            Some(_) => Err(Reason::FunctionTooLong),
+            None => Ok(self.identity(self.slot(node, index)?)),
         }
+    }
+
+    pub fn identity(&self, input: Slot) -> PendingFunction {
+        PendingFunction::identity(input, self.activation(input).quantization)
     }
 
     /// An input as a function of activations, if it is one.
     pub fn function(&self, node: &NodeProto, index: usize) -> Option<PendingFunction> {
         match self.values.get(node.input.get(index)?)? {
-            Value::Real(slot) => Some(PendingFunction::identity(*slot)),
+            Value::Real(slot) => Some(self.identity(*slot)),
             Value::Pending(pending) => {
                 let Operator::Unary { input, function } = &pending.operator else {
                     return None;
                 };
-                let function = function.clone();
-                Some(PendingFunction {
+                let function = PendingFunction {
                     input: *input,
-                    function: match pending.clip {
-                        None => function,
-                        Some((low, high)) => Rc::new(move |x| function(x).max(low).min(high)),
-                    },
+                    function: function.clone(),
                     nodes: pending.nodes.clone(),
+                };
+                Some(match pending.clip {
+                    None => function,
+                    Some((low, high)) => function.then(|x| x.max(low).min(high)),
                 })
             }
             _ => None,
@@ -111,6 +111,9 @@ impl<M: Microkernels> Importer<'_, M> {
         }
         match self.value(node, 0)? {
             Value::Pending(before) if self.readers.get(node.input[0].as_str()) == Some(&1) => {
+                if before.nodes.len() >= MAX_FUNCTION_NODES {
+                    return Err(Reason::FunctionTooLong);
+                }
                 let (a, b) = before.clip.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
                 let clip = Some((low.max(a).min(b), high.min(b).max(a)));
                 Ok(Pending {
@@ -118,7 +121,7 @@ impl<M: Microkernels> Importer<'_, M> {
                     ..(**before).clone()
                 })
             }
-            _ => self.unary(node, move |x| x.max(low).min(high)),
+            _ => self.unary(node, |x| x.max(low).min(high)),
         }
     }
 

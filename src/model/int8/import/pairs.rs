@@ -6,9 +6,10 @@ use tract_onnx::pb::NodeProto;
 
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::Reason;
-use super::importer::Importer;
+use super::importer::{Importer, check_size};
 use super::value::{
-    Arithmetic, Input, Operator, Pending, PendingFunction, QuantizedConstant, Value, axis_of, row_major_strides,
+    Arithmetic, Input, MAX_FUNCTION_NODES, Operator, Pending, PendingFunction, QuantizedConstant, Value, axis_of,
+    row_major_strides,
 };
 
 impl<M: Microkernels> Importer<'_, M> {
@@ -24,6 +25,7 @@ impl<M: Microkernels> Importer<'_, M> {
         };
         let operands = [self.quantized_input(node, 0)?, self.quantized_input(node, 1)?];
         let dims = broadcast(self.input_dims(&operands[0]), self.input_dims(&operands[1]))?;
+        check_size(&dims)?;
         let [a, b] = operands.map(|operand| self.repeated(operand, &dims));
         // A constant, or a tensor that the step itself repeats, goes to the right.
         let whole = |importer: &Self, operand: &Input| importer.input_dims(operand) == dims;
@@ -67,33 +69,22 @@ impl<M: Microkernels> Importer<'_, M> {
                 nodes.extend(b.nodes);
                 nodes.sort_unstable();
                 nodes.dedup();
-                let (f, g) = (a.function, b.function);
+                let results = std::array::from_fn(|i| operation(a.function[i], b.function[i]));
                 PendingFunction {
                     input: a.input,
-                    function: Rc::new(move |x| operation(f(x), g(x))),
+                    function: Rc::new(results),
                     nodes,
                 }
             }
-            ([Some(a), None], [_, Some(n)]) => {
-                let f = a.function.clone();
-                PendingFunction {
-                    function: Rc::new(move |x| operation(f(x), n)),
-                    ..a
-                }
-            }
-            ([None, Some(b)], [Some(n), _]) => {
-                let g = b.function.clone();
-                PendingFunction {
-                    function: Rc::new(move |x| operation(n, g(x))),
-                    ..b
-                }
-            }
+            ([Some(a), None], [_, Some(n)]) => a.then(|x| operation(x, n)),
+            ([None, Some(b)], [Some(n), _]) => b.then(|x| operation(n, x)),
             _ => return Ok(None),
         };
-        let PendingFunction { input, function, nodes } = combined;
-        let mut pending = Pending::unary(input, self.activation(input).dims.clone(), move |x| function(x));
-        pending.nodes = nodes;
-        Ok(Some(pending))
+        if combined.nodes.len() >= MAX_FUNCTION_NODES {
+            return Err(Reason::FunctionTooLong);
+        }
+        let dims = self.activation(combined.input).dims.clone();
+        Ok(Some(Pending::unary(combined, dims)))
     }
 
     /// `operand` repeated to `dims`, unless the step itself can repeat it: a single value, or one per channel.
@@ -108,7 +99,9 @@ impl<M: Microkernels> Importer<'_, M> {
         let missing = dims.len() - own.len();
         let own_strides = row_major_strides(&own);
         let strides = row_major_strides(dims);
-        let from = (0..dims.iter().product()).map(|i| {
+        let count = check_size(dims)?;
+        self.rearrange(count)?;
+        let from = (0..count).map(|i| {
             let along = |k: usize| {
                 if own[k] == 1 {
                     0
@@ -120,9 +113,9 @@ impl<M: Microkernels> Importer<'_, M> {
         });
         match operand {
             Input::Slot(input) => {
-                let from = from.collect();
+                let from = from.map(|i| i as u32).collect();
                 let quantization = self.activation(input).quantization;
-                let moved = Pending::moved(input, from, dims.to_vec());
+                let moved = Pending::moved(self.identity(input), from, dims.to_vec());
                 Ok(Input::Slot(self.finish(moved, quantization)?))
             }
             Input::Constant(constant) => Ok(Input::Constant(QuantizedConstant {
@@ -143,7 +136,21 @@ impl<M: Microkernels> Importer<'_, M> {
         if axis >= dims.len() || (dims.len() == 4 && axis == 0) {
             return Err(Reason::ConcatAxis);
         }
-        dims[axis] = inputs.iter().map(|input| self.input_dims(input)[axis]).sum();
+        let others = |dims: &[usize]| {
+            let mut dims = dims.to_vec();
+            dims.remove(axis);
+            dims
+        };
+        let mut length = 0usize;
+        for input in &inputs {
+            let part = self.input_dims(input);
+            if part.len() != dims.len() || others(part) != others(&dims) {
+                return Err(Reason::ConcatShapes);
+            }
+            check_size(part)?;
+            length = length.saturating_add(part[axis]);
+        }
+        dims[axis] = length;
         Ok(Pending::new(Operator::Concat { inputs, axis }, dims))
     }
 }

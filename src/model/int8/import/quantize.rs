@@ -21,7 +21,7 @@ struct Scales {
 impl<M: Microkernels> Importer<'_, M> {
     fn scales(&self, node: &NodeProto) -> Result<Scales, Reason> {
         let scales = self.constant(node, 1)?.floats().ok_or(Reason::ScaleNotF32)?.to_vec();
-        if scales.iter().any(|s| !(*s > 0.0 && s.is_finite())) {
+        if scales.is_empty() || scales.iter().any(|s| !(*s > 0.0 && s.is_finite())) {
             return Err(Reason::ScaleNotPositive);
         }
         let (zero_points, unsigned) = match self.optional(node, 2)? {
@@ -69,12 +69,12 @@ impl<M: Microkernels> Importer<'_, M> {
                     return Err(Reason::Batch);
                 }
                 let out = self.add_activation(dims, to);
-                self.draft.steps.push(Step::Quantize { input, out });
+                self.draft.push(Step::Quantize { input, out });
                 out
             }
             Value::Pending(pending) => self.finish(*pending, to)?,
             Value::Real(slot) => {
-                let unchanged = Pending::unary(slot, self.activation(slot).dims.clone(), |x| x);
+                let unchanged = Pending::unary(self.identity(slot), self.activation(slot).dims.clone());
                 self.finish(unchanged, to)?
             }
             _ => return Err(Reason::QuantizesIntegers),
@@ -138,7 +138,7 @@ impl<M: Microkernels> Importer<'_, M> {
         }
         Ok(Value::Quantized(QuantizedConstant {
             dims: constant.dims,
-            integers,
+            integers: integers.into(),
             zero_point: if eight_bits && scales.len() == 1 {
                 zero_points[0]
             } else {

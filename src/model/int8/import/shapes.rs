@@ -1,13 +1,16 @@
 //! Operators that move values.
 
+use std::rc::Rc;
+
 use tract_onnx::pb::NodeProto;
 
-use super::super::onnx::Attributes;
+use super::super::onnx::{Attributes, elements};
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::Reason;
 use super::super::step::Slot;
-use super::importer::Importer;
-use super::value::{Operator, Pending, Value, axis_of, from_end, row_major_strides};
+use super::super::validate::MAX_RANK;
+use super::importer::{Importer, check_size};
+use super::value::{Pending, Value, axis_of, from_end, row_major_strides};
 
 /// Values of one axis: `count` of them from `first` on, every `step`-th.
 struct Part {
@@ -18,12 +21,15 @@ struct Part {
 }
 
 impl<M: Microkernels> Importer<'_, M> {
-    pub fn transpose(&self, node: &NodeProto) -> Result<Pending, Reason> {
+    pub fn transpose(&mut self, node: &NodeProto) -> Result<Pending, Reason> {
         let input = self.movable(node)?;
-        let from_dims = &self.activation(input).dims;
+        let from_dims = self.activation(input).dims.clone();
         let rank = from_dims.len();
         let axes: Vec<usize> = match node.integers("perm") {
-            Some(perm) => perm.iter().map(|a| *a as usize).collect(),
+            Some(perm) => {
+                let axes = perm.iter().map(|a| usize::try_from(*a).ok());
+                axes.collect::<Option<_>>().ok_or(Reason::Permutation)?
+            }
             None => (0..rank).rev().collect(),
         };
         let mut sorted = axes.clone();
@@ -35,43 +41,47 @@ impl<M: Microkernels> Importer<'_, M> {
         if dims.len() == 4 && dims[0] != 1 {
             return Err(Reason::Batch);
         }
-        let strides = row_major_strides(from_dims);
+        let strides = row_major_strides(&from_dims);
         let out_strides = row_major_strides(&dims);
-        let from = (0..dims.iter().product())
+        let count = check_size(&dims)?;
+        self.rearrange(count)?;
+        let from = (0..count)
             .map(|i| {
                 let place = |k: usize| i / out_strides[k] % dims[k];
-                (0..rank).map(|k| place(k) * strides[axes[k]]).sum()
+                (0..rank).map(|k| place(k) * strides[axes[k]]).sum::<usize>() as u32
             })
             .collect();
-        self.moved(node, input, from, dims)
+        self.moved(node, from, dims)
     }
 
-    fn part(&self, node: &NodeProto, input: Slot, part: Part) -> Result<Pending, Reason> {
+    fn part(&mut self, node: &NodeProto, input: Slot, part: Part) -> Result<Pending, Reason> {
         let Part {
             axis,
             first,
             count,
             step,
         } = part;
-        let from_dims = &self.activation(input).dims;
+        let from_dims = self.activation(input).dims.clone();
         if axis >= from_dims.len() || (from_dims.len() == 4 && axis == 0) || count == 0 {
             return Err(Reason::Part);
         }
         let mut dims = from_dims.clone();
         dims[axis] = count;
-        let [strides, out_strides] = [from_dims, &dims].map(|dims| row_major_strides(dims));
+        let [strides, out_strides] = [&from_dims, &dims].map(|dims| row_major_strides(dims));
         let along = |i: usize, k: usize| match i / out_strides[k] % dims[k] {
             place if k == axis => first + place * step,
             place => place,
         };
-        let from = (0..dims.iter().product())
-            .map(|i| (0..dims.len()).map(|k| along(i, k) * strides[k]).sum())
+        let count = check_size(&dims)?;
+        self.rearrange(count)?;
+        let from = (0..count)
+            .map(|i| (0..dims.len()).map(|k| along(i, k) * strides[k]).sum::<usize>() as u32)
             .collect();
-        self.moved(node, input, from, dims)
+        self.moved(node, from, dims)
     }
 
     /// A Slice of one axis.
-    pub fn slice(&self, node: &NodeProto) -> Result<Pending, Reason> {
+    pub fn slice(&mut self, node: &NodeProto) -> Result<Pending, Reason> {
         let input = self.movable(node)?;
         let dims = &self.activation(input).dims;
         let numbers = |index: usize, name: &str| match self.optional(node, index) {
@@ -92,7 +102,7 @@ impl<M: Microkernels> Importer<'_, M> {
         if step < 1 {
             return Err(Reason::NegativeStep);
         }
-        let place = |at: i64| (if at < 0 { at + length } else { at }).clamp(0, length);
+        let place = |at: i64| (if at < 0 { at.saturating_add(length) } else { at }).clamp(0, length);
         let (first, end) = (place(one(Some(starts), 0)?), place(one(numbers(2, "ends"), length)?));
         let count = (end - first).max(0) as usize;
         let step = step as usize;
@@ -106,7 +116,7 @@ impl<M: Microkernels> Importer<'_, M> {
     }
 
     /// The results of a Split, in order.
-    pub fn split(&self, node: &NodeProto) -> Result<Vec<Pending>, Reason> {
+    pub fn split(&mut self, node: &NodeProto) -> Result<Vec<Pending>, Reason> {
         let input = self.movable(node)?;
         let dims = &self.activation(input).dims;
         let axis = axis_of(node, 0, dims.len());
@@ -118,15 +128,20 @@ impl<M: Microkernels> Importer<'_, M> {
             Some(_) => return Err(Reason::LengthsNotConstant),
             None => node.integers("split").map(<[i64]>::to_vec),
         };
+        let whole = dims[axis];
         let parts = node.output.len();
-        let each = dims[axis].div_ceil(parts.max(1));
+        let each = whole.div_ceil(parts.max(1));
         let lengths: Vec<usize> = match lengths {
-            Some(lengths) => lengths.iter().map(|n| *n as usize).collect(),
+            Some(lengths) => {
+                let lengths = lengths.iter().map(|n| usize::try_from(*n).ok().filter(|n| *n <= whole));
+                lengths.collect::<Option<_>>().ok_or(Reason::Lengths)?
+            }
             None => (0..parts)
-                .map(|i| each.min(dims[axis].saturating_sub(i * each)))
+                .map(|i| each.min(whole.saturating_sub(i.saturating_mul(each))))
                 .collect(),
         };
-        if lengths.len() != parts || lengths.iter().sum::<usize>() != dims[axis] {
+        let sum = lengths.iter().try_fold(0usize, |sum, length| sum.checked_add(*length));
+        if lengths.len() != parts || sum != Some(whole) {
             return Err(Reason::Lengths);
         }
         let firsts = lengths.iter().scan(0, |at, length| {
@@ -147,9 +162,9 @@ impl<M: Microkernels> Importer<'_, M> {
             .collect()
     }
 
-    pub fn reshape(&self, node: &NodeProto) -> Result<Pending, Reason> {
+    pub fn reshape(&mut self, node: &NodeProto) -> Result<Pending, Reason> {
         let input = self.movable(node)?;
-        let from = &self.activation(input).dims;
+        let from = &self.activation(input).dims.clone();
         let count: usize = from.iter().product();
         let target = match node.op_type.as_str() {
             "Reshape" => self.constant(node, 1)?.integers().map(<[i64]>::to_vec),
@@ -169,19 +184,21 @@ impl<M: Microkernels> Importer<'_, M> {
                 d => usize::try_from(*d).unwrap_or(1),
             })
             .collect();
-        let product: usize = known.iter().product();
+        let product = elements(&known).unwrap_or(0);
         let dims: Vec<usize> = known
             .iter()
             .zip(&target)
             .map(|(d, w)| if *w == -1 { count / product.max(1) } else { *d })
             .collect();
-        if dims.iter().product::<usize>() != count || (dims.len() == 4 && dims[0] != 1) {
+        let unusable = target.iter().any(|d| *d < -1) || dims.len() > MAX_RANK;
+        if unusable || elements(&dims) != Some(count) || (dims.len() == 4 && dims[0] != 1) {
             return Err(Reason::Reshape {
                 from: from.clone(),
                 to: target,
             });
         }
-        self.moved(node, input, (0..count).collect(), dims)
+        self.rearrange(count)?;
+        self.moved(node, (0..count).map(|i| i as u32).collect(), dims)
     }
 
     /// The activations that a node moves, also if they pass through a function that is not quantized.
@@ -189,13 +206,8 @@ impl<M: Microkernels> Importer<'_, M> {
         Ok(self.input_function(node, 0)?.input)
     }
 
-    fn moved(&self, node: &NodeProto, input: Slot, from: Vec<usize>, dims: Vec<usize>) -> Result<Pending, Reason> {
-        let mut pending = Pending::moved(input, from, dims);
-        if let (Some(before), Operator::Move { function, .. }) = (self.function(node, 0), &mut pending.operator) {
-            *function = before.function;
-            pending.nodes = before.nodes;
-        }
-        Ok(pending)
+    fn moved(&self, node: &NodeProto, from: Rc<[u32]>, dims: Vec<usize>) -> Result<Pending, Reason> {
+        Ok(Pending::moved(self.input_function(node, 0)?, from, dims))
     }
 
     /// The shape after Squeeze or Unsqueeze.

@@ -5,14 +5,15 @@ use std::rc::Rc;
 use tract_onnx::pb::NodeProto;
 
 use super::super::onnx::{Attributes, Constant};
+use super::super::operators::arithmetic::Quantization;
 use super::super::operators::window::Window;
-use super::super::step::{Slot, Source};
+use super::super::step::{Real, Slot};
 
 /// What a name in the graph stands for.
 #[derive(Debug, Clone)]
 pub enum Value {
     /// Real numbers: a graph input, or the result of a fallback subgraph.
-    Float(Source),
+    Float(Real),
     /// The result of a node in the fallback subgraph that is still growing.
     Fallback,
     /// s8 values: the result of QuantizeLinear.
@@ -30,7 +31,7 @@ pub enum Value {
 pub struct QuantizedConstant {
     pub dims: Vec<usize>,
     /// With the zero point subtracted.
-    pub integers: Vec<i32>,
+    pub integers: Rc<[i32]>,
     /// A single scale, or one per entry of `axis`.
     pub scales: Vec<f32>,
     pub axis: usize,
@@ -97,7 +98,7 @@ pub enum Operator {
     /// `from[i]` is the index of the input value for output value i, both row-major. Every value passes through `function`.
     Move {
         input: Slot,
-        from: Vec<usize>,
+        from: Rc<[u32]>,
         function: Function,
     },
     Concat {
@@ -106,8 +107,12 @@ pub enum Operator {
     },
 }
 
-/// A function of one real number.
-pub type Function = Rc<dyn Fn(f32) -> f32>;
+/// A function of activations: its results for all 256 values, in the order of the values as u8. So functions of functions cost no
+/// more than one.
+pub type Function = Rc<[f32; 256]>;
+
+/// The most nodes that become one function.
+pub const MAX_FUNCTION_NODES: usize = 256;
 
 /// A function of activations that is not a step yet.
 pub struct PendingFunction {
@@ -118,14 +123,27 @@ pub struct PendingFunction {
 }
 
 impl PendingFunction {
-    /// The activations unchanged.
-    pub fn identity(input: Slot) -> PendingFunction {
+    /// The real numbers that the activations stand for.
+    pub fn identity(input: Slot, quantization: Quantization) -> PendingFunction {
         PendingFunction {
             input,
-            function: Rc::new(|x| x),
+            function: identity(quantization),
             nodes: vec![],
         }
     }
+
+    /// Applies `function` to the results.
+    pub fn then(self, function: impl Fn(f32) -> f32) -> PendingFunction {
+        PendingFunction {
+            function: Rc::new(self.function.map(function)),
+            ..self
+        }
+    }
+}
+
+/// The real numbers that the activations stand for.
+pub fn identity(quantization: Quantization) -> Function {
+    Rc::new(std::array::from_fn(|i| quantization.real((i as u8).cast_signed())))
 }
 
 /// An operand: activations, or a constant with a single scale.
@@ -167,15 +185,22 @@ impl Pending {
         }
     }
 
-    /// The values of `input` unchanged, in another order or shape.
-    pub fn moved(input: Slot, from: Vec<usize>, dims: Vec<usize>) -> Pending {
-        let function = Rc::new(|x| x);
-        Pending::new(Operator::Move { input, from, function }, dims)
+    /// A function of activations.
+    pub fn unary(function: PendingFunction, dims: Vec<usize>) -> Pending {
+        let PendingFunction { input, function, nodes } = function;
+        Pending {
+            nodes,
+            ..Pending::new(Operator::Unary { input, function }, dims)
+        }
     }
 
-    pub fn unary(input: Slot, dims: Vec<usize>, function: impl Fn(f32) -> f32 + 'static) -> Pending {
-        let function = Rc::new(function);
-        Pending::new(Operator::Unary { input, function }, dims)
+    /// Values of the function's input in another order or shape, passed through the function.
+    pub fn moved(function: PendingFunction, from: Rc<[u32]>, dims: Vec<usize>) -> Pending {
+        let PendingFunction { input, function, nodes } = function;
+        Pending {
+            nodes,
+            ..Pending::new(Operator::Move { input, from, function }, dims)
+        }
     }
 }
 
@@ -185,7 +210,7 @@ pub struct FallbackSubgraph {
     /// Indices of the nodes.
     pub nodes: Vec<usize>,
     /// Names of the inputs, and where their values are.
-    pub inputs: Vec<(String, Source)>,
+    pub inputs: Vec<(String, Real)>,
 }
 
 /// The index of the scale for the value at an index, given a single scale or one per entry of `axis`.

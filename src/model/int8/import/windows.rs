@@ -2,12 +2,13 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::super::onnx::Attributes;
+use super::super::onnx::{Attributes, elements};
 use super::super::operators::kernels::Microkernels;
 use super::super::operators::window::Window;
 use super::super::reason::Reason;
-use super::importer::Importer;
-use super::value::{Operator, Pending, Value};
+use super::super::validate::{MAX_ELEMENTS, MAX_WINDOW, MAX_WORK};
+use super::importer::{Importer, check_depth, check_size};
+use super::value::{Operator, Pending, Value, from_end};
 
 impl<M: Microkernels> Importer<'_, M> {
     pub fn convolution(&self, node: &NodeProto) -> Result<Pending, Reason> {
@@ -18,7 +19,10 @@ impl<M: Microkernels> Importer<'_, M> {
             return Err(Reason::WeightShape(weights.dims));
         };
         let groups = usize::try_from(node.integer("group", 1)).unwrap_or(0);
-        if groups == 0 || per_group * groups != channels || !outputs.is_multiple_of(groups) {
+        if weights.dims.contains(&0) {
+            return Err(Reason::WeightShape(weights.dims));
+        }
+        if groups == 0 || per_group.checked_mul(groups) != Some(channels) || !outputs.is_multiple_of(groups) {
             return Err(Reason::Groups {
                 groups,
                 channels,
@@ -27,6 +31,8 @@ impl<M: Microkernels> Importer<'_, M> {
         }
         let window = window(node, [height, width], [kernel_height, kernel_width])?;
         let dims = vec![1, outputs, window.output[0], window.output[1]];
+        check_depth(per_group.saturating_mul(window.taps()))?;
+        check_work(&window, channels, check_size(&dims)?, per_group)?;
         let operator = Operator::Convolution {
             input,
             window,
@@ -62,6 +68,8 @@ impl<M: Microkernels> Importer<'_, M> {
             "ReduceMean" if node.integer("keepdims", 1) == 0 => vec![1, channels],
             _ => vec![1, channels, window.output[0], window.output[1]],
         };
+        check_depth(window.taps() / 256)?;
+        check_work(&window, channels, check_size(&dims)?, 1)?;
         let operator = match node.op_type.as_str() {
             "MaxPool" | "GlobalMaxPool" => Operator::MaxPool { input, window },
             _ => Operator::AveragePool {
@@ -78,29 +86,60 @@ impl<M: Microkernels> Importer<'_, M> {
             Some(Value::Constant(axes)) => axes.integers().map(<[i64]>::to_vec),
             _ => node.integers("axes").map(<[i64]>::to_vec),
         };
-        let mut axes: Vec<i64> = axes.unwrap_or_default().iter().map(|a| a.rem_euclid(4)).collect();
+        let mut axes: Vec<_> = axes.unwrap_or_default().iter().map(|a| from_end(*a, 4)).collect();
         axes.sort_unstable();
-        Ok(axes == [2, 3])
+        Ok(axes == [Some(2), Some(3)])
     }
 }
 
 fn pair(values: Option<&[i64]>, default: Option<usize>) -> Result<[usize; 2], Reason> {
+    let limits = 1..=MAX_WINDOW;
     match (values, default) {
-        (Some([a, b]), _) if *a > 0 && *b > 0 => Ok([*a as usize, *b as usize]),
+        (Some([a, b]), _) if limits.contains(a) && limits.contains(b) => Ok([*a as usize, *b as usize]),
         (None, Some(d)) => Ok([d, d]),
         _ => Err(Reason::WindowNot2d),
     }
 }
 
+/// Rejects a window that reads more values in one run than a board could, or whose padded image is too large. `results` is the number
+/// of results, each of which needs `depth` channels.
+fn check_work(window: &Window, channels: usize, results: usize, depth: usize) -> Result<(), Reason> {
+    let work = (results as u64).checked_mul(window.taps() as u64);
+    let work = work.and_then(|work| work.checked_mul(depth as u64));
+    if work.is_none_or(|work| work > MAX_WORK) {
+        return Err(Reason::TooMuchWork);
+    }
+    // Depthwise convolutions copy the lines under a window with their padding.
+    let [lines, columns] = [0, 1].map(|axis| {
+        let span = (window.kernel[axis] - 1) * window.dilation[axis] + 1;
+        (window.output[axis] - 1) * window.stride[axis] + span
+    });
+    match elements(&[channels, lines, columns]) {
+        Some(size) if size <= 4 * MAX_ELEMENTS => Ok(()),
+        _ => Err(Reason::TooLarge(vec![channels, lines, columns])),
+    }
+}
+
 /// The geometry of a Conv or a pool.
 fn window(node: &NodeProto, input: [usize; 2], kernel: [usize; 2]) -> Result<Window, Reason> {
+    if kernel.iter().any(|length| *length > MAX_WINDOW as usize) {
+        return Err(Reason::WindowTooLarge);
+    }
     let stride = pair(node.integers("strides"), Some(1))?;
-    let dilation = pair(node.integers("dilations"), Some(1))?;
+    let mut dilation = pair(node.integers("dilations"), Some(1))?;
+    for axis in 0..2 {
+        // A single tap has no distance to another.
+        if kernel[axis] == 1 {
+            dilation[axis] = 1;
+        }
+    }
     let extent = [0, 1].map(|axis| (kernel[axis] - 1) * dilation[axis] + 1);
     let pads = match node.text("auto_pad") {
         None | Some(b"" | b"NOTSET") => match node.integers("pads") {
             None => [0; 4],
-            Some(&[a, b, c, d]) if a >= 0 && b >= 0 && c >= 0 && d >= 0 => [a, b, c, d].map(|p| p as usize),
+            Some(&[a, b, c, d]) if [a, b, c, d].iter().all(|pad| (0..=MAX_WINDOW).contains(pad)) => {
+                [a, b, c, d].map(|pad| pad as usize)
+            }
             Some(_) => return Err(Reason::Pads),
         },
         Some(b"VALID") => [0; 4],

@@ -94,7 +94,10 @@ pub fn fold_zero_point(weights: &[i8], bias: &[i32], zero_point: i8) -> Vec<i32>
     let per_output = weights.len() / bias.len().max(1);
     bias.iter()
         .zip(weights.chunks_exact(per_output.max(1)))
-        .map(|(b, w)| b - i32::from(zero_point) * w.iter().map(|w| i32::from(*w)).sum::<i32>())
+        .map(|(b, w)| {
+            let sum: i32 = w.iter().map(|w| i32::from(*w)).sum();
+            b.wrapping_sub(i32::from(zero_point).wrapping_mul(sum))
+        })
         .collect()
 }
 

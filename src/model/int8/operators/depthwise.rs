@@ -2,7 +2,7 @@
 
 use super::arithmetic::{Bounds, InputRange, fold_zero_point};
 use super::kernels::Microkernels;
-use super::layout::{DepthwiseRow, MAX_NR, MAX_TAPS, Workspace};
+use super::layout::{DepthwiseRow, MAX_NR, MAX_TAPS, Workspace, grow};
 use super::window::Window;
 
 /// A depthwise convolution of at most [`MAX_TAPS`] taps, with weights packed for one instruction set.
@@ -82,10 +82,7 @@ impl DepthwiseConvolution {
 
     /// Makes room in `workspace` for the input lines under an output line, and for one line of padding.
     pub fn reserve(&self, workspace: &mut Workspace) {
-        let needed = (self.span() + 1) * self.line_length();
-        workspace
-            .padded_lines
-            .resize(workspace.padded_lines.len().max(needed), 0);
+        grow(&mut workspace.padded_lines, (self.span() + 1) * self.line_length());
     }
 
     /// Copies each input line between its padding, so that every pixel has all its taps and a whole output line is computed at

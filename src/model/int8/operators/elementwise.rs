@@ -22,6 +22,11 @@ impl Table {
         }))
     }
 
+    /// Quantizes the results of a function for all 256 values, in the order of the values as u8, after `clip`.
+    pub fn of_results(results: &[f32; 256], output: Quantization, clip: impl Fn(f32) -> f32) -> Table {
+        Table(results.map(|x| output.quantize(clip(x))))
+    }
+
     /// Whether every result equals its argument.
     pub fn is_identity(&self) -> bool {
         (0..=255u8).all(|i| self.0[i as usize] == i as i8)
@@ -103,9 +108,9 @@ impl PlainLoop for Quantize<'_> {
     }
 }
 
-/// A function of one s8 value with real numbers as results.
+/// A function of one s8 value with real numbers as results, in the order of the values as u8.
 #[derive(Clone, PartialEq)]
-pub struct RealTable([f32; 256]);
+pub struct RealTable(pub [f32; 256]);
 
 impl std::fmt::Debug for RealTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -114,10 +119,6 @@ impl std::fmt::Debug for RealTable {
 }
 
 impl RealTable {
-    pub fn of(input: Quantization, function: impl Fn(f32) -> f32) -> RealTable {
-        RealTable(std::array::from_fn(|i| function(input.real(i as u8 as i8))))
-    }
-
     /// From s8 with channels last to f32 with channels first.
     pub fn run(&self, input: &[i8], channels: usize, out: &mut [f32]) {
         let plane = out.len() / channels;

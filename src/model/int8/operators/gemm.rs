@@ -5,19 +5,19 @@
 
 use super::arithmetic::Bounds;
 use super::kernels::{Microkernels, PlainLoop};
-use super::layout::{MAX_TILE, OutputTile, Requantization, Workspace};
+use super::layout::{MAX_TILE, OutputTile, Requantization, Workspace, grow};
 
 /// Bytes of a block of packed rows. It stays in the first-level cache beside a panel of weights.
 const BLOCK_BYTES: usize = 16 * 1024;
 
-/// The weights of a layer, packed for one instruction set, with the bias and the requantization factor of each output.
+/// The size of a right-hand side that is packed for one instruction set, with the bias and the requantization factor of each
+/// output.
 #[derive(Debug, Clone)]
-pub struct PackedWeights {
-    panels: Vec<i8>,
-    /// Padded with zeros to whole panels.
+struct Columns {
+    /// Padded with zeros to whole panels, as the factors are.
     bias: Vec<i32>,
     factor: Vec<f32>,
-    columns: usize,
+    count: usize,
     /// Values per row, as given.
     input_depth: usize,
     /// Values per packed row: padded to a multiple of [`Microkernels::KR`].
@@ -26,67 +26,87 @@ pub struct PackedWeights {
     panel_bytes: usize,
 }
 
-impl PackedWeights {
-    /// `weights` are the transposed matrix: one row per output, as ONNX stores convolutions. `bias` and `factor` have one value
-    /// per output.
-    pub fn pack<M: Microkernels>(weights: &[i8], bias: &[i32], factor: &[f32]) -> PackedWeights {
-        let columns = bias.len();
-        let depth = weights.len() / columns.max(1);
-        let panels = columns.div_ceil(M::NR);
-        let padded = |n: usize| n.div_ceil(M::KR) * M::KR;
-        let panel_bytes = M::NR * padded(depth) + M::panel_metadata_bytes(padded(depth));
-        let mut packed = PackedWeights {
-            panels: vec![0; panels * panel_bytes],
-            bias: vec![0; panels * M::NR],
-            factor: vec![0.0; panels * M::NR],
-            columns,
+impl Columns {
+    fn new<M: Microkernels>(depth: usize, bias: &[i32], factor: &[f32]) -> Columns {
+        let padded_depth = depth.div_ceil(M::KR) * M::KR;
+        let padded = bias.len().div_ceil(M::NR) * M::NR;
+        let mut columns = Columns {
+            bias: vec![0; padded],
+            factor: vec![0.0; padded],
+            count: bias.len(),
             input_depth: depth,
-            depth: padded(depth),
-            panel_bytes,
+            depth: padded_depth,
+            panel_bytes: M::NR * padded_depth + M::panel_metadata_bytes(padded_depth),
         };
-        packed.bias[..columns].copy_from_slice(bias);
-        packed.factor[..columns].copy_from_slice(factor);
-        for (column, row) in weights.chunks_exact(depth.max(1)).enumerate() {
-            packed.write_column::<M>(column, row);
-        }
-        packed.write_metadata::<M>();
-        packed
+        columns.bias[..bias.len()].copy_from_slice(bias);
+        columns.factor[..bias.len()].copy_from_slice(factor);
+        columns
     }
 
-    /// Writes the weights of one output. A panel is `[depth / KR][NR][KR]`, so that a tile reads consecutive values.
-    fn write_column<M: Microkernels>(&mut self, column: usize, weights: &[i8]) {
-        let panel = column / M::NR * self.panel_bytes;
-        let within = column % M::NR * M::KR;
-        for (k, w) in weights.iter().enumerate() {
-            self.panels[panel + k / M::KR * M::KR * M::NR + within + k % M::KR] = *w;
-        }
+    /// Bytes of all panels.
+    fn panels<M: Microkernels>(&self) -> usize {
+        self.bias.len() / M::NR * self.panel_bytes
     }
 
-    /// Must follow every change of the weights.
-    fn write_metadata<M: Microkernels>(&mut self) {
-        for panel in self.panels.chunks_exact_mut(self.panel_bytes.max(1)) {
+    /// Must follow every change of the weights in `panels`.
+    fn write_metadata<M: Microkernels>(&self, panels: &mut [i8]) {
+        for panel in panels.chunks_exact_mut(self.panel_bytes.max(1)) {
             M::write_panel_metadata(self.depth, panel);
         }
     }
 
+    fn bytes(&self) -> usize {
+        4 * (self.bias.len() + self.factor.len())
+    }
+
+    /// Makes room in `workspace` for the packed rows of the left-hand side.
+    fn reserve_rows<M: Microkernels>(&self, workspace: &mut Workspace) {
+        grow(M::packed_rows(workspace), block_rows::<M>(self.depth) * self.depth);
+    }
+}
+
+/// The weights of a layer, packed for one instruction set, with the bias and the requantization factor of each output.
+#[derive(Debug, Clone)]
+pub struct PackedWeights {
+    panels: Vec<i8>,
+    columns: Columns,
+}
+
+impl PackedWeights {
+    /// `weights` are the transposed matrix: one row per output, as ONNX stores convolutions. `bias` and `factor` have one value
+    /// per output.
+    pub fn pack<M: Microkernels>(weights: &[i8], bias: &[i32], factor: &[f32]) -> PackedWeights {
+        let depth = weights.len() / bias.len().max(1);
+        let columns = Columns::new::<M>(depth, bias, factor);
+        let mut panels = vec![0; columns.panels::<M>()];
+        // A panel is `[depth / KR][NR][KR]`, so that a tile reads consecutive values.
+        for (column, row) in weights.chunks_exact(depth.max(1)).enumerate() {
+            let panel = column / M::NR * columns.panel_bytes;
+            let within = column % M::NR * M::KR;
+            for (k, w) in row.iter().enumerate() {
+                panels[panel + k / M::KR * M::KR * M::NR + within + k % M::KR] = *w;
+            }
+        }
+        columns.write_metadata::<M>(&mut panels);
+        PackedWeights { panels, columns }
+    }
+
     pub fn bytes(&self) -> usize {
-        self.panels.len() + 4 * (self.bias.len() + self.factor.len())
+        self.panels.len() + self.columns.bytes()
     }
 
     pub fn columns(&self) -> usize {
-        self.columns
+        self.columns.count
     }
 
     /// Values per row before packing.
     pub fn input_depth(&self) -> usize {
-        self.input_depth
+        self.columns.input_depth
     }
 
     /// Makes room in `workspace` for products with these weights, which were packed for `M`.
     pub fn reserve<M: Microkernels>(&self, workspace: &mut Workspace) {
-        let needed = block_rows::<M>(self.depth) * self.depth;
-        let rows = M::packed_rows(workspace);
-        rows.resize(rows.len().max(needed), M::Lane::default());
+        self.columns.reserve_rows::<M>(workspace);
     }
 }
 
@@ -171,9 +191,19 @@ pub fn multiply<M: Microkernels>(
     left: &impl Rows,
     weights: &PackedWeights,
     workspace: &mut Workspace,
+    results: Results,
+) {
+    multiply_panels::<M>(left, &weights.columns, &weights.panels, workspace, results);
+}
+
+fn multiply_panels<M: Microkernels>(
+    left: &impl Rows,
+    columns: &Columns,
+    panels: &[i8],
+    workspace: &mut Workspace,
     mut results: Results,
 ) {
-    let (rows, depth) = (left.count(), weights.depth);
+    let (rows, depth) = (left.count(), columns.depth);
     let buffer = M::packed_rows(workspace);
     let block = block_rows::<M>(depth);
     let mut acc = [0i32; MAX_TILE];
@@ -196,17 +226,13 @@ pub fn multiply<M: Microkernels>(
                 &buffer[..]
             }
         };
-        for (panel, column) in weights
-            .panels
-            .chunks_exact(weights.panel_bytes)
-            .zip((0..).step_by(M::NR))
-        {
+        for (panel, column) in panels.chunks_exact(columns.panel_bytes).zip((0..).step_by(M::NR)) {
             let tile = OutputTile {
                 rows: count,
-                columns: M::NR.min(weights.columns - column),
-                stride: weights.columns,
+                columns: M::NR.min(columns.count - column),
+                stride: columns.count,
             };
-            results.compute::<M>([first, column], tile, weights, (block, panel), &mut acc);
+            results.compute::<M>([first, column], tile, columns, (block, panel), &mut acc);
         }
     }
 }
@@ -226,13 +252,13 @@ impl Results<'_> {
         &mut self,
         [row, column]: [usize; 2],
         tile: OutputTile,
-        weights: &PackedWeights,
+        columns: &Columns,
         (rows, panel): (&[M::Lane], &[i8]),
         acc: &mut [i32],
     ) {
-        let (depth, columns) = (weights.depth, weights.columns);
-        let bias = &weights.bias[column..][..M::NR];
-        let factor = &weights.factor[column..][..M::NR];
+        let bias = &columns.bias[column..][..M::NR];
+        let factor = &columns.factor[column..][..M::NR];
+        let (depth, columns) = (columns.depth, columns.count);
         match self {
             Results::Quantized { bounds, out } => {
                 let bounds = *bounds;
@@ -264,38 +290,50 @@ impl Results<'_> {
 /// A product of two activations. Its right-hand side is packed anew for every run.
 #[derive(Debug, Clone)]
 pub struct MatrixProduct {
-    weights: PackedWeights,
+    columns: Columns,
 }
 
 impl MatrixProduct {
     /// For a right-hand side of `depth` rows and `columns` columns. `factor` converts products to units of the output's scale.
     pub fn new<M: Microkernels>(depth: usize, columns: usize, factor: f32) -> MatrixProduct {
-        let zeros = vec![0; depth * columns];
         MatrixProduct {
-            weights: PackedWeights::pack::<M>(&zeros, &vec![0; columns], &vec![factor; columns]),
+            columns: Columns::new::<M>(depth, &vec![0; columns], &vec![factor; columns]),
         }
     }
 
-    pub fn weights(&self) -> &PackedWeights {
-        &self.weights
+    /// Columns of the right-hand side.
+    pub fn columns(&self) -> usize {
+        self.columns.count
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.columns.bytes()
+    }
+
+    /// Makes room in `workspace` for both sides.
+    pub fn reserve<M: Microkernels>(&self, workspace: &mut Workspace) {
+        self.columns.reserve_rows::<M>(workspace);
+        grow(&mut workspace.panels, self.columns.panels::<M>());
     }
 
     /// Computes left × right, both row-major, with zero points of 0.
-    pub fn run<M: Microkernels>(&mut self, left: &[i8], right: &[i8], workspace: &mut Workspace, results: Results) {
-        let columns = self.weights.columns;
-        let depth = right.len() / columns;
-        let PackedWeights {
-            panels, panel_bytes, ..
-        } = &mut self.weights;
-        for (k, row) in right.chunks_exact(columns).enumerate() {
+    pub fn run<M: Microkernels>(&self, left: &[i8], right: &[i8], workspace: &mut Workspace, results: Results) {
+        let mut buffer = std::mem::take(&mut workspace.panels);
+        let panels = &mut buffer[..self.columns.panels::<M>()];
+        // The padding must be zero, and another product may have used this memory.
+        panels.fill(0);
+        for (k, row) in right.chunks_exact(self.columns.count).enumerate() {
             let first = k / M::KR * M::KR * M::NR + k % M::KR;
-            for (row, panel) in row.chunks(M::NR).zip(panels.chunks_exact_mut(*panel_bytes)) {
+            for (row, panel) in row.chunks(M::NR).zip(panels.chunks_exact_mut(self.columns.panel_bytes)) {
                 let places = panel[first..].iter_mut().step_by(M::KR);
                 places.zip(row).for_each(|(place, w)| *place = *w);
             }
         }
-        self.weights.write_metadata::<M>();
-        multiply::<M>(&Matrix { values: left, depth }, &self.weights, workspace, results);
+        self.columns.write_metadata::<M>(panels);
+        let depth = self.columns.input_depth;
+        let rows = Matrix { values: left, depth };
+        multiply_panels::<M>(&rows, &self.columns, panels, workspace, results);
+        workspace.panels = buffer;
     }
 }
 

@@ -8,7 +8,7 @@ use super::arithmetic::{Bounds, InputRange};
 use super::convolution::Convolution;
 use super::gemm::{PackedWeights, Results};
 use super::kernels::Microkernels;
-use super::layout::Workspace;
+use super::layout::{Workspace, grow};
 use super::window::Window;
 
 /// A grouped convolution, with weights packed for one instruction set.
@@ -16,9 +16,9 @@ use super::window::Window;
 pub struct GroupedConvolution {
     parts: Vec<Convolution>,
     macs: usize,
-    /// The channels of one part: a copy of the input, and the output.
-    part_input: Vec<i8>,
-    part_output: Vec<i8>,
+    /// Values of one part's input and output.
+    part_input: usize,
+    part_output: usize,
 }
 
 impl GroupedConvolution {
@@ -56,8 +56,8 @@ impl GroupedConvolution {
         GroupedConvolution {
             parts: (0..groups).step_by(groups_per_part).map(part).collect(),
             macs: pixels(window.output) * weights.len(),
-            part_input: vec![0; pixels(window.input) * channels * groups_per_part],
-            part_output: vec![0; pixels(window.output) * outputs * groups_per_part],
+            part_input: pixels(window.input) * channels * groups_per_part,
+            part_output: pixels(window.output) * outputs * groups_per_part,
         }
     }
 
@@ -76,26 +76,48 @@ impl GroupedConvolution {
     }
 
     pub fn bytes(&self) -> usize {
-        let weights: usize = self.weights().map(PackedWeights::bytes).sum();
-        weights + self.part_input.len() + self.part_output.len()
+        self.weights().map(PackedWeights::bytes).sum()
     }
 
-    pub fn run<M: Microkernels>(&mut self, input: &[i8], bounds: Bounds, workspace: &mut Workspace, out: &mut [i8]) {
+    /// Makes room in `workspace` for the products and for the channels of one part.
+    pub fn reserve<M: Microkernels>(&self, workspace: &mut Workspace) {
+        self.weights().for_each(|weights| weights.reserve::<M>(workspace));
+        grow(&mut workspace.part_input, self.part_input);
+        grow(&mut workspace.part_output, self.part_output);
+    }
+
+    pub fn run<M: Microkernels>(&self, input: &[i8], bounds: Bounds, workspace: &mut Workspace, out: &mut [i8]) {
+        let mut part_input = std::mem::take(&mut workspace.part_input);
+        let mut part_output = std::mem::take(&mut workspace.part_output);
+        let copies = (&mut part_input[..self.part_input], &mut part_output[..self.part_output]);
+        self.run_parts::<M>(input, bounds, workspace, copies, out);
+        workspace.part_input = part_input;
+        workspace.part_output = part_output;
+    }
+
+    fn run_parts<M: Microkernels>(
+        &self,
+        input: &[i8],
+        bounds: Bounds,
+        workspace: &mut Workspace,
+        (part_input, part_output): (&mut [i8], &mut [i8]),
+        out: &mut [i8],
+    ) {
         let channels = self.parts[0].channels;
         let outputs = self.parts[0].weights.columns();
         let [all_channels, all_outputs] = [channels, outputs].map(|n| n * self.parts.len());
         for (index, part) in self.parts.iter().enumerate() {
             let pixels = input.chunks_exact(all_channels);
-            for (slice, pixel) in self.part_input.chunks_exact_mut(channels).zip(pixels) {
+            for (slice, pixel) in part_input.chunks_exact_mut(channels).zip(pixels) {
                 slice.copy_from_slice(&pixel[index * channels..][..channels]);
             }
             let results = Results::Quantized {
                 bounds,
-                out: &mut self.part_output,
+                out: &mut *part_output,
             };
-            part.run::<M>(&self.part_input, workspace, results);
+            part.run::<M>(part_input, workspace, results);
             let pixels = out.chunks_exact_mut(all_outputs);
-            for (result, pixel) in self.part_output.chunks_exact(outputs).zip(pixels) {
+            for (result, pixel) in part_output.chunks_exact(outputs).zip(pixels) {
                 pixel[index * outputs..][..outputs].copy_from_slice(result);
             }
         }

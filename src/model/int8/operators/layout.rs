@@ -92,8 +92,8 @@ pub struct PairwiseOperands<'a> {
     pub out: &'a mut [i8],
 }
 
-/// Buffers that all layers of a program share. They grow once, to what the largest layer needs.
-#[derive(Debug, Default)]
+/// Buffers that all layers of a graph share. They grow once, to what the largest layer needs.
+#[derive(Debug, Clone, Default)]
 pub struct Workspace {
     /// A block of packed rows, in the form that the instruction set multiplies.
     pub s8_rows: Vec<i8>,
@@ -101,10 +101,42 @@ pub struct Workspace {
     pub offset_u8_rows: Vec<OffsetU8>,
     /// Input lines of a depthwise convolution with the padding beside them.
     pub padded_lines: Vec<i8>,
+    /// The right-hand side of a product of two activations, packed as weights are.
+    pub panels: Vec<i8>,
+    /// Sums of the columns or rows of activations.
+    pub sums: Vec<i32>,
+    /// Products before the correction for zero points.
+    pub products: Vec<f32>,
+    /// The channels of one part of a grouped convolution: a copy of the input, and the output.
+    pub part_input: Vec<i8>,
+    pub part_output: Vec<i8>,
+}
+
+/// Makes a buffer at least `length` values long.
+pub fn grow<T: Clone + Default>(buffer: &mut Vec<T>, length: usize) {
+    if buffer.len() < length {
+        buffer.resize(length, T::default());
+    }
 }
 
 impl Workspace {
     pub fn bytes(&self) -> usize {
-        self.s8_rows.len() + size_of_val(&self.s16_rows[..]) + self.offset_u8_rows.len() + self.padded_lines.len()
+        let Workspace {
+            s8_rows,
+            s16_rows,
+            offset_u8_rows,
+            padded_lines,
+            panels,
+            sums,
+            products,
+            part_input,
+            part_output,
+        } = self;
+        let bytes = [s8_rows, padded_lines, panels, part_input, part_output].map(Vec::len);
+        bytes.iter().sum::<usize>()
+            + offset_u8_rows.len()
+            + size_of_val(&s16_rows[..])
+            + size_of_val(&sums[..])
+            + size_of_val(&products[..])
     }
 }

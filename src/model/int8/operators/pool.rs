@@ -3,6 +3,7 @@
 use super::arithmetic::Bounds;
 use super::elementwise::Table;
 use super::kernels::{Microkernels, PlainLoop};
+use super::layout::{Workspace, grow};
 use super::window::Window;
 
 /// The largest value under each window. `table` then converts it to the output's quantization, if that differs.
@@ -58,19 +59,28 @@ pub struct AveragePool {
     /// Whether taps in the padding count as zeros.
     pub counts_padding: bool,
     pub bounds: Bounds,
-    /// One sum per channel.
-    pub sums: Vec<i32>,
 }
 
 impl AveragePool {
-    pub fn run<M: Microkernels>(&mut self, input: &[i8], out: &mut [i8]) {
-        M::vectorized(Mean { pool: self, input, out });
+    /// Makes room in `workspace` for one sum per channel.
+    pub fn reserve(&self, workspace: &mut Workspace) {
+        grow(&mut workspace.sums, self.channels);
+    }
+
+    pub fn run<M: Microkernels>(&self, input: &[i8], workspace: &mut Workspace, out: &mut [i8]) {
+        M::vectorized(Mean {
+            pool: self,
+            input,
+            sums: &mut workspace.sums[..self.channels],
+            out,
+        });
     }
 }
 
 struct Mean<'a> {
-    pool: &'a mut AveragePool,
+    pool: &'a AveragePool,
     input: &'a [i8],
+    sums: &'a mut [i32],
     out: &'a mut [i8],
 }
 
@@ -84,8 +94,8 @@ impl PlainLoop for Mean<'_> {
             factor,
             counts_padding,
             bounds,
-            sums,
         } = self.pool;
+        let sums = self.sums;
         for (i, out) in self.out.chunks_exact_mut(*channels).enumerate() {
             sums.fill(0);
             let mut taps = 0;

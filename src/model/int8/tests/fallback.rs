@@ -2,11 +2,11 @@
 
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::super::{Isa, OperatorCounts, Program, compile};
-use super::sketch::{Sketch, agree, int, ints, tensor, text};
+use super::super::{Isa, OperatorCounts, load};
+use super::sketch::{Loaded, Sketch, agree, int, ints, tensor, text};
 
-fn fallback_nodes(program: &Program) -> Vec<String> {
-    program.fallback_nodes().iter().map(ToString::to_string).collect()
+fn fallback_nodes(loaded: &Loaded) -> Vec<String> {
+    loaded.fallback_nodes.iter().map(ToString::to_string).collect()
 }
 
 /// A graph that starts with x → convolution → `a_r`.
@@ -29,11 +29,11 @@ fn a_node_in_the_middle_falls_back() {
         s.weights("w2", &[6, 8, 1, 1], 2);
         s.node("Conv", &["weights_r", "w2"], "b", vec![]);
         s.requantize("b", 0.02, 0);
-        let program = agree(&s.finish(&["b_r"]), |_| 0.02);
+        let loaded = agree(&s.finish(&["b_r"]), |_| 0.02);
         let expected = "LRN weights: this operator is not supported in integers";
-        assert_eq!(fallback_nodes(&program), [expected]);
-        assert_eq!(program.operators(), OperatorCounts { all: 3, int8: 2 });
-        assert_eq!(program.macs(), 6 * 5 * (8 * 4 * 9 + 6 * 8));
+        assert_eq!(fallback_nodes(&loaded), [expected]);
+        assert_eq!(loaded.operators, OperatorCounts { all: 3, int8: 2 });
+        assert_eq!(loaded.int8_macs(), 6 * 5 * (8 * 4 * 9 + 6 * 8));
     }
 }
 
@@ -56,11 +56,12 @@ fn neighbouring_fallback_nodes_form_one_subgraph() {
     s.requantize("small", 0.03, 5);
     s.node("Add", &["small_r", "relu_r"], "sum", vec![]);
     s.requantize("sum", 0.05, -20);
-    let program = agree(&s.finish(&["sum_r"]), |_| 0.05);
-    assert_eq!(program.operators(), OperatorCounts { all: 6, int8: 4 });
-    let names: Vec<&str> = program.fallback_nodes().iter().map(|node| &node.op[..]).collect();
+    let loaded = agree(&s.finish(&["sum_r"]), |_| 0.05);
+    assert_eq!(loaded.operators, OperatorCounts { all: 6, int8: 4 });
+    let names: Vec<&str> = loaded.fallback_nodes.iter().map(|node| &node.op[..]).collect();
     assert_eq!(names, ["LRN", "Resize"]);
-    assert_eq!(program.fallback_subgraphs(), 1);
+    // One before the fallback subgraph and one after it.
+    assert_eq!(loaded.integer_subgraphs(), 2);
 }
 
 #[test]
@@ -73,11 +74,11 @@ fn nodes_before_the_first_quantize_and_after_the_last_dequantize_fall_back() {
     s.requantize("a", 0.01, 0);
     s.node("Softmax", &["a_r"], "y", vec![int("axis", 1)]);
     s.node("LRN", &["x"], "z", vec![int("size", 3)]);
-    let program = agree(&s.finish(&["z", "y", "a_r"]), |out| match out.len() {
+    let loaded = agree(&s.finish(&["z", "y", "a_r"]), |out| match out.len() {
         96 => 0.01,
         _ => 1e-6,
     });
-    assert_eq!(program.operators(), OperatorCounts { all: 4, int8: 1 });
+    assert_eq!(loaded.operators, OperatorCounts { all: 4, int8: 1 });
 }
 
 #[test]
@@ -89,15 +90,15 @@ fn sums_that_are_not_quantized_fall_back() {
     s.node("Relu", &["sum"], "relu", vec![]);
     s.requantize("relu", 0.05, -128);
     // The sums of a convolution are exact without quantization, so the convolution itself stays in integers.
-    let program = agree(&s.finish(&["relu_r"]), |_| 0.05);
+    let loaded = agree(&s.finish(&["relu_r"]), |_| 0.05);
     assert_eq!(
-        fallback_nodes(&program),
+        fallback_nodes(&loaded),
         [
             "Add sum: its input b is not quantized",
             "Relu relu: its input sum is computed in f32"
         ]
     );
-    assert_eq!(program.operators(), OperatorCounts { all: 4, int8: 2 });
+    assert_eq!(loaded.operators, OperatorCounts { all: 4, int8: 2 });
 }
 
 #[test]
@@ -106,8 +107,8 @@ fn functions_that_are_not_quantized_stay_in_integers() {
     s.node("Tanh", &["a_r"], "tanh", vec![]);
     s.node("Transpose", &["tanh"], "turned", vec![ints("perm", &[0, 2, 3, 1])]);
     s.requantize("turned", 1.0 / 127.0, 0);
-    let program = agree(&s.finish(&["turned_r", "tanh"]), |_| 1.0 / 127.0);
-    assert_eq!(fallback_nodes(&program), [""; 0]);
+    let loaded = agree(&s.finish(&["turned_r", "tanh"]), |_| 1.0 / 127.0);
+    assert_eq!(fallback_nodes(&loaded), [""; 0]);
 }
 
 #[test]
@@ -125,17 +126,41 @@ fn several_scales_per_activation_tensor_fall_back() {
     );
     s.node("MaxPool", &["b_r"], "c", vec![ints("kernel_shape", &[2, 2])]);
     s.requantize("c", 0.05, 0);
-    let program = agree(&s.finish(&["c_r"]), |_| 0.05);
-    let fallback_nodes = fallback_nodes(&program);
+    let loaded = agree(&s.finish(&["c_r"]), |_| 0.05);
+    let fallback_nodes = fallback_nodes(&loaded);
     let expected = "QuantizeLinear b_q: quantizes activations with more than one scale";
     assert!(fallback_nodes.contains(&expected.to_string()), "{fallback_nodes:?}");
-    assert!(program.operators().int8 >= 1);
+    assert!(loaded.operators.int8 >= 1);
+}
+
+#[test]
+fn activations_pass_by_a_fallback_subgraph_as_integers() {
+    let mut s = start(false);
+    s.node("LRN", &["a_r"], "normal", vec![int("size", 3)]);
+    s.requantize("normal", 0.03, -20);
+    s.node("Transpose", &["a_r"], "turned", vec![ints("perm", &[0, 1, 3, 2])]);
+    s.requantize("turned", 0.03, 5);
+    s.node("Transpose", &["turned_r"], "back", vec![ints("perm", &[0, 1, 3, 2])]);
+    s.requantize("back", 0.03, 5);
+    s.node("Add", &["normal_r", "back_r"], "sum", vec![]);
+    s.requantize("sum", 0.05, -20);
+    let loaded = agree(&s.finish(&["sum_r", "back_r"]), |_| 0.05);
+    assert_eq!(loaded.integer_subgraphs(), 2);
+    assert_eq!(fallback_nodes(&loaded).len(), 1);
+}
+
+#[test]
+fn an_output_may_be_given_twice_or_be_an_input() {
+    let mut s = start(false);
+    s.node("Identity", &["a_r"], "same", vec![]);
+    let loaded = agree(&s.finish(&["a_r", "same", "x"]), |_| 0.03);
+    assert_eq!(loaded.operators, OperatorCounts { all: 1, int8: 1 });
 }
 
 #[test]
 fn a_graph_without_a_static_shape_is_rejected() {
     let mut model = start(false).finish(&["a_r"]);
     model.graph.as_mut().unwrap().input[0].r#type = None;
-    let error = compile(&model, &["x"], &["a_r"], Isa::Reference).err().unwrap();
-    assert_eq!(error.to_string(), "graph x: not an input with a static shape");
+    let error = load(&model, &[("x", &[1, 4, 6, 5])], &["a_r"], Some(Isa::Reference)).unwrap_err();
+    assert_eq!(format!("{error:#}"), "graph input `x` has no type");
 }

@@ -1,12 +1,14 @@
 //! The shipped graphs, and small graphs with operators that the shipped graphs lack.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{ModelProto, TensorProto};
 use tract_onnx::prelude::Framework;
 
-use super::sketch::{Sketch, agree, int, ints, tensor, text};
+use super::super::Isa;
+use super::sketch::{Loaded, Sketch, agree, int, ints, tensor, text};
 
 #[test]
 fn shipped_graphs_agree_with_tract() {
@@ -17,14 +19,42 @@ fn shipped_graphs_agree_with_tract() {
         let bytes = std::fs::read(models.join(format!("{name}.int8.onnx"))).unwrap();
         let model = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]).unwrap();
         // The outputs are real numbers. The step is what 8 bits would resolve: the largest magnitude / 127.
-        let program = agree(&model, |out| out.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0);
-        assert_eq!(program.fallback_nodes(), []);
+        let loaded = agree(&model, |out| out.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0);
+        assert_eq!(loaded.fallback_nodes, []);
     }
+}
+
+/// The results of every instruction set are recorded in `snapshots/`. After a change that is meant to change them, record them anew:
+/// `INSTA_UPDATE=always cargo test --release --lib results_keep_their_bits`.
+#[test]
+fn results_keep_their_bits() {
+    let hash = |model: &ModelProto, isa: Isa| {
+        // FNV-1a.
+        let outputs = Loaded::of(model, Some(isa)).run();
+        let bytes = outputs.iter().flatten().flat_map(|value| value.to_le_bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    };
+    let graphs = [
+        ("varied, signed", varied(false)),
+        ("varied, unsigned", varied(true)),
+        ("composed, signed", composed(false)),
+        ("composed, unsigned", composed(true)),
+    ];
+    let mut lines = String::new();
+    for (name, model) in &graphs {
+        let hashes = Isa::available().into_iter().map(|isa| hash(model, isa));
+        let hashes: BTreeSet<u64> = hashes.collect();
+        assert_eq!(hashes.len(), 1, "{name}: the instruction sets differ");
+        lines += &format!("{name}: {:016x}\n", hashes.first().unwrap());
+    }
+    insta::assert_snapshot!(lines);
 }
 
 /// A strided convolution with ReLU6, a depthwise one, HardSwish as a table, a residual, both pools, a concatenation of different
 /// scales, a transposition.
-fn varied(unsigned: bool) -> ModelProto {
+pub fn varied(unsigned: bool) -> ModelProto {
     let mut s = Sketch::of([1, 3, 17, 13], unsigned);
     s.requantize("x", 1.0 / 127.0, 3);
     s.weights("w1", &[20, 3, 3, 3], 1);
@@ -71,14 +101,14 @@ fn varied(unsigned: bool) -> ModelProto {
 fn a_varied_graph_agrees_with_tract_signed_and_unsigned() {
     for unsigned in [false, true] {
         // The output's scale is 0.02.
-        let program = agree(&varied(unsigned), |_| 0.02);
-        assert_eq!(program.fallback_nodes(), []);
+        let loaded = agree(&varied(unsigned), |_| 0.02);
+        assert_eq!(loaded.fallback_nodes, []);
     }
 }
 
 /// A grouped convolution, a difference, a slice and a mean over an image, SiLU and a constant added without quantization in between,
 /// repeated operands, a linear layer and a batch of matrix products, all with zero points.
-fn composed(unsigned: bool) -> ModelProto {
+pub fn composed(unsigned: bool) -> ModelProto {
     let mut s = Sketch::of([1, 6, 8, 10], unsigned);
     s.requantize("x", 1.0 / 127.0, 9);
     s.weights("w1", &[16, 3, 3, 3], 1);
@@ -126,12 +156,12 @@ fn composed(unsigned: bool) -> ModelProto {
 #[test]
 fn a_graph_of_composed_operators_agrees_with_tract_signed_and_unsigned() {
     for unsigned in [false, true] {
-        let program = agree(&composed(unsigned), |_| 0.5);
-        assert_eq!(program.fallback_nodes(), []);
+        let loaded = agree(&composed(unsigned), |_| 0.5);
+        assert_eq!(loaded.fallback_nodes, []);
     }
 }
 
-fn integers(name: &str, values: &[i64]) -> TensorProto {
+pub fn integers(name: &str, values: &[i64]) -> TensorProto {
     let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     tensor(name, &[values.len() as i64], DataType::Int64, raw)
 }

@@ -1,5 +1,6 @@
-//! Whole graphs, compared with tract.
+//! Whole graphs, compared with tract, and broken ones.
 
+mod broken;
 mod fallback;
 mod graphs;
 mod sketch;

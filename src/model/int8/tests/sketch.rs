@@ -9,7 +9,7 @@ use tract_onnx::pb::{
 use tract_onnx::prelude::*;
 
 use super::super::onnx::float_info;
-use super::super::{Isa, Program, Signature, compile};
+use super::super::{FallbackNode, IntegerPlan, IntegerSubgraph, Isa, OperatorCounts, Signature, load};
 
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
@@ -24,46 +24,68 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
 /// All outputs of one run.
 type Outputs = Vec<Vec<f32>>;
 
-/// The outputs of `model` on the same noise from every instruction set and from tract, and the program for the fastest one.
-fn run(model: &ModelProto) -> (Vec<Outputs>, Outputs, Program) {
-    let Signature { inputs, outputs } = Signature::of(model).unwrap();
-    let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
-    let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    let values: Vec<Vec<f32>> = inputs
-        .iter()
-        .zip(1..)
-        .map(|((_, dims), seed)| noise(dims.iter().product(), seed))
-        .collect();
-    let slices: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-    let compiled = |isa| compile(model, &names, &outputs, isa).unwrap_or_else(|e| panic!("{e}"));
-    let mut programs: Vec<Program> = Isa::available().into_iter().map(compiled).collect();
-    let run = |program: &mut Program| {
+/// A loaded sketch.
+pub struct Loaded {
+    plan: IntegerPlan,
+    pub fallback_nodes: Vec<FallbackNode>,
+    pub operators: OperatorCounts,
+}
+
+impl Loaded {
+    pub fn of(model: &ModelProto, isa: Option<Isa>) -> Loaded {
+        let Signature { inputs, outputs } = Signature::of(model).unwrap();
+        let named: Vec<(&str, &[usize])> = inputs.iter().map(|(name, dims)| (name.as_str(), &dims[..])).collect();
+        let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        let mut loaded = load(model, &named, &outputs, isa).unwrap_or_else(|e| panic!("{e:#}"));
+        Loaded {
+            fallback_nodes: std::mem::take(&mut loaded.fallback_nodes),
+            operators: loaded.operators,
+            plan: loaded.into_plan().unwrap(),
+        }
+    }
+
+    pub fn int8_macs(&self) -> u64 {
+        self.plan.int8_macs
+    }
+
+    /// How many operators of the plan are ours.
+    pub fn integer_subgraphs(&self) -> usize {
+        let nodes = self.plan.plan.model().nodes().iter();
+        nodes.filter(|node| node.op_is::<IntegerSubgraph>()).count()
+    }
+
+    /// The outputs of the same noise as for every other call.
+    pub fn run(&self) -> Outputs {
+        let model = self.plan.plan.model();
+        let dims = (0..model.inputs.len()).map(|i| model.input_fact(i).unwrap().shape.as_concrete().unwrap());
+        let tensors: TVec<TValue> = dims
+            .zip(1..)
+            .map(|(dims, seed)| {
+                let values = noise(dims.iter().product(), seed);
+                Tensor::from_shape(dims, &values).unwrap().into_tvalue()
+            })
+            .collect();
+        let mut state = self.plan.plan.spawn().unwrap();
         // Twice, because the first run must not change the results of the second.
-        program.run(&slices).unwrap();
-        program.run(&slices).unwrap().to_vec()
-    };
-    let ours = programs.iter_mut().map(run).collect();
-    let plan = tract_onnx::onnx().model_for_proto_model(model).unwrap();
-    let plan = plan.into_optimized().unwrap().into_runnable().unwrap();
-    let tensors = inputs
-        .iter()
-        .zip(&values)
-        .map(|((_, dims), v)| Tensor::from_shape(dims, v).unwrap().into_tvalue());
-    let theirs = plan.run(tensors.collect()).unwrap();
-    let theirs = theirs
-        .iter()
-        .map(|t| t.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec())
-        .collect();
-    (ours, theirs, programs.remove(0))
+        state.run(tensors.clone()).unwrap();
+        let outputs = state.run(tensors).unwrap();
+        let values = |tensor: &TValue| tensor.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
+        outputs.iter().map(values).collect()
+    }
 }
 
 /// Asserts that all instruction sets agree exactly, and that all but 0.1 % of the values are within `step` of tract's: where f32
-/// arithmetic falls on the other side of a tie, a value differs by one step. Returns the program for the fastest instruction set.
-pub fn agree(model: &ModelProto, step: impl Fn(&[f32]) -> f32) -> Program {
-    let (ours, theirs, program) = run(model);
+/// arithmetic falls on the other side of a tie, a value differs by one step. Returns the graph for the fastest instruction set.
+pub fn agree(model: &ModelProto, step: impl Fn(&[f32]) -> f32) -> Loaded {
+    let mut loaded: Vec<Loaded> = Isa::available()
+        .into_iter()
+        .map(|isa| Loaded::of(model, Some(isa)))
+        .collect();
+    let ours: Vec<Outputs> = loaded.iter().map(Loaded::run).collect();
     for outputs in &ours[1..] {
         assert_eq!(outputs, &ours[0]);
     }
+    let theirs = Loaded::of(model, None).run();
     for (a, b) in ours[0].iter().zip(&theirs) {
         assert_eq!(a.len(), b.len());
         let step = step(b);
@@ -74,7 +96,7 @@ pub fn agree(model: &ModelProto, step: impl Fn(&[f32]) -> f32) -> Program {
             a.len()
         );
     }
-    program
+    loaded.remove(0)
 }
 
 pub fn tensor(name: &str, dims: &[i64], data_type: DataType, raw: Vec<u8>) -> TensorProto {

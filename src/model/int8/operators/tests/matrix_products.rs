@@ -23,9 +23,9 @@ fn check_matrices<M: Microkernels>(left: &[i8], right: &[i8], columns: usize, bo
         .map(|i| bounds.round(sum(i / columns, i % columns) as f32 * 0.01))
         .collect();
 
-    let mut product = MatrixProduct::new::<M>(depth, columns, 0.01);
+    let product = MatrixProduct::new::<M>(depth, columns, 0.01);
     let mut workspace = Workspace::default();
-    product.weights().reserve::<M>(&mut workspace);
+    product.reserve::<M>(&mut workspace);
     let mut out = vec![0; expected.len()];
     product.run::<M>(
         left,
@@ -86,9 +86,9 @@ fn check_batched_matmul<M: Microkernels>(matrices: &Matrices, zero_points: [i32;
     let expected: Vec<i8> = (0..batch * rows * columns)
         .map(|i| bounds.round(sum(i) as f32 * 0.003))
         .collect();
-    let mut product = BatchedMatmul::new::<M>(*batch, *size, zero_points, 0.003);
+    let product = BatchedMatmul::new::<M>(*batch, *size, zero_points, 0.003);
     let mut workspace = Workspace::default();
-    product.weights().reserve::<M>(&mut workspace);
+    product.reserve::<M>(&mut workspace);
     let mut out = vec![0; expected.len()];
     let results = Results::Quantized { bounds, out: &mut out };
     product.run::<M>(left, right, &mut workspace, results);
@@ -131,9 +131,9 @@ fn sums_at_the_limit_of_16_bits_do_not_overflow() {
             let weight = |k: usize| four[k / apart % 4];
             let (left, right): (Vec<i8>, Vec<i8>) = (vec![a; 64], (0..64).map(weight).collect());
             let expected: i32 = right.iter().map(|w| i32::from(a) * i32::from(*w)).sum();
-            let mut product = MatrixProduct::new::<M>(64, 1, 1.0);
+            let product = MatrixProduct::new::<M>(64, 1, 1.0);
             let mut workspace = Workspace::default();
-            product.weights().reserve::<M>(&mut workspace);
+            product.reserve::<M>(&mut workspace);
             let (limits, mut out) = ([f32::NEG_INFINITY, f32::INFINITY], [0.0]);
             let results = Results::Real { limits, out: &mut out };
             product.run::<M>(&left, &right, &mut workspace, results);
@@ -193,9 +193,9 @@ fn long_sums_of_extremes_do_not_overflow() {
             high: 127,
         };
         fn product<M: Microkernels>(left: &[i8], right: &[i8], bounds: Bounds) -> Vec<i8> {
-            let mut product = MatrixProduct::new::<M>(right.len(), 1, 1.0);
+            let product = MatrixProduct::new::<M>(right.len(), 1, 1.0);
             let mut workspace = Workspace::default();
-            product.weights().reserve::<M>(&mut workspace);
+            product.reserve::<M>(&mut workspace);
             let mut out = vec![0];
             product.run::<M>(
                 left,

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::arithmetic::Quantization;
 use super::super::elementwise::Table;
 use super::super::kernels::Microkernels;
+use super::super::layout::Workspace;
 use super::super::pool::{AveragePool, MaxPool};
 use super::{Checked, Layer, for_each_isa, layers};
 
@@ -47,16 +48,17 @@ fn check_pools<M: Microkernels>(layer: &Layer, counts_padding: bool) -> Checked 
     }
     .run::<M>(input, &mut largest);
     let mut mean = vec![0; largest.len()];
-    let mut average = AveragePool {
+    let average = AveragePool {
         window: *window,
         channels,
         zero_point,
         factor: 0.7,
         counts_padding,
         bounds: *bounds,
-        sums: vec![0; channels],
     };
-    average.run::<M>(input, &mut mean);
+    let mut workspace = Workspace::default();
+    average.reserve(&mut workspace);
+    average.run::<M>(input, &mut workspace, &mut mean);
     for i in 0..largest.len() {
         let values = under(i / channels / width, i / channels % width, i % channels);
         let top = values.iter().copied().max().unwrap_or(i8::MIN);
