@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use super::super::super::arithmetic::{Operation, Pairwise};
 use super::super::super::layout::PairwiseOperands;
-use super::requantize_s32::Limits;
-use super::vectorized::vectorized;
+use super::super::plain_loop::avx2::vectorized;
+use super::super::requantize_s32::avx2::Limits;
 
 /// Values of one step.
 const STEP: usize = 16;

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::super::layout::{DepthwiseRow, MAX_TAPS};
-use super::requantize_s32::Limits;
+use super::super::requantize_s32::avx2::Limits;
 
 /// Channels of a block.
 const BLOCK: usize = 16;

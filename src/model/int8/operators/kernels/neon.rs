@@ -6,20 +6,13 @@
 //! stay within 255 × 128 = 32640, for any activations. Two weights always qualify unless both are −128; four often do.
 //! Packing computes the number for every group of depths and stores it in the panel's metadata. The sums are exact in any case.
 
-mod depthwise_s8;
-mod gemm_s8;
-mod i16_products;
-mod look_up_s8;
-mod requantize_s32;
-
 use super::super::layout::{DepthwiseRow, OutputTile, Requantization, Workspace};
+use super::depthwise_s8::neon::{depthwise, pack_depthwise};
+use super::gemm_s8::neon_4x8::{GROUP, KR, MR, accumulate_tile, quantized_panel};
+use super::look_up_s8::neon::look_up;
+use super::neon_i16_products::products_that_fit;
+use super::requantize_s32::neon::{NR, check_output, requantize_tile};
 use super::{Microkernels, PlainLoop};
-use gemm_s8::{GROUP, KR, MR, accumulate_tile, quantized_panel};
-use i16_products::products_that_fit;
-
-pub(super) use depthwise_s8::{depthwise, pack_depthwise};
-pub(super) use look_up_s8::look_up;
-pub(super) use requantize_s32::{NR, Scale, check_output, requantize_tile, store, write_rows};
 
 /// The kernels for rows of any s8 values, or for rows of 0..=127. Products with the latter are at most 127 × 258 = 32766 if the
 /// weights of each sign sum to at most 258, so that twice as many fit 16 bits.

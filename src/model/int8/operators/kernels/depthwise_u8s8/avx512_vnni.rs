@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::super::super::layout::{DepthwiseRow, MAX_TAPS};
+use super::super::requantize_s32::avx512_vnni::{Limits, mask_of_first};
 use super::super::vnni::{KR, column_sum, column_sums_bytes};
-use super::requantize_s32::{Limits, mask_of_first};
 
 /// Channels of a block.
 const BLOCK: usize = 64;

@@ -4,8 +4,8 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::super::layout::DepthwiseRow;
-use super::i16_products::{self, products_that_fit};
-use super::requantize_s32::{Scale, round_both};
+use super::super::neon_i16_products::{self as i16_products, products_that_fit};
+use super::super::requantize_s32::neon::{Scale, round_both};
 
 /// The blocks of at least eight channels: the first channel of each, and its halves of eight channels. The last block may overlap
 /// the one before it: the shared channels are computed twice, with the same result.

@@ -1,22 +1,16 @@
 //! x86-64 with AVX2: Haswell, Zen and later.
 //!
 //! Rows of any s8 values are widened to s16 and multiplied by VPMADDWD: two exact products per 32-bit lane, 32 products per
-//! cycle on two multipliers. Rows of 0..=127, as a ReLU leaves them, have faster kernels: see [`gemm_u8s8`].
-
-mod add_s8;
-mod depthwise_s8;
-mod gemm_s16s8;
-mod gemm_u8s8;
-mod requantize_s32;
-mod vectorized;
+//! cycle on two multipliers. Rows of 0..=127, as a ReLU leaves them, have faster kernels: see [`gemm_u8s8`](super::gemm_u8s8).
 
 use super::super::layout::{DepthwiseRow, OutputTile, PairwiseOperands, Requantization, Workspace};
+use super::add_s8::avx2 as add_s8;
+use super::depthwise_s8::avx2 as depthwise_s8;
+use super::gemm_s16s8::avx2_6x16::{self as gemm_s16s8, MR};
+use super::gemm_u8s8::avx2_4x16 as gemm_u8s8;
+use super::plain_loop::avx2::vectorized;
+use super::requantize_s32::avx2::{self as requantize_s32, NR, check_output};
 use super::{Microkernels, PlainLoop};
-use requantize_s32::check_output;
-use vectorized::vectorized;
-
-pub(super) use gemm_s16s8::MR;
-pub(super) use requantize_s32::{NR, store};
 
 /// The kernels for rows of any s8 values.
 pub struct Avx2;

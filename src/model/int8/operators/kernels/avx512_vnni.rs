@@ -1,15 +1,12 @@
 //! x86-64 with AVX-512 and VNNI, in 512 bits: Cascade Lake, Ice Lake, Zen 4 and later.
 
-mod depthwise_u8s8;
-mod gemm_u8s8;
-mod requantize_s32;
-
 use super::super::layout::{DepthwiseRow, OffsetU8, OutputTile, PairwiseOperands, Requantization, Workspace};
 use super::avx2::Avx2;
+use super::depthwise_u8s8::avx512_vnni as depthwise_u8s8;
+use super::gemm_u8s8::avx512_vnni_12x32::{self as gemm_u8s8, MR};
+use super::requantize_s32::avx512_vnni::{self as requantize_s32, NR, WIDTH};
 use super::vnni::{KR, column_sums_bytes, write_column_sums};
 use super::{Microkernels, PlainLoop};
-use gemm_u8s8::MR;
-use requantize_s32::{NR, WIDTH};
 
 pub struct Avx512Vnni;
 

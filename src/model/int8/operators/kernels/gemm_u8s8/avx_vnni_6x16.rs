@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::super::super::layout::OffsetU8;
-use super::super::avx2::{MR, NR, store};
+use super::super::gemm_s16s8::avx2_6x16::MR;
+use super::super::requantize_s32::avx2::{NR, store};
 use super::super::vnni::KR;
 
 /// # Safety

@@ -1,9 +1,10 @@
 //! x86-64 with AVX-VNNI, in 256 bits: Alder Lake, Sierra Forest, Zen 5 and later. Only the matrix products differ from AVX2.
 
-mod gemm_u8s8;
-
 use super::super::layout::{DepthwiseRow, OffsetU8, OutputTile, PairwiseOperands, Requantization, Workspace};
-use super::avx2::{Avx2, Avx2NonNegative, MR, NR};
+use super::avx2::{Avx2, Avx2NonNegative};
+use super::gemm_s16s8::avx2_6x16::MR;
+use super::gemm_u8s8::avx_vnni_6x16 as gemm_u8s8;
+use super::requantize_s32::avx2::NR;
 use super::vnni::{KR, column_sums_bytes, write_column_sums};
 use super::{Microkernels, PlainLoop};
 

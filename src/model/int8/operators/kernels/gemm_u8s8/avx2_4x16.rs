@@ -10,7 +10,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::super::layout::{OutputTile, Requantization};
-use super::requantize_s32::{NR, bias, store, write_rows};
+use super::super::requantize_s32::avx2::{NR, bias, store, write_rows};
 
 pub const KR: usize = 4;
 /// Depths that share a byte of metadata.

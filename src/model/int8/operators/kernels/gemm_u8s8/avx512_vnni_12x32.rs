@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::super::super::layout::{OffsetU8, OutputTile, Requantization};
+use super::super::requantize_s32::avx512_vnni::{NR, RegisterParams, WIDTH};
 use super::super::vnni::KR;
-use super::requantize_s32::{NR, RegisterParams, WIDTH};
 
 /// Twenty-four of the thirty-two registers hold sums.
 pub const MR: usize = 12;

@@ -1,14 +1,14 @@
 //! ARMv8.2 with dot products: Cortex-A76, A78.
 //!
 //! SDOT adds four products of bytes to each of four 32-bit sums, exactly. One operand holds four bytes of the row, which are the
-//! same for all four columns. Only the matrix products differ from [`neon`].
-
-mod gemm_s8;
+//! same for all four columns. Only the matrix products differ from [`neon`](super::neon).
 
 use super::super::layout::{DepthwiseRow, OutputTile, Requantization, Workspace};
-use super::neon::{self, NR, check_output};
+use super::depthwise_s8::neon::{depthwise, pack_depthwise};
+use super::gemm_s8::neon_dot_8x8::{self as gemm_s8, KR, MR};
+use super::look_up_s8::neon::look_up;
+use super::requantize_s32::neon::{NR, check_output, requantize_tile};
 use super::{Microkernels, PlainLoop};
-use gemm_s8::{KR, MR};
 
 pub struct NeonDot;
 
@@ -50,7 +50,7 @@ impl Microkernels for NeonDot {
     }
 
     fn requantize_tile(acc: &[i32], tile: OutputTile, params: &Requantization, out: &mut [i8]) {
-        neon::requantize_tile(acc, tile, params, out);
+        requantize_tile(acc, tile, params, out);
     }
 
     fn packed_rows(workspace: &mut Workspace) -> &mut Vec<i8> {
@@ -58,15 +58,15 @@ impl Microkernels for NeonDot {
     }
 
     fn pack_depthwise(weights: &[i8], channels: usize) -> Vec<i8> {
-        neon::pack_depthwise::<false>(weights, channels)
+        pack_depthwise::<false>(weights, channels)
     }
 
     fn depthwise(row: &DepthwiseRow, out: &mut [i8]) {
-        neon::depthwise(row, out);
+        depthwise(row, out);
     }
 
     fn look_up(table: &[i8; 256], values: &[i8], out: &mut [i8]) {
-        neon::look_up(table, values, out);
+        look_up(table, values, out);
     }
 
     fn vectorized<L: PlainLoop>(plain: L) {

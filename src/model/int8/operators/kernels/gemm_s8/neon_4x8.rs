@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::super::layout::{OutputTile, Requantization};
-use super::requantize_s32::{NR, Scale, store, write_rows};
+use super::super::requantize_s32::neon::{NR, Scale, store, write_rows};
 
 pub const MR: usize = 4;
 pub const KR: usize = 4;

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::super::layout::{OutputTile, Requantization};
-use super::requantize_s32::{NR, bias, store, write_rows};
+use super::super::requantize_s32::avx2::{NR, bias, store, write_rows};
 
 /// Twelve registers hold sums.
 pub const MR: usize = 6;

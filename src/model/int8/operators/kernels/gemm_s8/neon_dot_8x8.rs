@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::super::layout::{OutputTile, Requantization};
-use super::super::neon::{Scale, store, write_rows};
+use super::super::requantize_s32::neon::{Scale, store, write_rows};
 
 /// Sixteen registers hold sums.
 pub const MR: usize = 8;

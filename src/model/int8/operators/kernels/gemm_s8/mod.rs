@@ -1,0 +1,6 @@
+//! Matrix products of s8 rows and s8 weights.
+
+#[cfg(target_arch = "aarch64")]
+pub mod neon_4x8;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dot_8x8;
