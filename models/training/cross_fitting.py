@@ -22,8 +22,10 @@ FOLDS = 3
 
 
 def fold_of(utterance):
-    """The fold of an utterance, 0 to FOLDS - 1, by speaker."""
-    if utterance.corpus == "ravdess":
+    """The fold of an utterance, 0 to FOLDS - 1, by speaker. Of the Javanese speakers, two neighbours share a fold."""
+    if utterance.corpus == "javanese":
+        return (int(utterance.speaker) - 1) // 2
+    if utterance.corpus in ("ravdess", "actor01"):
         return int(utterance.speaker) % FOLDS
     return sum(utterance.speaker.encode()) % FOLDS
 
@@ -67,24 +69,6 @@ def train_students(teacher, corpora, utterances, folder, epochs):
         train_student(teacher, corpora, utterances, fold, folder / f"student_{fold}.pt", epochs)
         for fold in range(FOLDS)
     ]
-
-
-def map_to_later_encoder(by_students, by_teacher):
-    """Map performances by students of an earlier encoder to the embedding space of a later encoder, in place.
-
-    For a later encoder that continued from the earlier one. The map is linear, fitted by ridge regression over all windows: its
-    64 x 64 numbers cannot memorize speakers.
-    """
-    theirs = np.concatenate([p.voice[0, p.voiced] for p in by_students])
-    ours = np.concatenate([p.voice[0, p.voiced] for p in by_teacher])
-    mean, goal = theirs.mean(0), ours.mean(0)
-    centred = theirs - mean
-    gram = centred.T @ centred + 1e-3 * len(centred) * np.eye(VOICE)
-    weight = np.linalg.solve(gram, centred.T @ (ours - goal))
-    for performance in by_students:
-        voice = np.maximum((performance.voice - mean) @ weight + goal, 0)
-        performance.voice = np.where(performance.voiced[:, None], voice, 0).astype(np.float32)
-    return by_students
 
 
 def match_moments(by_students, by_teacher):

@@ -11,9 +11,8 @@ import numpy as np
 
 from .arguments import MODELS, BadInput
 from .manifest import read_graphs
-from .onnx_graphs import open_graph, softmax
-from .preprocessing import face_crop, voice_activity
-from .preprocessing.fusion_features import step_features, without_contempt
+from .onnx_graphs import open_graph
+from .preprocessing import face_crop, face_scores, voice_activity
 from .preprocessing.log_mel import LogMel
 
 
@@ -43,10 +42,14 @@ class FaceEncoder:
         p = self.preprocessing
         return face_crop.normalize(face, p["min_deviation"], p["clamp_deviations"])[None, None]
 
+    def scores(self, faces):
+        """Luma [n, size, size] in 0..255 -> scores (preprocessing/face_scores.py), f64 [n, 18]."""
+        scores = [self.graph.run(["scores"], {"face": self.input(face)})[0].ravel() for face in faces]
+        return np.array(scores, np.float64).reshape(-1, face_scores.SCORES)
+
     def posteriors(self, faces):
-        """Luma [n, size, size] in 0..255 -> probabilities of `labels`, f64 [n, 8]."""
-        logits = [self.graph.run(["logits"], {"face": self.input(face)})[0].ravel() for face in faces]
-        return softmax(np.array(logits, np.float64))
+        """Luma [n, size, size] in 0..255 -> the reported probabilities of `labels`, f64 [n, 8]."""
+        return face_scores.expression(self.scores(faces))
 
 
 class VoiceEncoder:
@@ -93,11 +96,6 @@ class Fusion:
     def affect(self, faces, voices):
         """Valence and arousal in -1..1, [2], from the arguments of `window`."""
         return np.clip(self.graph.run(["affect"], self.window(faces, voices))[0].ravel(), -1.0, 1.0)
-
-
-def face_features(posteriors):
-    """Features [21] of a fusion step from the posteriors [n, 7 or 8] of its frames."""
-    return step_features(without_contempt(posteriors))
 
 
 def voice_only_estimates(samples, encoder, fusion):

@@ -19,6 +19,17 @@ CIRCUMPLEX = {
     "sadness": (-0.63, -0.27), "anger": (-0.51, 0.59), "disgust": (-0.60, 0.35), "fear": (-0.64, 0.60),
     "contempt": (-0.35, 0.15),
 }  # fmt: skip
+# Categories of vocal bursts and degrees of arousal without valence (nan). Their points are this project's choice.
+FURTHER_POINTS = {
+    "amusement": (0.75, 0.50), "contentment": (0.65, -0.15), "distress": (-0.65, 0.55), "elation": (0.85, 0.75),
+    "pain": (-0.70, 0.50), "serenity": (0.50, -0.40), "bad surprise": (-0.20, 0.70), "good surprise": (0.55, 0.65),
+    "low arousal": (float("nan"), -0.40), "medium arousal": (float("nan"), 0.05), "high arousal": (float("nan"), 0.60),
+}  # fmt: skip
+# The category that the voice encoder's classifier learns for them; the others teach it nothing.
+NEAREST_EMOTION = {
+    "amusement": "happiness", "contentment": "calm", "elation": "happiness", "serenity": "calm", "bad surprise": "surprise",
+    "good surprise": "surprise",
+}  # fmt: skip
 SYNONYMS = {
     "happy": "happiness", "surprised": "surprise", "sad": "sadness", "angry": "anger", "fearful": "fear",
     "disgusted": "disgust",

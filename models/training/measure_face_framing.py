@@ -14,33 +14,17 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from . import arguments
 from .data.face_atlas import load_split
 from .inference import open_named
 from .onnx_graphs import run_graph
-from .preprocessing.face_detection import LEFT_EYE, MOUTH, NOSE, RIGHT_EYE, SIZE, decode, feed
+from .preprocessing.face_detection import LEFT_EYE, MOUTH, NOSE, RIGHT_EYE, SIZE, canvas_of, decode, feed
 
 SHARES = (0.4, 0.5, 0.6)
 BORDERS = ("grey", "replicated", "blurred")
 FRONTAL = 0.12  # largest distance of the nose from the middle of the eyes, along the eye line, in eye distances
 SEED = 2026
-
-
-def canvas_of(face, share, border):
-    """A face u8 [48, 48] enlarged to `share` of a canvas u8 [128, 128]: (canvas, its left and top edge, its side in pixels)."""
-    side = round(SIZE * share)
-    edge = (SIZE - side) // 2
-    enlarged = np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC))
-    if border == "grey":
-        canvas = np.full((SIZE, SIZE), np.uint8(np.median(face)))
-    else:
-        canvas = np.pad(enlarged, (edge, SIZE - side - edge), mode="edge")
-        if border == "blurred":
-            canvas = np.array(Image.fromarray(canvas).filter(ImageFilter.GaussianBlur(SIZE / 16)))
-    canvas[edge : edge + side, edge : edge + side] = enlarged
-    return canvas, edge, side
 
 
 def measure(detector, faces, share, border):

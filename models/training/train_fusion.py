@@ -3,21 +3,21 @@
     python -m models.training.train_fusion --data DIR --work DIR --models DIR --out DIR [--head NAME]
     python -m models.training.train_fusion --data DIR --work DIR --measure
 
-Inputs of the network: face [n, 21, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8]. Outputs: affect and log variance,
+Inputs of the network: face [n, 42, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8]. Outputs: affect and log variance,
 [n, 2, 1, 1] each.
 
 Needs the checkpoint of the voice encoder in --work, and the int8 voice encoder and the face graphs in --models. The voice
 embeddings of training speakers come from students of the voice encoder that were trained without these speakers
-(cross_fitting.py). Those of all other speakers come from the int8 graph. Face posteriors come from another network and are
-mapped to ours (augmentation/face_posteriors.py).
+(cross_fitting.py). Those of all other speakers come from the int8 graph. The faces of the Javanese clips and of actor 01 are
+real; those of RAVDESS are translated from another network's posteriors (augmentation/face_scores.py).
 
-Trains --seeds networks, takes the best one on the validation actors, calibrates its variances there, writes
-fusion.f32.onnx, fusion.int8.onnx and risk_coverage.svg to --out, and registers the graph there with its figures.
-`--measure` prints the figures of the fusion in --models instead.
+Trains one network for each pair of Javanese speakers, without them: all that is said about strangers is measured on these. Then
+it trains --seeds networks on everybody, takes the best one on the validation actors, calibrates its variances with the errors
+on the speakers that were left out, writes fusion.f32.onnx, fusion.int8.onnx and risk_coverage.svg to --out, and registers the
+graph there with its figures. `--measure` prints the figures of the fusion in --models instead.
 """
 
 import math
-import pickle
 import time
 from pathlib import Path
 
@@ -28,11 +28,11 @@ from torch import nn
 from . import arguments, cross_fitting, manifest
 from .augmentation import non_voice
 from .data.cache import cached
-from .data.evaluation_sets import ACTOR_01, MAPPED, TEST, VALIDATION, EvaluationSets, voice_encoder_key
-from .data.fusion_windows import TrainingWindows
-from .data.performances import make_performances
+from .data.evaluation_sets import ACTOR_01, STRANGERS, TEST, VALIDATION, EvaluationSets, face_key, voice_encoder_key
+from .data.fusion_windows import TrainingWindows, make_ticks
+from .data.performances import make_performance, make_performances
 from .data.photographs import read_photographs
-from .metrics import fusion_behaviour, risk_coverage
+from .metrics import fusion_behaviour, risk_coverage, strangers
 from .metrics.agreement import ccc
 from .metrics.fusion_accuracy import (
     CONDITIONS,
@@ -56,7 +56,7 @@ from .quantization.quantize import quantize
 from .train_voice_encoder import load as load_voice_encoder
 
 PASSES = 4  # embeddings of each training performance: one clean pass and three augmented ones
-NEMO_EVERY = 3  # every third nEMO utterance: voices without faces are a quarter of the windows
+EVERY = {"ravdess": 1, "nemo": 3, "ased": 1, "emotiontts": 1, "emogator": 3}  # every so many utterances of a corpus
 EMBEDDING_NOISE = 0.05  # in deviations of a channel: the uncertainty that int8 and the students leave
 LEAST_WINDOWS = 8  # for a CCC in the loss
 SQUARED_WEIGHT, LIKELIHOOD_WEIGHT = 0.5, 0.3
@@ -67,6 +67,7 @@ SOURCES = {
     "cross-attention": "dot-product cross-attention",
     "concatenation, 8 steps": "both modalities' features side by side over eight steps",
     "concatenation, newest step": "both modalities' features side by side",
+    "recurrent": "a gated recurrent network",
 }
 
 
@@ -156,18 +157,24 @@ def train(head, performances, windows, validation, readout, options, seed):
 
 
 @torch.no_grad()
-def calibrate(network, ticks):
-    """Fit the variances to the errors on these ticks, with equal weight for each condition; returns {dimension: (a, b)}.
-
-    log v' = a log v + b by maximum likelihood, folded into the last layer.
-    """
+def errors_of(network, ticks):
+    """Log variances and squared errors [n, 2] of a network at ticks, with equal weight for each condition."""
     logs, errors = [], []
     *batch, target, _ = ticks
     for dropped in CONDITIONS.values():
         affect, log_variance = (part.flatten(1) for part in network(*without(batch, dropped)))
         logs.append(log_variance)
         errors.append((affect - target).square())
-    logs, errors = torch.cat(logs), torch.cat(errors)
+    return torch.cat(logs), torch.cat(errors)
+
+
+@torch.no_grad()
+def calibrate(network, logs, errors):
+    """Fit the variances of `network` to log variances and squared errors [n, 2]; returns {dimension: (a, b)}.
+
+    log v' = a log v + b by maximum likelihood, folded into the last layer. The errors are those of networks of the same recipe on
+    people that these did not know (`errors_of`).
+    """
     layer = next(module for name, module in network.named_modules() if name.endswith("log_variance"))
     fitted = {}
     for k, dimension in enumerate(DIMENSIONS):
@@ -208,25 +215,16 @@ def export(network, windows, f32, int8):
     print("int8 against f32:", compare_graphs(f32, int8, feeds[:200]), flush=True)
 
 
-def measure_all(network, sets, command, drawing=None, exact=None):
-    """The manifest's figures of an int8 network on all EvaluationSets.
-
-    `exact`, the f32 network, is measured and printed beside it. `drawing` is the path of the risk-coverage curve, if wanted.
-    """
-    splits = sets.validation | sets.ticks("test", TEST) | {ACTOR_01: sets.clip_ticks("actor01")}
+def measure_all(network, sets, command, exact=None):
+    """The manifest's figures of an int8 network on all EvaluationSets; `exact`, the f32 network, is printed beside it."""
+    splits = sets.validation | {TEST: sets.ticks("test", TEST), ACTOR_01: sets.clip_ticks("actor01")}
     results = {split: measure(network, ticks) for split, ticks in splits.items()}
     for split, result in results.items():
         report(f"int8, {split}:", result)
         if exact is not None:
             report(f"f32, {split}:", measure(exact, splits[split]))
     figures = manifest_figures(results, command)
-    figures += fusion_behaviour.manifest_figures(network, sets, splits[VALIDATION + MAPPED], command)
-    curves, halves = risk_coverage.measure(network, splits[TEST + MAPPED], TEST + MAPPED, command)
-    for half in halves:
-        print(half["name"], half["value"], flush=True)
-    if drawing is not None:
-        drawing.write_text(risk_coverage.draw(curves))
-    return figures + halves
+    return figures + fusion_behaviour.manifest_figures(network, sets, splits[VALIDATION], command)
 
 
 def register(out, head, prior_variance, figures):
@@ -245,69 +243,104 @@ def register(out, head, prior_variance, figures):
             "prior_variance": [round(float(v), 4) for v in prior_variance],
         },
         "macs": count_macs(f32),
-        "licence": "research only: trained on RAVDESS and nEMO (CC BY-NC-SA 4.0)",
-        "source": f"affectd's own: {SOURCES[head]}, trained from random weights on RAVDESS actors 02-18, with face posteriors of "
-        "another network, and on the voices of seven nEMO speakers",
+        "licence": "research only: trained on RAVDESS, nEMO and emotiontts (CC BY-NC-SA 4.0), Javanese clips and ASED (no "
+        "licence stated), EmoGator (Apache-2.0), and FER+ faces (images for research only)",
+        "source": f"affectd's own: {SOURCES[head]}, trained from random weights on Javanese clips, RAVDESS actors 01-18, with "
+        "face scores translated from another network's posteriors, and voices of other corpora",
         "figures": figures,
     }
     manifest.register(out, "fusion", entry)
 
 
-def read_training_performances(corpora, teacher, options):
-    """The training performances with embeddings of students trained without their speakers; cached for this encoder."""
-    folder = options.work / f"embedded_by_{voice_encoder_key(options.models)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    ravdess, nemo = corpora.select("ravdess", "train"), corpora.select("nemo", "train")
-    utterances = ravdess + nemo[::NEMO_EVERY]
-
-    def performances(name, encode_of, passes):
-        return cached(
-            folder / f"{name}.pickle",
-            lambda: make_performances(corpora, options.data, utterances, encode_of, passes),
-        )
-
-    if options.student_embeddings:
-        by_students = pickle.loads((options.student_embeddings / "students.pickle").read_bytes())
-    else:
-        students = cross_fitting.train_students(teacher, corpora, ravdess + nemo, folder, options.student_epochs)
-        by_students = performances("students", lambda u: students[cross_fitting.fold_of(u)], PASSES)
-    by_teacher = performances("teacher", lambda u: teacher, 1)
-    if options.student_embeddings:
-        by_students = cross_fitting.map_to_later_encoder(by_students, by_teacher)
-    return cross_fitting.match_moments(by_students, by_teacher)
-
-
 class TrainingSet:
-    """Everything that training a fusion needs: windows, validation ticks, and the heads of the voice encoder."""
+    """Everything that training a fusion needs: performances, windows, evaluation sets, and the heads of the voice encoder."""
 
     def __init__(self, options):
+        self.options = options
         self.sets = EvaluationSets(options.data, options.work, options.models)
         teacher, heads = load_voice_encoder(options.work / "voice_encoder")
-        self.performances = read_training_performances(self.sets.corpora, teacher, options)
         self.readout = voice_projection.readout_of(heads)
-        self.windows = TrainingWindows(
-            self.performances,
-            self.sets.posterior_map,
-            self.sets.encode(non_voice.encoder_inputs(600)).flatten(1).numpy(),
-            read_photographs(options.data, options.models),
-            seed=0,
-            count=options.windows,
-            photograph_share=options.photographs,
-            neutral_weight=options.neutral_weight,
-            neutral_bias=options.neutral_bias,
+        self.non_voice = self.sets.encode(non_voice.encoder_inputs(600)).flatten(1).numpy()
+        self.photographs = cached(
+            options.work / f"photographs_{face_key(options.models)}.pickle",
+            lambda: read_photographs(options.data, options.models),
         )
+        self.performances = self.read_performances(teacher)
+        self.javanese = [p for p in self.performances if p.utterance.corpus == "javanese" and is_of_clip(p)]
+
+    def read_performances(self, teacher):
+        """The training performances with embeddings of students trained without their speakers; cached for these encoders."""
+        options, sets, corpora = self.options, self.sets, self.sets.corpora
+        folder = options.work / f"embedded_by_{voice_encoder_key(options.models)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        students = cross_fitting.train_students(teacher, corpora, corpora.training(), folder, options.student_epochs)
+
+        def read(encode_of, passes):
+            utterances = [u for corpus, every in EVERY.items() for u in corpora.select(corpus, "train")[::every]]
+            result = make_performances(corpora, sets.translation, utterances, encode_of, passes)
+            clips = sets.clip_performances("javanese", encode_of, passes)
+            result += clips + sets.clip_performances("actor01", encode_of, passes)
+            # Further takes of the same sentences by the same speakers have a voice only: they get the faces of the clip.
+            faces = {p.utterance.name.split("_")[0]: p for p in clips}
+            takes = [u for u in corpora.select("javanese", "train") if not u.name.endswith("_01")]
+            for take in make_performances(corpora, sets.translation, takes, encode_of, min(passes, 2)):
+                clip = faces[take.utterance.name.split("_")[0]]
+                frames = np.flatnonzero(clip.row_of_frame >= 0)
+                result.append(make_performance(take.utterance, take.target, take.voice, take.voiced, frames, clip.face))
+            return result
+
+        key = face_key(options.models)
+        by_students = cached(
+            folder / f"students_{key}.pickle", lambda: read(lambda u: students[cross_fitting.fold_of(u)], PASSES)
+        )
+        by_teacher = cached(folder / f"teacher_{key}.pickle", lambda: read(lambda u: teacher, 1))
+        return cross_fitting.match_moments(by_students, by_teacher)
+
+    def windows(self, without=None):
+        """TrainingWindows of everybody, or of everybody but the Javanese speakers of the fold `without`, and the performances."""
+        kept = [p for p in self.performances if without is None or not is_of_fold(p, without)]
+        bank = TrainingWindows(kept, self.non_voice, self.photographs, seed=0, count=self.options.windows)
+        return bank, kept
+
+    def strangers(self, fold):
+        """Ticks of the clips of the Javanese speakers of a fold, all frames, without augmentation."""
+        return make_ticks([p for p in self.javanese if is_of_fold(p, fold)], rate_hz=None)
 
 
-def finish(training, network, options):
+def is_of_clip(performance):
+    """Whether a Javanese performance is that of a clip, whose face and voice are synchronous."""
+    return performance.utterance.name.endswith("_01")
+
+
+def is_of_fold(performance, fold):
+    """Whether a performance is by one of the two Javanese speakers of a fold."""
+    return performance.utterance.corpus == "javanese" and cross_fitting.fold_of(performance.utterance) == fold
+
+
+def leave_speakers_out(training, head, options, seed=1):
+    """[(network, ticks of its strangers)] for each pair of Javanese speakers."""
+    result = []
+    for fold in range(cross_fitting.FOLDS):
+        windows, performances = training.windows(without=fold)
+        ticks = training.strangers(fold)
+        _, network = train(head, performances, windows, {"strangers": ticks}, training.readout, options, seed)
+        result.append((network, ticks))
+    return result
+
+
+def finish(training, network, windows, left_out, options):
     """Calibrate, export, quantize, measure the int8 graph everywhere, and register it."""
-    calibration = calibrate(network, training.sets.validation[VALIDATION + MAPPED])
-    print("calibration of log variances (factor, offset):", calibration, flush=True)
+    logs, errors = (torch.cat(parts) for parts in zip(*(errors_of(*fold) for fold in left_out), strict=True))
+    print("calibration of log variances (factor, offset):", calibrate(network, logs, errors), flush=True)
     f32, int8 = (options.out / f"fusion.{form}.onnx" for form in ("f32", "int8"))
-    export(network, training.windows, f32, int8)
-    command = arguments.figure_command(__spec__.name, "--from", "--student-embeddings")
-    drawing = options.out / "risk_coverage.svg"
-    figures = measure_all(quantized_fusion(int8), training.sets, command, drawing, network)
-    register(options.out, options.head, training.windows.target_variance(), figures)
+    export(network, windows, f32, int8)
+    command = arguments.figure_command(__spec__.name, "--from")
+    prior = windows.target_variance()
+    figures = strangers.manifest_figures(left_out, STRANGERS, command, fit_likelihood, prior)
+    curves, halves = strangers.risk(left_out, fit_likelihood, STRANGERS, command)
+    (options.out / "risk_coverage.svg").write_text(risk_coverage.draw(curves))
+    figures += halves + measure_all(quantized_fusion(int8), training.sets, command, network)
+    register(options.out, options.head, prior, figures)
 
 
 def make_parser(doc):
@@ -316,20 +349,10 @@ def make_parser(doc):
     arguments.add_data(parser)
     arguments.add_work(parser)
     arguments.add_models(parser)
-    parser.add_argument(
-        "--student-embeddings", type=Path, metavar="DIR", help="use the student embeddings of an earlier voice encoder"
-    )
     parser.add_argument("--student-epochs", type=int, default=12, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=1500, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--windows", type=int, default=60_000, help="size of the bank of training windows")
-    parser.add_argument(
-        "--neutral-weight", type=float, default=4.0, help="how much more often neutral recordings are drawn"
-    )
-    parser.add_argument(
-        "--neutral-bias", type=float, default=1.2, help="bias between expressions of neutral faces, in log posteriors"
-    )
-    parser.add_argument("--photographs", type=float, default=0.12, help="share of windows with a photograph as face")
     parser.add_argument(
         "--from", type=Path, dest="start_from", metavar="FILE", help="weights of a fusion to start from"
     )
@@ -351,20 +374,20 @@ def main():
     options.work.mkdir(parents=True, exist_ok=True)
     if options.measure:
         sets = EvaluationSets(options.data, options.work, options.models)
-        drawing = options.out / "risk_coverage.svg" if options.out else None
         command = arguments.figure_command(__spec__.name)
-        measure_all(quantized_fusion(options.models / "fusion.int8.onnx"), sets, command, drawing)
+        measure_all(quantized_fusion(options.models / "fusion.int8.onnx"), sets, command)
         return
 
     training = TrainingSet(options)
-    validation = training.sets.validation
+    left_out = leave_speakers_out(training, options.head, options)
+    windows, performances = training.windows()
     runs = [
-        train(options.head, training.performances, training.windows, validation, training.readout, options, seed)
+        train(options.head, performances, windows, training.sets.validation, training.readout, options, seed)
         for seed in range(1, options.seeds + 1)
     ]
     _, network = max(runs, key=lambda run: run[0])
     torch.save(network.state_dict(), options.work / "fusion.pt")
-    finish(training, network, options)
+    finish(training, network, windows, left_out, options)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-//! The face encoder: from a face crop to expression probabilities.
+//! The face encoder: from a face crop to its appearance.
 
 use crate::model::{Bundle, GraphName, ModelError, Session};
 
 use super::crop;
-use super::observation::{EXPRESSIONS, Expressions};
+use super::observation::{Appearance, EXPRESSIONS, Expressions};
+
+/// The encoder's scores: two sets of logits, then valence and arousal.
+const SCORES: usize = 2 * EXPRESSIONS.len() + 2;
 
 impl Expressions {
     /// Softmax.
@@ -18,6 +21,20 @@ impl Expressions {
     }
 }
 
+impl Appearance {
+    /// `scores` are [`SCORES`] numbers.
+    fn from_scores(scores: &[f32]) -> Appearance {
+        let (votes, rest) = scores.split_at(EXPRESSIONS.len());
+        let (shown, rated) = rest.split_at(EXPRESSIONS.len());
+        Appearance {
+            votes: Expressions::from_logits(votes),
+            shown: Expressions::from_logits(shown),
+            valence: rated[0],
+            arousal: rated[1],
+        }
+    }
+}
+
 pub struct Encoder {
     session: Session,
 }
@@ -28,15 +45,14 @@ impl Encoder {
             bundle,
             GraphName::FaceEncoder,
             &[("face", &[1, 1, crop::SIDE, crop::SIDE])],
-            &[("logits", &[1, EXPRESSIONS.len(), 1, 1])],
+            &[("scores", &[1, SCORES, 1, 1])],
         )?;
         Ok(Encoder { session })
     }
 
     /// `face` is the output of [`crop::Framing::crop`].
-    pub fn encode(&mut self, face: &[f32]) -> Result<Expressions, ModelError> {
-        self.session
-            .run(&[face], |outputs| Expressions::from_logits(outputs[0]))
+    pub fn encode(&mut self, face: &[f32]) -> Result<Appearance, ModelError> {
+        self.session.run(&[face], |outputs| Appearance::from_scores(outputs[0]))
     }
 }
 
@@ -48,5 +64,16 @@ mod tests {
     fn large_logits_become_probabilities() {
         let e = Expressions::from_logits(&[1000.0, 1000.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1000.0]);
         assert_eq!(e.0, [0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_reported_expression_is_the_mean_of_both_opinions() {
+        let mut scores = [0.0; SCORES];
+        scores[0] = 1000.0; // votes: neutral
+        scores[8 + 7] = 1000.0; // shown: contempt
+        (scores[16], scores[17]) = (-0.25, 0.5);
+        let appearance = Appearance::from_scores(&scores);
+        assert_eq!(appearance.expressions().0, [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5]);
+        assert_eq!((appearance.valence, appearance.arousal), (-0.25, 0.5));
     }
 }

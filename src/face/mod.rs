@@ -21,5 +21,5 @@ pub mod stage;
 pub mod template;
 pub mod tracker;
 
-pub use observation::{EXPRESSIONS, Expressions, FaceObservation};
+pub use observation::{Appearance, EXPRESSIONS, Expressions, FaceObservation};
 pub use stage::{FaceStage, FrameOutcome};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::geometry::Rect;
 
-/// The expressions that the encoder distinguishes, in the order of its outputs. They are the eight of FER+.
+/// The expressions that the encoder distinguishes, in the order of its scores. They are the eight of FER+.
 pub const EXPRESSIONS: [&str; 8] = [
     "neutral",
     "happiness",
@@ -20,6 +20,30 @@ pub const EXPRESSIONS: [&str; 8] = [
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Expressions(pub [f32; EXPRESSIONS.len()]);
 
+/// What the face encoder sees in a face.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Appearance {
+    /// The expression, as the annotators of FER+ vote.
+    pub votes: Expressions,
+    /// The expression, as networks trained on AffectNet see it.
+    pub shown: Expressions,
+    /// Valence, about −1..1, as people rate faces.
+    pub valence: f32,
+    /// Arousal, about −1..1, as people rate faces.
+    pub arousal: f32,
+}
+
+impl Appearance {
+    /// The expression that affectd reports: the mean of both opinions.
+    pub fn expressions(&self) -> Expressions {
+        let mut mean = self.votes;
+        for (m, shown) in mean.0.iter_mut().zip(self.shown.0) {
+            *m = (*m + shown) / 2.0;
+        }
+        mean
+    }
+}
+
 /// The subject's face in one frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FaceObservation {
@@ -33,5 +57,5 @@ pub struct FaceObservation {
     pub bounds: Rect,
     /// The detector's score at the last detection, 0..1.
     pub score: f32,
-    pub expressions: Expressions,
+    pub appearance: Appearance,
 }

@@ -105,7 +105,7 @@ impl FaceStage {
             id,
             bounds: as_fractions(face.bounds, &image),
             score: face.score,
-            expressions: self.encoder.encode(&crop)?,
+            appearance: self.encoder.encode(&crop)?,
         }))
     }
 

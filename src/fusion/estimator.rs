@@ -56,6 +56,15 @@ pub struct Affect {
     pub confidence: f32,
 }
 
+impl Affect {
+    /// Neutral, of which nothing is known.
+    pub const NEUTRAL: Affect = Affect {
+        valence: 0.0,
+        arousal: 0.0,
+        confidence: 0.0,
+    };
+}
+
 pub struct Estimator {
     session: Session,
     spec: Spec,

@@ -51,6 +51,8 @@ pub struct FusionStage {
     estimator: Estimator,
     baseline: Baseline,
     smoother: Smoother,
+    /// The id of the last face.
+    person: Option<u32>,
     period: Duration,
 }
 
@@ -70,6 +72,7 @@ impl FusionStage {
             estimator,
             baseline: Baseline::new(settings.baseline),
             smoother: Smoother::new(settings.time_constant),
+            person: None,
             period: settings.period,
         })
     }
@@ -109,11 +112,16 @@ impl FusionStage {
             None
         };
         let face = self.timeline.newest_face(at).copied();
+        if let Some(face) = &face
+            && self.person.replace(face.id).is_some_and(|before| before != face.id)
+        {
+            self.smoother.restart();
+        }
         let fresh = fresh.map(|raw| self.baseline.apply(at, self.period, face.map(|f| f.id), raw));
         Ok(Estimate {
             seq: tick,
             at,
-            affect: self.smoother.next(at, fresh),
+            affect: self.smoother.next(at, self.period, fresh),
             from_face,
             from_voice,
             face,

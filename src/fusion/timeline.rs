@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::face::{Expressions, FaceObservation};
+use crate::face::{Appearance, EXPRESSIONS, FaceObservation};
 use crate::voice::{EMBEDDING_LEN, Embedding};
 
 /// Steps in the network's window.
@@ -15,11 +15,9 @@ pub const STEPS: usize = 8;
 /// The same, to multiply durations.
 const STEPS_U32: u32 = 8;
 const _: () = assert!(STEPS_U32 as usize == STEPS);
-/// Face features per step: mean, maximum and log-mean of seven probabilities.
-pub const FACE_FEATURES: usize = 21;
-/// The network's seven expressions as indices into [`crate::face::EXPRESSIONS`]. Contempt is not among them, because there
-/// was no synchronous training data for it.
-const FUSED_EXPRESSIONS: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
+/// Face features per step: mean, maximum and log mean of the eight voted expressions, mean and log mean of the eight shown ones,
+/// mean valence and arousal.
+pub const FACE_FEATURES: usize = 5 * EXPRESSIONS.len() + 2;
 
 /// The network's input: `[features][step]`, row-major, oldest step first.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +54,12 @@ impl Timeline {
         }
     }
 
-    /// Adds a face. Faces must come in the order of their time.
+    /// Adds a face. Faces must come in the order of their time. A face with another id is another person: the steps of the person
+    /// before are forgotten.
     pub fn add_face(&mut self, face: FaceObservation) {
+        if self.faces.back().is_some_and(|last| last.id != face.id) {
+            self.faces.clear();
+        }
         self.faces.push_back(face);
     }
 
@@ -116,43 +118,50 @@ fn put_column(rows: &mut [f32], column: usize, values: &[f32]) {
     }
 }
 
-/// The network's features of the faces in one step: mean, maximum and scaled log-mean of each probability. `None` without
-/// faces.
+/// The network's features of the faces in one step, see [`FACE_FEATURES`]. `None` without faces.
 fn face_features<'a>(faces: impl Iterator<Item = &'a FaceObservation>) -> Option<[f32; FACE_FEATURES]> {
-    let (mut sum, mut max, mut count) = ([0.0f32; 7], [0.0f32; 7], 0);
+    const N: usize = EXPRESSIONS.len();
+    let mut features = [0.0; FACE_FEATURES];
+    let mut count = 0;
     for face in faces {
-        let p = fused_probabilities(&face.expressions);
-        for k in 0..7 {
-            sum[k] += p[k];
-            max[k] = max[k].max(p[k]);
+        let Appearance {
+            votes,
+            shown,
+            valence,
+            arousal,
+        } = face.appearance;
+        for k in 0..N {
+            features[k] += votes.0[k];
+            features[N + k] = features[N + k].max(votes.0[k]);
+            features[3 * N + k] += shown.0[k];
         }
+        features[5 * N] += valence;
+        features[5 * N + 1] += arousal;
         count += 1;
     }
     if count == 0 {
         return None;
     }
-    let mut features = [0.0; FACE_FEATURES];
-    for k in 0..7 {
-        let mean = sum[k] / count as f32;
-        features[k] = mean;
-        features[7 + k] = max[k];
-        // The logarithm distinguishes 0.01 from 0.001, which the mean hardly does. It is scaled to about −1..1.
-        features[14 + k] = ((mean + 1e-3).ln() + 3.0) / 4.0;
+    for mean in [0..N, 3 * N..4 * N, 5 * N..5 * N + 2] {
+        features[mean].iter_mut().for_each(|sum| *sum /= count as f32);
+    }
+    for (mean, log) in [(0, 2 * N), (3 * N, 4 * N)] {
+        for k in 0..N {
+            features[log + k] = scaled_log(features[mean + k]);
+        }
     }
     Some(features)
 }
 
-/// The probabilities of [`FUSED_EXPRESSIONS`], scaled so that they sum to one.
-fn fused_probabilities(expressions: &Expressions) -> [f32; 7] {
-    let fused = FUSED_EXPRESSIONS.map(|k| expressions.0[k]);
-    // If contempt has all the probability, the others stay zero.
-    let total = fused.iter().sum::<f32>().max(1e-6);
-    fused.map(|p| p / total)
+/// The logarithm distinguishes 0.01 from 0.001, which a probability hardly does. It is scaled to about −1..1.
+fn scaled_log(probability: f32) -> f32 {
+    ((probability + 1e-3).ln() + 3.0) / 4.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::face::Expressions;
     use crate::face::geometry::Rect;
     use std::time::Instant;
 
@@ -169,7 +178,12 @@ mod tests {
             id: 1,
             bounds: Rect::default(),
             score: 1.0,
-            expressions: Expressions([1.0 - happiness, happiness, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+            appearance: Appearance {
+                votes: Expressions([1.0 - happiness, happiness, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+                shown: Expressions([0.5, happiness / 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5 - happiness / 2.0]),
+                valence: happiness,
+                arousal: -happiness,
+            },
         }
     }
 
@@ -196,15 +210,18 @@ mod tests {
     }
 
     #[test]
-    fn a_step_has_mean_maximum_and_log_mean_of_its_faces() {
+    fn a_step_has_means_maxima_and_log_means_of_its_faces() {
         let mut t = timeline();
         t.add_face(face(1700, 0.2));
         t.add_face(face(1900, 0.8));
         let w = window(&mut t, 10);
         let feature = |k: usize| w.face[k * STEPS + STEPS - 1];
         assert_eq!(feature(1), 0.5);
-        assert_eq!(feature(8), 0.8);
-        assert!((feature(15) - ((0.501f32).ln() + 3.0) / 4.0).abs() < 1e-6);
+        assert_eq!(feature(8 + 1), 0.8);
+        assert!((feature(16 + 1) - ((0.501f32).ln() + 3.0) / 4.0).abs() < 1e-6);
+        assert_eq!(feature(24 + 7), 0.25);
+        assert!((feature(32 + 7) - ((0.251f32).ln() + 3.0) / 4.0).abs() < 1e-6);
+        assert_eq!((feature(40), feature(41)), (0.5, -0.5));
     }
 
     #[test]
@@ -227,12 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn contempt_is_excluded_and_the_rest_sums_to_one() {
-        let mut e = [0.0; 8];
-        e[7] = 0.6;
-        e[4] = 0.4;
-        assert_eq!(fused_probabilities(&Expressions(e))[4], 1.0);
-        let all_contempt = fused_probabilities(&Expressions([0., 0., 0., 0., 0., 0., 0., 1.]));
-        assert!(all_contempt.iter().all(|p| *p == 0.0));
+    fn another_person_replaces_the_one_before() {
+        let mut t = timeline();
+        t.add_face(face(1100, 0.5));
+        t.add_face(FaceObservation {
+            id: 2,
+            ..face(1900, 0.5)
+        });
+        assert_eq!(window(&mut t, 10).mask[..STEPS], [0., 0., 0., 0., 0., 0., 0., 1.]);
     }
 }

@@ -39,7 +39,7 @@ pub fn write_row(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: Op
     row.cell(voice.as_ref().map(|v| u8::from(v.active)));
     row.number(voice.as_ref().and_then(|v| v.level_db), ANY_LEVEL_DB, 1);
     for k in 0..EXPRESSIONS.len() {
-        row.number(face.map(|f| f.expressions.0[k]), FRACTION, 2);
+        row.number(face.map(|f| f.appearance.expressions().0[k]), FRACTION, 2);
     }
     row.cell(latency_ms(estimate, now));
 }

@@ -38,7 +38,10 @@ pub fn write_json(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: O
             active: voice.active,
             level_db: voice.level_db.and_then(|db| rounded(db, ANY_LEVEL_DB, 1)),
         }),
-        expression: estimate.face.as_ref().map(|f| ExpressionJson::new(&f.expressions.0)),
+        expression: estimate
+            .face
+            .as_ref()
+            .map(|f| ExpressionJson::new(&f.appearance.expressions().0)),
         latency_ms: latency_ms(estimate, now),
     };
     serde_json::to_writer(line, &json).expect("plain numbers and strings serialize into memory");
@@ -149,7 +152,7 @@ impl Serialize for ExpressionJson {
 pub mod samples {
     use super::*;
     use crate::face::geometry::Rect;
-    use crate::face::{Expressions, FaceObservation};
+    use crate::face::{Appearance, Expressions, FaceObservation};
     use crate::voice::VoiceObservation;
 
     pub fn nothing(seq: u64) -> Estimate {
@@ -190,7 +193,12 @@ pub mod samples {
                     h: 0.24,
                 },
                 score: 0.97,
-                expressions: Expressions(expressions),
+                appearance: Appearance {
+                    votes: Expressions(expressions),
+                    shown: Expressions(expressions),
+                    valence: 0.0,
+                    arousal: 0.0,
+                },
             }),
             voice: Some(VoiceObservation {
                 captured,

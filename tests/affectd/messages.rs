@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use affectd::face::geometry::Rect;
-use affectd::face::{Expressions, FaceObservation};
+use affectd::face::{Appearance, Expressions, FaceObservation};
 use affectd::fusion::{Affect, Estimate};
 use affectd::health::{Health, HealthReport, MqttHealth, SourceState};
 use affectd::output::csv;
@@ -163,7 +163,7 @@ fn full_estimate() -> Estimate {
             id: 1,
             bounds: Rect::default(),
             score: 0.9,
-            expressions: Expressions([0.125; 8]),
+            appearance: appearance(Expressions([0.125; 8])),
         }),
         voice: Some(VoiceObservation {
             captured,
@@ -171,6 +171,15 @@ fn full_estimate() -> Estimate {
             level_db: Some(-20.0),
             embedding: None,
         }),
+    }
+}
+
+fn appearance(expressions: Expressions) -> Appearance {
+    Appearance {
+        votes: expressions,
+        shown: expressions,
+        valence: 0.0,
+        arousal: 0.0,
     }
 }
 
@@ -213,7 +222,7 @@ fn any_estimate() -> impl Strategy<Value = Estimate> {
                     id,
                     bounds,
                     score,
-                    expressions,
+                    appearance: appearance(expressions),
                 }),
                 voice: voice.map(|(active, level_db)| VoiceObservation {
                     captured,

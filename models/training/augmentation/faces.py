@@ -65,9 +65,21 @@ def light(faces, strength):
     return faces.clamp(0.0, 255.0) * (1.0 - dark * uniform(count, 0.5, 0.9))
 
 
+def small(faces, strength):
+    """Some faces as a distant camera sees them: 16 to 40 pixels wide, enlarged again by the crop."""
+    rows = torch.rand(len(faces)) < 0.25 * strength
+    if rows.any():
+        side = int(torch.randint(16, 41, ()))  # one size for all of them in a batch
+        low = F.interpolate(faces[rows], (side, side), mode="bilinear", antialias=True)
+        faces = faces.clone()
+        faces[rows] = F.interpolate(low, (SIZE, SIZE), mode="bilinear", align_corners=False)
+    return faces
+
+
 def camera(faces, strength):
-    """Blur or sharpening, JPEG quantization of 8x8 blocks, and sensor noise, each on some of the faces."""
+    """A low resolution, blur or sharpening, JPEG quantization of 8x8 blocks, and sensor noise, each on some of the faces."""
     count = len(faces)
+    faces = small(faces, strength)
     blurred = F.conv2d(F.pad(faces, (2, 2, 2, 2), mode="replicate"), GAUSSIAN)
     faces = faces + coin_flips(count, 0.5 * strength) * uniform(count, -0.5, 1.0) * (blurred - faces)
 

@@ -91,11 +91,17 @@ def ratio(voice, unwanted, decibels_under):
     return voice / unwanted.clamp(min=1e-12) * decibels(-decibels_under)
 
 
+def resonances(n, generator):
+    """A smooth response over the bands with up to 6 dB at each of seven places, [n, 64, 1] in dB."""
+    knots = 12.0 * torch.rand(n, 1, 7, generator=generator) - 6.0
+    return torch.nn.functional.interpolate(knots, LOG_MEL.bands, mode="linear", align_corners=True)[:, 0, :, None]
+
+
 def colour(power, generator):
-    """The response of a microphone: a tilt of up to 9 dB, and a roll-off at both ends (a telephone band at the extreme)."""
+    """The response of a microphone: a tilt of up to 9 dB, resonances, and a roll-off at both ends (a telephone band at most)."""
     n = power.shape[0]
     place = torch.linspace(-1, 1, LOG_MEL.bands)[None, :, None]
-    power = power * decibels(place * uniform(n, -9.0, 9.0, generator))
+    power = power * decibels(place * uniform(n, -9.0, 9.0, generator) + resonances(n, generator))
     low = uniform(n, TELEPHONE[0] - 16.0, TELEPHONE[0], generator)
     return roll_off(power, low, uniform(n, TELEPHONE[1], 80.0, generator))
 

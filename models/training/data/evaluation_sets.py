@@ -7,19 +7,24 @@ from ..manifest import sha256
 from ..networks.quantized import quantized_voice_encoder
 from .cache import cached
 from .fusion_windows import make_ticks
-from .performances import make_performances
-from .recorded_clips import clip_performances, fit_posterior_map, read_clips, surface_posteriors
+from .performances import Translation, make_performances
+from .recorded_clips import clip_performances, fit_score_map, read_clips, rest_scores, surface_scores
 from .speech_corpora import Corpora
 
-VALIDATION = "RAVDESS validation, actors 19-21"
-TEST = "RAVDESS test, actors 22-24"
-MAPPED = ", another network's face posteriors mapped to affectd's"  # appended to the names of these splits
-ACTOR_01 = "RAVDESS actor 01, all four graphs; its faces, not its labels, fitted the mapping of face posteriors"
+VALIDATION = "RAVDESS validation, actors 19-21, translated faces"
+TEST = "RAVDESS test, actors 22-24, translated faces"
+ACTOR_01 = "RAVDESS actor 01, all four graphs; the fusion trained on him"
+STRANGERS = "Javanese clips, two speakers left out at a time"
 
 
 def voice_encoder_key(models):
     """A short name of the voice encoder in `models`, for cache files that depend on it."""
     return sha256(models / "voice_encoder.f32.onnx")[:12]
+
+
+def face_key(models):
+    """A short name of both face graphs in `models`."""
+    return sha256(models / "face_encoder.int8.onnx")[:8] + sha256(models / "face_detector.int8.onnx")[:4]
 
 
 class EvaluationSets:
@@ -30,33 +35,35 @@ class EvaluationSets:
         self.corpora = Corpora(data, work)
         self.actors = {}  # {split: speaker of each performance}
         self.encode = quantized_voice_encoder(models / "voice_encoder.int8.onnx")
-        self.clips = read_clips(data, work, models)
-        self.posterior_map = fit_posterior_map(data, self.clips["actor01"])
-        self.validation = self.ticks("validation", VALIDATION)
+        self.clips = cached(work / f"clip_scores_{face_key(models)}.pickle", lambda: read_clips(data, work, models))
+        self.translation = Translation(data, fit_score_map(data, self.clips["actor01"]), rest_scores(data, models))
+        self.validation = {VALIDATION: self.ticks("validation", VALIDATION)}
 
     def ticks(self, split, name):
-        """{name: ticks} of a RAVDESS split: with another network's face posteriors, and with those mapped to ours."""
+        """Ticks of a RAVDESS split, with faces translated to our encoder."""
+        key = f"{face_key(self.models)}_{voice_encoder_key(self.models)}"
         performances = cached(
-            self.work / f"evaluation_{split}_{voice_encoder_key(self.models)}.pickle",
+            self.work / f"evaluation_{split}_{key}.pickle",
             lambda: make_performances(
-                self.corpora, self.data, self.corpora.select("ravdess", split), lambda _: self.encode, 1
+                self.corpora, self.translation, self.corpora.select("ravdess", split), lambda _: self.encode, 1
             ),
         )
-        self.actors[name] = self.actors[name + MAPPED] = np.array([p.utterance.speaker for p in performances])
-        return {
-            name: make_ticks(performances),
-            name + MAPPED: make_ticks(performances, change=self.posterior_map),
-        }
+        self.actors[name] = np.array([p.utterance.speaker for p in performances])
+        return make_ticks(performances)
+
+    def clip_performances(self, which, encode_of=None, passes=1):
+        """Performances of a set of recorded clips; the voice by the int8 graph unless `encode_of` chooses another encoder."""
+        encode_of = encode_of or (lambda _: self.encode)
+        return clip_performances(self.data, self.corpora.targets, which, self.clips[which], encode_of, passes)
 
     def clip_ticks(self, which):
         """Ticks of recorded clips ("actor01" or "grid"), through all four graphs."""
-        performances = clip_performances(self.corpora, self.clips[which], self.encode)
-        return make_ticks(performances, rate_hz=None)
+        return make_ticks(self.clip_performances(which), rate_hz=None)
 
     def non_voice_embeddings(self):
         """Embeddings [n, 64] of sounds without a voice that no training window contained."""
         return self.encode(non_voice.encoder_inputs(200, seed=31)).flatten(1).numpy()
 
-    def surface_posteriors(self):
-        """Posteriors [n, 7] of images without a face."""
-        return surface_posteriors(self.models)
+    def surface_scores(self):
+        """Scores [n, 18] of images without a face."""
+        return surface_scores(self.models)

@@ -1,38 +1,41 @@
 """Windows of 8 steps of 0.4 s, cut from performances the way affectd's timeline fills them.
 
-A window is face features [21, 8], voice embeddings [64, 8] and a mask [2, 8] of present steps, oldest step first.
+A window is face features [42, 8], voice embeddings [64, 8] and a mask [2, 8] of present steps, oldest step first.
 """
-
-import functools
 
 import numpy as np
 import torch
 
-from ..augmentation.face_posteriors import Disturbance
+from ..augmentation.face_scores import Disturbance, log_scores
+from ..labels import EXPRESSIONS
 from ..networks.joint_cross_attention import FACE, STEPS, VOICE
-from ..onnx_graphs import softmax
 from ..preprocessing.fusion_features import STEP_S, TICK_HZ, step_features
 from .performances import GRID_S, VIDEO_HZ
 
 GRIDS_PER_STEP = 4
-# Deviation of the bias between expressions, in log posteriors: how differently faces are built. For neutral faces
-# `TrainingWindows` uses more, because there are more kinds of resting faces than two dozen actors show.
-BIAS = 0.25
+# Deviation of the offset between expressions, in log posteriors: how differently faces are built. Neutral faces get more, because
+# there are more kinds of resting faces than two dozen actors show.
+BIAS = {"translated": 0.3, "real": 0.2, "neutral": 0.8}
+# Shares of the sources among the windows. "voices" are corpora without faces; some of their windows get a photograph.
+SHARES = {"ravdess": 0.36, "javanese": 0.34, "actor01": 0.04, "voices": 0.26}
+VOICES_WITH_PHOTOGRAPH = 0.5
+# Categories of voices, and the expression of the photographs that are paired with them.
+PHOTOGRAPHED = {name: name for name in EXPRESSIONS} | {"calm": "neutral"}
 
 
-def face_steps(posteriors, ages):
-    """Posteriors [n, 7] of frames that are `ages` [n] seconds old -> (features [21, 8], present [8]), oldest step first."""
+def face_steps(scores, ages):
+    """Scores [n, 18] of frames that are `ages` [n] seconds old -> (features [42, 8], present [8]), oldest step first."""
     features, present = np.zeros((FACE, STEPS), np.float32), np.zeros(STEPS, np.float32)
     steps = STEPS - 1 - np.floor(ages / STEP_S).astype(int)
     for step in range(STEPS):
-        p = posteriors[steps == step]
-        if len(p):
-            features[:, step], present[step] = step_features(p), 1
+        inside = scores[steps == step]
+        if len(inside):
+            features[:, step], present[step] = step_features(inside), 1
     return features, present
 
 
 def sample_faces(performance, end_s, rate_hz, phase):
-    """Posteriors [n, 7] and ages [n] of the faces in the window ending at `end_s`.
+    """Scores [n, 18] and ages [n] of the faces in the window ending at `end_s`.
 
     `rate_hz` is how many frames a second affectd analyzes, None means every frame. `phase` 0..1 shifts them.
     """
@@ -50,14 +53,14 @@ def sample_faces(performance, end_s, rate_hz, phase):
 
 
 def cut_window(performance, grid, index, rate_hz, phase, change=None):
-    """The window ending at grid point `grid`: face [21, 8], voice [64, 8], mask [2, 8].
+    """The window ending at grid point `grid`: face [42, 8], voice [64, 8], mask [2, 8].
 
-    `index` is the pass of the voice. `change`, if given, maps posteriors [n, 7] to others.
+    `index` is the pass of the voice. `change`, if given, maps scores [n, 18] to others.
     """
-    posteriors, ages = sample_faces(performance, grid * GRID_S, rate_hz, phase)
-    if change is not None and len(posteriors):
-        posteriors = change(posteriors)
-    face, face_present = face_steps(posteriors, ages)
+    scores, ages = sample_faces(performance, grid * GRID_S, rate_hz, phase)
+    if change is not None and len(scores):
+        scores = change(scores)
+    face, face_present = face_steps(scores, ages)
     points = grid - GRIDS_PER_STEP * np.arange(STEPS - 1, -1, -1)
     known = points >= 0
     voiced = np.zeros(STEPS, bool)
@@ -91,52 +94,65 @@ def modality_dropout(n, rng):
 class TrainingWindows:
     """A bank of random windows with their targets. Modality dropout is drawn anew for every batch.
 
-    `performances` are the recordings, `posterior_map` a PosteriorMap for their faces, `count` the size of the bank. The shares
-    and weights decide how often kinds of windows are drawn:
+    `performances` are the recordings, `count` is the size of the bank. The shares and weights decide how often kinds of windows
+    are drawn:
 
+    - SHARES of the sources.
     - `non_voice` [n, 64] are embeddings of sounds without a voice. In a share of the windows they replace the voice. Beside
       a face the target stays: the sound must be ignored. Alone, the target is that of a random other window: nothing can be
       known except the spread of targets. (Surfaces in place of faces were tried too. They made valence worse, because our
       encoder reads them as calm people.)
-    - `photographs` is (posteriors [n, 7], targets [n, 2]) of single images. In a share of the windows one of them fills the
-      face steps, as if a person held that expression.
-    - `neutral_weight` is how much more often neutral recordings are drawn, `neutral_bias` the bias of their faces (see BIAS).
+    - `photographs` is (scores [n, 18], targets [n, 2], expression [n]) of single images. In a share of the windows one of them
+      fills the face steps, as if a person held that expression. VOICES_WITH_PHOTOGRAPH of the windows from corpora without
+      faces get a photograph of the same category beside the voice, and the mean of both targets.
+    - `neutral_weight` is how much more often neutral recordings are drawn.
     """
 
     def __init__(
-        self, performances, posterior_map, non_voice, photographs, seed, count, nemo_share=0.25, non_voice_share=0.06,
-        photograph_share=0.12, neutral_weight=4.0, neutral_bias=1.2, shares=(0.9, 1.1),
+        self, performances, non_voice, photographs, seed, count, non_voice_share=0.06, photograph_share=0.10, neutral_weight=3.0,
+        shares=SHARES,
     ):  # fmt: skip
         self.rng = np.random.default_rng(seed)
-        self.disturb, self.neutral_bias = Disturbance(posterior_map, self.rng, shares), neutral_bias
+        self.disturbance = Disturbance(self.rng)
         self.performances, self.non_voice = performances, non_voice
+        scores, self.photograph_targets, expressions = photographs
+        self.photographs = log_scores(scores)
+        self.rows_of_expression = {name: np.flatnonzero(expressions == i) for i, name in enumerate(EXPRESSIONS)}
         self.ends = [estimate_points(performance, 1) for performance in performances]
         usable = [row for row, ends in enumerate(self.ends) if len(ends)]
         self.rows_of_mood = {}
         for row in usable:
             self.rows_of_mood.setdefault(self.mood(row), []).append(row)
-        share = {"ravdess": 1 - nemo_share, "nemo": nemo_share}
-        utterances = [performances[row].utterance for row in usable]
-        weight = np.array([neutral_weight if u.emotion == "neutral" else 1.0 for u in utterances])
-        of_nemo = np.array([u.corpus == "nemo" for u in utterances])
-        for corpus, rows in (("ravdess", ~of_nemo), ("nemo", of_nemo)):
-            weight[rows] *= share[corpus] / max(weight[rows].sum(), 1e-9)
+        weight = np.array(
+            [neutral_weight if performances[row].utterance.emotion == "neutral" else 1.0 for row in usable]
+        )
+        sources = np.array([self.source(row) for row in usable])
+        for source, share in shares.items():
+            weight[sources == source] *= share / max(weight[sources == source].sum(), 1e-9)
         self.rows = [int(row) for row in self.rng.choice(usable, count, p=weight / weight.sum())]
-        windows = [self.window(row) for row in self.rows]
         self.targets = np.stack([performances[row].target for row in self.rows])
+        windows = [self.window(row) for row in self.rows]
+        for index in range(count):
+            if self.source(self.rows[index]) == "voices" and self.rng.random() < VOICES_WITH_PHOTOGRAPH:
+                windows[index] = self.with_photograph(windows[index], index)
         for index in np.flatnonzero(self.rng.random(count) < non_voice_share):
             windows[index] = self.with_non_voice(windows[index], index)
         for index in np.flatnonzero(self.rng.random(count) < photograph_share):
-            windows[index], self.targets[index] = self.photograph_window(*photographs)
+            windows[index], self.targets[index] = self.photograph_window(self.rng.integers(len(self.photographs)))
         self.face, self.voice, self.mask = (
             torch.from_numpy(np.stack(part))[:, :, None] for part in zip(*windows, strict=True)
         )
         self.targets = torch.from_numpy(self.targets)
 
+    def source(self, row):
+        """The key of SHARES of a performance."""
+        corpus = self.performances[row].utterance.corpus
+        return corpus if corpus in SHARES else "voices"
+
     def mood(self, row):
-        """(speaker, emotion, intensity) of a performance."""
+        """(corpus, speaker, category, intensity) of a performance."""
         u = self.performances[row].utterance
-        return u.speaker, u.emotion, u.intensity
+        return u.corpus, u.speaker, u.emotion, u.intensity
 
     def window(self, row):
         """A random window of one performance. Half of the time an earlier one of the same speaker and mood precedes it.
@@ -160,10 +176,37 @@ class TrainingWindows:
     def part(self, row, ends, rate, phase):
         """A window of one performance that ends at a random one of the grid points `ends`."""
         performance = self.performances[row]
-        bias = self.neutral_bias if performance.utterance.emotion == "neutral" else BIAS
-        disturb = functools.partial(self.disturb, bias=bias)
+        bias = BIAS["translated" if performance.utterance.corpus == "ravdess" else "real"]
+        if performance.utterance.emotion == "neutral":
+            bias = BIAS["neutral"]
         end, index = int(self.rng.choice(ends)), self.rng.integers(len(performance.voice))
-        return cut_window(performance, end, index, rate, phase, disturb)
+        return cut_window(performance, end, index, rate, phase, lambda scores: self.disturbance(scores, bias))
+
+    def held_expression(self, pick):
+        """Face features [42, 8] and presence [8] of a photograph, as if a person held that expression, from a random step on."""
+        ages = np.arange(0, STEPS * STEP_S - 1e-9, 0.13)
+        scores = self.disturbance(np.repeat(self.photographs[pick : pick + 1], len(ages), 0), 0.1)
+        face, present = face_steps(scores, ages)
+        absent = np.arange(STEPS) < self.rng.integers(0, STEPS)
+        face[:, absent], present[absent] = 0, 0
+        return face, present
+
+    def with_photograph(self, window, index):
+        """The window of a voice with a photograph of the same category; changes the target to the mean of both."""
+        emotion = PHOTOGRAPHED.get(self.performances[self.rows[index]].utterance.emotion)
+        if emotion is None:
+            return window
+        pick = int(self.rng.choice(self.rows_of_expression[emotion]))
+        face, present = self.held_expression(pick)
+        self.targets[index] = (self.targets[index] + self.photograph_targets[pick]) / 2
+        _, voice, mask = window
+        return face, voice, np.stack([present, mask[1]])
+
+    def photograph_window(self, pick):
+        """(window, target) of a photograph without a voice."""
+        face, present = self.held_expression(pick)
+        mask = np.stack([present, np.zeros(STEPS, np.float32)])
+        return (face, np.zeros((VOICE, STEPS), np.float32), mask), self.photograph_targets[pick]
 
     def with_non_voice(self, window, index):
         """The window with sounds without a voice over some or all of its steps; changes the target where nothing is known."""
@@ -179,20 +222,8 @@ class TrainingWindows:
             self.targets[index] = self.targets[rng.integers(len(self.targets))]
         return face, voice, mask
 
-    def photograph_window(self, posteriors, targets):
-        """(window, target): one photograph from a random step on, with noise between its frames."""
-        rng, pick = self.rng, self.rng.integers(len(targets))
-        ages = np.arange(0, STEPS * STEP_S - 1e-9, 0.13)
-        noise = rng.normal(0, rng.uniform(0, 0.4), (len(ages), 7))
-        flickering = softmax(np.log(posteriors[pick] + 1e-6) + noise).astype(np.float32)
-        face, present = face_steps(flickering, ages)
-        absent = np.arange(STEPS) < rng.integers(0, STEPS)
-        face[:, absent], present[absent] = 0, 0
-        mask = np.stack([present, np.zeros(STEPS, np.float32)])
-        return (face, np.zeros((VOICE, STEPS), np.float32), mask), targets[pick]
-
     def batch(self, size):
-        """A random batch: face [n, 21, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8], target [n, 2]."""
+        """A random batch: face [n, 42, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8], target [n, 2]."""
         picks = torch.from_numpy(self.rng.integers(len(self.face), size=size))
         mask, stays = self.mask[picks], torch.from_numpy(modality_dropout(size, self.rng))[:, :, None]
         # affectd estimates only when the newest step has a face or a voice: dropout must not remove both.

@@ -1,7 +1,7 @@
-"""Performances: acted recordings with a voice embedding every 0.1 s and face posteriors at their video frames.
+"""Performances: acted recordings with a voice embedding every 0.1 s and face scores at their video frames.
 
-RAVDESS has no face images here. Its face posteriors come from another public network on the same performances. nEMO
-performances have a voice only.
+Of the RAVDESS actors there are no frames here. Their scores are translated from the posteriors of another public network on the
+same performances (`Translation`). Other speech corpora have a voice only.
 """
 
 import dataclasses
@@ -11,15 +11,16 @@ import torch
 
 from .. import labels
 from ..augmentation import voices
+from ..augmentation.face_scores import anchored
 from ..networks.joint_cross_attention import VOICE
 from ..networks.voice_encoder import network_input
-from ..preprocessing import fusion_features
+from ..preprocessing.face_scores import SCORES
 from ..preprocessing.log_mel import LOG_MEL
 
 GRID_S = 0.1  # from one voice embedding to the next
 GRID = int(GRID_S * LOG_MEL.rate_hz)
 VIDEO_HZ = 30_000 / 1001
-EXPRESSIONS = labels.EXPRESSIONS[: fusion_features.EXPRESSIONS]  # without contempt
+EXPRESSIONS = labels.EXPRESSIONS[:7]  # of that network: without contempt
 SOURCE_NAMES = ["Neutral", "Happy", "Surprised", "Sad", "Angry", "Disgust", "Fearful"]  # in the files of that network
 
 
@@ -31,7 +32,7 @@ class Performance:
     target: np.ndarray  # [2]
     voice: np.ndarray  # [passes, grid, 64], 0 where not voiced
     voiced: np.ndarray  # [grid] bool
-    face: np.ndarray  # [rows, 7] posteriors
+    face: np.ndarray  # [rows, 18] scores
     row_of_frame: np.ndarray  # [frames of the video], -1 where there is no face
 
     def has_face_between(self, begin, end):
@@ -42,7 +43,7 @@ class Performance:
 
 
 def make_performance(utterance, target, voice, voiced, frames, face):
-    """A Performance whose `face` [rows, 7] were captured at the video frames `frames` [rows]."""
+    """A Performance whose `face` [rows, 18] were captured at the video frames `frames` [rows]."""
     row_of_frame = np.full(int(utterance.samples / LOG_MEL.rate_hz * VIDEO_HZ) + 2, -1)
     known = frames < len(row_of_frame)
     row_of_frame[frames[known]] = np.flatnonzero(known)
@@ -78,16 +79,34 @@ def embed(encode, corpora, utterance, passes, generator):
     return out, voiced
 
 
-def make_performances(corpora, data, utterances, encode_of, passes, seed=7):
+class Translation:
+    """Face scores of the RAVDESS actors, translated from another network's posteriors."""
+
+    def __init__(self, data, score_map, rest):
+        """`rest` is {actor: our scores [18] of the actor's resting picture}."""
+        posteriors = read_posteriors(data / "av" / "ravdess_fer7.npz")
+        translated = {name: (frames, score_map(p)) for name, (frames, p) in posteriors.items()}
+        self.faces = {}
+        for actor, scores in rest.items():
+            own = {name: value for name, value in translated.items() if name.endswith(f"-{actor}")}
+            neutral = [value for name, (_, value) in own.items() if name.split("-")[1] == "01"]
+            if neutral:
+                mean = np.concatenate(neutral).mean(0)
+                self.faces |= {name: (frames, anchored(value, mean, scores)) for name, (frames, value) in own.items()}
+
+    def of(self, utterance):
+        """(frames [n], scores [n, 18]) of the performance with this voice; none outside RAVDESS."""
+        if utterance.corpus != "ravdess":
+            return np.zeros(0, int), np.zeros((0, SCORES), np.float32)
+        return self.faces[utterance.name[3:]]
+
+
+def make_performances(corpora, translation, utterances, encode_of, passes, seed=7):
     """One Performance for each utterance; `encode_of(utterance)` is the voice encoder to use for it."""
-    posteriors = read_posteriors(data / "av" / "ravdess_fer7.npz")
     generator = torch.Generator().manual_seed(seed)
     result = []
     for utterance in utterances:
         voice, voiced = embed(encode_of(utterance), corpora, utterance, passes, generator)
-        frames, face = np.zeros(0, int), np.zeros((0, 7), np.float32)
-        if utterance.corpus == "ravdess":
-            frames, face = posteriors[utterance.name[3:]]
         target = np.array(corpora.target(utterance), np.float32)
-        result.append(make_performance(utterance, target, voice, voiced, frames, face))
+        result.append(make_performance(utterance, target, voice, voiced, *translation.of(utterance)))
     return result

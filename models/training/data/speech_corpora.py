@@ -1,4 +1,4 @@
-"""The acted-speech corpora (RAVDESS and nEMO): decoded once, cached as band powers and voice activity, split by speaker.
+"""The speech corpora (corpus_names.py): decoded once, cached as band powers and voice activity, split by speaker.
 
 The cache is a folder `speech` in --work: `utterances.csv`, `log_powers.npy` f16 [all frames, 64] and `vad.npy` f16 [all
 activity frames]. Targets are category-derived (see labels.py).
@@ -14,13 +14,18 @@ import numpy as np
 import soundfile
 import torch
 
-from ..labels import describe, read_targets
+from ..labels import FURTHER_POINTS, read_targets
 from ..preprocessing.log_mel import LOG_MEL
 from ..preprocessing.voice_activity import activity, voice_present
+from .corpus_names import ARCHIVES, describe_recording
 
 RAVDESS_VALIDATION = {f"{actor:02}" for actor in range(19, 22)}
 RAVDESS_TEST = {f"{actor:02}" for actor in range(22, 25)}
 NEMO_TEST = {"MK0", "TP0"}  # one woman and one man, both with all six emotions
+ASED_VALIDATION = {f"{speaker:02}" for speaker in range(39, 46)}
+EMOTION_TTS_VALIDATION = {"emh", "nen", "neo"}
+# Of the corpora with many speakers, every seventh speaker is held out.
+EVERY_SEVENTH = {"baved", "emogator"}
 
 # Cached powers are stored as ln(power + CACHE_FLOOR): far below the log floor, so that a gain can still be applied.
 CACHE_FLOOR = 1e-10
@@ -43,12 +48,17 @@ class Utterance:
 
     @property
     def split(self):
-        """ "train", "validation" or "test", by speaker."""
+        """ "train", "validation" or "test", by speaker. All Javanese speakers are for training, see `javanese_fold`."""
         if self.corpus == "nemo":
             return "test" if self.speaker in NEMO_TEST else "train"
-        if self.speaker in RAVDESS_TEST:
+        if self.corpus == "ravdess" and self.speaker in RAVDESS_TEST:
             return "test"
-        return "validation" if self.speaker in RAVDESS_VALIDATION else "train"
+        held_out = {
+            "ravdess": self.speaker in RAVDESS_VALIDATION,
+            "ased": self.speaker in ASED_VALIDATION,
+            "emotiontts": self.speaker in EMOTION_TTS_VALIDATION,
+        }.get(self.corpus, self.corpus in EVERY_SEVENTH and int(self.speaker) % 7 == 3)
+        return "validation" if held_out else "train"
 
 
 class Corpora:
@@ -66,13 +76,13 @@ class Corpora:
             ]
         self.log_powers = np.load(cache / "log_powers.npy", mmap_mode="r")
         self.vad = np.load(cache / "vad.npy")
-        self.targets = read_targets(Path(data) / "circumplex.csv")
+        self.targets = FURTHER_POINTS | read_targets(Path(data) / "circumplex.csv")
 
     @classmethod
-    def of_one_recording(cls, powers, scores):
-        """A cache with the band powers [frames, 64] and activity scores of a single recording, without targets."""
+    def of_one_recording(cls, powers, scores, targets):
+        """A cache with the band powers [frames, 64] and activity scores of a single recording."""
         one = cls.__new__(cls)
-        one.utterances, one.targets = [], {}
+        one.utterances, one.targets = [], targets
         one.log_powers, one.vad = np.log(powers + CACHE_FLOOR), scores
         return one
 
@@ -84,6 +94,10 @@ class Corpora:
     def select(self, corpus, split):
         """The utterances of one corpus in one split."""
         return [u for u in self.utterances if u.corpus == corpus and u.split == split]
+
+    def training(self, without=None):
+        """The training utterances of all corpora but `without`."""
+        return [u for corpus in ARCHIVES if corpus != without for u in self.select(corpus, "train")]
 
     def window_powers(self, utterances, ends):
         """Band powers of the windows of `utterances` that end at samples `ends`: f32 tensor [n, 64, 96].
@@ -107,11 +121,11 @@ class Corpora:
 
 
 def build_cache(data, cache):
-    """Decode every recording of both archives and write the cache; `utterances.csv` last, so a partial cache is not used."""
+    """Decode every recording of all archives and write the cache; `utterances.csv` last, so a partial cache is not used."""
     cache.mkdir(parents=True, exist_ok=True)
     utterances, powers, scores = [], [], []
     first = first_vad = 0
-    for archive in ("ravdess.tar", "nemo.tar"):
+    for corpus, (archive, _) in ARCHIVES.items():
         with tarfile.open(data / "speech" / archive) as tar:
             for member in sorted(tar.getmembers(), key=lambda m: m.name):
                 if not member.name.endswith(".opus"):
@@ -119,9 +133,7 @@ def build_cache(data, cache):
                 samples, rate = soundfile.read(io.BytesIO(tar.extractfile(member).read()), dtype="float32")
                 if rate != LOG_MEL.rate_hz or samples.ndim != 1:
                     raise ValueError(f"{member.name}: {rate} Hz, shape {samples.shape}: expected 16 kHz mono")
-                described = describe(member.name)
-                if described is None:
-                    raise ValueError(f"{member.name}: not a RAVDESS or nEMO name")
+                described = corpus, *describe_recording(corpus, member.name)
                 power, score = LOG_MEL.band_powers(torch.from_numpy(samples)).numpy(), activity(samples)
                 utterances.append(
                     Utterance(

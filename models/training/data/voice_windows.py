@@ -3,13 +3,15 @@
 import numpy as np
 import torch
 
-from ..labels import SPEECH_EMOTIONS
-from ..metrics.agreement import ccc
+from ..labels import NEAREST_EMOTION, SPEECH_EMOTIONS
+from ..metrics.agreement import ccc, correlation
 from ..networks.voice_encoder import network_input
 from ..preprocessing.log_mel import LOG_MEL
 from ..preprocessing.voice_activity import LEAST_AUDIO_S
 
-WINDOWS_AN_EPOCH = {"ravdess": 4, "nemo": 1}  # training windows of each utterance
+# Training windows of each utterance: corpora with fewer utterances count more.
+WINDOWS_AN_EPOCH = {"ravdess": 4, "nemo": 1, "javanese": 3, "ased": 2, "emotiontts": 4, "baved": 1, "emogator": 1}
+NO_EMOTION = -100  # `cross_entropy` ignores it
 STEP = int(0.1 * LOG_MEL.rate_hz)
 
 
@@ -26,7 +28,8 @@ class WindowSampler:
                 self.utterances.append(utterance)
                 self.ends.append(ends)
                 self.targets.append(corpora.target(utterance))
-                self.emotions.append(SPEECH_EMOTIONS.index(utterance.emotion))
+                emotion = NEAREST_EMOTION.get(utterance.emotion, utterance.emotion)
+                self.emotions.append(SPEECH_EMOTIONS.index(emotion) if emotion in SPEECH_EMOTIONS else NO_EMOTION)
         self.targets = torch.tensor(self.targets, dtype=torch.float32)
         self.emotions = torch.tensor(self.emotions)
 
@@ -74,7 +77,14 @@ class MeasuredWindows:
 
     def figures(self, prediction):
         """CCC over windows, and over utterances by the mean of their windows: {"window": [2], "utterance": [2]}."""
+        means = self.utterance_means(prediction)
+        return {"window": ccc(prediction, self.target).tolist(), "utterance": ccc(*means).tolist()}
+
+    def utterance_means(self, prediction):
+        """Means over the windows of each utterance, of the prediction and of the target: [utterances, 2] each."""
         names = self.index.unique()
-        mean_p = torch.stack([prediction[self.index == i].mean(0) for i in names])
-        mean_t = torch.stack([self.target[self.index == i].mean(0) for i in names])
-        return {"window": ccc(prediction, self.target).tolist(), "utterance": ccc(mean_p, mean_t).tolist()}
+        return tuple(torch.stack([v[self.index == i].mean(0) for i in names]) for v in (prediction, self.target))
+
+    def correlations(self, prediction):
+        """Pearson's r over utterances, [2]; nan where the corpus has no such targets."""
+        return correlation(*(means.numpy() for means in self.utterance_means(prediction))).tolist()

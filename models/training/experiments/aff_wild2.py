@@ -32,7 +32,7 @@ from torch import nn
 
 from .. import arguments
 from ..arguments import BadInput
-from ..inference import FaceEncoder, Fusion, VoiceEncoder, face_features
+from ..inference import FaceEncoder, Fusion, VoiceEncoder
 from ..manifest import read_graphs, sha256
 from ..metrics.agreement import ccc
 from ..metrics.fusion_accuracy import LOG_VARIANCE
@@ -41,6 +41,8 @@ from ..networks.joint_cross_attention import FACE, STEPS, VOICE, JointCrossAtten
 from ..networks.quantized import quantized_fusion
 from ..preprocessing import voice_activity
 from ..preprocessing.face_crop import crop, square
+from ..preprocessing.face_scores import SCORES
+from ..preprocessing.fusion_features import step_features
 from ..quantization.export import export_module
 from ..quantization.quantize import quantize
 
@@ -149,18 +151,18 @@ def read_crop(path):
 
 @dataclasses.dataclass
 class Video:
-    """The annotations of one person, with face posteriors at every frame and voice embeddings on a grid of 0.1 s."""
+    """The annotations of one person, with face scores at every frame and voice embeddings on a grid of 0.1 s."""
 
     name: str
     times: np.ndarray  # [n] s
     labels: np.ndarray  # [n, 2], NaN where unknown
-    posteriors: np.ndarray  # [n, 8], NaN where there is no crop
+    scores: np.ndarray  # [n, 18], NaN where there is no crop
     voice: np.ndarray  # [grid, 64]; point g is for the sound up to g * GRID_S
     voiced: np.ndarray  # [grid] bool
 
     def scored(self):
         """Indices of the frames with both labels and a crop; only these count."""
-        return np.flatnonzero(~np.isnan(self.labels[:, 0]) & ~np.isnan(self.posteriors[:, 0]))
+        return np.flatnonzero(~np.isnan(self.labels[:, 0]) & ~np.isnan(self.scores[:, 0]))
 
 
 class Encoders:
@@ -173,11 +175,11 @@ class Encoders:
         if self.fusion.steps != STEPS:
             raise BadInput(f"{models}: the fusion has {self.fusion.steps} steps: joint_cross_attention.py has {STEPS}")
 
-    def posteriors(self, image):
-        """Posteriors [8] of an aligned face crop, luma u8 [H, W]."""
+    def scores(self, image):
+        """Scores [18] of an aligned face crop, luma u8 [H, W]."""
         height, width = image.shape
         points, framing = ALIGNED * (width, height), self.face.framing
-        return self.face.posteriors(crop(image, square(*points, framing), framing)[None])[0]
+        return self.face.scores(crop(image, square(*points, framing), framing)[None])[0]
 
     def embed(self, samples):
         """Voice embeddings [grid, 64] and presence [grid] of a recording."""
@@ -197,13 +199,13 @@ def read_video(root, name, annotations, video, encoders):
             file=sys.stderr,
         )
     count = min(len(labels), len(times))
-    posteriors = np.full((count, len(encoders.face.labels)), np.nan, np.float32)
+    scores = np.full((count, SCORES), np.nan, np.float32)
     for i in range(count):
         face = read_crop(root / "cropped_aligned" / name / f"{i + 1:05}.jpg")
         if face is not None:
-            posteriors[i] = encoders.posteriors(face)
+            scores[i] = encoders.scores(face)
     voice, voiced = encoders.embed(read_sound(video, encoders.voice.log_mel.rate_hz))
-    return Video(name, times[:count], labels[:count], posteriors, voice, voiced)
+    return Video(name, times[:count], labels[:count], scores, voice, voiced)
 
 
 def read_split(root, split, work, models):
@@ -235,7 +237,7 @@ def read_split(root, split, work, models):
 
 
 def window(video, frame, step_s):
-    """The fusion's inputs at a frame: face [21, STEPS], voice [64, STEPS], mask [2, STEPS], oldest step first."""
+    """The fusion's inputs at a frame: face [42, STEPS], voice [64, STEPS], mask [2, STEPS], oldest step first."""
     face, voice = np.zeros((FACE, STEPS), np.float32), np.zeros((VOICE, STEPS), np.float32)
     mask = np.zeros((2, STEPS), np.float32)
     for step in range(STEPS):
@@ -244,11 +246,11 @@ def window(video, frame, step_s):
         first, last = np.searchsorted(video.times, [end - step_s, end], side="right")
         used, newest = [], np.inf
         for i in range(last - 1, first - 1, -1):
-            if newest - video.times[i] >= FACE_EVERY_S and not np.isnan(video.posteriors[i, 0]):
-                used.append(video.posteriors[i])
+            if newest - video.times[i] >= FACE_EVERY_S and not np.isnan(video.scores[i, 0]):
+                used.append(video.scores[i])
                 newest = video.times[i]
         if used:
-            face[:, step], mask[0, step] = face_features(np.stack(used)), 1
+            face[:, step], mask[0, step] = step_features(np.stack(used)), 1
         point = int(np.floor(end / GRID_S + 1e-3))
         if 0 <= point < len(video.voiced) and video.voiced[point]:
             voice[:, step], mask[1, step] = video.voice[point], 1
@@ -256,7 +258,7 @@ def window(video, frame, step_s):
 
 
 def batch_of(windows):
-    """[n] windows -> tensors face [n, 21, 1, STEPS], voice [n, 64, 1, STEPS], mask [n, 2, 1, STEPS]."""
+    """[n] windows -> tensors face [n, 42, 1, STEPS], voice [n, 64, 1, STEPS], mask [n, 2, 1, STEPS]."""
     return [torch.from_numpy(np.stack(part))[:, :, None] for part in zip(*windows, strict=True)]
 
 

@@ -12,10 +12,9 @@ from .. import arguments
 from ..data.clips import read_frames
 from ..data.performances import EXPRESSIONS as OTHER_EXPRESSIONS
 from ..data.performances import read_posteriors
-from ..inference import open_named
+from ..inference import FaceEncoder, open_named
 from ..labels import EXPRESSIONS, RAVDESS_EMOTIONS, expression_points
-from ..onnx_graphs import run_graph, softmax
-from ..preprocessing.face_crop import crop, normalize
+from ..preprocessing.face_crop import crop
 from ..preprocessing.face_detection import find_square
 
 
@@ -24,15 +23,14 @@ class FacePath:
 
     def __init__(self, models, form="int8"):
         self.detector = open_named(models, "face_detector", form)
-        self.encoder = open_named(models, "face_encoder", form)
+        self.encoder = FaceEncoder(models, form)
 
     def posteriors(self, frame):
         """Posteriors [8] of the best face in a luma frame u8 [H, W], or None."""
         square = find_square(frame, self.detector)
         if square is None:
             return None
-        logits = run_graph(self.encoder, {"face": normalize(crop(frame, square))[None, None]})["logits"]
-        return softmax(logits.reshape(1, -1))[0]
+        return self.encoder.posteriors(crop(frame, square)[None])[0]
 
 
 def other_posteriors(data):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import arguments
-from ..data.evaluation_sets import MAPPED, TEST, VALIDATION, EvaluationSets
+from ..data.evaluation_sets import TEST, VALIDATION, EvaluationSets
 from ..metrics.agreement import ccc
 from ..networks.quantized import quantized_fusion
 
@@ -32,10 +32,10 @@ def main():
     options.work.mkdir(parents=True, exist_ok=True)
     sets = EvaluationSets(options.data, options.work, options.models)
     network = quantized_fusion(options.models / "fusion.int8.onnx")
-    all_ticks = sets.validation | sets.ticks("test", TEST)
+    all_ticks = sets.validation | {TEST: sets.ticks("test", TEST)}
     for split, part in (("validation", VALIDATION), ("test", TEST)):
         utterances = sets.corpora.select("ravdess", split)
-        *batch, target, index = all_ticks[part + MAPPED]
+        *batch, target, index = all_ticks[part]
         affect = network(*batch)[0].flatten(1)
         first = np.array([u.emotion == "neutral" and u.name.split("-")[4] == "01" for u in utterances])[index]
         actor = np.array([u.speaker for u in utterances])[index]

@@ -29,9 +29,10 @@ from onnx import numpy_helper
 
 from .. import arguments
 from ..data.clips import read_frames
-from ..inference import FaceEncoder, Fusion, VoiceEncoder, decode_sound, face_features, open_named
+from ..inference import FaceEncoder, Fusion, VoiceEncoder, decode_sound, open_named
 from ..onnx_graphs import cosine, open_graph, run_graph
 from ..preprocessing import face_crop, face_detection
+from ..preprocessing.fusion_features import step_features
 from .toolchains import stack
 
 GRAPHS = ("face_detector", "face_encoder", "voice_encoder", "fusion")
@@ -75,8 +76,8 @@ def demo_inputs(models, count, seed):
     faces, voices, fusion = (make(models, "f32") for make in (FaceEncoder, VoiceEncoder, Fusion))
 
     feeds = {name: [] for name in GRAPHS}
-    posteriors, embeddings = [], []
-    while len(posteriors) < count:
+    scores, embeddings = [], []
+    while len(scores) < count:
         frame = frames[rng.integers(len(frames))]
         height, width = frame.shape
         side = int(height * rng.uniform(0.6, 1.0))
@@ -91,7 +92,7 @@ def demo_inputs(models, count, seed):
         face = face_crop.crop(frame, square) + rng.normal(0, rng.uniform(0, 12), (faces.size, faces.size))
         feeds["face_detector"].append(face_detection.feed(face_detection.letterbox(frame)[0]))
         feeds["face_encoder"].append({"face": faces.input(face)})
-        posteriors.append(faces.posteriors(face[None])[0])
+        scores.append(faces.scores(face[None])[0])
     for _ in range(count):
         noisy = sound * rng.uniform(0.1, 1.0) + rng.normal(0, 10 ** rng.uniform(-5, -2), len(sound))
         window = voices.input(
@@ -105,7 +106,7 @@ def demo_inputs(models, count, seed):
             rng.random(fusion.steps) < (rng.choice([0.0, 0.7, 1.0]) if i % 3 == 0 else 1.0) for _ in range(2)
         )
         picks = rng.integers(count, size=(fusion.steps, 4))
-        known_faces = {s: face_features(np.stack([posteriors[p] for p in picks[s]])) for s in np.flatnonzero(has_face)}
+        known_faces = {s: step_features(np.stack([scores[p] for p in picks[s]])) for s in np.flatnonzero(has_face)}
         known_voices = {s: embeddings[picks[s, 0]] for s in np.flatnonzero(has_voice)}
         feeds["fusion"].append(fusion.window(known_faces, known_voices))
     return feeds

@@ -17,6 +17,12 @@ def ccc(estimates, targets):
     return 2 * covariance / (spread + SMALLEST_SPREAD)
 
 
+def correlation(a, b):
+    """Pearson correlation of each column, numpy arrays [n, k] -> [k]."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    return (a * b).mean(0) / (a.std(0) * b.std(0) + SMALLEST_SPREAD)
+
+
 def ccc_or_none(estimates, targets):
     """CCC of two series as a float, or None where it is undefined: fewer than two values, or both constant and equal."""
     estimates, targets = np.asarray(estimates, np.float64), np.asarray(targets, np.float64)

@@ -27,7 +27,7 @@ def on_neutral(network, ticks):
 def without_person(network, non_voice, surfaces):
     """Mean claimed variances [2] of windows filled with sounds without a voice, and of windows filled with surfaces.
 
-    `non_voice` are embeddings [n, 64], `surfaces` posteriors [m, 7] of images without a face.
+    `non_voice` are embeddings [n, 64], `surfaces` scores [m, 18] of images without a face.
     """
     sounds = torch.from_numpy(non_voice)[:, :, None, None].repeat(1, 1, 1, STEPS)
     mask = torch.zeros(len(sounds), 2, 1, STEPS)
@@ -66,11 +66,11 @@ def end_halfway(ticks, modality):
 
 
 def smoothed(values, index):
-    """affectd's exponential smoothing of values [n, k], restarted for each performance."""
+    """affectd's exponential smoothing of values [n, k], which starts at zero in each performance."""
     weight, out = 1 - np.exp(-1 / TICK_HZ / TIME_CONSTANT_S), values.clone()
-    for i in range(1, len(values)):
-        if index[i] == index[i - 1]:
-            out[i] = out[i - 1] + weight * (values[i] - out[i - 1])
+    for i in range(len(values)):
+        before = out[i - 1] if i and index[i] == index[i - 1] else torch.zeros_like(out[i])
+        out[i] = before + weight * (values[i] - before)
     return out
 
 
@@ -101,15 +101,12 @@ def manifest_figures(network, sets, validation, command):
     add("mean of absolute values", absolute, grid)
     add("mean", mean, grid)
     add("claimed variance", variance, grid)
-    of_sounds, of_surfaces = without_person(network, sets.non_voice_embeddings(), sets.surface_posteriors())
+    of_sounds, of_surfaces = without_person(network, sets.non_voice_embeddings(), sets.surface_scores())
     add("claimed variance", of_sounds, "tones, music, drums and noise in place of a voice")
     add("claimed variance", of_surfaces, "surfaces in place of a face")
     for modality, name in enumerate(("face", "voice")):
         at_end, elsewhere = jumps(network, validation, modality)
-        split = (
-            "RAVDESS validation, actors 19-21, another network's face posteriors mapped to affectd's, "
-            "smoothed as affectd does"
-        )
+        split = "RAVDESS validation, actors 19-21, translated faces, smoothed as affectd does"
         add(f"largest change between ticks where the {name} ends", at_end, split)
         add(f"largest change between any other ticks, {name} absent after half of the clip", elsewhere, split)
     return result

@@ -1,7 +1,6 @@
 """The risk-coverage curve: root mean squared error of the most certain share of all estimates, over the size of that share."""
 
 import numpy as np
-import torch
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 420, 240, 48, 16, 40, 12
 COLOURS = {"valence": "#0969da", "arousal": "#bc4c00"}
@@ -16,16 +15,12 @@ def curve(squared, variance):
     return coverage, np.sqrt(running[(coverage * len(order)).astype(int) - 1])
 
 
-@torch.no_grad()
-def measure(network, ticks, split, command):
-    """({dimension: curve}, figures for the manifest: the errors of both halves) of estimates from face and voice."""
-    *batch, target, _ = ticks
-    affect, log_variance = (part.flatten(1).numpy() for part in network(*batch))
-    squared = (affect - target.numpy()) ** 2
+def of_errors(squared, variance, split, command):
+    """({dimension: curve}, figures for the manifest: errors of both halves) of squared errors and claimed variances [n, 2]."""
     curves, figures = {}, []
     for k, dimension in enumerate(COLOURS):
-        curves[dimension] = curve(squared[:, k], log_variance[:, k])
-        order = np.argsort(log_variance[:, k], kind="stable")
+        curves[dimension] = curve(squared[:, k], variance[:, k])
+        order = np.argsort(variance[:, k], kind="stable")
         middle = (len(order) + 1) // 2
         for half, rows in (("more certain", order[:middle]), ("less certain", order[middle:])):
             value = round(float(np.sqrt(squared[rows, k].mean())), 3)

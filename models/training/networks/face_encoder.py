@@ -1,4 +1,7 @@
-"""The face encoder: a plain convolutional net from a normalized face [n, 1, 48, 48] to expression logits [n, 8]."""
+"""The face encoder: a plain convolutional net from a normalized face [n, 1, 48, 48] to scores [n, 18].
+
+The scores (preprocessing/face_scores.py) are one layer, because some toolchains refuse two heads that read one quantized tensor.
+"""
 
 import math
 
@@ -9,8 +12,8 @@ from onnx import helper, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from ..labels import EXPRESSIONS
 from ..preprocessing.face_crop import CLAMP_DEVIATIONS, MIN_DEVIATION, SIZE
+from ..preprocessing.face_scores import SCORES, SHOWN, VOTES
 
 NAME = "face_encoder"
 
@@ -65,7 +68,7 @@ class PlainConv(nn.Module):
 
 
 class FaceEncoder(nn.Module):
-    """Normalized faces [n, 1, 48, 48] -> logits [n, 8] of EXPRESSIONS."""
+    """Normalized faces [n, 1, 48, 48] -> scores [n, 18]."""
 
     def __init__(self):
         super().__init__()
@@ -77,7 +80,7 @@ class FaceEncoder(nn.Module):
             )
         )
         self.dropout = nn.Dropout(0.3)
-        self.head = nn.Linear(channels[-1], len(EXPRESSIONS))
+        self.head = nn.Linear(channels[-1], SCORES)
 
     def forward(self, faces):
         return self.head(self.dropout(self.body(faces).mean((2, 3))))
@@ -90,13 +93,13 @@ def macs():
         side //= stride
         total += 9 * inputs * outputs * side * side
         inputs = outputs
-    return total + inputs * len(EXPRESSIONS)
+    return total + inputs * SCORES
 
 
-def export(net, temperature, path):
-    """Write the net as a static ONNX graph, face [1, 1, 48, 48] -> logits [1, 8, 1, 1].
+def export(net, temperatures, path):
+    """Write the net as a static ONNX graph, face [1, 1, 48, 48] -> scores [1, 18, 1, 1].
 
-    Batch norms are folded into the convolutions, and the softmax `temperature` into the head.
+    Batch norms are folded into the convolutions, and the softmax `temperatures` of VOTES and SHOWN into the head.
     """
     nodes, constants, last = [], {}, "face"
     for i, layer in enumerate(net.body):
@@ -106,17 +109,20 @@ def export(net, temperature, path):
         nodes.append(helper.make_node("Conv", inputs, [f"conv_{i}"], f"conv_{i}", **attributes))
         nodes.append(helper.make_node("Relu", [f"conv_{i}"], [f"relu_{i}"], f"relu_{i}"))
         last = f"relu_{i}"
-    constants["head_weight"] = net.head.weight.detach().numpy()[:, :, None, None] / temperature
-    constants["head_bias"] = net.head.bias.detach().numpy() / temperature
+    scale = np.ones(SCORES, np.float32)
+    for logits, temperature in zip((VOTES, SHOWN), temperatures, strict=True):
+        scale[logits] /= temperature
+    constants["head_weight"] = net.head.weight.detach().numpy()[:, :, None, None] * scale[:, None, None, None]
+    constants["head_bias"] = net.head.bias.detach().numpy() * scale
     nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"], "pool"))
     inputs = ["pooled", "head_weight", "head_bias"]
-    nodes.append(helper.make_node("Conv", inputs, ["logits"], "head", kernel_shape=[1, 1]))
+    nodes.append(helper.make_node("Conv", inputs, ["scores"], "head", kernel_shape=[1, 1]))
     kind = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         NAME,
         [helper.make_tensor_value_info("face", kind, [1, 1, SIZE, SIZE])],
-        [helper.make_tensor_value_info("logits", kind, [1, len(EXPRESSIONS), 1, 1])],
+        [helper.make_tensor_value_info("scores", kind, [1, SCORES, 1, 1])],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], producer_name="affectd")

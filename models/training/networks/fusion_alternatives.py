@@ -1,6 +1,6 @@
 """Fusions to compare joint cross-attention with: same inputs, same outputs, same first and last layers.
 
-All map face [n, 21, 1, 8], voice [n, 64, 1, 8] and mask [n, 2, 1, 8] to affect and log_variance [n, 2, 1, 1].
+All map face [n, 42, 1, 8], voice [n, 64, 1, 8] and mask [n, 2, 1, 8] to affect and log_variance [n, 2, 1, 1].
 """
 
 import math
@@ -74,6 +74,25 @@ class CrossAttention(nn.Module):
         return self.readout(torch.cat(attended, dim=1))
 
 
+class Recurrent(nn.Module):
+    """A gated recurrent network over the steps, with the features of both modalities side by side."""
+
+    def __init__(self, dropout=0.3):
+        super().__init__()
+        self.face = nn.Conv2d(FACE + 2, D, 1)
+        self.voice = nn.Conv2d(VOICE + 2, D, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.gru = nn.GRU(2 * D, D, batch_first=True)
+        self.readout = Readout(D, 1, dropout)
+
+    def forward(self, face, voice, mask):
+        xv = torch.relu(self.face(torch.cat([face, mask], dim=1)))
+        xa = torch.relu(self.voice(torch.cat([voice, mask], dim=1)))
+        steps = self.dropout(torch.cat([xa, xv], dim=1))[:, :, 0].transpose(1, 2)
+        states, _ = self.gru(steps)
+        return self.readout(states[:, -1, :, None, None])
+
+
 class SingleModality(nn.Module):
     """A head for one modality only: 0 is the face, 1 the voice."""
 
@@ -118,6 +137,7 @@ HEADS = {
     "cross-attention": CrossAttention,
     "concatenation, 8 steps": Concatenation,
     "concatenation, newest step": lambda: Concatenation(1),
+    "recurrent": Recurrent,
     "face alone": lambda: SingleModality(0),
     "voice alone": lambda: SingleModality(1),
 }

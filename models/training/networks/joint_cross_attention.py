@@ -18,7 +18,8 @@ import math
 import torch
 from torch import nn
 
-FACE = 21  # features of a face step
+from ..preprocessing.fusion_features import FEATURES as FACE
+
 VOICE = 64  # channels of a voice embedding
 STEPS = 8
 D = 64
@@ -45,7 +46,7 @@ class Attention(nn.Module):
 
 
 class JointCrossAttention(nn.Module):
-    """face [n, 21, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8] -> affect [n, 2, 1, 1], log_variance [n, 2, 1, 1]."""
+    """face [n, 42, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8] -> affect [n, 2, 1, 1], log_variance [n, 2, 1, 1]."""
 
     def __init__(self, dropout=0.3):
         super().__init__()

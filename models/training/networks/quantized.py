@@ -18,7 +18,7 @@ def quantized_voice_encoder(path):
 
 
 def quantized_fusion(path):
-    """A function of face [n, 21, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8] -> (affect, log variance) [n, 2, 1, 1]."""
+    """A function of face [n, 42, 1, 8], voice [n, 64, 1, 8], mask [n, 2, 1, 8] -> (affect, log variance) [n, 2, 1, 1]."""
     graph = open_graph(path)
 
     def fuse(face, voice, mask):

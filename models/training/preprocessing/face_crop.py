@@ -52,16 +52,16 @@ def square(right_eye, left_eye, mouth, framing=FER_PLUS):
     return Square(eye_mid, float(side), float(np.arctan2(eyes[1], eyes[0])))
 
 
-def crop(image, face, framing=FER_PLUS):
-    """Luma u8 [H, W] and a `Square` -> f32 [48, 48] in 0..255, each pixel the mean of s x s bilinear samples."""
-    samples = int(np.clip(np.ceil(face.side / SIZE), 1, MAX_SAMPLES))
-    fractions = (np.arange(SIZE * samples, dtype=np.float32) + np.float32(0.5)) / np.float32(SIZE * samples)
+def crop(image, face, framing=FER_PLUS, size=SIZE):
+    """Luma u8 [H, W] and a `Square` -> f32 [size, size] in 0..255, each pixel the mean of s x s bilinear samples."""
+    samples = int(np.clip(np.ceil(face.side / size), 1, MAX_SAMPLES))
+    fractions = (np.arange(size * samples, dtype=np.float32) + np.float32(0.5)) / np.float32(size * samples)
     across = (fractions - np.float32(framing.eye_mid[0])) * np.float32(face.side)
     down = (fractions - np.float32(framing.eye_mid[1])) * np.float32(face.side)
     cos, sin = np.float32(np.cos(face.roll)), np.float32(np.sin(face.roll))
     x = face.eye_mid[0] + across[None, :] * cos - down[:, None] * sin
     y = face.eye_mid[1] + across[None, :] * sin + down[:, None] * cos
-    sampled = bilinear(image, x, y).reshape(SIZE, samples, SIZE, samples)
+    sampled = bilinear(image, x, y).reshape(size, samples, size, samples)
     return sampled.mean((1, 3), dtype=np.float32)
 
 

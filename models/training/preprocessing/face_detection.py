@@ -7,7 +7,7 @@ keypoints.
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from ..onnx_graphs import run_graph
 from . import face_crop
@@ -109,3 +109,33 @@ def find_square(frame, detector):
         return None
     points = (faces[0].keypoints * SIZE - offset) / scale
     return face_crop.square(*points[[RIGHT_EYE, LEFT_EYE, MOUTH]])
+
+
+def canvas_of(face, share, border):
+    """A square face image enlarged to `share` of a canvas u8 [128, 128]: (canvas, its left and top edge, its side in pixels)."""
+    side = round(SIZE * share)
+    edge = (SIZE - side) // 2
+    enlarged = np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC))
+    if border == "grey":
+        canvas = np.full((SIZE, SIZE), np.uint8(np.median(face)))
+    else:
+        canvas = np.pad(enlarged, (edge, SIZE - side - edge), mode="edge")
+        if border == "blurred":
+            canvas = np.array(Image.fromarray(canvas).filter(ImageFilter.GaussianBlur(SIZE / 16)))
+    canvas[edge : edge + side, edge : edge + side] = enlarged
+    return canvas, edge, side
+
+
+def square_of_face_image(face, detector):
+    """The `face_crop.Square` in an image u8 [side, side] that a face fills, or None.
+
+    BlazeFace does not expect a face to fill its image, so the face is tried on several canvases with a margin.
+    """
+    for border in ("grey", "replicated"):
+        for share in (0.6, 0.5, 0.75, 0.4):
+            canvas, edge, side = canvas_of(face, share, border)
+            found = decode(run_graph(detector, feed(canvas)))
+            if found:
+                points = (found[0].keypoints * SIZE - edge) / side * len(face)
+                return face_crop.square(*points[[RIGHT_EYE, LEFT_EYE, MOUTH]])
+    return None

@@ -5,7 +5,7 @@ import unittest
 import numpy as np
 import torch
 
-from ..metrics import fusion_accuracy, fusion_behaviour, risk_coverage
+from ..metrics import fusion_accuracy, fusion_behaviour, risk_coverage, strangers
 from ..metrics.agreement import affect_ccc, ccc, ccc_or_none
 from ..networks.joint_cross_attention import FACE, STEPS, VOICE
 
@@ -34,9 +34,9 @@ class Agreement(unittest.TestCase):
         np.testing.assert_allclose([ccc_or_none(a[:, k], b[:, k]) for k in range(2)], both, rtol=1e-12)
 
 
-def ticks(count=40, clips=4):
+def ticks(count=40, clips=4, seed=3):
     """Random ticks of `clips` performances of equal length, both modalities present."""
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(seed)
     face = torch.rand(count, FACE, 1, STEPS, generator=generator)
     voice = torch.rand(count, VOICE, 1, STEPS, generator=generator)
     target = torch.rand(count, 2, generator=generator) * 2 - 1
@@ -79,11 +79,44 @@ class FusionFigures(unittest.TestCase):
         self.assertEqual(mask[first_after - 1, 0, 0].tolist(), [1] * STEPS)
         self.assertEqual(mask[:, 1].min(), 1)
 
-    def test_smoothing_restarts_with_each_performance(self):
+    def test_smoothing_starts_at_zero_in_each_performance(self):
         values, index = torch.tensor([[0.0], [1.0], [1.0], [5.0]]), torch.tensor([0, 0, 0, 1])
         smooth = fusion_behaviour.smoothed(values, index)
         weight = 1 - np.exp(-1 / 5 / 0.5)
-        np.testing.assert_allclose(smooth[:, 0], [0, weight, weight + weight * (1 - weight), 5], rtol=1e-6)
+        np.testing.assert_allclose(smooth[:, 0], [0, weight, weight + weight * (1 - weight), 5 * weight], rtol=1e-6)
+
+
+class Strangers(unittest.TestCase):
+    def network(self, scale):
+        """A network that knows the target up to `scale`, and claims the variance that the face states."""
+
+        def estimate(face, voice, mask):
+            return scale * face[:, :2, :, -1:], face[:, 2:4, :, -1:]
+
+        return estimate
+
+    def fold(self, scale, seed):
+        face, voice, mask, target, index = ticks(seed=seed)
+        face[:, :2, 0, -1] = target
+        error = ((scale - 1) * target).square()
+        face[:, 2:4, 0, -1] = error.clamp(min=1e-3).log()
+        return self.network(scale), (face, voice, mask, target, index)
+
+    def test_folds_are_measured_together_and_clips_stay_apart(self):
+        folds = [self.fold(1.0, 1), self.fold(1.0, 2)]
+        _, _, target, index = strangers.outputs(folds)
+        self.assertEqual(len(index.unique()), 2 * len(folds[0][1][4].unique()))
+        self.assertAlmostEqual(min(strangers.measure(folds)["face and voice"]["clip"]), 1.0, places=4)
+        self.assertEqual(len(target), len(index))
+
+    def test_confidence_that_knows_the_errors_has_a_rank_correlation_near_minus_1(self):
+        folds = [self.fold(0.2, 1), self.fold(0.2, 2)]
+        known = strangers.confidence(folds, lambda logs, errors: (1.0, 0.0), [10.0, 10.0])
+        self.assertLess(max(known["rank of own variance"]), -0.99)
+        np.testing.assert_allclose(known["ratio"], 1, rtol=0.05)
+
+    def test_equal_values_have_equal_ranks(self):
+        self.assertEqual(strangers.ranks(np.array([3, 1, 3, 2])).tolist(), [3.5, 1.0, 3.5, 2.0])
 
 
 class RiskCoverage(unittest.TestCase):
@@ -96,12 +129,9 @@ class RiskCoverage(unittest.TestCase):
         self.assertTrue((np.diff(risk) >= 0).all())
 
     def test_both_halves_have_figures_even_with_equal_variances(self):
-        *batch, target, index = ticks()
-
-        def network(face, voice, mask):
-            return torch.zeros(len(face), 2, 1, 1), torch.zeros(len(face), 2, 1, 1)
-
-        _, figures = risk_coverage.measure(network, (*batch, target, index), "split", "command")
+        *_, target, _ = ticks()
+        squared = target.square().numpy()
+        _, figures = risk_coverage.of_errors(squared, np.ones_like(squared), "split", "command")
         self.assertEqual(len(figures), 4)
         expected = target[:20, 0].square().mean().sqrt().item()
         self.assertAlmostEqual(figures[0]["value"], expected, places=3)

@@ -7,7 +7,8 @@ import numpy as np
 
 from .. import fixtures
 from ..preprocessing import face_crop, face_detection, voice_activity
-from ..preprocessing.fusion_features import step_features, without_contempt
+from ..preprocessing.face_scores import expression
+from ..preprocessing.fusion_features import FEATURES, step_features
 from ..preprocessing.log_mel import LOG_MEL
 
 
@@ -107,16 +108,24 @@ class Faces(unittest.TestCase):
 
 
 class FusionFeatures(unittest.TestCase):
-    def test_features_are_mean_maximum_and_scaled_logarithm(self):
-        posteriors = np.array([[1, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0]], np.float64)
-        features = step_features(posteriors)
+    def test_features_are_means_maxima_and_scaled_logarithms(self):
+        scores = np.zeros((2, 18))
+        scores[0, 0], scores[1, 1] = 1000, 1000  # votes: neutral, then happiness
+        scores[:, 8 + 7] = 1000  # shown: contempt
+        scores[:, 16:] = [[0.5, 0.25], [-0.25, 0.75]]
+        features = step_features(scores)
+        self.assertEqual(len(features), FEATURES)
         self.assertEqual(features[:3].tolist(), [0.5, 0.5, 0.0])
-        self.assertEqual(features[7:10].tolist(), [1.0, 1.0, 0.0])
-        np.testing.assert_allclose(features[14:17], (np.log([0.501, 0.501, 0.001]) + 3) / 4)
+        self.assertEqual(features[8:11].tolist(), [1.0, 1.0, 0.0])
+        np.testing.assert_allclose(features[16:19], (np.log([0.501, 0.501, 0.001]) + 3) / 4)
+        self.assertEqual(features[24:32].tolist(), [0.0] * 7 + [1.0])
+        np.testing.assert_allclose(features[32:34], (np.log([0.001, 0.001]) + 3) / 4)
+        self.assertEqual(features[40:].tolist(), [0.125, 0.5])
 
-    def test_contempt_is_removed_and_the_rest_sums_to_1(self):
-        rest = without_contempt(np.full((1, 8), 0.125))
-        np.testing.assert_allclose(rest, 1 / 7)
+    def test_the_reported_expression_is_the_mean_of_votes_and_shown(self):
+        scores = np.zeros((1, 18))
+        scores[0, 0] = scores[0, 8 + 4] = 1000
+        self.assertEqual(expression(scores)[0].tolist(), [0.5, 0, 0, 0, 0.5, 0, 0, 0])
 
 
 if __name__ == "__main__":

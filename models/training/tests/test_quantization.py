@@ -161,15 +161,16 @@ class Export(TestInFolder):
         expected = module(torch.from_numpy(feed["x"])).detach().numpy()
         np.testing.assert_allclose(run_graph(open_graph(self.f32), feed)["y"], expected, atol=1e-5)
 
-    def test_the_exported_face_encoder_computes_the_logits_of_the_module(self):
+    def test_the_exported_face_encoder_computes_the_scores_of_the_module(self):
         torch.manual_seed(2)
         net = FaceEncoder()
         net(torch.rand(8, 1, 48, 48))  # moves the batch norms
         net.eval()
-        export(net, 2.0, self.f32)
+        export(net, (2.0, 0.5), self.f32)
         face = torch.rand(1, 1, 48, 48)
-        logits = run_graph(open_graph(self.f32), {"face": face.numpy()})["logits"].ravel()
-        np.testing.assert_allclose(logits, net(face).detach().numpy().ravel() / 2, atol=1e-4)
+        scores = run_graph(open_graph(self.f32), {"face": face.numpy()})["scores"].ravel()
+        expected = net(face).detach().numpy().ravel() * np.repeat([0.5, 2.0, 1.0], [8, 8, 2])
+        np.testing.assert_allclose(scores, expected, atol=1e-4)
         self.assertEqual(count_macs(self.f32), macs())
 
 

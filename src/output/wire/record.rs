@@ -131,7 +131,7 @@ impl Record {
                     h: fraction(face.bounds.h),
                 },
                 score: percent(face.score),
-                expression: LikelyExpression::new(&face.expressions.0),
+                expression: LikelyExpression::new(&face.appearance.expressions().0),
             }),
             voice: estimate.voice.as_ref().map(|voice| Voice {
                 active: voice.active,
