@@ -110,16 +110,18 @@ def watch(ema, holdout):
     return f"top vote {right:.4f} nll {nll:.4f}, as teachers {same:.4f} r {valence:.3f}/{arousal:.3f}"
 
 
+def make_optimizer(net):
+    """AdamW; biases and norms are not decayed."""
+    decayed = [p for p in net.parameters() if p.dim() > 1]
+    plain = [p for p in net.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE)
+
+
 def train(net, ema, taught, holdout, checkpoint, epochs):
     """Train `net`, and `ema` as its moving average, up to `epochs`; continue from `checkpoint` if it exists."""
     steps = len(taught) // BATCH
-    decayed = [p for p in net.parameters() if p.dim() > 1]
-    plain = [p for p in net.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
-        lr=PEAK_LEARNING_RATE,
-    )
-    start = 0
+    optimizer, start = make_optimizer(net), 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         net.load_state_dict(state["net"])

@@ -74,7 +74,9 @@ class Fold:
         )
         utterances = [u for u in self.everyone if u.corpus in train_fusion.EVERY]
         utterances = [
-            u for corpus, every in train_fusion.EVERY.items() for u in [v for v in utterances if v.corpus == corpus][::every]
+            u
+            for corpus, every in train_fusion.EVERY.items()
+            for u in [v for v in utterances if v.corpus == corpus][::every]
         ]
 
         def read(encode_of, passes):
