@@ -4,6 +4,7 @@
     python -m models.training.prepare_data ravdess-speech --originals Audio_Speech_Actors_01-24.zip --out DIR
     python -m models.training.prepare_data ravdess-clips --originals Video_Speech_Actor_01.zip --out DIR
     python -m models.training.prepare_data nemo --originals FOLDER_OR_ZIP --out DIR
+    python -m models.training.prepare_data speech --corpus javanese --originals FOLDER_OR_ZIP --out DIR
     python -m models.training.prepare_data grid --originals FOLDER --out DIR
     python -m models.training.prepare_data circumplex --out DIR
     python -m models.training.prepare_data check --out DIR
@@ -33,12 +34,14 @@ from PIL import Image
 
 from . import arguments
 from .arguments import BadInput
+from .data.corpus_names import ARCHIVES, describe_recording
 from .data.face_atlas import ACROSS, SIZE
 from .labels import CIRCUMPLEX, EXPRESSIONS, describe
 
 VOTES = [*EXPRESSIONS, "unknown", "NF"]
 FERPLUS_SPLITS = {"Training": "train", "PublicTest": "valid"}  # the third one, PrivateTest, is not used
 OPUS_BITRATE = "24k"
+FURTHER_CORPORA = [corpus for corpus in ARCHIVES if corpus not in ("ravdess", "nemo")]
 
 # SHA-256 of the copies that the shipped models were trained on: of the content that `fingerprint` selects.
 EXPECTED = {
@@ -51,6 +54,21 @@ EXPECTED = {
     "speech/nemo.tar": "23f8062a436ebdc3f02c0454fa6c6fb1b6b2a079077965c64e92b19afe7e5c18",
     "speech/nemo.tsv": "c4919594a62fee0dcd70066ace7bddfb92dc567321fe6ba37ea53f6008f3d828",
     "av/actor01_kids": "7c0bbaeb2e26dc4e2b254839feb3ccd378e8e5aed76c29aa36da473ac51cc0a6",
+    "speech/javanese.tar": "5b118190d13825c644dbfd2bef82fe07cd044e0c2b1cd1e07bd4e29873ded29b",
+    "speech/ased.tar": "9276fd235fbc79458ffe06c36d719531b33e47c746f56ff738bb88dddd34eabd",
+    "speech/emotiontts.tar": "0b426abc8f006bef14a97a55105c444fb041a9fef6d5115bd349b943fbe92c78",
+    "speech/baved.tar": "176f781e42a79a8d7d5bfee5a87baeb90ef8d31d16efa64eb1a8fa04b24ee927",
+    "speech/emogator.tar": "3c02b00e2c22df77b1ee7605f52618d53774100aa8d55edf4c6d29763c567efe",
+    "av/javanese_av.tar": "e49dbe365a3c9bd5d4bc2ddd72d9d3ec378f5cae50de17ef5ba6e056f905384d",
+    "av/ravdess_stills": "4f4fc21f98b5aa9dc0b881e32bd9a5872d4346d179b87b339fa70fbea635a14a",
+    "faces/muxspace_faces64.csv": "f132f086f7f4139d94c19fc5460fd34be4284e3f561349abe5ce6012d06589b5",
+    "faces/muxspace_faces64.jpg": "9441dd0fc5a9088766c9555370d7cda738f61f6b64d0698c17b937280fc24bd3",
+    "faces/ffhq64.csv": "cc4b5d6705fe511c094c1b13aa17a3a9b9f033ec130643b62db0e7e10590e814",
+    "faces/ffhq64.jpg": "f3c5b0579baab73f22c235fd71ac83a6a98676de8bcce9758a9c18356ee6cb3e",
+    "teachers/affectnet_expr_mobilenetv3_large_075.tflite": "b693af57fa505ce39cb533c10d6297f561119123abaf6340de0499a335079dfc",
+    "teachers/affectnet_expr_squeezenet.tflite": "a2db448bd3d6d245968b514ef4b5ba155daa67175cf28f0977f93dfcace1ecb0",
+    "teachers/affectnet_va_shufflenet_128.tflite": "63973cde787890755343a0189815831630d70c2b8dbcc5b954765e83b75b0b7c",
+    "teachers/affectnet_va_shufflenet_200.tflite": "fb27a349314a69ad546c94e17b013b2239124688a2298eaa7aa0506b71beb164",
     "clips/grid_bbaf2n.mpg": "e468120039e208b5ff9b9e269f8dc96bbddc45701f8dddcf2c0ae21abc0df546",
     "clips/grid_brbk7n.mpg": "2122707c6dd3b59a32b5272870afb37397dc6b20cf52241cf8ff7cfda7b3efa3",
     "clips/grid_id2_vcd_swwp2s.mpg": "3bb8cffd51399caaf0c97abcd32bcab3493b2878ffda73bd648490ea47c75cc0",
@@ -266,6 +284,33 @@ def nemo(options):
     return ["speech/nemo.tar", "speech/nemo.tsv"]
 
 
+def speech(options):
+    """The recordings of one of FURTHER_CORPORA, wav or mp3 -> speech/CORPUS.tar. Files with other names are left out."""
+    recordings = {}
+    for suffix in (".wav", ".mp3"):
+        with contextlib.suppress(BadInput):
+            recordings |= open_originals(options.originals, suffix)
+    named = {name: read for name, read in recordings.items() if is_recording(options.corpus, name)}
+    if not named:
+        raise BadInput(
+            f"{options.originals}: no wav or mp3 files with names of {options.corpus} (data/corpus_names.py)"
+        )
+    archive = f"speech/{options.corpus}.tar"
+    write_opus_tar(named, options.out / archive)
+    if len(named) < len(recordings):
+        print(f"{len(recordings) - len(named)} files with other names left out", file=sys.stderr)
+    return [archive]
+
+
+def is_recording(corpus, name):
+    """Whether a file name is one of a corpus."""
+    try:
+        describe_recording(corpus, name)
+    except ValueError:
+        return False
+    return True
+
+
 def grid(options):
     """The GRID clips that this project uses, 360x288 mpg, copied to clips/grid_NAME.mpg.
 
@@ -318,6 +363,10 @@ def parse():
         command = commands.add_parser(name, help=text)
         command.add_argument("--originals", type=Path, required=True, help=text)
         command.set_defaults(convert=convert)
+    command = commands.add_parser("speech", help="another speech corpus, a zip or a folder of wav or mp3 files")
+    command.add_argument("--corpus", choices=FURTHER_CORPORA, required=True)
+    command.add_argument("--originals", type=Path, required=True, help="a zip or a folder of wav or mp3 files")
+    command.set_defaults(convert=speech)
     command = commands.add_parser("circumplex", help="the table of valence and arousal points")
     command.set_defaults(convert=circumplex)
     command = commands.add_parser("check", help="only check a data folder")

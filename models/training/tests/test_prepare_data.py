@@ -17,6 +17,7 @@ import numpy as np
 from .. import prepare_data
 from ..arguments import ROOT
 from ..data.clips import read_frames, read_sound
+from ..data.corpus_names import describe_recording
 from ..data.face_atlas import load_split, read_cells
 from ..labels import CIRCUMPLEX, read_targets
 
@@ -132,6 +133,31 @@ class Speech(TestInFolder):
         with tarfile.open(self.out / "speech" / "nemo.tar") as tar:
             self.assertEqual(tar.getnames(), ["AB1_anger_2.opus", "AB1_surprised_10.opus"])
         self.assertEqual((self.out / "speech" / "nemo.tsv").read_text(), table)
+
+    def test_another_corpus_keeps_the_recordings_with_its_names(self):
+        originals = self.folder / "originals"
+        originals.mkdir()
+        for name in ("01-02-05_03.wav", "notes.wav"):
+            (originals / name).write_bytes(wav())
+        done = self.converted("speech", "--corpus", "javanese", "--originals", originals)
+        self.assertIn("1 files with other names left out", done.stderr)
+        with tarfile.open(self.out / "speech" / "javanese.tar") as tar:
+            self.assertEqual(tar.getnames(), ["01-02-05_03.opus"])
+
+    def test_the_names_of_each_corpus_state_speaker_category_and_intensity(self):
+        described = {
+            ("javanese", "06-01-05_01.mp4"): ("06", "fear", 0.85),
+            ("ased", "a5-01-01-01-03.opus"): ("03", "anger", 0.85),
+            ("emotiontts", "ema00101.opus"): ("ema", "happiness", 0.85),
+            ("baved", "0-m-21-0-2-106.opus"): ("0", "high arousal", 1.0),
+            ("emogator", "000001-13-1.opus"): ("000001", "elation", 0.85),
+            ("ravdess", "03-01-06-02-01-02-12.opus"): ("12", "fear", 1.0),
+        }
+        for (corpus, name), expected in described.items():
+            self.assertEqual(describe_recording(corpus, name), expected)
+        for corpus in ("javanese", "ased", "emotiontts", "baved", "emogator"):
+            with self.assertRaisesRegex(ValueError, "not a name of the corpus"):
+                describe_recording(corpus, "holiday.wav")
 
     def test_originals_without_recordings_are_rejected(self):
         self.refused("neither a folder nor a zip", "ravdess-speech", "--originals", self.folder / "gone.zip")
