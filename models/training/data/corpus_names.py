@@ -21,8 +21,9 @@ def describe_javanese(stem):
 
 
 def describe_ased(stem):
-    """`letter sentence-repetition-…-sex-speaker`; the first letter is the emotion."""
-    return stem.split("-")[-1], ASED[stem[0].lower()], UNSTATED
+    """`code-sentence-repetition-sex-speaker`; the first letter of the code is the emotion."""
+    code, _, _, _, speaker = stem.split("-")
+    return speaker, ASED[code[0].lower()], UNSTATED
 
 
 def describe_emotion_tts(stem):
