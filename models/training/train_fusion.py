@@ -30,14 +30,12 @@ from .augmentation import non_voice
 from .data.cache import cached
 from .data.evaluation_sets import ACTOR_01, STRANGERS, TEST, VALIDATION, EvaluationSets, face_key, voice_encoder_key
 from .data.fusion_windows import TrainingWindows, make_ticks
-from .data.performances import make_performance, make_performances
+from .data.performances import make_performances
 from .data.photographs import read_photographs
 from .metrics import fusion_behaviour, risk_coverage, strangers
 from .metrics.agreement import ccc
+from .metrics.claimed_variance import LOG_VARIANCE, calibrated
 from .metrics.fusion_accuracy import (
-    CONDITIONS,
-    DIMENSIONS,
-    LOG_VARIANCE,
     manifest_figures,
     measure,
     report,
@@ -74,7 +72,7 @@ SOURCES = {
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-def add_single_modalities(face, voice, mask, target):
+def add_single_modalities(face, voice, mask, target, face_teaches):
     """The batch, followed by its windows with both modalities once more with the face only and once more with the voice only.
 
     Either modality alone becomes as accurate as in a network of its own only if it is trained as often as in such a network.
@@ -82,10 +80,11 @@ def add_single_modalities(face, voice, mask, target):
     both = (mask.flatten(2).amax(2) > 0).all(1)
     single = [without((face[both], voice[both], mask[both]), (m,)) for m in (1, 0)]
     parts = zip((face, voice, mask), *single, strict=True)
-    return *(torch.cat(part) for part in parts), torch.cat([target, target[both], target[both]])
+    batch = tuple(torch.cat(part) for part in parts)
+    return *batch, *(torch.cat([column, column[both], column[both]]) for column in (target, face_teaches))
 
 
-def loss_of(affect, log_variance, target, mask):
+def loss_of(affect, log_variance, target, mask, face_teaches):
     """1 - CCC of both dimensions, plus squared error, plus the Gaussian likelihood of the errors, which trains the variance only.
 
     Windows with both modalities, with a face only and with a voice only have a loss each. One CCC over all of them would shrink
@@ -99,7 +98,7 @@ def loss_of(affect, log_variance, target, mask):
     total, weights = 0.0, 0.0
     for rows, weight in (
         (face & voice, 1.0),
-        (face & ~voice, SINGLE_MODALITY_WEIGHT),
+        (face & ~voice & face_teaches, SINGLE_MODALITY_WEIGHT),
         (~face & voice, SINGLE_MODALITY_WEIGHT),
     ):
         if rows.sum() >= LEAST_WINDOWS:
@@ -134,10 +133,10 @@ def train(head, performances, windows, validation, readout, options, seed):
         decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / options.steps))
         for group in optimizer.param_groups:
             group["lr"] = options.rate * min(1.0, (step + 1) / 100) * decay
-        face, voice, mask, target = windows.batch(options.batch)
+        face, voice, mask, target, face_teaches = windows.batch(options.batch)
         voice = voice + noise * torch.randn_like(voice) * mask[:, 1:]
-        face, voice, mask, target = add_single_modalities(face, voice, mask, target)
-        loss = loss_of(*network(face, voice, mask), target, mask)
+        face, voice, mask, target, face_teaches = add_single_modalities(face, voice, mask, target, face_teaches)
+        loss = loss_of(*network(face, voice, mask), target, mask, face_teaches)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -156,45 +155,6 @@ def train(head, performances, windows, validation, readout, options, seed):
     return best, network
 
 
-@torch.no_grad()
-def errors_of(network, ticks):
-    """Log variances and squared errors [n, 2] of a network at ticks, with equal weight for each condition."""
-    logs, errors = [], []
-    *batch, target, _ = ticks
-    for dropped in CONDITIONS.values():
-        affect, log_variance = (part.flatten(1) for part in network(*without(batch, dropped)))
-        logs.append(log_variance)
-        errors.append((affect - target).square())
-    return torch.cat(logs), torch.cat(errors)
-
-
-@torch.no_grad()
-def calibrate(network, logs, errors):
-    """Fit the variances of `network` to log variances and squared errors [n, 2]; returns {dimension: (a, b)}.
-
-    log v' = a log v + b by maximum likelihood, folded into the last layer. The errors are those of networks of the same recipe on
-    people that these did not know (`errors_of`).
-    """
-    layer = next(module for name, module in network.named_modules() if name.endswith("log_variance"))
-    fitted = {}
-    for k, dimension in enumerate(DIMENSIONS):
-        slope, shift = fit_likelihood(logs[:, k], errors[:, k])
-        layer.weight[k] *= slope
-        layer.bias[k] = slope * layer.bias[k] + shift
-        fitted[dimension] = slope, shift
-    return fitted
-
-
-def fit_likelihood(logs, errors):
-    """The a >= 0 and b with the greatest Gaussian likelihood of squared `errors` under the log variance a * logs + b."""
-    best = (math.inf, 1.0, 0.0)
-    for slope in np.arange(0.0, 4.01, 0.05):
-        shift = (errors * torch.exp(-slope * logs)).mean().log().item()  # the best b for this a, in closed form
-        loss = (slope * logs).mean().item() + shift
-        best = min(best, (loss, float(slope), shift))
-    return best[1:]
-
-
 # ---- export and evaluation ------------------------------------------------------------------------------------------
 
 
@@ -206,7 +166,7 @@ def export(network, windows, f32, int8):
         "mask": torch.zeros(1, 2, 1, STEPS),
     }
     export_module(network, f32, example, ["affect", "log_variance"])
-    face, voice, mask, _ = windows.batch(600)
+    face, voice, mask, *_ = windows.batch(600)
     feeds = [
         {"face": f[None], "voice": v[None], "mask": m[None]}
         for f, v, m in zip(face.numpy(), voice.numpy(), mask.numpy(), strict=True)
@@ -227,7 +187,7 @@ def measure_all(network, sets, command, exact=None):
     return figures + fusion_behaviour.manifest_figures(network, sets, splits[VALIDATION], command)
 
 
-def register(out, head, prior_variance, figures):
+def register(out, head, prior_variance, variance_weights, figures):
     """Put the fusion in `out` into its manifest."""
     f32 = out / "fusion.f32.onnx"
     inputs, outputs = shapes(f32)
@@ -241,6 +201,7 @@ def register(out, head, prior_variance, figures):
             "step_s": STEP_S,
             "tick_hz": TICK_HZ,
             "prior_variance": [round(float(v), 4) for v in prior_variance],
+            "variance_weights": [[round(float(w), 5) for w in row] for row in variance_weights],
         },
         "macs": count_macs(f32),
         "licence": "research only: trained on RAVDESS, nEMO and emotiontts (CC BY-NC-SA 4.0), Javanese clips and ASED (no "
@@ -269,32 +230,27 @@ class TrainingSet:
         self.javanese = [p for p in self.performances if p.utterance.corpus == "javanese" and is_of_clip(p)]
 
     def read_performances(self, teacher):
-        """The training performances with embeddings of students trained without their speakers; cached for these encoders."""
+        """The training performances with embeddings of students trained without their speakers; voices are cached."""
         options, sets, corpora = self.options, self.sets, self.sets.corpora
         folder = options.work / f"embedded_by_{voice_encoder_key(options.models)}"
         folder.mkdir(parents=True, exist_ok=True)
         students = cross_fitting.train_students(teacher, corpora, corpora.training(), folder, options.student_epochs)
 
-        def read(encode_of, passes):
+        def read_voices(encode_of, passes):
             utterances = [u for corpus, every in EVERY.items() for u in corpora.select(corpus, "train")[::every]]
-            result = make_performances(corpora, sets.translation, utterances, encode_of, passes)
-            clips = sets.clip_performances("javanese", encode_of, passes)
-            result += clips + sets.clip_performances("actor01", encode_of, passes)
-            # Further takes of the same sentences by the same speakers have a voice only: they get the faces of the clip.
-            faces = {p.utterance.name.split("_")[0]: p for p in clips}
             takes = [u for u in corpora.select("javanese", "train") if not u.name.endswith("_01")]
-            for take in make_performances(corpora, sets.translation, takes, encode_of, min(passes, 2)):
-                clip = faces[take.utterance.name.split("_")[0]]
-                frames = np.flatnonzero(clip.row_of_frame >= 0)
-                result.append(make_performance(take.utterance, take.target, take.voice, take.voiced, frames, clip.face))
-            return result
+            return [
+                *make_performances(corpora, utterances, encode_of, passes),
+                *sets.clip_voices("javanese", encode_of, passes),
+                *sets.clip_voices("actor01", encode_of, passes),
+                *make_performances(corpora, takes, encode_of, min(passes, 2)),
+            ]
 
-        key = face_key(options.models)
         by_students = cached(
-            folder / f"students_{key}.pickle", lambda: read(lambda u: students[cross_fitting.fold_of(u)], PASSES)
+            folder / "students.pickle", lambda: read_voices(lambda u: students[cross_fitting.fold_of(u)], PASSES)
         )
-        by_teacher = cached(folder / f"teacher_{key}.pickle", lambda: read(lambda u: teacher, 1))
-        return cross_fitting.match_moments(by_students, by_teacher)
+        by_teacher = cached(folder / "teacher.pickle", lambda: read_voices(lambda u: teacher, 1))
+        return [sets.with_face(p) for p in cross_fitting.match_moments(by_students, by_teacher)]
 
     def windows(self, without=None):
         """TrainingWindows of everybody, or of everybody but the Javanese speakers of the fold `without`, and the performances."""
@@ -329,18 +285,17 @@ def leave_speakers_out(training, head, options, seed=1):
 
 
 def finish(training, network, windows, left_out, options):
-    """Calibrate, export, quantize, measure the int8 graph everywhere, and register it."""
-    logs, errors = (torch.cat(parts) for parts in zip(*(errors_of(*fold) for fold in left_out), strict=True))
-    print("calibration of log variances (factor, offset):", calibrate(network, logs, errors), flush=True)
+    """Export, quantize, fit the claimed variance, measure the int8 graph everywhere, and register it."""
     f32, int8 = (options.out / f"fusion.{form}.onnx" for form in ("f32", "int8"))
     export(network, windows, f32, int8)
+    weights = strangers.fit_variance(left_out, training.non_voice)
+    prior = torch.cat([ticks[3] for _, ticks in left_out]).var(0, unbiased=False).tolist()
     command = arguments.figure_command(__spec__.name, "--from")
-    prior = windows.target_variance()
-    figures = strangers.manifest_figures(left_out, STRANGERS, command, fit_likelihood, prior)
-    curves, halves = strangers.risk(left_out, fit_likelihood, STRANGERS, command)
+    figures, curves = strangers.manifest_figures(left_out, training.non_voice, prior, STRANGERS, command)
     (options.out / "risk_coverage.svg").write_text(risk_coverage.draw(curves))
-    figures += halves + measure_all(quantized_fusion(int8), training.sets, command, network)
-    register(options.out, options.head, prior, figures)
+    exact, quantized = (calibrated(net, weights) for net in (network, quantized_fusion(int8)))
+    figures += measure_all(quantized, training.sets, command, exact)
+    register(options.out, options.head, prior, weights, figures)
 
 
 def make_parser(doc):
@@ -375,7 +330,8 @@ def main():
     if options.measure:
         sets = EvaluationSets(options.data, options.work, options.models)
         command = arguments.figure_command(__spec__.name)
-        measure_all(quantized_fusion(options.models / "fusion.int8.onnx"), sets, command)
+        weights = manifest.read_graphs(options.models)["fusion"]["preprocessing"]["variance_weights"]
+        measure_all(calibrated(quantized_fusion(options.models / "fusion.int8.onnx"), weights), sets, command)
         return
 
     training = TrainingSet(options)

@@ -15,15 +15,24 @@ pub struct Spec {
     steps: usize,
     /// Seconds per step.
     step_s: f32,
-    /// Variance of valence and arousal over the training data.
+    /// Variance of the targets of valence and arousal.
     prior_variance: [f32; 2],
+    /// Weights of the claimed log variance of valence and of arousal, see [`Claim`].
+    variance_weights: [[f32; CLAIM_FEATURES]; 2],
 }
+
+/// Numbers of an estimate that its claimed variance depends on.
+const CLAIM_FEATURES: usize = 10;
+/// Limits of the network's own and of the claimed log variance.
+const LOG_VARIANCE: (f32, f32) = (-6.0, 1.0);
 
 impl Spec {
     pub fn of(bundle: &Bundle) -> Result<Spec, ModelError> {
         let spec: Spec = bundle.preprocessing(GraphName::Fusion)?;
-        let valid =
-            spec.steps == STEPS && (0.05..=5.0).contains(&spec.step_s) && spec.prior_variance.iter().all(|v| *v > 0.0);
+        let valid = spec.steps == STEPS
+            && (0.05..=5.0).contains(&spec.step_s)
+            && spec.prior_variance.iter().all(|v| *v > 0.0)
+            && spec.variance_weights.iter().flatten().all(|w| w.is_finite());
         if !valid {
             return Err(ModelError::Unusable {
                 graph: GraphName::Fusion,
@@ -91,18 +100,97 @@ impl Estimator {
         self.spec.step()
     }
 
-    /// Runs the network. Confidence is 1 − mean(exp(log variance) / prior variance) over valence and arousal.
+    /// Runs the network. Confidence is 1 − mean(claimed variance / prior variance) over valence and arousal.
     pub fn estimate(&mut self, window: &Window) -> Result<Affect, ModelError> {
-        let prior = self.spec.prior_variance;
+        let spec = self.spec;
         let inputs = [&window.face[..], &window.voice, &window.mask];
         self.session.run(&inputs, |outputs| {
-            let (affect, log_variance) = (outputs[0], outputs[1]);
-            let unexplained = (0..2).map(|k| log_variance[k].exp() / prior[k]).sum::<f32>() / 2.0;
+            let [valence, arousal] = [outputs[0][0], outputs[0][1]].map(|value| value.clamp(-1.0, 1.0));
+            let claim = Claim {
+                valence,
+                arousal,
+                log_variance: [outputs[1][0], outputs[1][1]],
+                shares: window.shares(),
+            };
+            let claimed = claim.variance(&spec.variance_weights);
+            let unexplained = (claimed[0] / spec.prior_variance[0] + claimed[1] / spec.prior_variance[1]) / 2.0;
             Affect {
-                valence: affect[0].clamp(-1.0, 1.0),
-                arousal: affect[1].clamp(-1.0, 1.0),
+                valence,
+                arousal,
                 confidence: (1.0 - unexplained).clamp(0.0, 1.0),
             }
         })
+    }
+}
+
+/// The variance that affectd claims for an estimate.
+///
+/// A network knows its training data too well: its own variances say little about people whom it never saw. So the log variance of
+/// each dimension is a linear function of ten numbers of the estimate. Its weights were fitted to the errors on speakers that were
+/// left out of the training (`models/training/metrics/claimed_variance.py`).
+struct Claim {
+    valence: f32,
+    arousal: f32,
+    /// The network's own.
+    log_variance: [f32; 2],
+    /// The shares of the window's steps with a face and with a voice.
+    shares: [f32; 2],
+}
+
+impl Claim {
+    fn variance(&self, weights: &[[f32; CLAIM_FEATURES]; 2]) -> [f32; 2] {
+        let (low, high) = LOG_VARIANCE;
+        let [own_v, own_a] = self.log_variance.map(|l| l.clamp(low, high));
+        let (v, a) = (self.valence, self.arousal);
+        let features = [
+            1.0,
+            own_v,
+            own_a,
+            v,
+            a,
+            v * v,
+            a * a,
+            v * a,
+            self.shares[0],
+            self.shares[1],
+        ];
+        weights.map(|row| {
+            let log: f32 = row.iter().zip(features).map(|(w, x)| w * x).sum();
+            log.clamp(low, high).exp()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_claimed_variance_is_a_log_linear_function_of_the_estimate() {
+        let claim = Claim {
+            valence: 0.5,
+            arousal: -0.25,
+            log_variance: [-9.0, -2.0],
+            shares: [0.5, 1.0],
+        };
+        let mut weights = [[0.0; CLAIM_FEATURES]; 2];
+        // The network's own log variance of −9 counts as −6.
+        weights[0] = [-1.0, 0.25, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0];
+        weights[1] = [0.0, 0.0, 0.5, 1.0, 2.0, 0.0, 0.0, 4.0, 1.0, -1.0];
+        let [valence, arousal] = claim.variance(&weights);
+        assert!((valence - (-1.0f32 - 1.5 + 0.5).exp()).abs() < 1e-6);
+        assert!((arousal - (-1.0f32 + 0.5 - 0.5 - 0.5 + 0.5 - 1.0).exp()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn an_absurd_claim_is_limited() {
+        let claim = Claim {
+            valence: 0.0,
+            arousal: 0.0,
+            log_variance: [0.0; 2],
+            shares: [0.0; 2],
+        };
+        let weights = [[100.0; CLAIM_FEATURES], [-100.0; CLAIM_FEATURES]];
+        assert_eq!(claim.variance(&weights), [LOG_VARIANCE.1.exp(), LOG_VARIANCE.0.exp()]);
     }
 }

@@ -32,6 +32,14 @@ pub struct Window {
     pub voice_now: bool,
 }
 
+impl Window {
+    /// The shares of its steps with a face and with a voice.
+    pub fn shares(&self) -> [f32; 2] {
+        let share = |row: &[f32]| row.iter().sum::<f32>() / STEPS as f32;
+        [share(&self.mask[..STEPS]), share(&self.mask[STEPS..])]
+    }
+}
+
 /// Observations of the last few seconds.
 #[derive(Debug)]
 pub struct Timeline {
@@ -206,6 +214,7 @@ mod tests {
         let w = window(&mut t, 10);
         // At 2.0 s the newest step is (1.6, 2.0].
         assert_eq!(w.mask[..STEPS], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(w.shares(), [0.25, 0.0]);
         assert!(w.face_now);
     }
 

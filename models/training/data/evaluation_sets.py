@@ -8,7 +8,7 @@ from ..networks.quantized import quantized_voice_encoder
 from .cache import cached
 from .fusion_windows import make_ticks
 from .performances import Translation, make_performances
-from .recorded_clips import clip_performances, fit_score_map, read_clips, rest_scores, surface_scores
+from .recorded_clips import clip_voices, faces_of_clip, fit_score_map, read_clips, rest_scores, surface_scores
 from .speech_corpora import Corpora
 
 VALIDATION = "RAVDESS validation, actors 19-21, translated faces"
@@ -41,24 +41,36 @@ class EvaluationSets:
 
     def ticks(self, split, name):
         """Ticks of a RAVDESS split, with faces translated to our encoder."""
-        key = f"{face_key(self.models)}_{voice_encoder_key(self.models)}"
-        performances = cached(
-            self.work / f"evaluation_{split}_{key}.pickle",
-            lambda: make_performances(
-                self.corpora, self.translation, self.corpora.select("ravdess", split), lambda _: self.encode, 1
-            ),
+        voices = cached(
+            self.work / f"evaluation_{split}_{voice_encoder_key(self.models)}.pickle",
+            lambda: make_performances(self.corpora, self.corpora.select("ravdess", split), lambda _: self.encode, 1),
         )
-        self.actors[name] = np.array([p.utterance.speaker for p in performances])
-        return make_ticks(performances)
+        self.actors[name] = np.array([p.utterance.speaker for p in voices])
+        return make_ticks([self.with_face(p) for p in voices])
 
-    def clip_performances(self, which, encode_of=None, passes=1):
-        """Performances of a set of recorded clips; the voice by the int8 graph unless `encode_of` chooses another encoder."""
-        encode_of = encode_of or (lambda _: self.encode)
-        return clip_performances(self.data, self.corpora.targets, which, self.clips[which], encode_of, passes)
+    def clip_voices(self, which, encode_of, passes=1):
+        """Performances without faces of a set of recorded clips."""
+        return clip_voices(self.data, self.corpora.targets, which, encode_of, passes)
+
+    def with_face(self, performance):
+        """A performance with its face: translated for RAVDESS, real for recorded clips, none for other corpora.
+
+        Further takes of a Javanese sentence by the same speaker have a voice only: they get the face of the first take.
+        """
+        utterance = performance.utterance
+        if utterance.corpus == "ravdess":
+            return performance.with_face(*self.translation.of(utterance))
+        if utterance.corpus == "javanese":
+            first_take = utterance.name.split("_")[0] + "_01"
+            return performance.with_face(*faces_of_clip(self.clips["javanese"], first_take))
+        if utterance.corpus in self.clips:
+            return performance.with_face(*faces_of_clip(self.clips[utterance.corpus], utterance.name))
+        return performance
 
     def clip_ticks(self, which):
         """Ticks of recorded clips ("actor01" or "grid"), through all four graphs."""
-        return make_ticks(self.clip_performances(which), rate_hz=None)
+        voices = self.clip_voices(which, lambda _: self.encode)
+        return make_ticks([self.with_face(p) for p in voices], rate_hz=None)
 
     def non_voice_embeddings(self):
         """Embeddings [n, 64] of sounds without a voice that no training window contained."""

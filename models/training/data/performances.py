@@ -41,13 +41,20 @@ class Performance:
         rows = self.row_of_frame[max(0, first) : max(0, last + 1)]
         return bool((rows >= 0).any())
 
+    def with_face(self, frames, face):
+        """The same voice with the scores `face` [rows, 18], captured at the video frames `frames` [rows]."""
+        row_of_frame = np.full(int(self.utterance.samples / LOG_MEL.rate_hz * VIDEO_HZ) + 2, -1)
+        known = frames < len(row_of_frame)
+        row_of_frame[frames[known]] = np.flatnonzero(known)
+        return dataclasses.replace(self, face=face, row_of_frame=row_of_frame)
 
-def make_performance(utterance, target, voice, voiced, frames, face):
-    """A Performance whose `face` [rows, 18] were captured at the video frames `frames` [rows]."""
-    row_of_frame = np.full(int(utterance.samples / LOG_MEL.rate_hz * VIDEO_HZ) + 2, -1)
-    known = frames < len(row_of_frame)
-    row_of_frame[frames[known]] = np.flatnonzero(known)
-    return Performance(utterance, target, voice, voiced, face, row_of_frame)
+
+NO_FACE = np.zeros(0, int), np.zeros((0, SCORES), np.float32)
+
+
+def voice_only(utterance, target, voice, voiced):
+    """A Performance without a face."""
+    return Performance(utterance, target, voice, voiced, NO_FACE[1], NO_FACE[0]).with_face(*NO_FACE)
 
 
 def read_posteriors(path):
@@ -95,18 +102,15 @@ class Translation:
                 self.faces |= {name: (frames, anchored(value, mean, scores)) for name, (frames, value) in own.items()}
 
     def of(self, utterance):
-        """(frames [n], scores [n, 18]) of the performance with this voice; none outside RAVDESS."""
-        if utterance.corpus != "ravdess":
-            return np.zeros(0, int), np.zeros((0, SCORES), np.float32)
+        """(frames [n], scores [n, 18]) of the RAVDESS performance with this voice."""
         return self.faces[utterance.name[3:]]
 
 
-def make_performances(corpora, translation, utterances, encode_of, passes, seed=7):
-    """One Performance for each utterance; `encode_of(utterance)` is the voice encoder to use for it."""
+def make_performances(corpora, utterances, encode_of, passes, seed=7):
+    """One Performance without a face for each utterance; `encode_of(utterance)` is the voice encoder to use for it."""
     generator = torch.Generator().manual_seed(seed)
     result = []
     for utterance in utterances:
         voice, voiced = embed(encode_of(utterance), corpora, utterance, passes, generator)
-        target = np.array(corpora.target(utterance), np.float32)
-        result.append(make_performance(utterance, target, voice, voiced, *translation.of(utterance)))
+        result.append(voice_only(utterance, np.array(corpora.target(utterance), np.float32), voice, voiced))
     return result

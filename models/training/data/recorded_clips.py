@@ -27,7 +27,7 @@ from ..preprocessing.voice_activity import activity
 from .cache import cached
 from .clips import read_sound, timed_frames
 from .corpus_names import describe_javanese
-from .performances import VIDEO_HZ, embed, make_performance, read_posteriors
+from .performances import VIDEO_HZ, embed, read_posteriors, voice_only
 from .speech_corpora import Corpora, Utterance
 
 NEAREST_S = 0.03  # largest distance in time between frames of both networks
@@ -129,8 +129,8 @@ def describe_clip(which, clip):
     return describe(clip)[1:] if which == "actor01" else (clip, "neutral", UNSTATED)
 
 
-def clip_performances(data, targets, which, clips, encode_of, passes=1, seed=7):
-    """The clips with sound as Performances: our scores at the clip's own frames, embeddings by `encode_of(utterance)`."""
+def clip_voices(data, targets, which, encode_of, passes=1, seed=7):
+    """The clips with sound as Performances without faces; embeddings by `encode_of(utterance)`."""
     result, generator = [], torch.Generator().manual_seed(seed)
     for name, source in clip_files(data)[which].items():
         if which == "actor01" and not name.startswith("01"):  # RAVDESS names start with 01 where there is sound
@@ -141,9 +141,11 @@ def clip_performances(data, targets, which, clips, encode_of, passes=1, seed=7):
         utterance = Utterance(name, which, *described, len(samples), 0, len(powers), 0, len(activities))
         recording = Corpora.of_one_recording(powers, activities, targets)
         voice, voiced = embed(encode_of(utterance), recording, utterance, passes, generator)
-        times, scores = clips[name]
-        target = np.array(recording.target(utterance), np.float32)
-        result.append(
-            make_performance(utterance, target, voice, voiced, np.floor(times * VIDEO_HZ + 0.5).astype(int), scores)
-        )
+        result.append(voice_only(utterance, np.array(recording.target(utterance), np.float32), voice, voiced))
     return result
+
+
+def faces_of_clip(clips, name):
+    """(video frames [n], scores [n, 18]) of a clip from `read_clips`."""
+    times, scores = clips[name]
+    return np.floor(times * VIDEO_HZ + 0.5).astype(int), scores

@@ -80,14 +80,14 @@ class Fold:
         ]
 
         def read(encode_of, passes):
-            made = make_performances(self.corpora, self.sets.translation, utterances, encode_of, passes)
-            return made + self.sets.clip_performances("javanese", encode_of, passes)
+            made = make_performances(self.corpora, utterances, encode_of, passes)
+            return made + self.sets.clip_voices("javanese", encode_of, passes)
 
         by_students = cached(
             self.folder / "students.pickle", lambda: read(lambda u: students[cross_fitting.fold_of(u)], PASSES)
         )
         by_teacher = cached(self.folder / "teacher.pickle", lambda: read(lambda u: teacher, 1))
-        return cross_fitting.match_moments(by_students, by_teacher)
+        return [self.sets.with_face(p) for p in cross_fitting.match_moments(by_students, by_teacher)]
 
     def run(self):
         """{row: {"tick", "clip", "window" or "utterance": CCC [2], ...}} of the int8 graphs, and of f32."""
@@ -104,8 +104,8 @@ class Fold:
         sounds = int8_encoder(non_voice.encoder_inputs(600)).flatten(1).numpy()
         photographs = read_photographs(self.options.data, self.options.models)
         bank = TrainingWindows(training, sounds, photographs, SEED, self.options.windows)
-        translation = self.sets.translation
-        ticks = make_ticks(make_performances(self.corpora, translation, self.held_out, lambda u: int8_encoder, 1))
+        voices = make_performances(self.corpora, self.held_out, lambda u: int8_encoder, 1)
+        ticks = make_ticks([self.sets.with_face(p) for p in voices])
         readout, split = voice_projection.readout_of(heads), {"held out": ticks}
         _, network = train_fusion.train("joint cross-attention", training, bank, split, readout, self.options, SEED)
         torch.save(network.state_dict(), self.folder / "fusion.pt")

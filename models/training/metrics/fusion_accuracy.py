@@ -7,8 +7,8 @@ is any function of (face, voice, mask) to (affect, log variance).
 import torch
 
 from .agreement import ccc
+from .claimed_variance import LOG_VARIANCE
 
-LOG_VARIANCE = (-6.0, 1.0)
 DIMENSIONS = ("valence", "arousal")
 CONDITIONS = {"face and voice": (), "face only": (1,), "voice only": (0,)}  # name: modalities that are removed
 

@@ -5,7 +5,7 @@ import unittest
 import numpy as np
 import torch
 
-from ..metrics import fusion_accuracy, fusion_behaviour, risk_coverage, strangers
+from ..metrics import claimed_variance, fusion_accuracy, fusion_behaviour, risk_coverage, strangers
 from ..metrics.agreement import affect_ccc, ccc, ccc_or_none
 from ..networks.joint_cross_attention import FACE, STEPS, VOICE
 
@@ -87,36 +87,61 @@ class FusionFigures(unittest.TestCase):
 
 
 class Strangers(unittest.TestCase):
-    def network(self, scale):
-        """A network that knows the target up to `scale`, and claims the variance that the face states."""
-
-        def estimate(face, voice, mask):
-            return scale * face[:, :2, :, -1:], face[:, 2:4, :, -1:]
-
-        return estimate
-
     def fold(self, scale, seed):
+        """A network that knows the target up to `scale` and its own squared error, and ticks of clips."""
         face, voice, mask, target, index = ticks(seed=seed)
         face[:, :2, 0, -1] = target
-        error = ((scale - 1) * target).square()
-        face[:, 2:4, 0, -1] = error.clamp(min=1e-3).log()
-        return self.network(scale), (face, voice, mask, target, index)
+        face[:, 2:4, 0, -1] = ((scale - 1) * target).square().clamp(min=1e-3).log()
+
+        def network(face, voice, mask):
+            return scale * face[:, :2, :, -1:], face[:, 2:4, :, -1:]
+
+        return network, (face, voice, mask, target, index)
 
     def test_folds_are_measured_together_and_clips_stay_apart(self):
         folds = [self.fold(1.0, 1), self.fold(1.0, 2)]
-        _, _, target, index = strangers.outputs(folds)
-        self.assertEqual(len(index.unique()), 2 * len(folds[0][1][4].unique()))
+        both = strangers.join([strangers.estimates(fold) for fold in folds])
+        self.assertEqual(len(np.unique(both.clip)), 8)
         self.assertAlmostEqual(min(strangers.measure(folds)["face and voice"]["clip"]), 1.0, places=4)
-        self.assertEqual(len(target), len(index))
 
-    def test_confidence_that_knows_the_errors_has_a_rank_correlation_near_minus_1(self):
-        folds = [self.fold(0.2, 1), self.fold(0.2, 2)]
-        known = strangers.confidence(folds, lambda logs, errors: (1.0, 0.0), [10.0, 10.0])
-        self.assertLess(max(known["rank of own variance"]), -0.99)
-        np.testing.assert_allclose(known["ratio"], 1, rtol=0.05)
+    def test_a_confidence_that_knows_the_errors_has_a_rank_correlation_near_minus_1(self):
+        known = strangers.estimates(self.fold(0.2, 1))
+        variance = np.repeat(known.squared[:, :1], 2, 1)
+        found = strangers.confidence_figures(known, variance, [10.0, 10.0])
+        self.assertAlmostEqual(found["rank"][0], -1.0, places=3)
+        self.assertAlmostEqual(found["ratio"][0], 1.0, places=6)
 
     def test_equal_values_have_equal_ranks(self):
         self.assertEqual(strangers.ranks(np.array([3, 1, 3, 2])).tolist(), [3.5, 1.0, 3.5, 2.0])
+
+
+class ClaimedVariance(unittest.TestCase):
+    def test_the_fit_recovers_a_log_linear_variance(self):
+        rng = np.random.default_rng(6)
+        affect, own = rng.uniform(-1, 1, (4000, 2)), rng.normal(-2, 0.5, (4000, 2))
+        x = claimed_variance.features(affect, own, np.ones((4000, 2, 1, 8)))
+        true = np.exp(-1.5 + 0.8 * affect[:, 0] + 0.5 * own[:, 0])
+        squared = np.stack([true, true], 1) * rng.normal(size=(4000, 2)) ** 2
+        weights = claimed_variance.fit(x, squared)
+        variance = claimed_variance.claimed(weights, x)
+        np.testing.assert_allclose(squared.mean(0) / variance.mean(0), 1, rtol=0.1)
+        self.assertGreater(np.corrcoef(np.log(variance[:, 0]), np.log(true))[0, 1], 0.98)
+
+    def test_confidence_is_the_explained_share_of_the_prior_variance(self):
+        variance = np.array([[0.1, 0.05], [0.4, 0.4], [0.0, 0.0]])
+        np.testing.assert_allclose(claimed_variance.confidence(variance, [0.2, 0.1]), [0.5, 0.0, 1.0])
+
+    def test_a_calibrated_network_keeps_its_affect(self):
+        *batch, _, _ = ticks()
+
+        def network(face, voice, mask):
+            return face[:, :2, :, -1:], face[:, 2:4, :, -1:]
+
+        weights = np.zeros((2, claimed_variance.FEATURES))
+        weights[:, 0] = -3.0
+        affect, log_variance = claimed_variance.calibrated(network, weights)(*batch)
+        self.assertTrue(torch.equal(affect, batch[0][:, :2, :, -1:]))
+        np.testing.assert_allclose(log_variance.numpy(), -3.0)
 
 
 class RiskCoverage(unittest.TestCase):
