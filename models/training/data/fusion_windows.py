@@ -17,7 +17,7 @@ GRIDS_PER_STEP = 4
 # there are more kinds of resting faces than two dozen actors show.
 BIAS = {"translated": 0.6, "real": 0.8, "neutral": 1.0}
 # Shares of the sources among the windows. "voices" are corpora without faces; some of their windows get a photograph.
-SHARES = {"ravdess": 0.36, "javanese": 0.34, "actor01": 0.04, "voices": 0.26}
+SHARES = {"ravdess": 0.5, "javanese": 0.2, "actor01": 0.04, "voices": 0.26}
 VOICES_WITH_PHOTOGRAPH = 0.5
 # Categories of voices, and the expression of the photographs that are paired with them.
 PHOTOGRAPHED = {name: name for name in EXPRESSIONS} | {"calm": "neutral"}

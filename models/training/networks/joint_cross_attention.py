@@ -9,6 +9,9 @@ Features of L steps, Xa of the voice and Xv of the face, are projected to D chan
 and the same for the face. It differs from the paper in three ways: the mask of present steps is an input, because modalities can
 be absent; one graph computes both dimensions; and each dimension has a variance.
 
+A convolution of a concatenation is written as a sum of convolutions (`convolve`), and the two halves of Ca are computed one by
+one: OpenVINO loses the scale of s8 values through a Concat.
+
 Tensors are 4-D and every constant weight is a convolution, so that one graph works in many engines. There are two layouts:
 "channels" [n, C, 1, L], and "steps" [n, L, 1, C], in which a 1x1 convolution acts across time.
 """
@@ -26,8 +29,20 @@ D = 64
 HIDDEN = 32
 
 
+def convolve(layer, *parts):
+    """`layer` on the parts [n, C, 1, L] side by side, as a sum of convolutions with slices of its weight."""
+    if not isinstance(layer, nn.Conv2d):  # while training, the voice has another kind of projection
+        return layer(torch.cat(parts, dim=1))
+    total, first = 0, 0
+    for part in parts:
+        last = first + part.shape[1]
+        total = total + nn.functional.conv2d(part, layer.weight[:, first:last], None if first else layer.bias)
+        first = last
+    return total
+
+
 class Attention(nn.Module):
-    """One modality's side: (X [n, D, 1, L], J [n, 2 D, 1, L]) -> Xatt [n, D, 1, L]."""
+    """One modality's side: (X [n, D, 1, L], the parts of J [n, D, 1, L] each) -> Xatt [n, D, 1, L]."""
 
     def __init__(self):
         super().__init__()
@@ -37,11 +52,14 @@ class Attention(nn.Module):
         self.correlation = nn.Conv2d(2 * D, HIDDEN, 1, bias=False)  # Wca
         self.back = nn.Conv2d(HIDDEN, STEPS, 1)  # Wha
 
-    def forward(self, x, j):
-        weighted = self.joint(j.permute(0, 3, 2, 1))  # [n, L, 1, 2 D]
-        product = torch.matmul(x.permute(0, 2, 1, 3), weighted.permute(0, 2, 1, 3))  # [n, 1, D, 2 D]
-        c = torch.tanh(product).permute(0, 3, 1, 2)  # [n, 2 D, 1, D]
-        h = torch.relu(self.own(x.permute(0, 3, 2, 1)) + self.correlation(c))  # [n, HIDDEN, 1, D]
+    def forward(self, x, *j):
+        rows = x.permute(0, 2, 1, 3)
+        c = []
+        for part in j:
+            weighted = self.joint(part.permute(0, 3, 2, 1))  # [n, L, 1, D]
+            product = torch.matmul(rows, weighted.permute(0, 2, 1, 3))  # [n, 1, D, D]
+            c.append(torch.tanh(product).permute(0, 3, 1, 2))  # [n, D, 1, D]
+        h = torch.relu(self.own(x.permute(0, 3, 2, 1)) + convolve(self.correlation, *c))  # [n, HIDDEN, 1, D]
         return self.back(h).permute(0, 3, 2, 1) + x
 
 
@@ -62,12 +80,10 @@ class JointCrossAttention(nn.Module):
         nn.init.constant_(self.log_variance.bias, -2.0)
 
     def forward(self, face, voice, mask):
-        xv = torch.relu(self.face(torch.cat([face, mask], dim=1)))
-        xa = torch.relu(self.voice(torch.cat([voice, mask], dim=1)))
-        xv, xa = self.dropout(xv), self.dropout(xa)
-        j = torch.cat([xa, xv], dim=1)
-        attended = torch.cat([self.to_voice(xa, j), self.to_face(xv, j)], dim=1)
-        h = self.dropout(torch.relu(self.regress(attended)))
+        xv = self.dropout(torch.relu(convolve(self.face, face, mask)))
+        xa = self.dropout(torch.relu(convolve(self.voice, voice, mask)))
+        attended = self.to_voice(xa, xa, xv), self.to_face(xv, xa, xv)
+        h = self.dropout(torch.relu(convolve(self.regress, *attended)))
         return self.affect(h), self.log_variance(h)
 
 
