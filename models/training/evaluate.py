@@ -1,6 +1,6 @@
 """Scores your data with the shipped int8 graphs. The last line of output is one JSON object.
 
-    python -m models.training.evaluate faces --atlas PNG --votes CSV [--disturb]
+    python -m models.training.evaluate faces --atlas PNG --votes CSV [--head votes] [--disturb]
     python -m models.training.evaluate voice --tar TAR [--tsv TSV] [--speakers 22,23,24]
     python -m models.training.evaluate clips --dir DIR [--affectd target/release/affectd]
 
@@ -33,6 +33,7 @@ from .inference import FaceEncoder, Fusion, VoiceEncoder, decode_sound, voice_on
 from .labels import canonical, describe, read_table, read_targets, target
 from .metrics.agreement import affect_ccc
 from .preprocessing import voice_activity
+from .preprocessing.face_scores import HEADS
 
 SOUND_SUFFIXES = {".opus", ".ogg", ".wav", ".flac", ".mp3", ".m4a"}
 CLIP_SUFFIXES = {".mkv", ".mpg", ".mp4", ".avi", ".wav", ".webm"}
@@ -83,8 +84,9 @@ def faces(options):
     images, votes, majority = images[picked], votes[picked], majority[picked]
 
     def posteriors(images):
-        one_view = encoder.posteriors(images)
-        return (one_view + encoder.posteriors(images[:, :, ::-1])) / 2 if options.both_views else one_view
+        one_view = encoder.posteriors(images, options.head)
+        other = encoder.posteriors(images[:, :, ::-1], options.head) if options.both_views else one_view
+        return (one_view + other) / 2
 
     def score(images):
         return score_faces(posteriors(images), votes, majority, points, encoder.labels)
@@ -318,6 +320,12 @@ def parse():
         help="average the posteriors of a face and its mirror image (two inferences)",
     )
     command.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth face")
+    command.add_argument(
+        "--head",
+        choices=HEADS,
+        default="reported",
+        help="the expression as reported (default), as FER+ annotators vote, or as networks trained on AffectNet see it",
+    )
     command.set_defaults(score=faces)
     command = commands.add_parser("voice", help="a tar of acted speech, through voice encoder and fusion")
     command.add_argument("--tar", type=Path, required=True, help="recordings with RAVDESS or nEMO names")

@@ -47,9 +47,9 @@ class FaceEncoder:
         scores = [self.graph.run(["scores"], {"face": self.input(face)})[0].ravel() for face in faces]
         return np.array(scores, np.float64).reshape(-1, face_scores.SCORES)
 
-    def posteriors(self, faces):
-        """Luma [n, size, size] in 0..255 -> the reported probabilities of `labels`, f64 [n, 8]."""
-        return face_scores.expression(self.scores(faces))
+    def posteriors(self, faces, head="reported"):
+        """Luma [n, size, size] in 0..255 -> probabilities of `labels`, f64 [n, 8], by one of `face_scores.HEADS`."""
+        return face_scores.HEADS[head](self.scores(faces))
 
 
 class VoiceEncoder:

@@ -4,14 +4,12 @@
 
 No corpus states age, sex or skin tone. Two proxies stand in for them, and both are weak:
 
-- names of muxspace: first names that are given to women or to men nearly always (people in the news), and actors of Indian films;
+- first names of muxspace (people in the news): names that are given to women or to men nearly always;
 - the brightness of the cheeks relative to the rest of the face, in thirds: with the light of a photograph in it.
 
 Prints, for each group: the number of faces, mean rated valence and arousal, the share whose reported expression is the label, and
 the same of the teachers' valence.
 """
-
-import re
 
 import numpy as np
 
@@ -34,8 +32,6 @@ igor jack jacques james jason javier jeremy jim john jose joseph juan junichiro 
 martin michael mike mohammed nestor norm paul pedro pete peter recep ricardo richard robert roger rudolph saddam silvio
 steve steven thomas tiger tim tom tommy tony vicente vladimir walter william
 """
-# muxspace took the faces of Indian films from a set whose names have no space: SharmilaTagore_66.jpg.
-INDIAN_FILMS = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)+_\d+\.\w+$")
 
 
 def cheek_brightness(faces):
@@ -64,7 +60,6 @@ def main():
         "FFHQ": web.corpus == "ffhq",
         "women's first names": np.isin(names, WOMEN.split()),
         "men's first names": np.isin(names, MEN.split()),
-        "actors of Indian films": np.array([bool(INDIAN_FILMS.match(name)) for name in web.name]),
         "darkest third of cheeks": brightness < lower,
         "middle third": (brightness >= lower) & (brightness < upper),
         "brightest third of cheeks": brightness >= upper,

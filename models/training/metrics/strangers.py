@@ -122,7 +122,8 @@ def confidence_figures(known, variance, prior):
     """{figure: [2]}: how well the reported confidence and the claimed variances know the errors.
 
     "rank" correlates the reported confidence with the absolute error, by tick. "rank, smoothed" does so for what affectd
-    sends: both smoothed, from neutral and from a confidence of zero. "ratio" is the mean squared error over the mean claimed variance.
+    sends: both smoothed, from neutral and from a confidence of zero. "ratio" is the mean squared error over the mean claimed
+    variance.
     """
     reported = claimed_variance.confidence(variance, prior)
     clip = torch.from_numpy(known.clip)

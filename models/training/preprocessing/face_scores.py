@@ -11,3 +11,10 @@ SCORES = 18
 def expression(scores):
     """Scores [n, 18] -> the reported probabilities of labels.EXPRESSIONS, [n, 8]: the mean of both opinions."""
     return (softmax(scores[:, VOTES]) + softmax(scores[:, SHOWN])) / 2
+
+
+HEADS = {
+    "reported": expression,
+    "votes": lambda scores: softmax(scores[:, VOTES]),
+    "shown": lambda scores: softmax(scores[:, SHOWN]),
+}
