@@ -305,14 +305,14 @@ def make_parser(doc):
     arguments.add_work(parser)
     arguments.add_models(parser)
     parser.add_argument("--student-epochs", type=int, default=12, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=1500, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=700, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--windows", type=int, default=60_000, help="size of the bank of training windows")
+    parser.add_argument("--windows", type=int, default=40_000, help="size of the bank of training windows")
     parser.add_argument(
         "--from", type=Path, dest="start_from", metavar="FILE", help="weights of a fusion to start from"
     )
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate; default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=1, help="how many networks to train; default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=2, help="how many networks to train; default: %(default)s")
     return parser
 
 

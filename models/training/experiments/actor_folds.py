@@ -137,9 +137,9 @@ def main():
     arguments.add_models(parser)
     parser.add_argument("--epochs", type=int, default=66, help="of each voice encoder; default: %(default)s")
     parser.add_argument("--student-epochs", type=int, default=12, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=1500, help="of each fusion; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=700, help="of each fusion; default: %(default)s")
     parser.add_argument(
-        "--windows", type=int, default=60_000, help="size of the bank of training windows of each fusion"
+        "--windows", type=int, default=40_000, help="size of the bank of training windows of each fusion"
     )
     parser.add_argument("--voice-only", action="store_true", help="only the voice encoders")
     parser.add_argument(

@@ -90,7 +90,7 @@ def show(title, rows):
 def main():
     parser = train_fusion.make_parser(__doc__)
     parser.add_argument("--tag", default="", help="part of the cache names, to separate trials")
-    parser.set_defaults(seeds=3, steps=1000)
+    parser.set_defaults(seeds=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     training = train_fusion.TrainingSet(options)
