@@ -34,7 +34,7 @@ def without_person(network, non_voice, surfaces):
     mask[:, 1] = 1
     _, of_sounds = flat(network(torch.zeros(len(sounds), FACE, 1, STEPS), sounds, mask))
     features = np.stack([step_features(row[None]) for row in surfaces])
-    features = torch.from_numpy(features)[:, :, None, None].repeat(1, 1, 1, STEPS)
+    features = torch.from_numpy(features.astype(np.float32))[:, :, None, None].repeat(1, 1, 1, STEPS)
     mask = torch.zeros(len(surfaces), 2, 1, STEPS)
     mask[:, 0] = 1
     _, of_surfaces = flat(network(features, torch.zeros(len(surfaces), sounds.shape[1], 1, STEPS), mask))
