@@ -42,7 +42,7 @@ def register(out, name, entry):
     if path.exists():
         manifest = json.loads(path.read_text())
     else:
-        manifest = {"format": FORMAT, "name": "affectd-av", "version": "0.1.0", "graphs": {}}
+        manifest = {"format": FORMAT, "name": "affectd-av", "version": "0.2.0", "graphs": {}}
     manifest["graphs"][name] = {
         "file": f"{name}.int8.onnx",
         "sha256": sha256(Path(out) / f"{name}.int8.onnx"),

@@ -8,12 +8,12 @@ usage: models/training/reproduce.sh --data DIR --work DIR --out DIR
 
 Trains models like the shipped ones, from the data sets to a models folder for affectd. It never changes models/.
 
-  --data DIR   the data sets: faces/, speech/, av/, clips/ and circumplex.csv, as models/training/DATA.md describes
+  --data DIR   the data sets: faces/, speech/, av/, clips/, teachers/ and circumplex.csv, as models/training/DATA.md describes
   --work DIR   a virtual environment, caches and checkpoints; the same command continues after an interruption
   --out DIR    receives the four graphs in both forms, manifest.json, risk_coverage.svg and demo.mkv
 
-Needs python3 (3.11), ffmpeg and espeak-ng. All steps together take about three hours on two cores; this sums the times of single
-steps. The shipped files were made in another way: see models/EXPERIMENTS.md.
+Needs python3 (3.11), ffmpeg and espeak-ng. All steps together take about two hours of one core; this sums the times of single steps.
+How the shipped files differ from one run: see models/EXPERIMENTS.md.
 TEXT
 }
 
@@ -72,7 +72,7 @@ train() {
 }
 train convert_face_detector --work "$work/detector" --out "$out"
 train measure_face_framing --models "$out"
-train train_face_encoder --work "$work/face" --out "$out" --epochs 64
-train train_voice_encoder --work "$work/voice" --out "$out"
-train train_fusion --work "$work/voice" --models "$out" --out "$out"
+train train_face_encoder --work "$work/train" --models "$out" --out "$out"
+train train_voice_encoder --work "$work/train" --out "$out"
+train train_fusion --work "$work/train" --models "$out" --out "$out"
 python -m models.training.make_demo_clip --out "$out"

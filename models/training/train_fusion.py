@@ -192,7 +192,7 @@ def register(out, head, prior_variance, variance_weights, figures):
     f32 = out / "fusion.f32.onnx"
     inputs, outputs = shapes(f32)
     entry = {
-        "version": "0.2.0",
+        "version": "0.3.0",
         "head": head,
         "inputs": inputs,
         "outputs": outputs,

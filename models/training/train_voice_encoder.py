@@ -212,13 +212,15 @@ def export_and_register(corpora, utterances, encoder, heads, options):
     figures = measure_all(quantized_voice_encoder(int8), encoder, heads, corpora, not options.export_now, command)
     inputs, outputs = shapes(f32)
     entry = {
-        "version": "0.2.0",
+        "version": "0.3.0",
         "inputs": inputs,
         "outputs": outputs,
         "preprocessing": dataclasses.asdict(LOG_MEL),
         "macs": macs(),
-        "licence": "research only: trained on RAVDESS and nEMO (CC BY-NC-SA 4.0)",
-        "source": "affectd's own, trained from random weights on RAVDESS actors 02-18 and seven nEMO speakers",
+        "licence": "research only: trained on RAVDESS, nEMO and emotiontts (CC BY-NC-SA 4.0), ASED and BAVED (no licence stated, not for "
+        "commercial use), Javanese voices (MIT) and EmoGator (Apache-2.0)",
+        "source": "affectd's own, trained from random weights on RAVDESS actors 02-18 and on speakers of Polish, Javanese, Amharic, "
+        "Korean and Arabic, and vocal bursts",
         "figures": figures,
     }
     manifest.register(options.out, NAME, entry)
@@ -229,7 +231,7 @@ def main():
     arguments.add_data(parser)
     arguments.add_work(parser)
     arguments.add_out(parser)
-    parser.add_argument("--epochs", type=int, default=66, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=60, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate; default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
