@@ -217,10 +217,10 @@ def export_and_register(corpora, utterances, encoder, heads, options):
         "outputs": outputs,
         "preprocessing": dataclasses.asdict(LOG_MEL),
         "macs": macs(),
-        "licence": "research only: trained on RAVDESS, nEMO and emotiontts (CC BY-NC-SA 4.0), ASED and BAVED (no licence stated, not for "
-        "commercial use), Javanese voices (MIT) and EmoGator (Apache-2.0)",
-        "source": "affectd's own, trained from random weights on RAVDESS actors 02-18 and on speakers of Polish, Javanese, Amharic, "
-        "Korean and Arabic, and vocal bursts",
+        "licence": "research only: trained on RAVDESS, nEMO and emotiontts (CC BY-NC-SA 4.0), ASED and BAVED (no licence "
+        "stated, not for commercial use), Javanese voices (MIT) and EmoGator (Apache-2.0)",
+        "source": "affectd's own, trained from random weights on RAVDESS actors 02-18 and on speakers of Polish, Javanese, "
+        "Amharic, Korean and Arabic, and vocal bursts",
         "figures": figures,
     }
     manifest.register(options.out, NAME, entry)

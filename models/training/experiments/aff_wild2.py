@@ -35,9 +35,10 @@ from ..arguments import BadInput
 from ..inference import FaceEncoder, Fusion, VoiceEncoder
 from ..manifest import read_graphs, sha256
 from ..metrics.agreement import ccc
+from ..metrics.claimed_variance import FEATURES as VARIANCE_FEATURES
 from ..metrics.fusion_accuracy import LOG_VARIANCE
 from ..networks.averaging import moving_average
-from ..networks.joint_cross_attention import FACE, STEPS, VOICE, JointCrossAttention
+from ..networks.joint_cross_attention import FACE, STEPS, VOICE, JointCrossAttention, exported_weights
 from ..networks.quantized import quantized_fusion
 from ..preprocessing import voice_activity
 from ..preprocessing.face_crop import crop, square
@@ -310,14 +311,14 @@ def int8_affect(path):
 
 
 def load_exported_weights(network, path):
-    """Load the weights of an exported fusion, whose constants have the names of the parameters."""
+    """Load the weights of an exported fusion."""
     constants = {value.name: numpy_helper.to_array(value) for value in onnx.load(path).graph.initializer}
-    missing = [name for name in network.state_dict() if name not in constants]
-    if missing:
+    try:
+        network.load_state_dict(exported_weights(constants))
+    except ValueError as error:
         raise BadInput(
-            f"{path}: not a joint cross-attention of joint_cross_attention.py ({missing[0]} is missing): omit --fine-tune"
-        )
-    network.load_state_dict({name: torch.from_numpy(constants[name].copy()) for name in network.state_dict()})
+            f"{path}: not a joint cross-attention of joint_cross_attention.py ({error}): omit --fine-tune"
+        ) from None
 
 
 def train(network, training, validation, step_s, options):
@@ -400,6 +401,8 @@ def write_models(network, training, step_s, models, folder, seed):
     feeds = [dict(zip(names, parts, strict=True)) for parts in zip(*arrays, strict=True)]
     quantize(f32, int8, feeds)
     spread = np.concatenate([video.labels[video.scored()] for video in training]).var(0)
+    # The claimed variance is the network's own: it was trained on ratings of many people.
+    entry["preprocessing"]["variance_weights"] = [[float(k == own) for k in range(VARIANCE_FEATURES)] for own in (1, 2)]
     entry["preprocessing"]["prior_variance"] = [round(max(float(v), 1e-4), 4) for v in spread]
     entry["sha256"], entry["f32"]["sha256"] = sha256(int8), sha256(f32)
     entry |= {

@@ -23,7 +23,7 @@ from ..augmentation import non_voice, voices
 from ..data.speech_corpora import Corpora
 from ..data.voice_windows import MeasuredWindows, WindowSampler
 from ..networks.face_encoder import FaceEncoder
-from ..networks.joint_cross_attention import JointCrossAttention
+from ..networks.joint_cross_attention import JointCrossAttention, exported_weights
 from ..networks.voice_encoder import Heads, VoiceEncoder, network_input
 from ..train_face_encoder import make_optimizer
 from ..train_voice_encoder import loss_of, measure
@@ -61,10 +61,10 @@ def restore_face_encoder(path):
 
 @torch.no_grad()
 def restore_fusion(path):
-    """The network of an exported joint cross-attention fusion: its constants keep their names."""
+    """The network of an exported joint cross-attention fusion."""
     _, constants = read_constants(path)
     network = JointCrossAttention()
-    network.load_state_dict({name: constants[name] for name in network.state_dict()})
+    network.load_state_dict(exported_weights({name: value.numpy() for name, value in constants.items()}))
     return network.eval()
 
 

@@ -18,6 +18,7 @@ Tensors are 4-D and every constant weight is a convolution, so that one graph wo
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -85,6 +86,29 @@ class JointCrossAttention(nn.Module):
         attended = self.to_voice(xa, xa, xv), self.to_face(xv, xa, xv)
         h = self.dropout(torch.relu(convolve(self.regress, *attended)))
         return self.affect(h), self.log_variance(h)
+
+
+# Weights that the export writes as slices for the parts of `convolve`, in the order of the graph.
+SLICED = ("face", "voice", "to_voice.correlation", "to_face.correlation", "regress")
+
+
+def exported_weights(constants):
+    """The state of a network from the constants of its exported graph, {name: array} in the order of the graph.
+
+    Raises ValueError if they are not those of a joint cross-attention of this form.
+    """
+    state = {name: value.shape for name, value in JointCrossAttention().state_dict().items()}
+    slices = [value for name, value in constants.items() if name not in state]
+    sliced = [f"{name}.weight" for name in SLICED]
+    if len(slices) != 2 * len(sliced) or state.keys() - set(sliced) - constants.keys():
+        raise ValueError("other constants than those of joint_cross_attention.py")
+    weights = {name: value for name, value in constants.items() if name in state}
+    for name, first, second in zip(sliced, slices[::2], slices[1::2], strict=True):
+        weights[name] = np.concatenate([first, second], 1)
+    wrong = [name for name, shape in state.items() if weights[name].shape != tuple(shape)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} has the shape {weights[wrong[0]].shape}")
+    return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
 
 
 def macs():

@@ -134,12 +134,12 @@ class AffWild2(unittest.TestCase):
 
     def test_a_step_uses_only_frames_of_its_own_time(self):
         video = aff_wild2.Video(
-            "made", np.array([0.0, 0.5, 0.9]), np.zeros((3, 2), np.float32), np.eye(8, dtype=np.float32)[:3],
+            "made", np.array([0.0, 0.5, 0.9]), np.zeros((3, 2), np.float32), 9 * np.eye(18, dtype=np.float32)[:3],
             np.zeros((0, 64), np.float32), np.zeros(0, bool),
         )  # fmt: skip
         face, _, mask = aff_wild2.window(video, 2, 0.4)
         self.assertEqual(mask[0].tolist(), [0, 0, 0, 0, 0, 1, 1, 1])
-        self.assertEqual([int(face[:7, step].argmax()) for step in (5, 6, 7)], [0, 1, 2])
+        self.assertEqual([int(face[:8, step].argmax()) for step in (5, 6, 7)], [0, 1, 2])
 
     def test_loss_falls_as_agreement_grows(self):
         target = torch.tensor([[0.1, 0.2], [0.5, -0.3], [-0.4, 0.6]])

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from .. import cross_fitting, train_fusion
+from ..arguments import MODELS
 from ..augmentation.face_scores import ANCHOR_SHARE, Disturbance, ScoreMap, anchored, log_scores
 from ..data.fusion_windows import (
     STEPS,
@@ -19,10 +20,11 @@ from ..data.fusion_windows import (
 )
 from ..data.performances import VIDEO_HZ, voice_only
 from ..data.speech_corpora import Utterance
+from ..experiments.restore_checkpoints import restore_face_encoder, restore_fusion
 from ..networks import voice_projection
 from ..networks.joint_cross_attention import FACE, VOICE, JointCrossAttention, macs
 from ..networks.voice_encoder import Heads
-from ..onnx_graphs import softmax
+from ..onnx_graphs import open_graph, run_graph, softmax
 from ..preprocessing.face_scores import RATED, SCORES, VOTES
 
 
@@ -180,6 +182,20 @@ class Networks(unittest.TestCase):
         np.testing.assert_allclose(installed.detach(), before.detach(), atol=1e-5)
         np.testing.assert_allclose(folded.detach(), before.detach(), atol=1e-5)
         self.assertIsInstance(network.voice, torch.nn.Conv2d)
+
+    def test_the_shipped_graph_gives_back_the_network(self):
+        network = restore_fusion(MODELS / "fusion.f32.onnx")
+        batch = torch.rand(1, FACE, 1, STEPS), torch.rand(1, VOICE, 1, STEPS), torch.ones(1, 2, 1, STEPS)
+        feed = {name: part.numpy() for name, part in zip(("face", "voice", "mask"), batch, strict=True)}
+        expected = run_graph(open_graph(MODELS / "fusion.f32.onnx"), feed)
+        affect, log_variance = (part.detach().numpy() for part in network(*batch))
+        np.testing.assert_allclose(affect, expected["affect"], atol=1e-5)
+        np.testing.assert_allclose(log_variance, expected["log_variance"], atol=1e-5)
+
+    def test_the_shipped_face_encoder_gives_back_the_network(self):
+        net, face = restore_face_encoder(MODELS / "face_encoder.f32.onnx"), torch.rand(1, 1, 48, 48)
+        expected = run_graph(open_graph(MODELS / "face_encoder.f32.onnx"), {"face": face.numpy()})["scores"]
+        np.testing.assert_allclose(net(face).detach().numpy().ravel(), expected.ravel(), atol=1e-4)
 
     def test_the_cost_of_the_fusion_is_that_of_the_manifest(self):
         self.assertEqual(macs(), 861_184)
