@@ -18,8 +18,11 @@ fn shipped_graphs_agree_with_tract() {
     for name in ["face_encoder", "voice_encoder", "fusion"] {
         let bytes = std::fs::read(models.join(format!("{name}.int8.onnx"))).unwrap();
         let model = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]).unwrap();
-        // The outputs are real numbers. The step is what 8 bits would resolve: the largest magnitude / 127.
-        let loaded = agree(&model, |out| out.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0);
+        // The outputs are real numbers. The step is twice what 8 bits would resolve, the largest magnitude / 127, because a value that
+        // an early layer rounds differently changes several outputs a little.
+        let loaded = agree(&model, |out| {
+            out.iter().fold(0.0f32, |m, v| m.max(v.abs())) * 2.0 / 127.0
+        });
         assert_eq!(loaded.fallback_nodes, []);
     }
 }
