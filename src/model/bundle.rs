@@ -23,6 +23,8 @@ const MANIFEST: &str = "manifest.json";
 
 /// The largest graph file. Networks for small boards have a few MiB.
 const MAX_FILE_BYTES: u64 = 128 << 20;
+/// The largest manifest.
+const MAX_MANIFEST_BYTES: u64 = 8 << 20;
 
 /// Why a bundle or one of its graphs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -171,10 +173,12 @@ impl Bundle {
                         folder: folder.to_path_buf(),
                     });
                 }
-                let text = std::fs::read_to_string(&path).map_err(|e| ModelError::Unreadable {
+                let unreadable = |reason: String| ModelError::Unreadable {
                     path: path.clone(),
-                    reason: e.to_string(),
-                })?;
+                    reason,
+                };
+                let bytes = read_at_most(&path, MAX_MANIFEST_BYTES).map_err(|e| unreadable(e.to_string()))?;
+                let text = String::from_utf8(bytes).map_err(|_| unreadable("not UTF-8".to_owned()))?;
                 (Location::Folder(folder.to_path_buf()), path, Cow::Owned(text))
             }
         };
@@ -263,16 +267,20 @@ impl Bundle {
 
 /// Reads a regular file of at most [`MAX_FILE_BYTES`].
 pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
+    read_at_most(path, MAX_FILE_BYTES)
+}
+
+fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // Before the file is opened, because to open a FIFO waits for a writer.
+    let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
+    if metadata.len() > limit {
+        return Err(io::Error::other(format!("larger than {} MiB", limit >> 20)));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -317,6 +325,15 @@ mod embedded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fifo_is_not_a_model_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert_eq!(read_bounded(&path).unwrap_err().to_string(), "not a regular file");
+    }
 
     #[test]
     fn embedded_graphs_match_their_manifest() {

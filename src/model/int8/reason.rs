@@ -105,6 +105,8 @@ pub enum Reason {
     BiasNotF32,
     #[error("the number of biases differs from the number of outputs or scales")]
     BiasCount,
+    #[error("a bias is too large for 32 bits at the scales of its input and its weights")]
+    BiasTooLarge,
 
     // Convolutions and pools.
     #[error("has {groups} groups, which do not fit {channels} channels and weights of the shape {weights:?}")]

@@ -27,11 +27,31 @@ const MAX_TOTAL_ELEMENTS: usize = 1 << 26;
 
 /// Why a graph cannot be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {problem}")]
+#[error("{}: {}", printable(place), printable(problem))]
 pub struct InvalidGraph {
     /// A node, with its operator, or a tensor.
     place: String,
     problem: String,
+}
+
+/// The most characters of a name or a problem in a message.
+const MAX_TEXT: usize = 200;
+
+/// Names come from the file: a message shows them on one line, without control and direction characters, and not at any length.
+fn printable(text: &str) -> String {
+    let direction = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i == MAX_TEXT {
+            shown.push('…');
+            break;
+        }
+        match c.is_control() || direction(c) {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 fn invalid(place: impl Into<String>, problem: impl Into<String>) -> InvalidGraph {

@@ -18,6 +18,9 @@ use super::super::step::{Activation, Operand, Real, Slot, Step, Target};
 use super::importer::{Importer, check_size};
 use super::value::{Arithmetic, Input, Operator, Pending, QuantizedConstant, row_major_strides, scale_index};
 
+/// The largest bias as an integer. The sum of products is smaller (`check_depth`), so that both together fit into 32 bits.
+const MAX_BIAS: f64 = (1u32 << 30) as f64;
+
 /// The parameters of a convolution or linear layer.
 struct LayerParams {
     weights: Vec<i8>,
@@ -37,6 +40,10 @@ impl<M: Microkernels> Importer<'_, M> {
             return self.batched_matmul(left, right, pending, to);
         }
         check_size(&pending.dims)?;
+        // Four dimensions lie in memory as one image, channels last.
+        if pending.dims.len() == 4 && pending.dims[0] != 1 {
+            return Err(Reason::Batch);
+        }
         let Pending {
             operator, dims, clip, ..
         } = pending;
@@ -288,8 +295,14 @@ impl<M: Microkernels> Importer<'_, M> {
             None => vec![0; outputs],
             Some(bias) if bias.len() == outputs => {
                 let unit = |o: usize| f64::from(from) * f64::from(weight_scale(o));
-                let in_units = |(o, real): (usize, &f64)| (real / unit(o)).round_ties_even() as i32;
-                bias.iter().enumerate().map(in_units).collect()
+                let in_units = |(o, real): (usize, &f64)| {
+                    let integer = (real / unit(o)).round_ties_even();
+                    match integer.abs() <= MAX_BIAS {
+                        true => Ok(integer as i32),
+                        false => Err(Reason::BiasTooLarge),
+                    }
+                };
+                bias.iter().enumerate().map(in_units).collect::<Result<_, _>>()?
             }
             Some(_) => return Err(Reason::BiasCount),
         };

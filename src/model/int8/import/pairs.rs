@@ -26,6 +26,9 @@ impl<M: Microkernels> Importer<'_, M> {
         let operands = [self.quantized_input(node, 0)?, self.quantized_input(node, 1)?];
         let dims = broadcast(self.input_dims(&operands[0]), self.input_dims(&operands[1]))?;
         check_size(&dims)?;
+        if dims.len() == 4 && dims[0] != 1 {
+            return Err(Reason::Batch);
+        }
         let [a, b] = operands.map(|operand| self.repeated(operand, &dims));
         // A constant, or a tensor that the step itself repeats, goes to the right.
         let whole = |importer: &Self, operand: &Input| importer.input_dims(operand) == dims;

@@ -7,7 +7,7 @@ use super::super::operators::arithmetic::Quantization;
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::Reason;
 use super::super::step::Step;
-use super::importer::Importer;
+use super::importer::{Importer, check_size};
 use super::value::{Pending, QuantizedConstant, Value, axis_of, scale_index};
 
 /// The scales and zero points of a node.
@@ -65,6 +65,7 @@ impl<M: Microkernels> Importer<'_, M> {
         let slot = match self.value(node, 0)?.clone() {
             Value::Float(input) => {
                 let dims = self.dims_of(input).to_vec();
+                check_size(&dims)?;
                 if dims.len() == 4 && dims[0] != 1 {
                     return Err(Reason::Batch);
                 }

@@ -164,3 +164,32 @@ fn a_graph_without_a_static_shape_is_rejected() {
     let error = load(&model, &[("x", &[1, 4, 6, 5])], &["a_r"], Some(Isa::Reference)).unwrap_err();
     assert_eq!(format!("{error:#}"), "graph input `x` has no type");
 }
+
+#[test]
+fn a_batch_made_by_broadcasting_falls_back() {
+    let mut s = start(false);
+    s.floats("two", &[2, 1, 1, 1], &[0.5, -0.25]);
+    s.requantize("two", 0.01, 0);
+    s.node("Add", &["a_r", "two_r"], "sum", vec![]);
+    s.requantize("sum", 0.05, 0);
+    let loaded = agree(&s.finish(&["sum_r"]), |_| 0.05);
+    assert!(
+        fallback_nodes(&loaded)[0].starts_with("Add sum: "),
+        "{:?}",
+        fallback_nodes(&loaded)
+    );
+}
+
+#[test]
+fn a_bias_beyond_32_bits_falls_back() {
+    for bias in [1.0e9, -1.0e9, 1.0e30] {
+        let mut s = start(false);
+        s.weights("w2", &[1, 8, 1, 1], 2);
+        s.floats("bias", &[1], &[bias]);
+        s.node("Conv", &["a_r", "w2", "bias"], "b", vec![]);
+        s.requantize("b", 0.02, 0);
+        let loaded = agree(&s.finish(&["b_r"]), |_| 0.02);
+        let expected = "Conv b: a bias is too large for 32 bits at the scales of its input and its weights";
+        assert_eq!(fallback_nodes(&loaded)[0], expected);
+    }
+}
