@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from .. import arguments, cross_fitting, train_fusion
+from ..metrics import strangers
 from ..metrics.agreement import ccc
-from ..metrics.fusion_accuracy import clip_means
-from ..metrics.strangers import outputs
 from ..networks.fusion_alternatives import HEADS, LateAverage
 
 ROWS = ("joint cross-attention", "cross-attention", "recurrent", "concatenation, 8 steps", "concatenation, newest step")
@@ -40,10 +39,8 @@ def networks(training, options):
                 else:
                     if windows is None:
                         windows, performances = training.windows(without=fold)
-                    strangers = {"strangers": ticks}
-                    _, network = train_fusion.train(
-                        head, performances, windows, strangers, training.readout, options, seed
-                    )
+                    split = {"strangers": ticks}
+                    _, network = train_fusion.train(head, performances, windows, split, training.readout, options, seed)
                     torch.save(network.state_dict(), options.work / name)
                 result[head][seed - 1].append((network.eval(), ticks))
     for head, plain in LATE.items():
@@ -66,8 +63,8 @@ def make_row(head, seeds, speakers, dropped):
     """One row of the table: mean, deviation over seeds and deviation over speakers of the CCC of clips, [2] each."""
     values, spreads = [], []
     for folds in seeds:
-        affect, _, target, index = outputs(folds, dropped)
-        affect, target = clip_means(affect, index), clip_means(target, index)
+        means = strangers.join([strangers.estimates(fold, dropped) for fold in folds]).clip_means()
+        affect, target = (torch.from_numpy(part) for part in means)
         values.append(ccc(affect, target))
         spreads.append(by_speakers(affect, target, speakers))
     values = torch.stack(values)

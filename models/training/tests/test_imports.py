@@ -37,7 +37,35 @@ def imports(path):
                 yield node.lineno, name
 
 
+def names_of(path):
+    """The names that a module defines or imports at its top level, and those of its submodules."""
+    if path.is_dir():
+        return {p.stem for p in path.iterdir()} | names_of(path / "__init__.py")
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                names |= {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return names
+
+
 class Imports(unittest.TestCase):
+    def test_every_imported_name_exists(self):
+        missing = []
+        for path in sorted(PACKAGE.rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.ImportFrom) or node.level == 0:
+                    continue
+                source = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                source = source if source.is_dir() else source.with_suffix(".py")
+                absent = {alias.name for alias in node.names} - names_of(source)
+                missing += [f"{path.relative_to(PACKAGE)}:{node.lineno} {name}" for name in absent]
+        self.assertEqual(missing, [])
+
     def test_every_module_imports_from_lower_layers(self):
         upwards, seen = [], 0
         for path in sorted(PACKAGE.rglob("*.py")):
