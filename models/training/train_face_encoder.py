@@ -49,6 +49,7 @@ WEAK_STRENGTH = 0.4
 SHOWN_WEIGHT, RATED_WEIGHT, SQUARED_WEIGHT = 1.0, 0.3, 2.0  # in the loss; the votes have 1
 # The last epochs restart at a low rate, with weak augmentation, and follow the votes more: the teachers are easier to imitate.
 FINAL_EPOCHS, FINAL_RATE, FINAL_VOTES_WEIGHT = 8, 6e-4, 2.5
+SURE = 0.6  # the teachers are sure of an expression whose posterior is larger
 SEED = 2026
 
 
@@ -230,6 +231,16 @@ def score_teachers(scores, taught):
     return figures
 
 
+def agreement_where_sure(scores, taught):
+    """{expression: share of the faces with this expression, of which the teachers are sure, with it in `shown`, as reported}."""
+    sure, teachers = taught.expression.max(1) > SURE, taught.expression.argmax(1)
+    shown, reported = scores[:, SHOWN].argmax(1), expression(scores).argmax(1)
+    return {
+        name: [round(float((ours == i)[sure & (teachers == i)].mean()), 2) for ours in (shown, reported)]
+        for i, name in enumerate(EXPRESSIONS)
+    }
+
+
 def rounded(figures):
     return {name: round(float(value), 4) for name, value in figures.items()}
 
@@ -241,6 +252,11 @@ def measure(path, data, splits):
     of_votes = score_votes(softmax(scores[:, VOTES]), votes, majority, expression_points(data))
     of_both = score_votes(expression(scores), votes, majority, expression_points(data))
     web = splits["holdout"].select(splits["holdout"].corpus != "ferplus")
+    for name, seen, its_scores in (
+        ("FER+ valid", splits["valid"], scores),
+        ("web", web, graph_scores(path, web.faces)),
+    ):
+        print(f"{name}, where the teachers are sure:", agreement_where_sure(its_scores, seen), flush=True)
     return {
         f"FER+ valid, {len(faces)} faces": rounded(
             of_votes

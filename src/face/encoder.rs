@@ -70,10 +70,20 @@ mod tests {
     fn the_reported_expression_is_the_mean_of_both_opinions() {
         let mut scores = [0.0; SCORES];
         scores[0] = 1000.0; // votes: neutral
-        scores[8 + 7] = 1000.0; // shown: contempt
+        scores[8 + 4] = 1000.0; // shown: anger
         (scores[16], scores[17]) = (-0.25, 0.5);
         let appearance = Appearance::from_scores(&scores);
-        assert_eq!(appearance.expressions().0, [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5]);
+        assert_eq!(appearance.expressions().0, [0.5, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0]);
         assert_eq!((appearance.valence, appearance.arousal), (-0.25, 0.5));
+    }
+
+    #[test]
+    fn contempt_is_on_top_when_one_opinion_is_sure_of_it() {
+        let mut scores = [-50.0; SCORES];
+        scores[0] = 0.0; // votes: neutral
+        (scores[8], scores[8 + 7]) = (0.2f32.ln(), 0.8f32.ln()); // shown: neutral, contempt
+        let reported = Appearance::from_scores(&scores).expressions().0;
+        assert!((reported[0] - 0.6 / 1.4).abs() < 1e-6, "{reported:?}");
+        assert!((reported[7] - 0.8 / 1.4).abs() < 1e-6, "{reported:?}");
     }
 }

@@ -16,6 +16,8 @@ pub const EXPRESSIONS: [&str; 8] = [
     "contempt",
 ];
 
+const CONTEMPT: usize = 7;
+
 /// The probability of each of [`EXPRESSIONS`], 0..1. They sum to one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Expressions(pub [f32; EXPRESSIONS.len()]);
@@ -34,13 +36,17 @@ pub struct Appearance {
 }
 
 impl Appearance {
-    /// The expression that affectd reports: the mean of both opinions.
+    /// The expression that affectd reports: the mean of both opinions. Contempt has the larger probability of both, because
+    /// annotators of FER+ hardly ever vote for it, and a mean would never have it on top.
     pub fn expressions(&self) -> Expressions {
-        let mut mean = self.votes;
-        for (m, shown) in mean.0.iter_mut().zip(self.shown.0) {
-            *m = (*m + shown) / 2.0;
+        let Appearance { votes, shown, .. } = self;
+        let mut merged = votes.0;
+        for (merged, shown) in merged.iter_mut().zip(shown.0) {
+            *merged = (*merged + shown) / 2.0;
         }
-        mean
+        merged[CONTEMPT] = votes.0[CONTEMPT].max(shown.0[CONTEMPT]);
+        let sum: f32 = merged.iter().sum();
+        Expressions(merged.map(|p| p / sum))
     }
 }
 

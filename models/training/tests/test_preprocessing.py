@@ -127,6 +127,12 @@ class FusionFeatures(unittest.TestCase):
         scores[0, 0] = scores[0, 8 + 4] = 1000
         self.assertEqual(expression(scores)[0].tolist(), [0.5, 0, 0, 0, 0.5, 0, 0, 0])
 
+    def test_contempt_is_on_top_when_one_opinion_is_sure_of_it(self):
+        scores = np.log(np.full((1, 18), 1e-9))
+        scores[0, 0] = 0
+        scores[0, 8], scores[0, 8 + 7] = np.log(0.2), np.log(0.8)
+        np.testing.assert_allclose(expression(scores)[0, [0, 7]], [0.6 / 1.4, 0.8 / 1.4], atol=1e-6)
+
 
 if __name__ == "__main__":
     unittest.main()
