@@ -1,4 +1,4 @@
-//! Requests from the readers of the estimates, for example over a serial line.
+//! Requests from the readers of the estimates, over a serial line or MQTT.
 
 use crossbeam_channel::Sender;
 
@@ -7,4 +7,6 @@ use crossbeam_channel::Sender;
 pub enum Control {
     /// Calibrate to the person, who is at rest for the next ten seconds. `started` gets a message when the calibration starts.
     StartBaseline { started: Sender<()> },
+    /// End in order and start again.
+    Restart,
 }

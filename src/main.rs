@@ -1,7 +1,8 @@
 //! Reads the environment, runs the command, and chooses the exit code.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -9,7 +10,7 @@ use affectd::cli::environment::Environment;
 use affectd::cli::record::RecordError;
 use affectd::cli::{self, Cli, Command, CommandError, Common};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
-use affectd::daemon::{self, DaemonError, Signals};
+use affectd::daemon::{self, DaemonError, Ending, Signals};
 use affectd::model::{Bundle, KernelChoice, ModelError};
 use affectd::monitor::{self, MonitorError};
 use affectd::output::HostIdentity;
@@ -54,7 +55,7 @@ fn exit_code(error: &CommandError) -> u8 {
             RecordError::InputIsClip | RecordError::Capture(_) | RecordError::NothingCaptured => SOURCE,
             RecordError::FileExists(_) | RecordError::NotWritten { .. } => OUTPUT,
         },
-        CommandError::Signal(_) => BUG,
+        CommandError::Signal(_) | CommandError::NotRestarted(_) => BUG,
     }
 }
 
@@ -82,9 +83,11 @@ fn run(cli: Cli) -> Result<(), CommandError> {
                 reload: reload_on_signal()?,
             };
             let fault = environment.fault.as_deref().and_then(daemon::Fault::from_name);
-            Ok(daemon::run(config, &host, &signals, fault, || {
-                load_with(kernel, &common, &flags)
-            })?)
+            let read_config = || load_with(kernel, &common, &flags);
+            match daemon::run(config, &host, &signals, fault, read_config)? {
+                Ending::Done => Ok(()),
+                Ending::RestartRequested => restart(),
+            }
         }
         Command::Check { common, input } => {
             let config = load_with(kernel_choice()?, &common, &input.add_to(common.flags()))?;
@@ -150,12 +153,23 @@ fn run(cli: Cli) -> Result<(), CommandError> {
     }
 }
 
+/// Replaces this process with a new affectd with the same arguments, so that a restart also works without systemd.
+fn restart() -> Result<(), CommandError> {
+    let mut arguments = std::env::args_os();
+    // Not `current_exe`: after an upgrade, that is the deleted old program.
+    let program = arguments.next().unwrap_or_else(|| "affectd".into());
+    Err(CommandError::NotRestarted(
+        process::Command::new(program).args(arguments).exec(),
+    ))
+}
+
 /// The identity of this machine. Values that cannot be read are left out.
 fn host_identity(environment: &Environment) -> HostIdentity {
     let read = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_string());
     HostIdentity {
         host_name: read("/proc/sys/kernel/hostname").unwrap_or_default(),
-        machine_id: read("/etc/machine-id"),
+        // Container images often have an empty file.
+        machine_id: read("/etc/machine-id").filter(|id| !id.is_empty()),
         credentials_directory: environment.credentials.clone(),
     }
 }

@@ -34,4 +34,6 @@ pub enum CommandError {
     /// A signal handler cannot be installed.
     #[error("signals cannot be caught ({0}): this is a bug in affectd, please report it with the log above")]
     Signal(io::Error),
+    #[error("affectd cannot start itself again ({0}): start it with the same command")]
+    NotRestarted(io::Error),
 }

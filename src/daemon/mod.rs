@@ -30,7 +30,7 @@ mod systemd;
 mod thread_group;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -50,6 +50,14 @@ pub use error::DaemonError;
 pub use fault_injection::Fault;
 pub use lifecycle::Signals;
 
+/// Why affectd ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Done,
+    /// A reader of an output requested a restart.
+    RestartRequested,
+}
+
 /// Runs until the source ends, all readers of the outputs are gone, or a signal stops it. `read_config` reads the
 /// configuration again when a reload is requested.
 pub fn run(
@@ -58,7 +66,7 @@ pub fn run(
     signals: &Signals,
     fault: Option<Fault>,
     read_config: impl Fn() -> Result<Config, ConfigError>,
-) -> Result<(), DaemonError> {
+) -> Result<Ending, DaemonError> {
     let started = Instant::now();
     let (sources, pace) = Sources::open(&config.source)?;
     let stages = Stages::load(&config, sources.kinds())?;
@@ -77,6 +85,7 @@ pub fn run(
         pace,
         health: &health,
         stop: &signals.stop,
+        restart: AtomicBool::new(false),
         fault,
         frames: Default::default(),
         audio: Default::default(),
@@ -90,5 +99,9 @@ pub fn run(
         Ok::<_, DaemonError>(())
     })?;
     info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
-    threads.result()
+    threads.result()?;
+    Ok(match pipeline.restart.load(Ordering::Relaxed) {
+        true => Ending::RestartRequested,
+        false => Ending::Done,
+    })
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use log::{Level, warn};
+use log::{Level, info, warn};
 
 use crate::capture::camera::Camera;
 use crate::capture::microphone::Microphone;
@@ -42,6 +42,8 @@ pub struct Pipeline<'a> {
     pub pace: Pace,
     pub health: &'a Health,
     pub stop: &'a AtomicBool,
+    /// A reader requested a restart.
+    pub restart: AtomicBool,
     pub fault: Option<Fault>,
     /// The queue from the source to the current face stage.
     pub frames: SwappableSender<VideoFrame>,
@@ -252,6 +254,11 @@ impl Pipeline<'_> {
                         stage.start_baseline(time);
                         // The reader may have disconnected since its request.
                         let _ = started.try_send(());
+                    }
+                    Control::Restart => {
+                        info!("a reader requested a restart");
+                        self.restart.store(true, Ordering::Relaxed);
+                        self.stop.store(true, Ordering::Relaxed);
                     }
                 }
             }

@@ -40,6 +40,16 @@ pub enum SourceState {
     Off,
 }
 
+impl SourceState {
+    pub const ALL: [SourceState; 5] = [
+        SourceState::Starting,
+        SourceState::Running,
+        SourceState::Stalled,
+        SourceState::Absent,
+        SourceState::Off,
+    ];
+}
+
 impl fmt::Display for SourceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

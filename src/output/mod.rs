@@ -3,9 +3,11 @@
 //! [`spec`] parses what the user named; each kind of [`Output`] has its own module. Every output runs on a thread of its own
 //! behind a bounded queue, so a slow or dead output never delays another.
 
+pub mod commands;
 pub mod contract;
 pub mod csv;
 pub mod estimate;
+mod estimate_rate;
 pub mod file;
 pub mod line_encoder;
 pub mod mqtt;

@@ -115,7 +115,7 @@ fn schemas_list_exactly_the_fields_of_the_messages() {
 #[test]
 fn every_field_and_csv_column_is_documented() {
     let text = documentation();
-    let fields = ["estimate", "health"].map(|name| Schema::read(name).property_names());
+    let fields = ["estimate", "health", "state"].map(|name| Schema::read(name).property_names());
     let columns = csv::HEADER.split(',').map(str::to_string);
     for name in fields.into_iter().flatten().chain(columns) {
         assert!(
@@ -128,20 +128,24 @@ fn every_field_and_csv_column_is_documented() {
 #[test]
 fn the_documented_examples_match_the_schemas() {
     let text = documentation();
-    let schemas = ["estimate", "health"].map(Schema::read);
-    let mut valid = [0, 0];
+    let schemas = ["estimate", "health", "state"].map(Schema::read);
+    let mut valid = [0; 3];
     for example in text.split("```json\n").skip(1) {
         let example = example.split("```").next().unwrap();
         let message: Value = serde_json::from_str(example).unwrap_or_else(|e| panic!("{example}: {e}"));
-        let which = usize::from(message.get("seq").is_none());
+        let which = match message {
+            _ if message.get("seq").is_some() => 0,
+            _ if message.get("uptime_s").is_some() => 1,
+            _ => 2,
+        };
         schemas[which]
             .validate(&message)
             .unwrap_or_else(|why| panic!("{example}: {why}"));
         valid[which] += 1;
     }
     assert!(
-        valid[0] >= 2 && valid[1] >= 1,
-        "{valid:?} examples of estimates and health reports"
+        valid[0] >= 2 && valid[1] >= 1 && valid[2] >= 1,
+        "{valid:?} examples of estimates, health reports and states"
     );
 }
 

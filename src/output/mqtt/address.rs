@@ -13,7 +13,7 @@ use crate::output::options::{Options, percent_decoded};
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
 const DISCOVERY_PREFIX: &str = "homeassistant";
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "version",
     "device",
     "password_file",
@@ -21,6 +21,7 @@ const OPTIONS: [&str; 8] = [
     "cert",
     "key",
     "discovery",
+    "prefix",
     "spool",
 ];
 /// This is not an option, but some users try it. It gets an error of its own.
@@ -42,6 +43,8 @@ pub struct Address {
     /// The first part of every topic.
     pub base: Topic,
     pub discovery: Discovery,
+    /// Home Assistant's discovery prefix.
+    pub discovery_prefix: Topic,
     /// Estimates of this time span are kept while the broker is away.
     pub spool: SpoolSpan,
 }
@@ -70,11 +73,12 @@ pub struct DeviceName(String);
 pub struct Topic(String);
 
 /// Whether the device announces itself to Home Assistant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Discovery {
+    #[default]
+    On,
+    /// Not announced. An earlier announcement is removed.
     Off,
-    /// Under Home Assistant's discovery prefix.
-    Under(Topic),
 }
 
 /// How much time the waiting estimates may span, at most two hours.
@@ -146,6 +150,7 @@ impl Address {
             device,
             base,
             discovery: options.get_or("discovery", Discovery::default())?,
+            discovery_prefix: options.get_or("prefix", Topic(DISCOVERY_PREFIX.into()))?,
             spool: options.get_or("spool", SpoolSpan::default())?,
         })
     }
@@ -274,19 +279,14 @@ impl FromStr for Topic {
     }
 }
 
-impl Default for Discovery {
-    fn default() -> Discovery {
-        Discovery::Under(Topic(DISCOVERY_PREFIX.into()))
-    }
-}
-
 impl FromStr for Discovery {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
+            "on" => Ok(Discovery::On),
             "off" => Ok(Discovery::Off),
-            prefix => prefix.parse().map(Discovery::Under),
+            _ => Err("must be on or off: write prefix=… for a discovery prefix other than homeassistant"),
         }
     }
 }
@@ -348,7 +348,8 @@ mod tests {
                 version: Version::V3,
                 device: DeviceName("pi_local".into()),
                 base: Topic("affectd/pi_local".into()),
-                discovery: Discovery::Under(Topic("homeassistant".into())),
+                discovery: Discovery::On,
+                discovery_prefix: Topic("homeassistant".into()),
                 spool: SpoolSpan(Duration::from_secs(600)),
             }
         );
@@ -358,7 +359,7 @@ mod tests {
     #[test]
     fn every_part_of_an_address_is_parsed() {
         let spec = "mqtts://li%40home@[fd00::1]:18883/home/mood/?version=5&device=hall&password_file=/run/secret%20s&ca=/ca.pem\
-                    &cert=/c.pem&key=/k.pem&discovery=off&spool=30s";
+                    &cert=/c.pem&key=/k.pem&discovery=off&prefix=ha&spool=30s";
         let address = parse(spec).unwrap();
         assert_eq!(
             address,
@@ -378,6 +379,7 @@ mod tests {
                 device: DeviceName("hall".into()),
                 base: Topic("home/mood".into()),
                 discovery: Discovery::Off,
+                discovery_prefix: Topic("ha".into()),
                 spool: SpoolSpan(Duration::from_secs(30)),
             }
         );
@@ -401,12 +403,14 @@ mod tests {
         }
         insta::assert_snapshot!(error("mqtt://b:99999"), @"port 99999: must be a number from 1 to 65535");
         insta::assert_snapshot!(error("mqtt://b?version=4"), @"version=4: must be 3.1.1 or 5");
-        insta::assert_snapshot!(error("mqtt://b?qos=1"), @"unknown option qos: the options are version, device, password_file, ca, cert, key, discovery, spool");
+        insta::assert_snapshot!(error("mqtt://b?qos=1"), @"unknown option qos: the options are version, device, password_file, ca, cert, key, discovery, prefix, spool");
         insta::assert_snapshot!(error("mqtt://b?device=a/b"), @"device=a/b: must be 1 to 64 letters, digits, - and _");
         insta::assert_snapshot!(error("mqtt://b/a/%23"), @"base topic a/%23: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $");
         insta::assert_snapshot!(error("mqtt://b?ca=/ca.pem"), @"ca, cert and key need TLS: write mqtts://, or remove them");
         insta::assert_snapshot!(error("mqtts://b?cert=/c.pem"), @"cert is given without key: give both");
         insta::assert_snapshot!(error("mqtt://b?password_file=/p"), @"password_file is given without a user: write mqtt://user@host");
+        insta::assert_snapshot!(error("mqtt://b?discovery=homeassistant"), @"discovery=homeassistant: must be on or off: write prefix=… for a discovery prefix other than homeassistant");
+        insta::assert_snapshot!(error("mqtt://b?prefix=a/%23"), @"prefix=a/#: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $");
         insta::assert_snapshot!(error("mqtt://b?spool=1d"), @"spool=1d: must be a time span up to 2h, for example 10m");
         insta::assert_snapshot!(error("mqtt://b?device"), @r#"option "device" has no value: write device=VALUE"#);
     }

@@ -1,20 +1,45 @@
-//! Home Assistant's device discovery: one retained message that describes a device with seven entities.
+//! Home Assistant's device discovery: one retained message that describes a device and its entities.
 //!
-//! The format is documented under "Device discovery payload" in Home Assistant's MQTT integration.
+//! The format is documented under "Device discovery payload" in Home Assistant's MQTT integration. Version 2024.12 is the first
+//! that reads it.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::address::Topic;
-use super::topics::Topics;
+use super::address::{DeviceName, Topic};
+use super::state;
+use super::topics::{BoardId, Topics};
+use crate::face::EXPRESSIONS;
+use crate::health::SourceState;
+use crate::output::estimate_rate::EstimateRate;
 
-/// After how long without an estimate its values are shown as unavailable. Estimates arrive several times a second.
-const ESTIMATE_EXPIRES_S: u32 = 15;
+/// After how long without a state its values are shown as unavailable.
+const STATE_EXPIRES_S: u64 = 3 * state::MAX_INTERVAL.as_secs();
 /// The same for the health report, which arrives every 30 s.
-const HEALTH_EXPIRES_S: u32 = 100;
+const HEALTH_EXPIRES_S: u64 = 100;
+/// Home Assistant switches face and voice off if no state confirms them for this time. A state comes every five seconds.
+const OFF_DELAY_S: u64 = 2 * state::MAX_INTERVAL.as_secs();
+const ORIGIN: &str = "affectd";
 
-/// The discovery topic of the device. `id` has letters and digits only.
-pub fn topic(prefix: &Topic, id: &str) -> String {
-    format!("{}/device/{id}/config", prefix.as_str())
+/// A device as Home Assistant sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Announcement<'a> {
+    pub board: &'a BoardId,
+    pub device: &'a DeviceName,
+    pub topics: &'a Topics,
+    /// Whether the kernel reports a temperature.
+    pub has_temperature: bool,
+    /// The rate of the estimates that affectd makes.
+    pub rate_hz: f64,
+}
+
+/// The discovery topic of a device.
+pub fn topic(prefix: &Topic, board: &BoardId, device: &DeviceName) -> String {
+    format!(
+        "{}/device/{}/{}/config",
+        prefix.as_str(),
+        board.as_str(),
+        device.as_str()
+    )
 }
 
 /// The topic on which Home Assistant publishes `online` when it has started.
@@ -22,131 +47,276 @@ pub fn birth_topic(prefix: &Topic) -> String {
     format!("{}/status", prefix.as_str())
 }
 
-/// The device and its entities. `id` is unique among all devices, `name` is shown to people.
-pub fn payload(id: &str, name: &str, topics: &Topics) -> Vec<u8> {
-    let entity = |key: &str, common: Value, own: Value| {
-        let mut entity = json!({ "unique_id": format!("{id}_{key}") });
-        for part in [common, own] {
-            let Value::Object(part) = part else {
-                unreachable!("both parts are objects below")
-            };
-            entity.as_object_mut().expect("an object").extend(part);
+impl Announcement<'_> {
+    /// The discovery message.
+    pub fn payload(&self) -> Vec<u8> {
+        let id = format!("{}_{}", self.board.as_str(), self.device.as_str());
+        let config = json!({
+            "device": {
+                "identifiers": [id],
+                "name": format!("affectd {}", self.device.as_str()),
+                "manufacturer": "affectd",
+                "model": "affectd",
+                "sw_version": env!("CARGO_PKG_VERSION"),
+            },
+            "origin": {
+                "name": ORIGIN,
+                "sw_version": env!("CARGO_PKG_VERSION"),
+            },
+            "availability_topic": self.topics.status,
+            "payload_available": "online",
+            "payload_not_available": "offline",
+            "qos": 0,
+            "components": self.components(&id),
+        });
+        config.to_string().into_bytes()
+    }
+
+    fn components(&self, id: &str) -> Map<String, Value> {
+        let of_person = [self.affect(), self.presence()].concat();
+        let of_device = [self.sources(), self.diagnostics(), self.controls()].concat();
+        let mut components = Map::new();
+        for (key, mut entity) in of_person.into_iter().chain(of_device) {
+            entity["unique_id"] = format!("{id}_{key}").into();
+            components.insert(key.into(), entity);
         }
-        (key.to_string(), entity)
-    };
-    let of_estimate = || json!({ "state_topic": topics.estimate, "expire_after": ESTIMATE_EXPIRES_S });
-    let of_health = || json!({ "state_topic": topics.health, "expire_after": HEALTH_EXPIRES_S });
-    let components: serde_json::Map<String, Value> = [
+        components
+    }
+
+    /// An entity that the state message feeds.
+    fn of_state(&self, own: Value) -> Value {
+        merged(
+            own,
+            json!({ "state_topic": self.topics.state, "expire_after": STATE_EXPIRES_S }),
+        )
+    }
+
+    /// An entity about the device itself, fed by the health report.
+    fn of_health(&self, own: Value) -> Value {
+        merged(
+            own,
+            json!({ "state_topic": self.topics.health, "expire_after": HEALTH_EXPIRES_S, "entity_category": "diagnostic" }),
+        )
+    }
+
+    fn affect(&self) -> Vec<(&'static str, Value)> {
         // Valence and arousal have no unit. Their state class makes Home Assistant treat them as numbers.
-        entity(
-            "valence",
-            of_estimate(),
-            json!({
+        let number = |name: &str, icon: &str, field: &str| {
+            self.of_state(json!({
                 "platform": "sensor",
-                "name": "Valence",
-                "icon": "mdi:emoticon-outline",
+                "name": name,
+                "icon": icon,
                 "state_class": "measurement",
                 "suggested_display_precision": 2,
-                "value_template": "{{ value_json.valence }}",
-            }),
-        ),
-        entity(
-            "arousal",
-            of_estimate(),
-            json!({
-                "platform": "sensor",
-                "name": "Arousal",
-                "icon": "mdi:pulse",
-                "state_class": "measurement",
-                "suggested_display_precision": 2,
-                "value_template": "{{ value_json.arousal }}",
-            }),
-        ),
-        entity(
-            "confidence",
-            of_estimate(),
-            json!({
-                "platform": "sensor",
-                "name": "Confidence",
-                "icon": "mdi:check-decagram-outline",
-                "state_class": "measurement",
-                "unit_of_measurement": "%",
-                "suggested_display_precision": 0,
-                "value_template": "{{ (value_json.confidence * 100) if value_json.confidence is number else None }}",
-            }),
-        ),
-        entity(
-            "face",
-            of_estimate(),
-            json!({
+                "value_template": format!("{{{{ value_json.{field} }}}}"),
+            }))
+        };
+        vec![
+            ("valence", number("Valence", "mdi:emoticon-outline", "valence")),
+            ("arousal", number("Arousal", "mdi:pulse", "arousal")),
+            (
+                "confidence",
+                self.of_state(json!({
+                    "platform": "sensor",
+                    "name": "Confidence",
+                    "icon": "mdi:check-decagram-outline",
+                    "state_class": "measurement",
+                    "unit_of_measurement": "%",
+                    "suggested_display_precision": 0,
+                    "value_template":
+                        "{{ (value_json.confidence * 100) | round | int if value_json.confidence is number else None }}",
+                })),
+            ),
+            (
+                "expression",
+                self.of_state(json!({
+                    "platform": "sensor",
+                    "name": "Expression",
+                    "device_class": "enum",
+                    "icon": "mdi:drama-masks",
+                    "options": EXPRESSIONS,
+                    "value_template": "{{ value_json.expression }}",
+                })),
+            ),
+        ]
+    }
+
+    fn presence(&self) -> Vec<(&'static str, Value)> {
+        let presence = |name: &str, class: &str, icon: &str, template: &str| {
+            self.of_state(json!({
                 "platform": "binary_sensor",
-                "name": "Face present",
-                "device_class": "occupancy",
-                "icon": "mdi:face-recognition",
-                "value_template": "{{ 'ON' if value_json.face else 'OFF' }}",
-            }),
-        ),
-        entity(
-            "voice",
-            of_estimate(),
-            json!({
-                "platform": "binary_sensor",
-                "name": "Voice active",
-                "device_class": "sound",
-                "icon": "mdi:account-voice",
-                "value_template": "{{ 'ON' if value_json.voice and value_json.voice.active else 'OFF' }}",
-            }),
-        ),
-        entity(
-            "temperature",
-            of_health(),
-            json!({
+                "name": name,
+                "device_class": class,
+                "icon": icon,
+                "off_delay": OFF_DELAY_S,
+                "value_template": template,
+            }))
+        };
+        vec![
+            (
+                "face",
+                presence(
+                    "Face present",
+                    "occupancy",
+                    "mdi:face-recognition",
+                    "{{ 'ON' if value_json.face else 'OFF' }}",
+                ),
+            ),
+            (
+                "voice",
+                presence(
+                    "Voice active",
+                    "sound",
+                    "mdi:account-voice",
+                    "{{ 'ON' if value_json.voice else 'OFF' }}",
+                ),
+            ),
+        ]
+    }
+
+    fn sources(&self) -> Vec<(&'static str, Value)> {
+        let source = |name: &str, icon: &str, field: &str| {
+            self.of_health(json!({
+                "platform": "sensor",
+                "name": name,
+                "device_class": "enum",
+                "icon": icon,
+                "options": SourceState::ALL,
+                "value_template": format!("{{{{ value_json.{field} }}}}"),
+            }))
+        };
+        vec![
+            ("camera", source("Camera", "mdi:camera", "camera")),
+            ("microphone", source("Microphone", "mdi:microphone", "microphone")),
+            (
+                "problem",
+                self.of_health(json!({
+                    "platform": "binary_sensor",
+                    "name": "Problem",
+                    "device_class": "problem",
+                    "icon": "mdi:alert-circle-outline",
+                    "value_template": "{{ 'ON' if value_json.problem else 'OFF' }}",
+                    "json_attributes_topic": self.topics.health,
+                    // The whole report would make the recorder store it every 30 s.
+                    "json_attributes_template": "{{ {'problem': value_json.problem} | tojson }}",
+                })),
+            ),
+        ]
+    }
+
+    fn diagnostics(&self) -> Vec<(&'static str, Value)> {
+        let mut diagnostics = vec![
+            (
+                "latency",
+                merged(
+                    json!({ "entity_category": "diagnostic" }),
+                    self.of_state(json!({
+                        "platform": "sensor",
+                        "name": "Latency",
+                        "device_class": "duration",
+                        "icon": "mdi:timer-outline",
+                        "state_class": "measurement",
+                        "unit_of_measurement": "ms",
+                        "suggested_display_precision": 0,
+                        "value_template": "{{ value_json.latency_ms }}",
+                    })),
+                ),
+            ),
+            (
+                "dropped",
+                self.of_health(json!({
+                    "platform": "sensor",
+                    "name": "Dropped estimates",
+                    "icon": "mdi:tray-remove",
+                    "state_class": "total_increasing",
+                    "value_template": "{{ value_json.estimates_dropped }}",
+                })),
+            ),
+            (
+                "face_rate",
+                self.of_health(json!({
+                    "platform": "sensor",
+                    "name": "Face rate",
+                    "device_class": "frequency",
+                    "icon": "mdi:speedometer",
+                    "state_class": "measurement",
+                    "unit_of_measurement": "Hz",
+                    "suggested_display_precision": 1,
+                    "value_template": "{{ value_json.face_rate_hz | round(1) }}",
+                })),
+            ),
+        ];
+        if self.has_temperature {
+            let temperature = self.of_health(json!({
                 "platform": "sensor",
                 "name": "Processor temperature",
                 "device_class": "temperature",
                 "icon": "mdi:thermometer",
                 "state_class": "measurement",
                 "unit_of_measurement": "°C",
-                "entity_category": "diagnostic",
                 "suggested_display_precision": 0,
-                "value_template": "{{ value_json.temperature_c }}",
-            }),
-        ),
-        entity(
-            "problem",
-            of_health(),
-            json!({
-                "platform": "binary_sensor",
-                "name": "Problem",
-                "device_class": "problem",
-                "icon": "mdi:alert-circle-outline",
-                "entity_category": "diagnostic",
-                "value_template": "{{ 'ON' if value_json.problem else 'OFF' }}",
-                "json_attributes_topic": topics.health,
-            }),
-        ),
-    ]
-    .into_iter()
-    .collect();
-    let config = json!({
-        "device": {
-            "identifiers": [id],
-            "name": name,
-            "manufacturer": "affectd",
-            "model": "affectd",
-            "sw_version": env!("CARGO_PKG_VERSION"),
-        },
-        "origin": {
-            "name": "affectd",
-            "sw_version": env!("CARGO_PKG_VERSION"),
-        },
-        "availability_topic": topics.status,
-        "payload_available": "online",
-        "payload_not_available": "offline",
-        "qos": 0,
-        "components": components,
-    });
-    config.to_string().into_bytes()
+                "value_template":
+                    "{{ value_json.temperature_c | round | int if value_json.temperature_c is number else None }}",
+            }));
+            diagnostics.push(("temperature", temperature));
+        }
+        diagnostics
+    }
+
+    fn controls(&self) -> Vec<(&'static str, Value)> {
+        let command_topic = &self.topics.command;
+        vec![
+            (
+                "baseline",
+                json!({
+                    "platform": "button",
+                    "name": "Calibrate neutral expression",
+                    "icon": "mdi:emoticon-neutral-outline",
+                    "command_topic": command_topic,
+                    "payload_press": "baseline",
+                }),
+            ),
+            (
+                "restart",
+                json!({
+                    "platform": "button",
+                    "name": "Restart",
+                    "device_class": "restart",
+                    "icon": "mdi:restart",
+                    "entity_category": "config",
+                    "command_topic": command_topic,
+                    "payload_press": "restart",
+                }),
+            ),
+            (
+                "rate",
+                json!({
+                    "platform": "number",
+                    "name": "Estimate rate",
+                    "device_class": "frequency",
+                    "icon": "mdi:speedometer",
+                    "entity_category": "config",
+                    "command_topic": command_topic,
+                    "command_template": "rate {{ value }}",
+                    "state_topic": self.topics.state,
+                    "value_template": "{{ value_json.rate_hz }}",
+                    "unit_of_measurement": "Hz",
+                    "min": EstimateRate::RANGE_HZ.start(),
+                    "max": self.rate_hz,
+                    "step": 0.1,
+                    "mode": "box",
+                }),
+            ),
+        ]
+    }
+}
+
+/// An object with the keys of both objects.
+fn merged(mut first: Value, second: Value) -> Value {
+    if let (Value::Object(first), Value::Object(second)) = (&mut first, second) {
+        first.extend(second);
+    }
+    first
 }
 
 #[cfg(test)]
@@ -184,7 +354,7 @@ mod tests {
         "sw_version",
         "via_device",
     ];
-    const ORIGIN: &[&str] = &["name", "support_url", "sw_version"];
+    const ORIGIN_KEYS: &[&str] = &["name", "support_url", "sw_version"];
     /// The keys of every read-only entity: `MQTT_ENTITY_COMMON_SCHEMA` there and `MQTT_RO_SCHEMA` in config.py.
     const ENTITY: &[&str] = &[
         "availability",
@@ -228,17 +398,45 @@ mod tests {
         "payload_off",
         "payload_on",
     ];
-    /// The classes that affectd uses, from `SensorDeviceClass` and `BinarySensorDeviceClass`.
-    const SENSOR_CLASSES: &[&str] = &["temperature"];
+    /// `PLATFORM_SCHEMA_MODERN` in button.py and `_PLATFORM_SCHEMA_BASE` in number.py.
+    const BUTTON: &[&str] = &[
+        "command_template",
+        "command_topic",
+        "device_class",
+        "name",
+        "payload_press",
+        "retain",
+    ];
+    const NUMBER: &[&str] = &[
+        "command_template",
+        "command_topic",
+        "device_class",
+        "max",
+        "min",
+        "mode",
+        "name",
+        "optimistic",
+        "payload_reset",
+        "retain",
+        "step",
+        "unit_of_measurement",
+    ];
+    /// The classes that affectd uses, from `SensorDeviceClass`, `BinarySensorDeviceClass`, `ButtonDeviceClass` and
+    /// `NumberDeviceClass`.
+    const SENSOR_CLASSES: &[&str] = &["duration", "enum", "frequency", "temperature"];
     const BINARY_SENSOR_CLASSES: &[&str] = &["occupancy", "problem", "sound"];
+    const BUTTON_CLASSES: &[&str] = &["restart"];
+    const NUMBER_CLASSES: &[&str] = &["frequency"];
 
-    fn sample() -> Value {
-        let payload = payload(
-            "affectd0123456789abcdef",
-            "affectd kitchen",
-            &Topics::under(&"affectd/kitchen".parse().unwrap()),
-        );
-        serde_json::from_slice(&payload).unwrap()
+    fn sample(has_temperature: bool) -> Value {
+        let announcement = Announcement {
+            board: &BoardId::sample(),
+            device: &"kitchen".parse().unwrap(),
+            topics: &Topics::under(&"affectd/kitchen".parse().unwrap()),
+            has_temperature,
+            rate_hz: 5.0,
+        };
+        serde_json::from_slice(&announcement.payload()).unwrap()
     }
 
     fn assert_only(object: &Value, allowed: &[&[&str]]) {
@@ -252,23 +450,28 @@ mod tests {
 
     #[test]
     fn the_payload_has_only_keys_of_the_published_schemas() {
-        let payload = sample();
+        let payload = sample(true);
         assert_only(&payload, &[DEVICE_DISCOVERY]);
         assert_only(&payload["device"], &[DEVICE]);
-        assert_only(&payload["origin"], &[ORIGIN]);
+        assert_only(&payload["origin"], &[ORIGIN_KEYS]);
         assert!(!payload["device"]["identifiers"].as_array().unwrap().is_empty());
         assert!(payload["origin"]["name"].is_string());
         assert!(!payload.to_string().contains("\"\""), "empty text: {payload}");
-        let entities = payload["components"].as_object().unwrap();
         let mut ids = Vec::new();
-        for (key, entity) in entities {
-            let (own, classes) = match entity["platform"].as_str().unwrap() {
-                "sensor" => (SENSOR, SENSOR_CLASSES),
-                "binary_sensor" => (BINARY_SENSOR, BINARY_SENSOR_CLASSES),
+        for (key, entity) in payload["components"].as_object().unwrap() {
+            let (own, classes, required): (_, _, &[&str]) = match entity["platform"].as_str().unwrap() {
+                "sensor" => (SENSOR, SENSOR_CLASSES, &["state_topic", "value_template"]),
+                "binary_sensor" => (BINARY_SENSOR, BINARY_SENSOR_CLASSES, &["state_topic", "value_template"]),
+                "button" => (BUTTON, BUTTON_CLASSES, &["command_topic"]),
+                "number" => (
+                    NUMBER,
+                    NUMBER_CLASSES,
+                    &["command_topic", "state_topic", "value_template"],
+                ),
                 other => panic!("{other}"),
             };
             assert_only(entity, &[ENTITY, own]);
-            for required in ["unique_id", "state_topic", "name", "value_template"] {
+            for required in ["unique_id", "name"].iter().chain(required) {
                 assert!(entity[required].is_string(), "{required} of {key}");
             }
             if let Some(class) = entity["device_class"].as_str() {
@@ -276,47 +479,66 @@ mod tests {
             }
             let icon = entity["icon"].as_str().unwrap();
             assert!(icon.starts_with("mdi:") && icon.is_ascii(), "{icon}");
-            assert!(entity["expire_after"].as_u64().unwrap() > 0);
+            assert!(!own.contains(&"expire_after") || entity["expire_after"].as_u64().unwrap() > 0);
             ids.push(entity["unique_id"].as_str().unwrap());
         }
-        let keys: Vec<&String> = entities.keys().collect();
-        assert_eq!(
-            keys,
-            [
-                "arousal",
-                "confidence",
-                "face",
-                "problem",
-                "temperature",
-                "valence",
-                "voice"
-            ]
-        );
+        ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), 7);
+        assert_eq!(ids.len(), 16);
+    }
+
+    #[test]
+    fn a_board_without_a_thermal_zone_has_no_temperature_entity() {
+        let has = |payload: Value| payload["components"].as_object().unwrap().contains_key("temperature");
+        assert!(has(sample(true)));
+        assert!(!has(sample(false)));
     }
 
     #[test]
     fn templates_use_fields_that_are_in_the_messages() {
-        let payload = sample();
-        let health = ["temperature_c", "problem"];
-        let estimate = ["valence", "arousal", "confidence", "face", "voice"];
-        for (key, entity) in payload["components"].as_object().unwrap() {
-            let template = entity["value_template"].as_str().unwrap();
+        let health = serde_json::to_value(crate::health::HealthReport::default()).unwrap();
+        let state = [
+            "valence",
+            "arousal",
+            "confidence",
+            "expression",
+            "face",
+            "voice",
+            "latency_ms",
+            "rate_hz",
+        ];
+        for (key, entity) in sample(true)["components"].as_object().unwrap() {
+            let Some(template) = entity["value_template"].as_str() else {
+                continue;
+            };
             let field = template.split("value_json.").nth(1).unwrap();
             let field: String = field.chars().take_while(|c| c.is_alphabetic() || *c == '_').collect();
-            let known: &[&str] = match entity["state_topic"].as_str().unwrap() {
-                "affectd/kitchen/estimate" => &estimate,
-                "affectd/kitchen/health" => &health,
+            let known = match entity["state_topic"].as_str().unwrap() {
+                "affectd/kitchen/state" => state.contains(&field.as_str()),
+                "affectd/kitchen/health" => health.get(&field).is_some(),
                 other => panic!("{other}"),
             };
-            assert!(known.contains(&field.as_str()), "{field} of {key}");
+            assert!(known, "{field} of {key}");
         }
     }
 
     #[test]
+    fn controls_send_valid_commands() {
+        use crate::output::commands::{Command, parse};
+        let payload = sample(true);
+        let command = |text: &str| parse(text.as_bytes()).unwrap().unwrap();
+        let press = |key: &str| command(payload["components"][key]["payload_press"].as_str().unwrap());
+        assert_eq!(press("baseline"), Command::Baseline);
+        assert_eq!(press("restart"), Command::Restart);
+        let template = payload["components"]["rate"]["command_template"].as_str().unwrap();
+        assert_eq!(command(&template.replace("{{ value }}", "2.5")), Command::Rate(2.5));
+    }
+
+    #[test]
     fn topics_are_those_of_device_discovery() {
-        insta::assert_snapshot!(topic(&"homeassistant".parse().unwrap(), "affectd0123456789abcdef"), @"homeassistant/device/affectd0123456789abcdef/config");
-        insta::assert_snapshot!(birth_topic(&"homeassistant".parse().unwrap()), @"homeassistant/status");
+        let prefix = "homeassistant".parse().unwrap();
+        let board = BoardId::sample();
+        insta::assert_snapshot!(topic(&prefix, &board, &"kitchen".parse().unwrap()), @"homeassistant/device/affectd0123456789abcdef/kitchen/config");
+        insta::assert_snapshot!(birth_topic(&prefix), @"homeassistant/status");
     }
 }

@@ -17,6 +17,7 @@ mod packet;
 mod publisher;
 mod settings;
 mod spool;
+mod state;
 mod stream;
 pub mod subscriber;
 mod tls;
@@ -34,14 +35,16 @@ use log::warn;
 
 use super::contract::{HostIdentity, Output, OutputContext, OutputError};
 use super::estimate::write_json;
+use super::estimate_rate::EstimateRate;
 use super::wall_clock::WallClock;
 use crate::fusion::Estimate;
-use crate::health::HealthReport;
+use crate::health::{HealthReport, temperature_c};
 use crate::queue::WhenFull;
 use publisher::{Publisher, Shared};
 use settings::ConnectionSettings;
 use spool::QueuedEstimate;
-use topics::{ClientRole, Topics};
+use state::StateReporter;
+use topics::{BoardId, ClientRole, Topics, identity_problems};
 
 pub use address::{Address, without_password};
 
@@ -55,6 +58,9 @@ pub struct Mqtt {
     wake: UnixStream,
     publisher: Option<JoinHandle<()>>,
     clock: WallClock,
+    state: StateReporter,
+    rate: EstimateRate,
+    period: Duration,
     when_full: WhenFull,
     dropped: Arc<AtomicU64>,
 }
@@ -65,6 +71,9 @@ impl Mqtt {
         let settings = ConnectionSettings::load(address, &context.host, ClientRole::Device)?;
         if settings.exposes_password() {
             warn!("{address}: the password crosses the network unencrypted: use mqtts://");
+        }
+        for problem in identity_problems(address, &context.host) {
+            warn!("{address}: {problem}");
         }
         let failed = |e: std::io::Error| {
             OutputError::Failed(format!(
@@ -78,6 +87,9 @@ impl Mqtt {
         let publisher = Publisher {
             settings,
             topics: Topics::under(&address.base),
+            board: BoardId::of(&context.host),
+            rate_hz: rate_hz(context.period),
+            has_temperature: temperature_c().is_some(),
             shared: Arc::clone(&shared),
             wake: woken,
         };
@@ -91,6 +103,9 @@ impl Mqtt {
             wake,
             publisher: Some(publisher),
             clock: WallClock::default(),
+            state: StateReporter::default(),
+            rate: EstimateRate::default(),
+            period: context.period,
             when_full: context.when_full,
             dropped: Arc::clone(&context.dropped),
         })
@@ -133,10 +148,24 @@ impl Mqtt {
     }
 }
 
+/// Estimates per second.
+fn rate_hz(period: Duration) -> f64 {
+    // Rounded, because 1/0.2 is not exactly 5 in every division.
+    (1000.0 / period.as_secs_f64()).round() / 1000.0
+}
+
 impl Output for Mqtt {
     fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError> {
+        let (now, wall) = (Instant::now(), self.clock.now());
+        if self.when_full == WhenFull::DropOldest {
+            let rate_hz = self.rate.hz().unwrap_or_else(|| rate_hz(self.period));
+            if let Some(state) = self.state.add(estimate, rate_hz, now, wall) {
+                self.shared.state().present =
+                    Some(serde_json::to_vec(&state).expect("plain numbers serialize into memory"));
+            }
+        }
         let mut json = Vec::new();
-        write_json(estimate, &mut json, Instant::now(), self.clock.now());
+        write_json(estimate, &mut json, now, wall);
         let at = estimate.at;
         let mut state = self.shared.state();
         if self.when_full == WhenFull::Wait {

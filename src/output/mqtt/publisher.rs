@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, warn};
 
-use super::address::{Discovery, Topic};
+use super::address::Discovery;
 use super::connection::Connection;
 use super::error::LinkError;
-use super::home_assistant;
+use super::home_assistant::{self, Announcement};
 use super::packet::{Incoming, Message};
 use super::settings::ConnectionSettings;
 use super::spool::Spool;
 use super::stream::wait_for;
-use super::topics::Topics;
+use super::topics::{BoardId, Topics};
 use super::version::Version;
 use crate::health::{HealthReport, MqttHealth};
 use crate::rate_limited_log::RateLimitedLog;
@@ -52,6 +52,8 @@ pub struct State {
     pub health: Option<HealthReport>,
     /// The newest health report is not published on this connection yet.
     pub health_due: bool,
+    /// The newest state, if it is not published yet. It is worthless after an outage.
+    pub present: Option<Vec<u8>>,
     pub connected: bool,
     /// Connections since the start.
     pub connections: u64,
@@ -66,6 +68,7 @@ impl Shared {
                 spool: Spool::new(span),
                 health: None,
                 health_due: false,
+                present: None,
                 connected: false,
                 connections: 0,
                 finish_by: None,
@@ -83,6 +86,10 @@ impl Shared {
 pub struct Publisher {
     pub settings: ConnectionSettings,
     pub topics: Topics,
+    pub board: BoardId,
+    /// Estimates per second.
+    pub rate_hz: f64,
+    pub has_temperature: bool,
     pub shared: Arc<Shared>,
     /// Receives a byte when `shared` has changed.
     pub wake: UnixStream,
@@ -152,6 +159,7 @@ impl Publisher {
         let waiting = {
             let mut state = self.shared.state();
             state.connected = true;
+            state.present = None;
             state.health_due = true;
             state.connections += 1;
             state.spool.len()
@@ -173,12 +181,18 @@ impl Publisher {
     }
 
     /// Encodes the announcement to Home Assistant.
-    fn announce(&self, prefix: &Topic, out: &mut Vec<u8>) {
-        let ConnectionSettings { address, client_id, .. } = &self.settings;
-        let name = format!("affectd {}", address.device.as_str());
+    fn announce(&self, out: &mut Vec<u8>) {
+        let address = &self.settings.address;
+        let announcement = Announcement {
+            board: &self.board,
+            device: &address.device,
+            topics: &self.topics,
+            has_temperature: self.has_temperature,
+            rate_hz: self.rate_hz,
+        };
         let message = Message {
-            topic: &home_assistant::topic(prefix, client_id),
-            payload: &home_assistant::payload(client_id, &name, &self.topics),
+            topic: &home_assistant::topic(&address.discovery_prefix, &self.board, &address.device),
+            payload: &announcement.payload(),
             retain: true,
         };
         address.version.publish(&message, out);
@@ -237,9 +251,11 @@ impl<'a> Session<'a> {
     fn greet(&mut self) {
         let version = self.version();
         version.publish(&self.publisher.status(ONLINE), &mut self.out);
-        if let Discovery::Under(prefix) = &self.publisher.settings.address.discovery {
-            self.publisher.announce(prefix, &mut self.out);
-            version.subscribe(&[home_assistant::birth_topic(prefix)], &mut self.out);
+        let address = &self.publisher.settings.address;
+        if address.discovery == Discovery::On {
+            self.publisher.announce(&mut self.out);
+            let birth_topic = home_assistant::birth_topic(&address.discovery_prefix);
+            version.subscribe(&[birth_topic], &mut self.out);
         }
     }
 
@@ -252,6 +268,14 @@ impl<'a> Session<'a> {
             let message = Message {
                 topic: &publisher.topics.estimate,
                 payload: &estimate.json,
+                retain: false,
+            };
+            version.publish(&message, &mut self.out);
+        }
+        if let Some(present) = state.present.take() {
+            let message = Message {
+                topic: &publisher.topics.state,
+                payload: &present,
                 retain: false,
             };
             version.publish(&message, &mut self.out);
@@ -315,12 +339,10 @@ impl<'a> Session<'a> {
             }
             Incoming::Message { topic, payload } => {
                 let address = &self.publisher.settings.address;
-                let Discovery::Under(prefix) = &address.discovery else {
-                    return;
-                };
-                if topic == home_assistant::birth_topic(prefix) && payload == ONLINE {
+                let born = topic == home_assistant::birth_topic(&address.discovery_prefix) && payload == ONLINE;
+                if born && address.discovery == Discovery::On {
                     debug!("{address}: Home Assistant has started");
-                    self.publisher.announce(prefix, &mut self.out);
+                    self.publisher.announce(&mut self.out);
                 }
             }
             Incoming::NotSubscribed(why) => warn!(

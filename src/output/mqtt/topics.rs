@@ -1,6 +1,5 @@
 //! The topics of a device, and its client identifier.
 
-use log::warn;
 use sha2::{Digest, Sha256};
 
 use super::address::{Address, Topic};
@@ -14,6 +13,14 @@ pub struct Topics {
     pub health: String,
     /// `online` or `offline`, retained. The last will is `offline`.
     pub status: String,
+    /// What the device sees at present, for home automation.
+    pub state: String,
+    /// Commands to the device.
+    pub command: String,
+    /// Answers to commands that name no response topic.
+    pub response: String,
+    /// The identifier of the board that publishes under these topics, retained.
+    pub board: String,
 }
 
 impl Topics {
@@ -24,6 +31,10 @@ impl Topics {
             estimate: topic("estimate"),
             health: topic("health"),
             status: topic("status"),
+            state: topic("state"),
+            command: topic("command"),
+            response: topic("response"),
+            board: topic("board"),
         }
     }
 }
@@ -37,49 +48,127 @@ pub enum ClientRole {
     Reader { process_id: u32 },
 }
 
-/// The client identifier: `affectd` and 16 hexadecimal digits. It is the same at every start and differs between machines,
-/// devices and base topics. It has 23 characters, the longest identifier that every broker must accept. machine-id(5) says
-/// that the machine's identifier is confidential, so only a hash of it is sent.
-pub fn client_id(address: &Address, host: &HostIdentity, role: ClientRole) -> String {
-    if host.machine_id.is_none() {
-        warn!(
-            "/etc/machine-id cannot be read, so machines with the same device name get the same MQTT client identifier \
-             and disconnect each other: create it with systemd-machine-id-setup, or use different device names"
-        );
+/// The identifier of a machine: `affectd` and 16 hexadecimal digits. It stays the same when the device gets another name.
+/// machine-id(5) says that the machine's identifier is confidential, so only a hash of it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BoardId(String);
+
+impl BoardId {
+    const PREFIX: &str = "affectd";
+    const DIGITS: usize = 16;
+
+    pub fn of(host: &HostIdentity) -> BoardId {
+        // Without an identifier, at least machines with different host names differ.
+        let machine = host.machine_id.as_deref().unwrap_or(&host.host_name);
+        BoardId(hashed_id(&["affectd board", machine]))
     }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The client identifier: `affectd` and 16 hexadecimal digits. It is the same at every start and differs between machines,
+/// devices and base topics. It has 23 characters, the longest identifier that every broker must accept.
+pub fn client_id(address: &Address, host: &HostIdentity, role: ClientRole) -> String {
     let machine = host.machine_id.as_deref().unwrap_or_default();
     let base = match role {
         ClientRole::Device => address.base.as_str().into(),
         ClientRole::Reader { process_id } => format!("reader {process_id}"),
     };
-    hashed_id(machine, address.device.as_str(), &base)
+    hashed_id(&["affectd mqtt client", machine, address.device.as_str(), &base])
 }
 
-fn hashed_id(machine: &str, device: &str, base: &str) -> String {
+/// What is wrong with the name or the identity of this device, and how to correct it. In containers, both are often missing or
+/// different at every start.
+pub fn identity_problems(address: &Address, host: &HostIdentity) -> Vec<String> {
+    let mut problems = Vec::new();
+    let device = address.device.as_str();
+    let is_container_id = device.len() == 12 && device.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_container_id && device == host.host_name {
+        problems.push(format!(
+            "the device is called {device}, which looks like the identifier of a container and changes with it: add \
+             device=NAME to this output"
+        ));
+    }
+    if host.machine_id.is_none() {
+        problems.push(
+            "/etc/machine-id is missing or empty, so boards with the same device name get the same MQTT client identifier and \
+             disconnect each other: create it with systemd-machine-id-setup, mount it into the container, or add device=NAME \
+             to this output with a different name on each board"
+                .into(),
+        );
+    }
+    problems
+}
+
+fn hashed_id(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
-    for part in ["affectd mqtt client", machine, device, base] {
+    for part in parts {
         hash.update(part);
         hash.update([0]);
     }
-    let digits: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("affectd{digits}")
+    let digits: String = hash.finalize()[..BoardId::DIGITS / 2]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{}{digits}", BoardId::PREFIX)
+}
+
+#[cfg(test)]
+impl BoardId {
+    pub fn sample() -> BoardId {
+        BoardId("affectd0123456789abcdef".into())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn host(machine_id: Option<&str>, host_name: &str) -> HostIdentity {
+        HostIdentity {
+            machine_id: machine_id.map(str::to_owned),
+            host_name: host_name.into(),
+            ..HostIdentity::default()
+        }
+    }
+
     #[test]
     fn client_ids_are_stable_and_unique_and_have_at_most_23_characters() {
-        let kitchen = hashed_id("0123456789abcdef0123456789abcdef", "kitchen", "affectd/kitchen");
+        let id = |machine: &str, spec: &str| {
+            let host = host(Some(machine), "pi");
+            client_id(&Address::parse(spec, &host).unwrap(), &host, ClientRole::Device)
+        };
+        let kitchen = id("0123456789abcdef0123456789abcdef", "mqtt://b?device=kitchen");
         insta::assert_snapshot!(kitchen, @"affectd5d53da3fb8d04c0d");
         assert!(kitchen.len() <= 23 && kitchen.chars().all(|c| c.is_ascii_alphanumeric()));
-        for (machine, device, base) in [
-            ("another", "kitchen", "affectd/kitchen"),
-            ("0123456789abcdef0123456789abcdef", "hall", "affectd/kitchen"),
-            ("0123456789abcdef0123456789abcdef", "kitchen", "home"),
+        for (machine, spec) in [
+            ("another", "mqtt://b?device=kitchen"),
+            ("0123456789abcdef0123456789abcdef", "mqtt://b?device=hall"),
+            ("0123456789abcdef0123456789abcdef", "mqtt://b/home?device=kitchen"),
         ] {
-            assert_ne!(hashed_id(machine, device, base), kitchen);
+            assert_ne!(id(machine, spec), kitchen);
         }
+    }
+
+    #[test]
+    fn board_ids_depend_on_the_machine_alone() {
+        let id = |machine, name| BoardId::of(&host(machine, name));
+        assert_eq!(id(Some("m"), "a"), id(Some("m"), "b"));
+        assert_ne!(id(Some("m"), "a"), id(Some("n"), "a"));
+        assert_ne!(id(None, "a"), id(None, "b"));
+    }
+
+    #[test]
+    fn a_container_without_a_name_is_warned_about_with_the_key_to_set() {
+        let problems = |spec: &str, machine| {
+            let host = host(machine, "3f2a9c0d1e4b");
+            identity_problems(&Address::parse(spec, &host).unwrap(), &host)
+        };
+        insta::assert_snapshot!(problems("mqtt://b", Some("m")).join("\n"), @"the device is called 3f2a9c0d1e4b, which looks like the identifier of a container and changes with it: add device=NAME to this output");
+        insta::assert_snapshot!(problems("mqtt://b?device=hall", None).join("\n"), @"/etc/machine-id is missing or empty, so boards with the same device name get the same MQTT client identifier and disconnect each other: create it with systemd-machine-id-setup, mount it into the container, or add device=NAME to this output with a different name on each board");
+        assert_eq!(problems("mqtt://b", None).len(), 2);
+        assert_eq!(problems("mqtt://b?device=hall", Some("m")), Vec::<String>::new());
     }
 }

@@ -3,7 +3,6 @@
 //! Nothing here blocks. The `output-serial` thread polls the port fifty times a second, reads what has arrived and writes
 //! what the port has room for. A port that disappears is opened again when it is back.
 
-pub mod commands;
 mod encoder;
 mod outbox;
 mod pacing;
@@ -13,18 +12,16 @@ mod spec;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use log::{Level, warn};
-use serde_json::json;
 
+use super::commands::{Command, CommandProcessor, CommandReader};
 use super::contract::{Output, OutputContext, OutputError};
-use crate::control::Control;
+use super::estimate_rate::EstimateRate;
 use crate::fusion::Estimate;
 use crate::health::{HealthReport, count};
 use crate::queue::WhenFull;
 use crate::rate_limited_log::RateLimitedLog;
 use crate::retry::{Retry, RetryPolicy};
-use commands::{Command, CommandReader};
 use encoder::SerialEncoder;
 use outbox::Outbox;
 use pacing::Pacing;
@@ -59,10 +56,9 @@ pub struct Serial {
     encoder: SerialEncoder,
     outbox: Outbox,
     pacing: Pacing,
-    commands: CommandReader,
-    newest_health: Option<HealthReport>,
-    /// The pending answer to `baseline`, from the `fusion` thread.
-    baseline: Option<Receiver<()>>,
+    rate: EstimateRate,
+    reader: CommandReader,
+    commands: CommandProcessor<()>,
 }
 
 /// The state of the port, as logged.
@@ -83,9 +79,9 @@ impl Serial {
             encoder: SerialEncoder::new(spec.wire()),
             outbox: Outbox::default(),
             pacing: Pacing::new(spec.baud()),
-            commands: CommandReader::default(),
-            newest_health: None,
-            baseline: None,
+            rate: EstimateRate::default(),
+            reader: CommandReader::default(),
+            commands: CommandProcessor::new(context.controls.clone()),
             stuck: false,
             port,
             spec: spec.clone(),
@@ -144,7 +140,7 @@ impl Serial {
                 let text = format_args!("{}: open again", self.spec.path().display());
                 self.log.set(PortState::Open, Level::Info, text);
                 self.outbox.start_connection(self.spec.wire().delimiter());
-                self.commands = CommandReader::default();
+                self.reader = CommandReader::default();
             }
             Err(PortError::Absent) => {
                 self.retry.failed(now);
@@ -170,53 +166,24 @@ impl Serial {
             let Some(port) = &self.port else { break };
             let length = port.read(&mut bytes)?;
             for byte in &bytes[..length] {
-                match self.commands.push(*byte) {
-                    Some(Ok(command)) => self.execute(command),
-                    Some(Err(why)) => self.answer(&json!({ "error": why })),
-                    None => {}
+                if let Some(command) = self.reader.push(*byte) {
+                    self.execute(command);
                 }
             }
             if length < bytes.len() {
                 break;
             }
         }
-        self.answer_baseline();
+        if let Some(answer) = self.commands.late_answer() {
+            self.answer(&answer.body);
+        }
         Ok(())
     }
 
-    fn execute(&mut self, command: Command) {
-        match command {
-            Command::Ping => self.answer(&json!({ "ok": "pong" })),
-            Command::Rate(rate_hz) => {
-                self.pacing.set_rate(rate_hz);
-                self.answer(&json!({ "ok": { "rate": rate_hz } }));
-            }
-            Command::Health => match &self.newest_health {
-                Some(report) => self.answer(&json!({ "ok": report })),
-                None => self.answer(&json!({ "error": "health: no report yet: ask again in a second" })),
-            },
-            Command::Baseline => {
-                let (started, from_fusion) = bounded(1);
-                match self.context.controls.try_send(Control::StartBaseline { started }) {
-                    Ok(()) => self.baseline = Some(from_fusion),
-                    Err(_) => self.answer(&json!({ "error": "baseline: busy: ask again in a second" })),
-                }
-            }
+    fn execute(&mut self, command: Result<Command, String>) {
+        if let Some(answer) = self.commands.execute(command, (), &mut self.rate) {
+            self.answer(&answer.body);
         }
-    }
-
-    /// Passes on the answer of the `fusion` thread, once it has come.
-    fn answer_baseline(&mut self) {
-        let Some(from_fusion) = &self.baseline else { return };
-        let answer = match from_fusion.try_recv() {
-            Ok(()) => json!({ "ok": "baseline" }),
-            Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Disconnected) => {
-                json!({ "error": "baseline: affectd is stopping: ask again after it has restarted" })
-            }
-        };
-        self.baseline = None;
-        self.answer(&answer);
     }
 
     /// Queues an answer. Pacing does not count answers, so a peer that asks without end cannot hold back the estimates.
@@ -250,7 +217,7 @@ impl Output for Serial {
         let replay = self.context.when_full == WhenFull::Wait;
         let now = Instant::now();
         let has_room = replay || self.pacing.is_free(now);
-        if !has_room || !self.pacing.is_due(estimate.at, self.context.period) {
+        if !has_room || !self.rate.is_due(estimate.at, self.context.period) {
             return Ok(());
         }
         let message = self.encoder.estimate(estimate);
@@ -266,7 +233,7 @@ impl Output for Serial {
     }
 
     fn health(&mut self, report: &HealthReport) -> Result<(), OutputError> {
-        self.newest_health = Some(report.clone());
+        self.commands.set_health(report);
         Ok(())
     }
 
