@@ -88,7 +88,7 @@ fn estimates_status_and_discovery_are_published_in_both_versions() {
             "{:?}",
             messages[1]
         );
-        assert!(messages[1].payload.contains(&format!("affectd/{device}/estimate")));
+        assert!(messages[1].payload.contains(&format!("affectd/{device}/state")));
         let seqs: Vec<u64> = messages.iter().filter_map(seq).collect();
         assert!(seqs.into_iter().eq(1..=200));
         // A later reader finds the retained status.
