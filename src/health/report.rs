@@ -71,6 +71,9 @@ pub struct MqttHealth {
     pub estimates_waiting: u64,
     /// Estimates dropped because the broker was away for too long.
     pub estimates_dropped: u64,
+    /// Messages that the broker discarded, for example because its access list does not allow the topic.
+    #[serde(default)]
+    pub messages_denied: u64,
     /// Connections to the broker since the start.
     pub connections: u64,
 }

@@ -260,7 +260,7 @@ proptest! {
         states in (any_state(), any_state()),
         problem in prop::option::of(".{0,40}"),
         latencies in prop::collection::vec(any::<u32>(), 0..20),
-        mqtt in prop::option::of(any::<[u64; 3]>()),
+        mqtt in prop::option::of(any::<[u64; 4]>()),
     ) {
         let health = Health::default();
         let counted = [
@@ -281,9 +281,10 @@ proptest! {
         health.microphone.set(states.1, None);
         latencies.iter().for_each(|ms| health.latency.record(Duration::from_millis((*ms).into())));
         let report = HealthReport {
-            mqtt: mqtt.map(|[estimates_waiting, estimates_dropped, connections]| MqttHealth {
+            mqtt: mqtt.map(|[estimates_waiting, estimates_dropped, messages_denied, connections]| MqttHealth {
                 estimates_waiting,
                 estimates_dropped,
+                messages_denied,
                 connections,
             }),
             ..health.report(Duration::from_secs(counters[0]))

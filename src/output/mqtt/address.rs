@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::version::Version;
+use super::message::Qos;
+use super::version::VersionChoice;
 use crate::output::contract::HostIdentity;
 use crate::output::options::{Options, percent_decoded};
 
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
 const DISCOVERY_PREFIX: &str = "homeassistant";
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 11] = [
     "version",
     "device",
     "password_file",
@@ -23,6 +24,8 @@ const OPTIONS: [&str; 9] = [
     "discovery",
     "prefix",
     "spool",
+    "qos",
+    "retain",
 ];
 /// This is not an option, but some users try it. It gets an error of its own.
 const PASSWORD_OPTION: &str = "password=";
@@ -38,7 +41,7 @@ pub struct Address {
     pub tls: Option<TlsFiles>,
     pub user: Option<String>,
     pub password_file: Option<PathBuf>,
-    pub version: Version,
+    pub version: VersionChoice,
     pub device: DeviceName,
     /// The first part of every topic.
     pub base: Topic,
@@ -47,6 +50,10 @@ pub struct Address {
     pub discovery_prefix: Topic,
     /// Estimates of this time span are kept while the broker is away.
     pub spool: SpoolSpan,
+    /// How estimates are delivered.
+    pub qos: Qos,
+    /// Whether the broker keeps the newest status, health report and announcement for later readers.
+    pub retain: Retain,
 }
 
 /// PEM files for TLS.
@@ -78,6 +85,14 @@ pub enum Discovery {
     #[default]
     On,
     /// Not announced. An earlier announcement is removed.
+    Off,
+}
+
+/// Whether messages are retained by the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retain {
+    #[default]
+    On,
     Off,
 }
 
@@ -146,12 +161,14 @@ impl Address {
             tls: uses_tls.then_some(files),
             user,
             password_file,
-            version: options.get_or("version", Version::default())?,
+            version: options.get_or("version", VersionChoice::default())?,
             device,
             base,
             discovery: options.get_or("discovery", Discovery::default())?,
             discovery_prefix: options.get_or("prefix", Topic(DISCOVERY_PREFIX.into()))?,
             spool: options.get_or("spool", SpoolSpan::default())?,
+            qos: options.get_or("qos", Qos::default())?,
+            retain: options.get_or("retain", Retain::default())?,
         })
     }
 }
@@ -291,6 +308,24 @@ impl FromStr for Discovery {
     }
 }
 
+impl Retain {
+    pub fn is_on(self) -> bool {
+        self == Retain::On
+    }
+}
+
+impl FromStr for Retain {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "on" => Ok(Retain::On),
+            "off" => Ok(Retain::Off),
+            _ => Err("must be on or off"),
+        }
+    }
+}
+
 impl SpoolSpan {
     /// Two hours of estimates at 10 Hz need about 40 MB.
     const MAX: Duration = Duration::from_secs(2 * 60 * 60);
@@ -320,6 +355,7 @@ impl FromStr for SpoolSpan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::mqtt::version::Version;
     use proptest::prelude::*;
 
     fn parse(spec: &str) -> Result<Address, String> {
@@ -345,12 +381,14 @@ mod tests {
                 tls: None,
                 user: None,
                 password_file: None,
-                version: Version::V3,
+                version: VersionChoice::Automatic,
                 device: DeviceName("pi_local".into()),
                 base: Topic("affectd/pi_local".into()),
                 discovery: Discovery::On,
                 discovery_prefix: Topic("homeassistant".into()),
                 spool: SpoolSpan(Duration::from_secs(600)),
+                qos: Qos::AtLeastOnce,
+                retain: Retain::On,
             }
         );
         assert_eq!(address.to_string(), "mqtt://broker:1883/affectd/pi_local");
@@ -359,7 +397,7 @@ mod tests {
     #[test]
     fn every_part_of_an_address_is_parsed() {
         let spec = "mqtts://li%40home@[fd00::1]:18883/home/mood/?version=5&device=hall&password_file=/run/secret%20s&ca=/ca.pem\
-                    &cert=/c.pem&key=/k.pem&discovery=off&prefix=ha&spool=30s";
+                    &cert=/c.pem&key=/k.pem&discovery=off&prefix=ha&spool=30s&qos=0&retain=off";
         let address = parse(spec).unwrap();
         assert_eq!(
             address,
@@ -375,12 +413,14 @@ mod tests {
                 }),
                 user: Some("li@home".into()),
                 password_file: Some("/run/secret s".into()),
-                version: Version::V5,
+                version: VersionChoice::Only(Version::V5),
                 device: DeviceName("hall".into()),
                 base: Topic("home/mood".into()),
                 discovery: Discovery::Off,
                 discovery_prefix: Topic("ha".into()),
                 spool: SpoolSpan(Duration::from_secs(30)),
+                qos: Qos::AtMostOnce,
+                retain: Retain::Off,
             }
         );
         assert_eq!(address.to_string(), "mqtts://li@home@[fd00::1]:18883/home/mood");
@@ -402,8 +442,8 @@ mod tests {
             );
         }
         insta::assert_snapshot!(error("mqtt://b:99999"), @"port 99999: must be a number from 1 to 65535");
-        insta::assert_snapshot!(error("mqtt://b?version=4"), @"version=4: must be 3.1.1 or 5");
-        insta::assert_snapshot!(error("mqtt://b?qos=1"), @"unknown option qos: the options are version, device, password_file, ca, cert, key, discovery, prefix, spool");
+        insta::assert_snapshot!(error("mqtt://b?version=4"), @"version=4: must be auto, 3.1.1 or 5");
+        insta::assert_snapshot!(error("mqtt://b?quality=1"), @"unknown option quality: the options are version, device, password_file, ca, cert, key, discovery, prefix, spool, qos, retain");
         insta::assert_snapshot!(error("mqtt://b?device=a/b"), @"device=a/b: must be 1 to 64 letters, digits, - and _");
         insta::assert_snapshot!(error("mqtt://b/a/%23"), @"base topic a/%23: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $");
         insta::assert_snapshot!(error("mqtt://b?ca=/ca.pem"), @"ca, cert and key need TLS: write mqtts://, or remove them");

@@ -6,8 +6,11 @@ use rustls::ClientConfig;
 
 use super::address::Address;
 use super::credentials::Credentials;
+use super::error::LinkError;
+use super::network::Endpoint;
 use super::tls;
 use super::topics::{ClientRole, client_id};
+use super::version::{Version, VersionChoice};
 use crate::output::contract::{HostIdentity, OutputError};
 
 pub struct ConnectionSettings {
@@ -16,19 +19,43 @@ pub struct ConnectionSettings {
     pub tls: Option<Arc<ClientConfig>>,
     pub credentials: Option<Credentials>,
     pub client_id: String,
+    endpoint: Endpoint,
+    host: HostIdentity,
 }
 
 impl ConnectionSettings {
     /// Reads the files that `address` names.
     pub fn load(address: &Address, host: &HostIdentity, role: ClientRole) -> Result<ConnectionSettings, OutputError> {
         let failed = |why: String| OutputError::Failed(format!("{address}: {why}"));
-        let tls = address.tls.as_ref().map(tls::client_config).transpose();
+        let (tls, credentials) = read_files(address, host).map_err(failed)?;
         Ok(ConnectionSettings {
-            tls: tls.map_err(failed)?,
-            credentials: Credentials::load(address, host).map_err(failed)?,
+            tls,
+            credentials,
             client_id: client_id(address, host, role),
+            endpoint: Endpoint::new(&address.host, address.port),
             address: address.clone(),
+            host: host.clone(),
         })
+    }
+
+    /// Reads the files again. If one is invalid, all stay as they were.
+    pub fn reload(&mut self) -> Result<(), String> {
+        (self.tls, self.credentials) = read_files(&self.address, &self.host)?;
+        Ok(())
+    }
+
+    /// The broker's host and port. All clones share the known addresses of the host.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
+    /// The version of MQTT for the attempt after one with `tried`. A broker that accepted before is tried with the newest.
+    pub fn next_version(&self, tried: Version, error: &LinkError, accepted: bool) -> Version {
+        match self.address.version {
+            VersionChoice::Automatic if accepted => self.address.version.first(),
+            VersionChoice::Automatic if error.suggests_another_version() => tried.other(),
+            VersionChoice::Automatic | VersionChoice::Only(_) => tried,
+        }
     }
 
     /// Whether the password would cross the network unencrypted.
@@ -36,6 +63,13 @@ impl ConnectionSettings {
         let has_password = self.credentials.as_ref().is_some_and(|c| c.password.is_some());
         has_password && self.tls.is_none() && !is_local(&self.address.host)
     }
+}
+
+type Files = (Option<Arc<ClientConfig>>, Option<Credentials>);
+
+fn read_files(address: &Address, host: &HostIdentity) -> Result<Files, String> {
+    let tls = address.tls.as_ref().map(tls::client_config).transpose()?;
+    Ok((tls, Credentials::load(address, host)?))
 }
 
 fn is_local(host: &str) -> bool {

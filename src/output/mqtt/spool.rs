@@ -1,8 +1,7 @@
-//! The queue of estimates that wait for a connection, or were sent and are not confirmed yet.
+//! The queue of estimates that are not delivered yet: those that wait, and those that were sent and are not acknowledged.
 //!
-//! MQTT does not confirm messages with QoS 0. But a broker processes the packets of a connection in order. When it answers a
-//! ping, it has received everything sent before that ping. Until then an estimate stays in the spool. If the connection
-//! breaks first, the estimate is sent again on the next connection.
+//! An estimate leaves the queue when the broker has acknowledged it. If the connection breaks first, it is sent again on the
+//! next connection, so it may arrive twice, and never gets lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,93 +14,120 @@ pub struct QueuedEstimate {
     pub json: Vec<u8>,
 }
 
+/// Identifies an estimate in a [`Spool`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EstimateId(u64);
+
 /// A queue in order of time, with a limited time span.
 #[derive(Debug)]
 pub struct Spool {
-    estimates: VecDeque<QueuedEstimate>,
+    entries: VecDeque<Entry>,
+    /// The identifier of the first entry. The next ones follow in steps of one.
+    first: u64,
+    /// The entries before this were sent on this connection.
+    sent: usize,
     /// The largest time between the oldest and the newest estimate.
     span: Duration,
-    /// How many estimates at the front were sent on this connection.
-    sent: usize,
-    /// For each unanswered ping, oldest first: how many estimates at the front were sent before it.
-    pings: VecDeque<usize>,
+    undelivered: usize,
     dropped: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    estimate: QueuedEstimate,
+    /// It stays in the queue until those before it are delivered, too.
+    delivered: bool,
 }
 
 impl Spool {
     pub fn new(span: Duration) -> Spool {
         Spool {
-            estimates: VecDeque::new(),
-            span,
+            entries: VecDeque::new(),
+            first: 0,
             sent: 0,
-            pings: VecDeque::new(),
+            span,
+            undelivered: 0,
             dropped: 0,
         }
     }
 
     /// Whether an estimate of time `at` would displace the oldest one.
     pub fn is_full(&self, at: Duration) -> bool {
-        self.estimates
+        self.entries
             .front()
-            .is_some_and(|oldest| at.saturating_sub(oldest.at) > self.span)
+            .is_some_and(|oldest| at.saturating_sub(oldest.estimate.at) > self.span)
     }
 
     /// Adds the newest estimate. Estimates that are now too old are dropped and counted.
     pub fn push(&mut self, estimate: QueuedEstimate) {
         while self.is_full(estimate.at) {
-            self.estimates.pop_front();
             // Counted even if it was sent, because its arrival can no longer be confirmed.
-            self.dropped += 1;
-            self.sent = self.sent.saturating_sub(1);
-            self.pings.iter_mut().for_each(|sent| *sent = sent.saturating_sub(1));
+            if self.pop_front() {
+                self.dropped += 1;
+            }
         }
-        self.estimates.push_back(estimate);
+        self.entries.push_back(Entry {
+            estimate,
+            delivered: false,
+        });
+        self.undelivered += 1;
     }
 
-    /// The estimates to send now, oldest first, so that at most `window` are unconfirmed. Marks them as sent.
-    pub fn send(&mut self, window: usize) -> impl Iterator<Item = &QueuedEstimate> {
-        let first = self.sent;
-        self.sent = self.estimates.len().min(window).max(first);
-        self.estimates.range(first..self.sent)
+    /// The oldest estimate that was not sent on this connection. Marks it as sent.
+    pub fn next_to_send(&mut self) -> Option<(EstimateId, &QueuedEstimate)> {
+        while self.entries.get(self.sent)?.delivered {
+            self.sent += 1;
+        }
+        let id = EstimateId(self.first + self.sent as u64);
+        self.sent += 1;
+        Some((id, &self.entries[self.sent - 1].estimate))
     }
 
-    /// A ping was sent after the estimates.
-    pub fn pinged(&mut self) {
-        self.pings.push_back(self.sent);
+    /// The broker has the estimate, or will never accept it. Ignores one that was dropped meanwhile.
+    pub fn delivered(&mut self, id: EstimateId) {
+        let entry =
+            id.0.checked_sub(self.first)
+                .and_then(|at| usize::try_from(at).ok())
+                .and_then(|at| self.entries.get_mut(at));
+        if let Some(entry) = entry.filter(|entry| !entry.delivered) {
+            entry.delivered = true;
+            self.undelivered -= 1;
+        }
+        while self.entries.front().is_some_and(|entry| entry.delivered) {
+            self.pop_front();
+        }
     }
 
-    /// The oldest ping was answered: the estimates sent before it have arrived.
-    pub fn confirm(&mut self) {
-        let Some(arrived) = self.pings.pop_front() else { return };
-        self.estimates.drain(..arrived);
-        self.sent -= arrived;
-        self.pings.iter_mut().for_each(|sent| *sent -= arrived);
-    }
-
-    /// The connection broke: all unconfirmed estimates must be sent again.
+    /// The connection broke: all undelivered estimates must be sent again.
     pub fn rewind(&mut self) {
         self.sent = 0;
-        self.pings.clear();
     }
 
-    /// How many estimates are not confirmed yet.
+    /// How many estimates are not delivered yet.
     pub fn len(&self) -> usize {
-        self.estimates.len()
+        self.undelivered
     }
 
     pub fn is_empty(&self) -> bool {
-        self.estimates.is_empty()
-    }
-
-    /// How many estimates were not sent on this connection.
-    #[cfg(test)]
-    fn waiting(&self) -> usize {
-        self.estimates.len() - self.sent
+        self.undelivered == 0
     }
 
     /// How many estimates were dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Removes the first entry. Returns whether it was undelivered.
+    fn pop_front(&mut self) -> bool {
+        let Some(entry) = self.entries.pop_front() else {
+            return false;
+        };
+        self.first += 1;
+        self.sent = self.sent.saturating_sub(1);
+        if !entry.delivered {
+            self.undelivered -= 1;
+        }
+        !entry.delivered
     }
 }
 
@@ -117,8 +143,18 @@ mod tests {
         }
     }
 
-    fn number(estimate: &QueuedEstimate) -> u64 {
-        String::from_utf8_lossy(&estimate.json).parse().unwrap()
+    fn send(spool: &mut Spool, count: usize) -> Vec<(EstimateId, u64)> {
+        let mut sent = Vec::new();
+        while sent.len() < count
+            && let Some((id, estimate)) = spool.next_to_send()
+        {
+            sent.push((id, String::from_utf8_lossy(&estimate.json).parse().unwrap()));
+        }
+        sent
+    }
+
+    fn numbers(sent: &[(EstimateId, u64)]) -> Vec<u64> {
+        sent.iter().map(|(_, number)| *number).collect()
     }
 
     #[test]
@@ -126,20 +162,20 @@ mod tests {
         let mut spool = Spool::new(Duration::from_secs(600));
         (0..3100).for_each(|tick| spool.push(estimate(tick)));
         assert_eq!((spool.len(), spool.dropped()), (3001, 99));
-        assert_eq!(spool.send(1).map(number).collect::<Vec<_>>(), [99]);
+        assert_eq!(numbers(&send(&mut spool, 1)), [99]);
     }
 
     #[test]
-    fn unconfirmed_estimates_are_sent_again() {
+    fn unacknowledged_estimates_are_sent_again() {
         let mut spool = Spool::new(Duration::from_secs(600));
         (0..4).for_each(|tick| spool.push(estimate(tick)));
-        assert_eq!(spool.send(2).map(number).collect::<Vec<_>>(), [0, 1]);
-        spool.pinged();
-        assert_eq!(spool.send(3).map(number).collect::<Vec<_>>(), [2]);
-        spool.pinged();
-        spool.confirm();
+        let sent = send(&mut spool, 3);
+        assert_eq!(numbers(&sent), [0, 1, 2]);
+        spool.delivered(sent[0].0);
+        spool.delivered(sent[2].0);
+        assert_eq!(spool.len(), 2);
         spool.rewind();
-        assert_eq!(spool.send(9).map(number).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(numbers(&send(&mut spool, 9)), [1, 3]);
     }
 
     /// An event of a connection.
@@ -147,8 +183,8 @@ mod tests {
     enum Step {
         Make,
         Send(usize),
-        Ping,
-        Answer,
+        /// The estimate at this place among those sent is acknowledged.
+        Acknowledge(usize),
         Break,
     }
 
@@ -156,21 +192,22 @@ mod tests {
         let step = prop_oneof![
             3 => Just(Step::Make),
             3 => (1usize..5).prop_map(Step::Send),
-            2 => Just(Step::Ping),
-            2 => Just(Step::Answer),
+            4 => (0usize..3).prop_map(Step::Acknowledge),
             1 => Just(Step::Break),
         ];
         proptest::collection::vec(step, 0..200)
     }
 
     proptest! {
-        /// A broker receives a part of what was sent, in order, and answers pings in order. The connection may break at any
-        /// time. Every estimate that was not dropped must be sent at least once.
+        /// The connection may break at any time. Every estimate that was not dropped is sent until it is acknowledged, and
+        /// those sent on one connection are in order.
         #[test]
         fn only_dropped_estimates_are_lost(steps in steps()) {
             // Two seconds: ten estimates and the newest.
             let mut spool = Spool::new(Duration::from_secs(2));
-            let mut made = 0;
+            let (mut made, mut acknowledged) = (0, 0);
+            let mut in_flight: Vec<(EstimateId, u64)> = Vec::new();
+            let mut last = None;
             let mut seen = Vec::new();
             for step in steps {
                 match step {
@@ -178,20 +215,36 @@ mod tests {
                         spool.push(estimate(made));
                         made += 1;
                     }
-                    Step::Send(window) => seen.extend(spool.send(window).map(number)),
-                    Step::Ping => spool.pinged(),
-                    Step::Answer => spool.confirm(),
-                    Step::Break => spool.rewind(),
+                    Step::Send(window) => {
+                        for (id, number) in send(&mut spool, window) {
+                            prop_assert!(last.is_none_or(|last| last < number));
+                            last = Some(number);
+                            in_flight.push((id, number));
+                        }
+                    }
+                    Step::Acknowledge(at) if at < in_flight.len() => {
+                        let (id, number) = in_flight.remove(at);
+                        spool.delivered(id);
+                        if !seen.contains(&number) {
+                            seen.push(number);
+                            acknowledged += 1;
+                        }
+                    }
+                    Step::Acknowledge(_) => {}
+                    Step::Break => {
+                        spool.rewind();
+                        in_flight.clear();
+                        last = None;
+                    }
                 }
-                prop_assert!(spool.len() <= 11 && spool.waiting() <= spool.len());
+                prop_assert!(spool.len() <= 11);
             }
+            prop_assert!(spool.len() as u64 + spool.dropped() + acknowledged >= made);
             spool.rewind();
-            seen.extend(spool.send(usize::MAX).map(number));
-            let missing = (0..made).filter(|tick| !seen.contains(tick)).count() as u64;
+            let rest = numbers(&send(&mut spool, usize::MAX));
+            prop_assert_eq!(rest.len(), spool.len());
+            let missing = (0..made).filter(|tick| !seen.contains(tick) && !rest.contains(tick)).count() as u64;
             prop_assert!(missing <= spool.dropped());
-            seen.sort_unstable();
-            seen.dedup();
-            prop_assert!(seen.iter().all(|tick| *tick < made));
         }
     }
 }

@@ -1,26 +1,18 @@
 //! The reader's side: receives the messages of some topics and reconnects whenever the connection breaks.
 
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
 
 use super::address::Address;
-use super::connection::Connection;
+use super::backoff::Backoff;
+use super::client::{Client, Event as ClientEvent, Purpose};
 use super::error::LinkError;
-use super::packet::Incoming;
 use super::settings::ConnectionSettings;
 use super::topics::ClientRole;
+use super::version::Version;
 use crate::output::contract::{HostIdentity, OutputError};
-use crate::retry::{Retry, RetryPolicy};
-
-const KEEP_ALIVE_S: u16 = 20;
-/// After how long an unanswered ping counts as a broken connection.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-const RECONNECT: RetryPolicy = RetryPolicy::Exponential {
-    first: Duration::from_secs(1),
-    longest: Duration::from_secs(60),
-};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -33,7 +25,7 @@ pub enum Event {
     Disconnected(String),
 }
 
-/// Whether a listener wants further events.
+/// Whether a listener wants more events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listening {
     Continue,
@@ -43,6 +35,7 @@ pub enum Listening {
 pub struct Subscriber {
     settings: ConnectionSettings,
     topics: Vec<String>,
+    runtime: Runtime,
 }
 
 impl Subscriber {
@@ -54,63 +47,64 @@ impl Subscriber {
         Ok(Subscriber {
             settings: ConnectionSettings::load(address, host, role)?,
             topics: topics.to_vec(),
+            runtime: super::runtime(address)?,
         })
     }
 
     /// Runs until `listener` returns [`Listening::Stop`].
     pub fn run(&mut self, listener: &mut dyn FnMut(Event) -> Listening) {
-        let mut retry = Retry::new(RECONNECT);
+        let mut backoff = Backoff::new();
+        let mut version = self.settings.address.version.first();
         loop {
-            let Err(error) = self.run_connection(&mut retry, listener) else {
+            let mut connected = None;
+            let run = run_connection(&self.settings, &self.topics, version, &mut connected, listener);
+            let Err(error) = self.runtime.block_on(run) else {
                 return;
             };
+            let connected = connected.map(|since| since.elapsed());
+            version = self.settings.next_version(version, &error, connected.is_some());
+            let wait = backoff.after(&error, connected);
             if listener(Event::Disconnected(error.to_string())) == Listening::Stop {
                 return;
             }
-            thread::sleep(retry.failed(Instant::now()));
+            self.runtime.block_on(sleep(wait));
         }
     }
+}
 
-    fn run_connection(&self, retry: &mut Retry, listener: &mut dyn FnMut(Event) -> Listening) -> Result<(), LinkError> {
-        let mut link = Connection::open(&self.settings, KEEP_ALIVE_S, None, None)?;
-        let version = self.settings.address.version;
-        let mut out = Vec::new();
-        version.subscribe(&self.topics, &mut out);
-        link.send(&out)?;
-        // `Connection::wait` also waits for a wake-up. Nothing wakes a subscriber: this end of the pair stays silent.
-        let (no_wake, _other_end) = UnixStream::pair().map_err(|e| LinkError::Network(e.to_string()))?;
-        let (mut last_sent, mut ping) = (Instant::now(), None::<Instant>);
-        loop {
-            while let Some(incoming) = link.receive()? {
-                let listening = match incoming {
-                    Incoming::Message { topic, payload } => listener(Event::Message { topic, payload }),
-                    Incoming::Subscribed => {
-                        retry.succeeded();
-                        listener(Event::Connected)
-                    }
-                    Incoming::NotSubscribed(why) => return Err(LinkError::Rejected(why)),
-                    Incoming::PingResponse => {
-                        ping = None;
-                        Listening::Continue
-                    }
-                    _ => Listening::Continue,
-                };
-                if listening == Listening::Stop {
-                    return Ok(());
+/// Passes on the messages of one connection. Sets `connected` when the broker has accepted.
+async fn run_connection(
+    settings: &ConnectionSettings,
+    topics: &[String],
+    version: Version,
+    connected: &mut Option<Instant>,
+    listener: &mut dyn FnMut(Event) -> Listening,
+) -> Result<(), LinkError> {
+    let mut client = Client::<()>::open(settings, version, &Purpose::Read, None).await?;
+    *connected = Some(Instant::now());
+    for topic in topics {
+        // It fails only if the connection has ended, which the next event tells.
+        let _ = client.subscribe(topic);
+    }
+    let mut subscribed = 0;
+    loop {
+        let event = match client.next().await? {
+            ClientEvent::Message(message) => Event::Message {
+                topic: message.topic,
+                payload: message.payload,
+            },
+            ClientEvent::Subscribed { .. } => {
+                subscribed += 1;
+                if subscribed < topics.len() {
+                    continue;
                 }
+                Event::Connected
             }
-            if ping.is_some_and(|ping| ping.elapsed() > PING_TIMEOUT) {
-                return Err(LinkError::Timeout);
-            }
-            if last_sent.elapsed() >= link.keep_alive / 2 {
-                out.clear();
-                version.ping(&mut out);
-                link.send(&out)?;
-                last_sent = Instant::now();
-                ping = ping.or(Some(last_sent));
-            }
-            let due = (last_sent + link.keep_alive / 2).saturating_duration_since(Instant::now());
-            link.wait(no_wake.as_fd(), due.min(PING_TIMEOUT));
+            ClientEvent::NotSubscribed { topic, why } => return Err(LinkError::SubscriptionDenied { topic, why }),
+            ClientEvent::Delivered(()) | ClientEvent::Denied((), _) => continue,
+        };
+        if listener(event) == Listening::Stop {
+            return Ok(());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 use super::address::{ClientFiles, TlsFiles};
 
@@ -81,5 +81,38 @@ fn unusable(path: &Path, error: &rustls::pki_types::pem::Error, what: &str) -> S
         Error::Io(e) => format!("{path}: cannot be read ({e}): check the path and its permissions"),
         Error::NoItemsFound => format!("{path}: contains no {what}: use a PEM file"),
         other => format!("{path}: is damaged ({other}): replace it with a PEM file that contains a {what}"),
+    }
+}
+
+/// A TLS error and its correction.
+pub fn problem(error: &rustls::Error) -> String {
+    use CertificateError as Bad;
+    let rustls::Error::InvalidCertificate(bad) = error else {
+        return match error {
+            rustls::Error::InvalidMessage(_) => {
+                "the broker does not use TLS on this port: check the port, or write mqtt://".into()
+            }
+            rustls::Error::AlertReceived(alert) => {
+                format!(
+                    "the broker ended the handshake ({alert:?}): if it requires a client certificate, add cert and key"
+                )
+            }
+            other => other.to_string(),
+        };
+    };
+    match bad {
+        Bad::Expired | Bad::ExpiredContext { .. } => {
+            "the broker's certificate has expired: renew it, and check this machine's clock".into()
+        }
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+            "the broker's certificate is not valid yet: check this machine's clock".into()
+        }
+        Bad::UnknownIssuer => {
+            "the broker's certificate is signed by an unknown authority: add ca=/path/to/ca.pem".into()
+        }
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+            "the broker's certificate is for another host name: use the host name in the certificate".into()
+        }
+        other => format!("the broker's certificate is invalid ({other:?}): replace it"),
     }
 }

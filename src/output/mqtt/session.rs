@@ -1,0 +1,277 @@
+//! What a publisher does on one connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::warn;
+use tokio::time::{Instant, sleep_until};
+
+use super::client::{Client, Event, PublishError};
+use super::error::LinkError;
+use super::message::{IncomingMessage, Message};
+use super::outbox::State;
+use super::publisher::{OFFLINE, ONLINE, Publisher, Reaction};
+use super::spool::EstimateId;
+
+/// After how long an unacknowledged message counts as a broken connection, even if TCP reports none.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The shortest time between two announcements on a connection.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
+
+pub struct Session<'a> {
+    publisher: &'a mut Publisher,
+    client: Client<Ticket>,
+    /// Messages about this device, which are sent before all others.
+    first: VecDeque<(Content, Message)>,
+    /// The messages that are sent and not delivered, oldest first.
+    in_flight: VecDeque<(u64, Instant)>,
+    sent: u64,
+    announce: Announce,
+}
+
+/// Identifies a message that was sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket {
+    number: u64,
+    content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Content {
+    Status,
+    Announcement,
+    Answer,
+    /// The newest value of this topic.
+    Present(String),
+    Estimate(EstimateId),
+}
+
+impl Content {
+    fn kind(&self) -> &'static str {
+        match self {
+            Content::Status => "the status",
+            Content::Announcement => "the announcement to Home Assistant",
+            Content::Answer => "an answer to a command",
+            Content::Present(topic) if topic.ends_with("/health") => "the health report",
+            Content::Present(_) => "the present state",
+            Content::Estimate(_) => "estimates",
+        }
+    }
+}
+
+/// When the next announcement is due.
+#[derive(Debug)]
+struct Announce {
+    requested: bool,
+    last: Option<Instant>,
+}
+
+impl Announce {
+    /// The time of the next announcement, if one is requested.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        self.requested
+            .then(|| self.last.map_or(now, |last| last + ANNOUNCE_INTERVAL))
+    }
+}
+
+impl<'a> Session<'a> {
+    pub fn new(publisher: &'a mut Publisher, client: Client<Ticket>) -> Session<'a> {
+        Session {
+            publisher,
+            client,
+            first: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            sent: 0,
+            announce: Announce {
+                requested: true,
+                last: None,
+            },
+        }
+    }
+
+    pub async fn run(mut self) -> Result<(), LinkError> {
+        let outbox = Arc::clone(&self.publisher.outbox);
+        self.first.push_back((Content::Status, self.publisher.status(ONLINE)));
+        let (topics, address) = (&self.publisher.topics, &self.publisher.settings.address);
+        outbox.state().renew_health(&topics.health, address.retain);
+        for subscription in &self.publisher.subscriptions {
+            // It fails only if the connection has ended, which the next event tells.
+            let _ = self.client.subscribe(&subscription.topic);
+        }
+        let mut said_goodbye = false;
+        loop {
+            let finish_by = self.send_due();
+            if let Some(finish_by) = finish_by {
+                if Instant::now() > finish_by {
+                    return Err(LinkError::Timeout);
+                }
+                let done = self.in_flight.is_empty() && self.first.is_empty();
+                match said_goodbye {
+                    true if done => {
+                        self.client.disconnect(finish_by).await;
+                        return Ok(());
+                    }
+                    false if done && outbox.state().spool.is_empty() => {
+                        self.first.push_back((Content::Status, self.publisher.status(OFFLINE)));
+                        said_goodbye = true;
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
+            let due = self.next_due(finish_by);
+            tokio::select! {
+                event = self.client.next() => self.handle(event?),
+                () = outbox.changed.notified() => {}
+                () = sleep_until(due) => self.publisher.log.flush(),
+            }
+            if self
+                .oldest_in_flight()
+                .is_some_and(|sent| sent.elapsed() > ACKNOWLEDGE_TIMEOUT)
+            {
+                return Err(LinkError::Timeout);
+            }
+        }
+    }
+
+    fn oldest_in_flight(&self) -> Option<Instant> {
+        self.in_flight.front().map(|(_, sent)| *sent)
+    }
+
+    /// The time of the next announcement, of the next timeout, or to finish.
+    fn next_due(&self, finish_by: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        [
+            self.announce.due(now),
+            self.oldest_in_flight().map(|sent| sent + ACKNOWLEDGE_TIMEOUT),
+            finish_by,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(now + ACKNOWLEDGE_TIMEOUT, Instant::min)
+            // Rounded up: a wait that ends too early must not become a busy loop.
+            + Duration::from_millis(1)
+    }
+
+    /// Sends as many messages as may be unacknowledged. Returns the time to finish by.
+    fn send_due(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        if self.announce.due(now).is_some_and(|due| due <= now) {
+            self.announce.requested = false;
+            self.announce.last = Some(now);
+            let announcements = self.publisher.announcements.iter().cloned();
+            self.first
+                .extend(announcements.map(|message| (Content::Announcement, message)));
+        }
+        let outbox = Arc::clone(&self.publisher.outbox);
+        let mut state = outbox.state();
+        while self.in_flight.len() < self.client.limits.window
+            && let Some((content, message)) = self.next_message(&mut state)
+        {
+            self.send(content, message, &mut state);
+        }
+        state.finish_by.map(Into::into)
+    }
+
+    fn next_message(&mut self, state: &mut State) -> Option<(Content, Message)> {
+        if let Some(first) = self.first.pop_front() {
+            return Some(first);
+        }
+        if let Some(answer) = state.next_answer() {
+            return Some((Content::Answer, answer));
+        }
+        if let Some(present) = state.next_present() {
+            return Some((Content::Present(present.topic.clone()), present));
+        }
+        let (id, estimate) = state.spool.next_to_send()?;
+        let message = Message {
+            qos: self.publisher.settings.address.qos,
+            ..Message::new(&self.publisher.topics.estimate, estimate.json.clone())
+        };
+        Some((Content::Estimate(id), message))
+    }
+
+    fn send(&mut self, content: Content, message: Message, state: &mut State) {
+        let message = Message {
+            retain: message.retain && self.publisher.settings.address.retain.is_on(),
+            ..message
+        };
+        self.sent += 1;
+        let ticket = Ticket {
+            number: self.sent,
+            content: content.clone(),
+        };
+        match self.client.publish(message, ticket) {
+            Ok(()) => self.in_flight.push_back((self.sent, Instant::now())),
+            // The end of the connection is the next event. The estimate is sent on the next connection.
+            Err(PublishError::Disconnected) => {}
+            Err(error @ (PublishError::TooLarge { .. } | PublishError::InvalidTopic)) => {
+                state.denied += 1;
+                settle(&content, state);
+                self.publisher.complain(
+                    content.kind(),
+                    &error.to_string(),
+                    "raise the limit on the broker, or do without",
+                );
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event<Ticket>) {
+        match event {
+            Event::Delivered(ticket) => self.delivered(&ticket),
+            Event::Denied(ticket, why) => {
+                self.publisher.outbox.state().denied += 1;
+                self.delivered(&ticket);
+                let mend =
+                    "the broker discards these messages: allow the topic in its access list, or raise its limits";
+                self.publisher.complain(ticket.content.kind(), &why, mend);
+            }
+            Event::Message(message) => self.react(&message),
+            Event::Subscribed { .. } => {}
+            Event::NotSubscribed { topic, why } => self.complain_about_subscription(&topic, &why),
+        }
+    }
+
+    fn delivered(&mut self, ticket: &Ticket) {
+        self.in_flight.retain(|(number, _)| *number != ticket.number);
+        settle(&ticket.content, &mut self.publisher.outbox.state());
+        self.publisher.outbox.room.notify_all();
+    }
+
+    fn react(&mut self, message: &IncomingMessage) {
+        let subscription = self
+            .publisher
+            .subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.topic == message.topic);
+        match subscription.map_or(Reaction::Ignore, |subscription| (subscription.handler)(message)) {
+            Reaction::Ignore => {}
+            Reaction::Announce => self.announce.requested = true,
+            Reaction::Answer(answer) => self.publisher.outbox.state().answer(answer),
+        }
+    }
+
+    fn complain_about_subscription(&mut self, topic: &str, why: &str) {
+        let subscription = self.publisher.subscriptions.iter().find(|known| known.topic == topic);
+        let Some(name) = subscription.map(|subscription| subscription.name) else {
+            return;
+        };
+        if self.publisher.complaints.insert((name, why.to_owned())) {
+            warn!(
+                "{}: the broker does not allow subscribing to {name}, {topic} ({why}): allow it in the broker's access list",
+                self.publisher.settings.address
+            );
+        }
+    }
+}
+
+/// The message was delivered or will never be.
+fn settle(content: &Content, state: &mut State) {
+    match content {
+        Content::Estimate(id) => state.spool.delivered(*id),
+        Content::Present(topic) => state.present_delivered(topic),
+        Content::Status | Content::Announcement | Content::Answer => {}
+    }
+}
