@@ -1,18 +1,18 @@
 //! Face detection with BlazeFace short-range.
 //!
-//! In: an image of any size. Out: boxes, scores and six landmarks of its faces, in image pixels.
+//! In: a view of an image of any size. Out: boxes, scores and six landmarks of its faces, in image pixels.
 //!
-//! The image is letterboxed to 128 × 128. A face must span about a tenth of the image's longer side to be found, which means
-//! up to two metres from a webcam. The graph returns raw scores and offsets for 896 anchors. The decoding follows the
-//! publication (Bazarevsky et al. 2019, arXiv 1907.05047): box = offset / 128 + anchor centre, and sigmoid scores. Overlapping
-//! boxes are averaged by score instead of suppressed, which reduces jitter between frames.
+//! The view is letterboxed to 128 × 128. A face must span about a tenth of its longer side to be found. The graph returns raw
+//! scores and offsets for 896 anchors. The decoding follows the publication (Bazarevsky et al. 2019, arXiv 1907.05047):
+//! box = offset / 128 + anchor centre, and sigmoid scores. Overlapping boxes are averaged by score instead of suppressed, which
+//! reduces jitter between frames.
 
 use crate::capture::Luma;
 use crate::model::{Bundle, GraphName, ModelError, Session};
 
 use super::geometry::{Face, Landmarks, Point, Rect};
+use super::view::{CANVAS as SIDE, Letterbox, View};
 
-const SIDE: usize = 128;
 /// Boxes with a higher intersection over union are the same face.
 const SAME_FACE_IOU: f32 = 0.3;
 /// Values per anchor: centre x, centre y, width and height of the box, then six points.
@@ -62,9 +62,9 @@ impl Detector {
         })
     }
 
-    /// All faces in `image`, highest score first, in image pixels.
-    pub fn detect(&mut self, image: &Luma) -> Result<Vec<Face>, ModelError> {
-        let letterbox = Letterbox::of(image);
+    /// All faces in `view`, highest score first, in pixels of `image`.
+    pub fn detect(&mut self, image: &Luma, view: View) -> Result<Vec<Face>, ModelError> {
+        let letterbox = Letterbox::of(view);
         letterbox.fill(image, &mut self.canvas);
         let min_score = self.min_score;
         let candidates = self.session.run(&[&self.canvas], |outputs| {
@@ -155,87 +155,6 @@ fn weighted_mean(faces: &[Face], score: f32) -> Face {
     }
 }
 
-/// How an image is placed on the square canvas: scaled to fit, centred, with black borders.
-struct Letterbox {
-    /// Image pixels per canvas pixel.
-    scale: f32,
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
-}
-
-impl Letterbox {
-    fn of(image: &Luma) -> Letterbox {
-        let (w, h) = (image.width() as f32, image.height() as f32);
-        let scale = w.max(h) / SIDE as f32;
-        #[expect(clippy::cast_possible_truncation, reason = "clamped to 1..=SIDE")]
-        let fit = |length: f32| ((length / scale).round() as usize).clamp(1, SIDE);
-        let (width, height) = (fit(w), fit(h));
-        Letterbox {
-            scale,
-            left: (SIDE - width) / 2,
-            top: (SIDE - height) / 2,
-            width,
-            height,
-        }
-    }
-
-    /// Draws the image onto `canvas` by area averaging, as −1..1.
-    fn fill(&self, image: &Luma, canvas: &mut [f32]) {
-        canvas.fill(-1.0);
-        let columns = spans(self.width, image.width() as usize);
-        let mut sums = vec![0u32; self.width];
-        let rows = spans(self.height, image.height() as usize);
-        for (y, &(from_row, to_row)) in rows.iter().enumerate() {
-            sums.fill(0);
-            for row in image.rows(from_row..to_row) {
-                for (sum, &(from, to)) in sums.iter_mut().zip(&columns) {
-                    *sum += row[from..to].iter().map(|&v| u32::from(v)).sum::<u32>();
-                }
-            }
-            let line = &mut canvas[(self.top + y) * SIDE + self.left..][..self.width];
-            for ((out, &sum), &(from, to)) in line.iter_mut().zip(&sums).zip(&columns) {
-                let count = ((to - from) * (to_row - from_row)) as f32;
-                *out = sum as f32 / count / 127.5 - 1.0;
-            }
-        }
-    }
-
-    fn to_image(&self, face: Face) -> Face {
-        let (left, top, scale) = (self.left as f32, self.top as f32, self.scale);
-        let place = |p: Point| Point {
-            x: (p.x - left) * scale,
-            y: (p.y - top) * scale,
-        };
-        let corner = place(Point {
-            x: face.bounds.x,
-            y: face.bounds.y,
-        });
-        Face {
-            bounds: Rect {
-                x: corner.x,
-                y: corner.y,
-                w: face.bounds.w * scale,
-                h: face.bounds.h * scale,
-            },
-            landmarks: Landmarks::from_points(face.landmarks.to_points().map(place)),
-            ..face
-        }
-    }
-}
-
-/// Divides `length` source pixels into `parts` non-empty ranges. If there are fewer pixels than parts, pixels repeat.
-fn spans(parts: usize, length: usize) -> Vec<(usize, usize)> {
-    (0..parts)
-        .map(|i| {
-            let from = i * length / parts;
-            let to = ((i + 1) * length / parts).clamp(from + 1, length.max(from + 1));
-            (from, to)
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,39 +179,5 @@ mod tests {
         assert_eq!(faces[0].score, 0.9);
         assert!((faces[0].bounds.x - 1.2).abs() < 1e-5);
         assert_eq!(faces[1].bounds.x, 50.0);
-    }
-
-    #[test]
-    fn a_wide_image_is_centred_between_black_bars() {
-        let image = Luma::new(256, 128, vec![255; 256 * 128]).unwrap();
-        let letterbox = Letterbox::of(&image);
-        let mut canvas = vec![0.0; SIDE * SIDE];
-        letterbox.fill(&image, &mut canvas);
-        assert_eq!((letterbox.left, letterbox.top), (0, 32));
-        assert_eq!(canvas[31 * SIDE], -1.0);
-        assert_eq!(canvas[32 * SIDE], 1.0);
-        assert_eq!(canvas[96 * SIDE], -1.0);
-    }
-
-    #[test]
-    fn an_image_smaller_than_the_canvas_is_enlarged() {
-        let image = Luma::new(2, 2, vec![0, 255, 255, 0]).unwrap();
-        let letterbox = Letterbox::of(&image);
-        let mut canvas = vec![0.0; SIDE * SIDE];
-        letterbox.fill(&image, &mut canvas);
-        assert_eq!(canvas[0], -1.0);
-        assert_eq!(canvas[SIDE - 1], 1.0);
-        assert_eq!(canvas[SIDE * SIDE - 1], -1.0);
-    }
-
-    #[test]
-    fn canvas_positions_map_back_to_the_image() {
-        let image = Luma::new(640, 480, vec![0; 640 * 480]).unwrap();
-        let letterbox = Letterbox::of(&image);
-        let mut on_canvas = face(64.0, 1.0);
-        on_canvas.bounds.y = 16.0;
-        let placed = letterbox.to_image(on_canvas);
-        assert_eq!((placed.bounds.x, placed.bounds.y), (320.0, 0.0));
-        assert_eq!((placed.bounds.w, placed.bounds.h), (50.0, 50.0));
     }
 }

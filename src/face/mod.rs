@@ -4,7 +4,8 @@
 //! times per second a [`FaceObservation`] with eight expression probabilities.
 //!
 //! A frame passes through
-//! - the [`detector`] (BlazeFace), which finds faces. It runs every few hundred milliseconds only;
+//! - the [`finder`], which decides which [`view`] of the frame the [`detector`] (BlazeFace) searches for faces. It runs every few
+//!   hundred milliseconds only;
 //! - the [`template`], which follows the subject's face in the frames between;
 //! - the [`tracker`], which assigns ids to faces and chooses the subject;
 //! - the [`crop`], which cuts out the face, upright and framed as in training: 48 × 48 values in −1..1;
@@ -15,11 +16,13 @@
 pub mod crop;
 pub mod detector;
 pub mod encoder;
+pub mod finder;
 pub mod geometry;
 pub mod observation;
 pub mod stage;
 pub mod template;
 pub mod tracker;
+pub mod view;
 
 pub use observation::{Appearance, EXPRESSIONS, Expressions, FaceObservation};
 pub use stage::{FaceStage, FrameOutcome};

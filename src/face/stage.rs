@@ -8,6 +8,7 @@ use crate::model::{Bundle, GraphName, ModelError};
 use super::crop::Framing;
 use super::detector::Detector;
 use super::encoder::Encoder;
+use super::finder::FaceFinder;
 use super::geometry::Rect;
 use super::observation::FaceObservation;
 use super::template::Template;
@@ -42,7 +43,7 @@ struct DetectedFace {
 }
 
 pub struct FaceStage {
-    detector: Detector,
+    finder: FaceFinder,
     encoder: Encoder,
     framing: Framing,
     tracker: Tracker,
@@ -57,7 +58,7 @@ pub struct FaceStage {
 impl FaceStage {
     pub fn load(bundle: &Bundle, settings: FaceSettings) -> Result<FaceStage, ModelError> {
         Ok(FaceStage {
-            detector: Detector::load(bundle, settings.min_score)?,
+            finder: FaceFinder::new(Detector::load(bundle, settings.min_score)?),
             encoder: Encoder::load(bundle)?,
             framing: bundle.preprocessing(GraphName::FaceEncoder)?,
             tracker: Tracker::default(),
@@ -143,8 +144,8 @@ impl FaceStage {
 
     fn detect(&mut self, at: Duration, image: &Luma) -> Result<(), ModelError> {
         self.detections += 1;
-        let faces = self.detector.detect(image)?;
-        self.tracker.update(at, &faces);
+        let look = self.finder.find(image, &self.tracker)?;
+        self.tracker.update(at, &look.faces, look.coverage);
         self.detected = self.tracker.subject().and_then(|subject| {
             Some(DetectedFace {
                 template: Template::of(image, subject.face.bounds)?,

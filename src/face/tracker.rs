@@ -3,14 +3,27 @@
 
 use std::time::Duration;
 
-use super::geometry::Face;
+use super::geometry::{Face, Rect};
 
 /// A detection belongs to a known face if their boxes have at least this intersection over union.
-const SAME_PERSON_IOU: f32 = 0.2;
+pub const SAME_PERSON_IOU: f32 = 0.2;
 /// How long a face keeps its id while it is not detected.
 const MEMORY: Duration = Duration::from_secs(1);
 /// Faces with at least this share of the largest face's area count as equally large.
 const EQUAL_AREA: f32 = 0.75;
+/// How long a larger face must have been seen before it replaces the subject. A pattern that resembles a face for a moment does
+/// not last as long.
+const NEWCOMER_AGE: Duration = Duration::from_secs(1);
+/// A larger face with less than this share of the subject's score does not replace it.
+const NEWCOMER_SCORE: f32 = 0.8;
+
+/// Which part of the frame a detection covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// All of it: a face that is not detected is not there.
+    Whole,
+    Part,
+}
 
 /// One person's face.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,13 +41,21 @@ pub struct Tracker {
     tracks: Vec<Track>,
     last_id: u32,
     now: Duration,
+    last_whole: Duration,
+    /// The subject of the latest frame that had one.
+    subject: Option<u32>,
 }
 
 impl Tracker {
     /// Adds the detected faces of the frame captured at `at`.
-    pub fn update(&mut self, at: Duration, faces: &[Face]) {
+    pub fn update(&mut self, at: Duration, faces: &[Face], coverage: Coverage) {
         self.now = at;
-        self.tracks.retain(|t| at.saturating_sub(t.last_seen) <= MEMORY);
+        let last_whole = self.last_whole;
+        self.tracks
+            .retain(|t| at.saturating_sub(t.last_seen) <= MEMORY || t.last_seen >= last_whole);
+        if coverage == Coverage::Whole {
+            self.last_whole = at;
+        }
         // Matches the largest overlaps first. Each track and each face matches once.
         let mut pairs: Vec<(usize, usize, f32)> = Vec::new();
         for (t, track) in self.tracks.iter().enumerate() {
@@ -63,6 +84,7 @@ impl Tracker {
                 last_seen: at,
             });
         }
+        self.choose_subject();
     }
 
     /// Moves face `id` to a position found without the detector.
@@ -74,16 +96,69 @@ impl Tracker {
         }
     }
 
-    /// The subject: the largest face in the latest frame. Among faces of about equal size it is the one seen first, so that
-    /// the subject does not alternate between two people side by side.
+    /// The subject, if it is visible in the latest frame. A visible subject stays the subject until a larger face has been
+    /// visible for a while. Among faces of about equal size, the first seen is chosen, so that the subject does not alternate
+    /// between two people side by side.
     pub fn subject(&self) -> Option<Track> {
-        let visible = || self.tracks.iter().filter(|t| t.last_seen == self.now);
-        let largest = visible().map(|t| t.face.bounds.area()).fold(0.0, f32::max);
-        visible()
+        self.visible().find(|t| Some(t.id) == self.subject).copied()
+    }
+
+    /// Whether a larger face than the subject is visible, and may soon replace it.
+    pub fn is_contested(&self) -> bool {
+        self.subject().is_some_and(|subject| self.rival(&subject).is_some())
+    }
+
+    /// The last place of a subject that is not visible in the latest frame, but keeps its id.
+    pub fn last_place(&self) -> Option<Rect> {
+        self.remembered_subject()
+            .filter(|t| t.last_seen != self.now)
+            .map(|t| t.face.bounds)
+    }
+
+    fn remembered_subject(&self) -> Option<&Track> {
+        self.tracks
+            .iter()
+            .find(|t| Some(t.id) == self.subject && self.now.saturating_sub(t.last_seen) <= MEMORY)
+    }
+
+    fn visible(&self) -> impl Iterator<Item = &Track> {
+        self.tracks.iter().filter(|t| t.last_seen == self.now)
+    }
+
+    /// The largest visible face that is larger than the subject's, and of comparable score.
+    fn rival(&self, subject: &Track) -> Option<&Track> {
+        self.visible()
+            .filter(|t| is_credible_beside(t, subject))
+            .filter(|t| t.face.bounds.area() * EQUAL_AREA > subject.face.bounds.area())
+            .max_by(|a, b| a.face.bounds.area().total_cmp(&b.face.bounds.area()))
+    }
+
+    fn choose_subject(&mut self) {
+        let chosen = match self.remembered_subject() {
+            Some(subject) if subject.last_seen == self.now => {
+                let replaces = |rival: &&Track| self.now.saturating_sub(rival.first_seen) >= NEWCOMER_AGE;
+                self.rival(subject).filter(replaces).or(Some(subject))
+            }
+            // A weak face does not replace a subject that is hidden for a moment.
+            Some(subject) => self
+                .first_of_the_largest(|t| is_credible_beside(t, subject))
+                .or(Some(subject)),
+            None => self.first_of_the_largest(|_| true),
+        };
+        self.subject = chosen.map(|t| t.id);
+    }
+
+    fn first_of_the_largest(&self, is_candidate: impl Fn(&Track) -> bool) -> Option<&Track> {
+        let candidates = || self.visible().filter(|t| is_candidate(t));
+        let largest = candidates().map(|t| t.face.bounds.area()).fold(0.0, f32::max);
+        candidates()
             .filter(|t| t.face.bounds.area() >= largest * EQUAL_AREA)
             .min_by_key(|t| (t.first_seen, t.id))
-            .copied()
     }
+}
+
+fn is_credible_beside(face: &Track, subject: &Track) -> bool {
+    face.face.score >= subject.face.score * NEWCOMER_SCORE
 }
 
 #[cfg(test)]
@@ -111,42 +186,96 @@ mod tests {
     #[test]
     fn a_moving_face_keeps_its_id_and_a_new_one_gets_another() {
         let mut tracker = Tracker::default();
-        tracker.update(ms(0), &[face(0.0, 100.0)]);
-        tracker.update(ms(400), &[face(300.0, 50.0), face(30.0, 100.0)]);
+        tracker.update(ms(0), &[face(0.0, 100.0)], Coverage::Whole);
+        tracker.update(ms(400), &[face(300.0, 50.0), face(30.0, 100.0)], Coverage::Whole);
         assert_eq!(tracker.subject().unwrap().id, 1);
-        tracker.update(ms(800), &[face(300.0, 50.0)]);
+        tracker.update(ms(800), &[face(300.0, 50.0)], Coverage::Whole);
         assert_eq!(tracker.subject().unwrap().id, 2);
     }
 
     #[test]
     fn a_face_keeps_its_id_after_a_short_absence_only() {
         let mut tracker = Tracker::default();
-        tracker.update(ms(0), &[face(0.0, 100.0)]);
-        tracker.update(ms(500), &[]);
+        tracker.update(ms(0), &[face(0.0, 100.0)], Coverage::Whole);
+        tracker.update(ms(500), &[], Coverage::Whole);
         assert_eq!(tracker.subject(), None);
-        tracker.update(ms(900), &[face(0.0, 100.0)]);
+        tracker.update(ms(900), &[face(0.0, 100.0)], Coverage::Whole);
         assert_eq!(tracker.subject().unwrap().id, 1);
-        tracker.update(ms(2000), &[face(0.0, 100.0)]);
+        tracker.update(ms(1500), &[], Coverage::Whole);
+        tracker.update(ms(2000), &[face(0.0, 100.0)], Coverage::Whole);
         assert_eq!(tracker.subject().unwrap().id, 2);
     }
 
     #[test]
-    fn the_subject_is_the_largest_face_and_among_equals_the_first_seen() {
+    fn a_larger_face_becomes_the_subject_when_it_has_been_seen_for_a_second() {
         let mut tracker = Tracker::default();
-        tracker.update(ms(0), &[face(0.0, 100.0)]);
-        tracker.update(ms(400), &[face(0.0, 100.0), face(300.0, 105.0)]);
+        tracker.update(ms(0), &[face(0.0, 100.0)], Coverage::Whole);
+        tracker.update(ms(400), &[face(0.0, 100.0), face(300.0, 105.0)], Coverage::Whole);
         assert_eq!(tracker.subject().unwrap().id, 1);
-        tracker.update(ms(800), &[face(0.0, 100.0), face(300.0, 130.0)]);
+        tracker.update(ms(800), &[face(0.0, 100.0), face(300.0, 130.0)], Coverage::Whole);
+        assert_eq!(tracker.subject().unwrap().id, 1);
+        tracker.update(ms(1400), &[face(0.0, 100.0), face(300.0, 130.0)], Coverage::Whole);
         assert_eq!(tracker.subject().unwrap().id, 2);
     }
 
     #[test]
     fn two_detections_never_share_an_id() {
         let mut tracker = Tracker::default();
-        tracker.update(ms(0), &[face(0.0, 100.0)]);
-        tracker.update(ms(400), &[face(5.0, 100.0), face(20.0, 100.0)]);
+        tracker.update(ms(0), &[face(0.0, 100.0)], Coverage::Whole);
+        tracker.update(ms(400), &[face(5.0, 100.0), face(20.0, 100.0)], Coverage::Whole);
         let mut ids: Vec<_> = tracker.tracks.iter().map(|t| t.id).collect();
         ids.sort_unstable();
         assert_eq!(ids, [1, 2]);
+    }
+
+    #[test]
+    fn among_faces_of_equal_size_the_first_seen_is_the_subject() {
+        let mut tracker = Tracker::default();
+        tracker.update(
+            ms(0),
+            &[face(0.0, 100.0), face(300.0, 105.0), face(600.0, 50.0)],
+            Coverage::Whole,
+        );
+        assert_eq!(tracker.subject().unwrap().id, 1);
+        let mut tracker = Tracker::default();
+        tracker.update(ms(0), &[face(0.0, 100.0), face(300.0, 200.0)], Coverage::Whole);
+        assert_eq!(tracker.subject().unwrap().id, 2);
+    }
+
+    fn scored(x: f32, size: f32, score: f32) -> Face {
+        Face { score, ..face(x, size) }
+    }
+
+    #[test]
+    fn a_weak_larger_face_never_replaces_the_subject() {
+        let mut tracker = Tracker::default();
+        tracker.update(ms(0), &[face(0.0, 100.0)], Coverage::Whole);
+        for at in [400, 800, 1200, 1600, 2000] {
+            tracker.update(ms(at), &[face(0.0, 100.0), scored(300.0, 300.0, 0.6)], Coverage::Whole);
+            assert_eq!(tracker.subject().unwrap().id, 1);
+            assert!(!tracker.is_contested());
+        }
+        tracker.update(ms(2400), &[scored(300.0, 300.0, 0.6)], Coverage::Whole);
+        assert_eq!(tracker.subject(), None);
+        assert!(tracker.last_place().is_some());
+    }
+
+    #[test]
+    fn a_weak_face_becomes_the_subject_when_nobody_else_has_been_there_for_a_second() {
+        let mut tracker = Tracker::default();
+        tracker.update(ms(0), &[face(0.0, 100.0)], Coverage::Whole);
+        tracker.update(ms(1200), &[scored(300.0, 300.0, 0.6)], Coverage::Whole);
+        assert_eq!(tracker.subject().unwrap().id, 2);
+    }
+
+    #[test]
+    fn a_face_outside_the_detected_part_keeps_its_id_until_the_whole_frame_is_detected() {
+        let mut tracker = Tracker::default();
+        tracker.update(ms(0), &[face(0.0, 100.0), face(300.0, 90.0)], Coverage::Whole);
+        for at in [400, 800, 1200] {
+            tracker.update(ms(at), &[face(0.0, 100.0)], Coverage::Part);
+        }
+        tracker.update(ms(1600), &[face(0.0, 100.0), face(300.0, 90.0)], Coverage::Whole);
+        assert_eq!(tracker.tracks.len(), 2);
     }
 }

@@ -10,6 +10,7 @@ mod bad_input;
 mod bench;
 mod clips;
 mod commands;
+mod faces;
 mod messages;
 mod models;
 mod monitor;
