@@ -40,7 +40,7 @@ pub struct FaceFinder {
     /// Looks at a part of the image since the last one at the whole image.
     partial_looks: u32,
     /// Looks without a known subject.
-    searches: usize,
+    searches: u32,
 }
 
 impl FaceFinder {

@@ -15,54 +15,51 @@ const TILES: (u32, u32) = (3, 2);
 /// A part of an image, in its pixels. It can extend beyond the image; what is outside is black.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct View {
-    left: i64,
-    top: i64,
-    width: usize,
-    height: usize,
+    left: i32,
+    top: i32,
+    width: u32,
+    height: u32,
 }
 
 impl View {
     /// How many different tiles [`View::tile`] gives.
-    pub const TILES: usize = (TILES.0 * TILES.1) as usize;
+    pub const TILES: u32 = TILES.0 * TILES.1;
 
     pub fn whole(image: &Luma) -> View {
         View {
             left: 0,
             top: 0,
-            width: image.width() as usize,
-            height: image.height() as usize,
+            width: image.width(),
+            height: image.height(),
         }
     }
 
     /// A square around a face. The face spans 0.4 of it, a size at which the detector finds it most reliably.
     pub fn around(bounds: Rect) -> View {
         let centre = bounds.centre();
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "casts from float saturate, and the next line limits them"
-        )]
-        let pixels = |length: f32| (length.round() as i64).clamp(-1 << 20, 1 << 20);
+        #[expect(clippy::cast_possible_truncation, reason = "casts from float saturate")]
+        let pixels = |length: f32| (length.round() as i32).clamp(-1 << 20, 1 << 20);
         let side = pixels(bounds.w.max(bounds.h) * FACES_ACROSS).max(1);
         View {
             left: pixels(centre.x) - side / 2,
             top: pixels(centre.y) - side / 2,
-            width: side.unsigned_abs() as usize,
-            height: side.unsigned_abs() as usize,
+            width: side.unsigned_abs(),
+            height: side.unsigned_abs(),
         }
     }
 
     /// Tile `index`, counted row by row from the upper left; modulo [`View::TILES`]. A face in it is twice as large as in the
     /// whole image.
-    pub fn tile(image: &Luma, index: usize) -> View {
+    pub fn tile(image: &Luma, index: u32) -> View {
         let (columns, rows) = TILES;
-        let index = (index % View::TILES) as u32;
         let side = (image.width().max(image.height()) / 2).max(1);
-        let start = |length: u32, step: u32, steps: u32| i64::from(length.saturating_sub(side) * step / (steps - 1));
+        let start =
+            |length: u32, step: u32, steps: u32| (length.saturating_sub(side) * step / (steps - 1)).cast_signed();
         View {
             left: start(image.width(), index % columns, columns),
-            top: start(image.height(), index / columns, rows),
-            width: side.min(image.width()) as usize,
-            height: side.min(image.height()) as usize,
+            top: start(image.height(), index / columns % rows, rows),
+            width: side.min(image.width()),
+            height: side.min(image.height()),
         }
     }
 
@@ -87,7 +84,7 @@ impl Letterbox {
     pub fn of(view: View) -> Letterbox {
         let scale = 1.0 / view.magnification();
         #[expect(clippy::cast_possible_truncation, reason = "clamped to 1..=CANVAS")]
-        let fit = |length: usize| ((length as f32 / scale).round() as usize).clamp(1, CANVAS);
+        let fit = |length: u32| ((length as f32 / scale).round() as usize).clamp(1, CANVAS);
         let (width, height) = (fit(view.width), fit(view.height));
         Letterbox {
             view,
@@ -130,7 +127,7 @@ impl Letterbox {
 
     fn enlarge(&self, image: &Luma, canvas: &mut [f32]) {
         let (width, height) = (image.width() as f32, image.height() as f32);
-        let place = |start: i64, at: usize| start as f32 + (at as f32 + 0.5) * self.scale;
+        let place = |start: i32, at: usize| start as f32 + (at as f32 + 0.5) * self.scale;
         for y in 0..self.height {
             let source_y = place(self.view.top, y);
             let line = &mut canvas[(self.top + y) * CANVAS + self.left..][..self.width];
@@ -177,8 +174,13 @@ struct Span {
 }
 
 /// Divides `length` pixels of the view, which begins at `start` in an image of `size` pixels, into `parts` spans.
-fn spans(parts: usize, length: usize, start: i64, size: u32) -> Vec<Span> {
-    let inside = |at: usize| (start + at as i64).clamp(0, i64::from(size)).unsigned_abs() as usize;
+fn spans(parts: usize, length: u32, start: i32, size: u32) -> Vec<Span> {
+    let (length, size) = (length as usize, size as usize);
+    let (before, skipped) = (
+        start.min(0).unsigned_abs() as usize,
+        start.max(0).unsigned_abs() as usize,
+    );
+    let inside = |at: usize| (skipped + at).saturating_sub(before).min(size);
     (0..parts)
         .map(|i| {
             let from = i * length / parts;
@@ -254,10 +256,13 @@ mod tests {
         for (width, height) in [(640, 480), (480, 640), (1920, 1080), (100, 100), (300, 20), (1, 1)] {
             let image = Luma::new(width, height, vec![0; (width * height) as usize]).unwrap();
             let tiles: Vec<View> = (0..View::TILES).map(|index| View::tile(&image, index)).collect();
-            let covered = |x: i64, y: i64| {
-                tiles.iter().any(|t| {
-                    (t.left..t.left + t.width as i64).contains(&x) && (t.top..t.top + t.height as i64).contains(&y)
-                })
+            let covered = |x: u32, y: u32| {
+                let contains = |start: i32, length: u32, at: u32| {
+                    (start..start + length.cast_signed()).contains(&at.cast_signed())
+                };
+                tiles
+                    .iter()
+                    .any(|t| contains(t.left, t.width, x) && contains(t.top, t.height, y))
             };
             for (x, y) in [
                 (0, 0),
@@ -266,7 +271,7 @@ mod tests {
                 (width - 1, height - 1),
                 (width / 2, height / 2),
             ] {
-                assert!(covered(x.into(), y.into()), "{width} × {height}: {x}, {y}");
+                assert!(covered(x, y), "{width} × {height}: {x}, {y}");
             }
         }
     }

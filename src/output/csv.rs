@@ -87,7 +87,7 @@ mod tests {
         );
         insta::assert_snapshot!(format!("{HEADER}\n{row}"), @"
         seq,t,time,valence,arousal,confidence,from_face,from_voice,face_id,face_x,face_y,face_w,face_h,face_score,voice_active,voice_level_db,expression_neutral,expression_happiness,expression_surprise,expression_sadness,expression_anger,expression_disgust,expression_fear,expression_contempt,latency_ms
-        1042,208.4,2026-11-24T09:00:00.123Z,0.42,0.18,0.81,1,1,3,0.31,0.22,0.18,0.24,0.97,1,-23.1,0.11,0.83,0.04,0,0,0,0,0,41
+        1042,208.4,2026-11-24T09:00:00.123Z,0.42,0.18,0.81,1,1,3,0.31,0.22,0.18,0.24,0.97,1,-23.1,0.11,0.83,0.04,0.02,0,0,0,0,41
         ");
     }
 

@@ -172,6 +172,7 @@ pub mod samples {
         expressions[0] = 0.11;
         expressions[1] = 0.83;
         expressions[2] = 0.04;
+        expressions[3] = 0.02;
         Estimate {
             seq: 1042,
             at: Duration::from_millis(208_400),
