@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::int8::MAX_FILE_BYTES;
 use super::kernel::{KernelChoice, UnknownKernel};
 
 /// The newest manifest format that this version reads. Every manifest names its format.
@@ -21,8 +22,6 @@ pub const FORMAT: u32 = 1;
 
 const MANIFEST: &str = "manifest.json";
 
-/// The largest graph file. Networks for small boards have a few MiB.
-const MAX_FILE_BYTES: u64 = 128 << 20;
 /// The largest manifest.
 const MAX_MANIFEST_BYTES: u64 = 8 << 20;
 
@@ -265,9 +264,9 @@ impl Bundle {
     }
 }
 
-/// Reads a regular file of at most [`MAX_FILE_BYTES`].
+/// Reads a graph file, a regular file of at most [`MAX_FILE_BYTES`].
 pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    read_at_most(path, MAX_FILE_BYTES)
+    read_at_most(path, MAX_FILE_BYTES as u64)
 }
 
 fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
-use super::int8::{self, FallbackNode, IntegerModel, IntegerPlan, IntegerSubgraph, OperatorCounts};
+use super::int8::{self, FallbackNode, IntegerModel, IntegerPlan, IntegerSubgraph, OperatorCounts, Signature};
 use super::kernel::KernelChoice;
 
 /// The name and shape of an input or output.
@@ -13,6 +13,8 @@ pub type Named<'a> = (&'a str, &'a [usize]);
 
 /// A loaded graph. Inputs and outputs are `f32` in ONNX's layout.
 pub struct Engine {
+    /// The inputs and outputs that the file declares.
+    signature: Signature,
     state: TypedSimpleState,
     /// The tensors that the plan reads. They are filled anew for every run.
     inputs: Vec<Arc<Tensor>>,
@@ -47,7 +49,8 @@ impl Engine {
     /// file. Nodes that cannot be computed in integers run in f32.
     pub fn load(bytes: &[u8], inputs: &[Named], outputs: &[Named], kernel: KernelChoice) -> TractResult<Engine> {
         let names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
-        let engine = Engine::load_proto(&read(bytes)?, inputs, &names, kernel)?;
+        let proto = int8::read(bytes)?;
+        let engine = Engine::load_proto(&proto, inputs, &names, kernel)?;
         for (index, (name, expected)) in outputs.iter().enumerate() {
             let fact = engine.state.model().output_fact(index)?;
             let found = fact.shape.as_concrete().unwrap_or_default();
@@ -61,9 +64,8 @@ impl Engine {
 
     /// Loads a graph with the inputs and outputs that the file declares. Also returns the shapes of the inputs.
     pub fn load_file(bytes: &[u8], kernel: KernelChoice) -> TractResult<(Engine, Vec<Vec<usize>>)> {
-        let proto = read(bytes)?;
-        let int8::Signature { inputs, outputs } = int8::Signature::of(&proto)
-            .ok_or_else(|| anyhow::anyhow!("an input has no static shape: export the graph with fixed dimensions"))?;
+        let proto = int8::read(bytes)?;
+        let Signature { inputs, outputs } = Signature::of(&proto)?;
         let named: Vec<Named> = inputs.iter().map(|(name, dims)| (name.as_str(), &dims[..])).collect();
         let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
         let engine = Engine::load_proto(&proto, &named, &outputs, kernel)?;
@@ -86,10 +88,15 @@ impl Engine {
         for (index, name) in outputs.iter().enumerate() {
             let fact = plan.model().output_fact(index)?;
             let usable = fact.datum_type == f32::datum_type() && fact.shape.as_concrete().is_some();
-            anyhow::ensure!(usable, "output {name}: is {fact:?}, not f32 with a fixed shape");
+            anyhow::ensure!(
+                usable,
+                "output {name}: is {:?} and not f32 with a fixed shape",
+                fact.datum_type
+            );
         }
         let tensors = inputs.iter().map(|(_, dims)| Ok(Arc::new(Tensor::zero::<f32>(dims)?)));
         Ok(Engine {
+            signature: Signature::of(proto)?,
             state: plan.spawn()?,
             inputs: tensors.collect::<TractResult<_>>()?,
             int8_macs,
@@ -124,17 +131,17 @@ impl Engine {
             }
         }
         let tensors: TVec<TValue> = self.inputs.iter().map(|tensor| tensor.clone().into_tvalue()).collect();
-        let state = &mut self.state;
-        let outputs = match self.fallback_nodes.is_empty() {
-            true => state.run(tensors)?,
-            // Nodes of tract run, and a broken graph may let them panic.
-            false => int8::catch_panics(|| state.run(tensors))?,
-        };
+        let outputs = int8::run(&mut self.state, tensors)?;
         let values: TVec<&[f32]> = outputs
             .iter()
             .map(|output| output.try_as_plain_ram()?.as_slice::<f32>())
             .collect::<TractResult<_>>()?;
         Ok(read(&values))
+    }
+
+    /// The inputs and outputs that the file declares.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
     }
 
     /// The plan that tract runs, one line per node.
@@ -188,8 +195,4 @@ impl Engine {
     pub fn fallback_nodes(&self) -> &[FallbackNode] {
         &self.fallback_nodes
     }
-}
-
-fn read(bytes: &[u8]) -> TractResult<ModelProto> {
-    tract_onnx::onnx().proto_model_for_read(&mut &bytes[..])
 }

@@ -9,11 +9,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::SymbolScope;
 
+use super::limits::MAX_ACTIVATION_BYTES;
 use super::operator::IntegerSubgraph;
 use super::operators::kernels::Isa;
 use super::program::{Port, PortKind, Program};
-use super::step::{Activation, Draft, Part, Real, Slot, Step};
+use super::step::{Activation, Draft, OuterTensor, Part, Real, Slot, Step};
 use super::tract_graph::TractSubgraph;
+use super::validate::InvalidGraph;
 
 /// Everything that can be computed after as many fallback subgraphs.
 #[derive(Default)]
@@ -66,8 +68,9 @@ pub fn assemble(
         ..TypedModel::default()
     };
     let mut outlets = Outlets::default();
+    let mut activation_bytes = 0usize;
     for (real, name) in inputs.iter().enumerate() {
-        let outlet = model.add_source(*name, f32::fact(&reals[real][..]))?;
+        let outlet = model.add_source(*name, reals[real].fact())?;
         outlets.reals.insert(real, outlet);
     }
     for (number, level) in levels {
@@ -75,6 +78,11 @@ pub fn assemble(
         if !steps.is_empty() {
             let is_read_later = |slot: Slot| last_read.get(&slot).is_some_and(|last| *last > number);
             let Subgraph { program, ports } = subgraph(isa, steps, &activations, &reals, is_read_later);
+            activation_bytes = activation_bytes.saturating_add(program.activation_bytes());
+            if activation_bytes > MAX_ACTIVATION_BYTES {
+                let problem = format!("its activations take more than {} MiB", MAX_ACTIVATION_BYTES >> 20);
+                return Err(InvalidGraph::new("the graph", problem).into());
+            }
             let reads = outlets.of(&ports.inputs)?;
             let name = model.unique_name("integers").into_owned();
             let writes = model.wire_node(name, IntegerSubgraph::new(program), &reads)?;
@@ -179,7 +187,7 @@ fn subgraph(
     isa: Isa,
     mut steps: Vec<Step>,
     all: &Activations,
-    reals: &[Vec<usize>],
+    reals: &[OuterTensor],
     is_read_later: impl Fn(Slot) -> bool,
 ) -> Subgraph {
     let written: Vec<Slot> = steps.iter().filter_map(Step::writes).collect();
@@ -224,7 +232,7 @@ fn subgraph(
     let port = |value: &Value| match value {
         Value::Real(real) => Port {
             kind: PortKind::Real,
-            dims: reals[*real].clone(),
+            dims: reals[*real].dims.clone(),
         },
         Value::Activations(slot) => Port {
             kind: PortKind::Activations,

@@ -10,6 +10,8 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 
+use super::limits::elements;
+
 /// A constant tensor's values.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
@@ -78,11 +80,6 @@ impl Constant {
     }
 }
 
-/// The number of values of a tensor; `None` if it does not fit `usize`.
-pub fn elements(dims: &[usize]) -> Option<usize> {
-    dims.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim))
-}
-
 fn words<const N: usize>(raw: &[u8]) -> Option<impl Iterator<Item = [u8; N]> + '_> {
     let (words, rest) = raw.as_chunks::<N>();
     rest.is_empty().then(|| words.iter().copied())
@@ -114,14 +111,33 @@ impl Attributes for NodeProto {
     }
 }
 
-/// The shape of a graph's input or output, if it is static.
-pub fn static_dims(value: &ValueInfoProto) -> Option<Vec<usize>> {
-    let type_proto::Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
+/// The dimensions of a graph's input, if they are fixed.
+pub fn static_dims(input: &ValueInfoProto) -> Option<Vec<usize>> {
+    let type_proto::Value::TensorType(tensor) = input.r#type.as_ref()?.value.as_ref()?;
     let fixed = |d: &Dimension| match d.value.as_ref()? {
-        dimension::Value::DimValue(n) => usize::try_from(*n).ok().filter(|n| *n > 0),
+        dimension::Value::DimValue(n) => usize::try_from(*n).ok(),
         dimension::Value::DimParam(_) => None,
     };
     tensor.shape.as_ref()?.dim.iter().map(fixed).collect()
+}
+
+/// The data type of a graph's input.
+pub fn input_type(input: &ValueInfoProto) -> Option<DataType> {
+    let type_proto::Value::TensorType(tensor) = input.r#type.as_ref()?.value.as_ref()?;
+    DataType::try_from(tensor.elem_type).ok()
+}
+
+/// The declaration of a graph's input. tract learns its type and dimensions in another way.
+pub fn input_info(name: &str) -> ValueInfoProto {
+    float_info(name, &[])
+}
+
+/// The declaration of a graph's output.
+pub fn output_info(name: &str) -> ValueInfoProto {
+    ValueInfoProto {
+        name: name.into(),
+        ..ValueInfoProto::default()
+    }
 }
 
 /// The declaration of a graph's f32 input.

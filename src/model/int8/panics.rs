@@ -8,9 +8,9 @@ use std::sync::Once;
 
 use tract_onnx::prelude::TractResult;
 
-/// A panic, with its message and its place in the source.
+/// A panic, with its message and its place in the source. It is shown as its message only, because the place says nothing to a user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("panicked at {place}: {message}")]
+#[error("{message}")]
 pub struct Panicked {
     /// The source file and the line. Of a dependency's file, the path starts with the dependency's name and version.
     pub place: String,

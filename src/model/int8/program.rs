@@ -147,6 +147,12 @@ impl Program {
         sizes.iter().rev().take(2).sum()
     }
 
+    /// Bytes of the activations and outputs of one state.
+    pub fn activation_bytes(&self) -> usize {
+        let ports: usize = self.outputs.iter().map(Port::bytes).sum();
+        self.buffers.iter().sum::<usize>().saturating_add(ports)
+    }
+
     fn macs_of(&self, step: &Step) -> usize {
         let len = |slot: &Slot| self.activations[*slot].len;
         match step {

@@ -17,10 +17,6 @@ pub struct FallbackNode {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     // The graph as a whole.
-    #[error("the file has no graph")]
-    NoGraph,
-    #[error("not an input with a static shape")]
-    NoStaticShape,
     #[error("tract cannot load it on its own ({0})")]
     TractRejects(String),
 
@@ -49,6 +45,8 @@ pub enum Reason {
     TooLarge(Vec<usize>),
     #[error("the graph rearranges or repeats too many values")]
     TooManyRearranged,
+    #[error("the graph has too many constants")]
+    TooManyConstants,
     #[error("takes too many operations")]
     TooMuchWork,
     #[error("has a batch size other than 1")]
@@ -87,7 +85,7 @@ pub enum Reason {
     SeveralActivationScales,
     #[error("quantizes integers")]
     QuantizesIntegers,
-    #[error("dequantizes with a scale or zero point other than those of the quantization")]
+    #[error("dequantizes u8 values as s8 values, or the other way round")]
     DequantizesDifferently,
     #[error("dequantizes a value that is not integers")]
     DequantizesReals,
@@ -167,6 +165,8 @@ pub enum Reason {
     Permutation,
     #[error("takes a part of the batch, of an axis that does not exist, or of no length")]
     Part,
+    #[error("its axis does not exist")]
+    Axis,
     #[error("slices more than one axis")]
     SeveralSlicedAxes,
     #[error("its starts are not constant")]

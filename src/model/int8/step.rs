@@ -1,5 +1,7 @@
 //! The steps of integer subgraphs, and the tensors between them.
 
+use tract_onnx::prelude::*;
+
 use super::operators::arithmetic::{Bounds, Pairwise, Quantization};
 use super::operators::batched_matmul::BatchedMatmul;
 use super::operators::convolution::Convolution;
@@ -32,6 +34,20 @@ pub type Slot = usize;
 /// [`Program`](super::program::Program), it is an index among the program's inputs for a step that reads it, and among the
 /// outputs for a step that writes it.
 pub type Real = usize;
+
+/// A tensor outside of the integer subgraphs, in ONNX's layout. They read and write only real numbers, f32. Only nodes of tract read and
+/// write other types.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OuterTensor {
+    pub dims: Vec<usize>,
+    pub kind: DatumType,
+}
+
+impl OuterTensor {
+    pub fn fact(&self) -> TypedFact {
+        self.kind.fact(&self.dims[..])
+    }
+}
 
 /// Where a matrix product's results go.
 #[derive(Debug, Clone, Copy)]
@@ -363,8 +379,8 @@ pub struct Draft {
     pub activations: Vec<Activation>,
     /// In an order in which they can be computed.
     pub parts: Vec<Part>,
-    /// Dimensions of every tensor of real numbers. The graph's inputs come first, in order.
-    pub reals: Vec<Vec<usize>>,
+    /// The graph's inputs come first, in order.
+    pub reals: Vec<OuterTensor>,
     /// The graph's outputs, in order.
     pub outputs: Vec<Real>,
     pub operators: OperatorCounts,
@@ -379,7 +395,14 @@ impl Draft {
 
     /// A new tensor of real numbers.
     pub fn add_real(&mut self, dims: Vec<usize>) -> Real {
-        self.reals.push(dims);
+        self.add_outer(OuterTensor {
+            dims,
+            kind: f32::datum_type(),
+        })
+    }
+
+    pub fn add_outer(&mut self, tensor: OuterTensor) -> Real {
+        self.reals.push(tensor);
         self.reals.len() - 1
     }
 }

@@ -2,36 +2,43 @@
 
 use std::collections::HashMap;
 
-use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::SymbolScope;
 use tract_onnx::tract_core::ops::Cost;
+use tract_onnx::tract_core::optim::Optimizer;
 
-use super::panics::{self, Panicked};
-use super::validate;
+use super::limits::{Budget, MAX_NODES_TO_MOVE_AXES};
+use super::onnx::output_info;
+use super::step::OuterTensor;
+use super::validate::{self, InvalidGraph};
+use super::{inference, panics};
 
-/// Neighbouring nodes that fall back to f32, as tract nodes. Inputs and outputs are f32 in ONNX's layout.
+/// Neighbouring nodes that fall back to f32, as tract nodes.
 #[derive(Debug)]
 pub struct TractSubgraph {
     model: TypedModel,
-    outputs: Vec<Vec<usize>>,
+    outputs: Vec<OuterTensor>,
 }
 
 impl TractSubgraph {
-    /// Loads `model` with these inputs (name and dimensions) and outputs, in this order.
+    /// Loads `model` with these inputs and outputs, in this order.
     pub fn load(
         model: &ModelProto,
-        inputs: &[(&str, &[usize])],
+        inputs: &[(&str, TypedFact)],
         outputs: &[&str],
         symbols: &SymbolScope,
+        budget: &mut Budget,
     ) -> TractResult<TractSubgraph> {
-        let model = panics::catch(|| load(model, inputs, outputs, symbols)?.into_decluttered())?;
-        let outputs = (0..outputs.len()).map(|index| {
+        let model = declutter(load(model, inputs, outputs, symbols, budget)?)?;
+        let outputs = outputs.iter().enumerate().map(|(index, name)| {
             let fact = model.output_fact(index)?;
-            match fact.shape.as_concrete() {
-                Some(dims) if fact.datum_type == f32::datum_type() => Ok(dims.to_vec()),
-                _ => anyhow::bail!("{} is {fact:?}, not f32 with a fixed shape", outputs[index]),
-            }
+            let dims = fact.shape.as_concrete();
+            let dims = dims.ok_or_else(|| anyhow::anyhow!("{name} is {fact:?}, not of a fixed shape"))?;
+            Ok(OuterTensor {
+                dims: dims.to_vec(),
+                kind: fact.datum_type,
+            })
         });
         Ok(TractSubgraph {
             outputs: outputs.collect::<TractResult<_>>()?,
@@ -39,8 +46,8 @@ impl TractSubgraph {
         })
     }
 
-    /// Dimensions of the outputs.
-    pub fn outputs(&self) -> &[Vec<usize>] {
+    /// Types and dimensions of the outputs.
+    pub fn outputs(&self) -> &[OuterTensor] {
         &self.outputs
     }
 
@@ -63,67 +70,100 @@ impl TractSubgraph {
     }
 }
 
-/// Loads a graph with these inputs (name and dimensions) and outputs, in this order, without any operator of ours.
+/// Loads a graph with these inputs and outputs, in this order, without any operator of ours.
 pub fn load(
     model: &ModelProto,
-    inputs: &[(&str, &[usize])],
+    inputs: &[(&str, TypedFact)],
     outputs: &[&str],
     symbols: &SymbolScope,
+    budget: &mut Budget,
 ) -> TractResult<TypedModel> {
+    let graph = validate::graph(model)?;
     let template = InferenceModel {
         symbols: symbols.clone(),
         ..InferenceModel::default()
     };
-    let mut model = tract_onnx::onnx().model_for_proto_model_with_model_template(model, template)?;
-    model.select_inputs_by_name(inputs.iter().map(|(name, _)| name))?;
-    for (index, (_, dims)) in inputs.iter().enumerate() {
-        model.set_input_fact(index, f32::fact(*dims).into())?;
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let mut loaded = panics::catch(|| onnx.model_for_proto_model_with_model_template(model, template))?;
+    loaded.select_inputs_by_name(inputs.iter().map(|(name, _)| name))?;
+    for (index, (_, fact)) in inputs.iter().enumerate() {
+        loaded.set_input_fact(index, fact.into())?;
     }
-    model.select_outputs_by_name(outputs)?;
-    let model = model.into_typed()?;
-    validate::sizes(&model)?;
-    Ok(model)
+    loaded.select_outputs_by_name(outputs)?;
+    inference::analyse(&mut loaded, graph, budget)?;
+    let typed = panics::catch(|| loaded.into_typed())?;
+    check_sizes(&typed)?;
+    Ok(typed)
 }
 
-/// Adds the name of the node at which tract panics. Errors of tract name the node themselves.
-pub fn name_culprit(proto: &ModelProto, error: TractError) -> TractError {
-    let (true, Some(graph)) = (error.is::<Panicked>(), proto.graph.as_ref()) else {
-        return error;
-    };
-    let panics_with = |count: usize| {
+/// Checks the size of everything that tract would compute. One node of the file may be several of tract's.
+fn check_sizes(model: &TypedModel) -> Result<(), InvalidGraph> {
+    let mut budget = Budget::default();
+    for node in model.nodes() {
+        for output in &node.outputs {
+            let fact = &output.fact;
+            let dims = fact.shape.as_concrete();
+            let taken = dims.is_some_and(|dims| budget.take_tensor(dims, fact.datum_type.size_of()).is_ok());
+            if !taken {
+                let problem = format!("its result of {:?} is too large", fact.shape);
+                return Err(InvalidGraph::new(format!("{} {}", node.op.name(), node.name), problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets tract simplify a model. With many nodes, axes stay where they are, because to move them takes memory for each pair of nodes.
+pub fn declutter(mut model: TypedModel) -> TractResult<TypedModel> {
+    let mut optimizer = Optimizer::declutter();
+    if model.nodes().len() > MAX_NODES_TO_MOVE_AXES {
+        optimizer
+            .passes
+            .retain(|pass| !format!("{pass:?}").starts_with("ChangeAxes"));
+    }
+    panics::catch(move || {
+        optimizer.optimize(&mut model)?;
+        Ok(model)
+    })
+}
+
+/// The node at which tract panics or fails after it has accepted all shapes.
+pub fn culprit<'a>(model: &ModelProto, graph: &'a GraphProto, inputs: &[(&str, TypedFact)]) -> Option<&'a NodeProto> {
+    let fails_with = |count: usize| {
         let nodes = &graph.node[..count];
-        let results = nodes
-            .iter()
-            .flat_map(|node| &node.output)
-            .filter(|name| !name.is_empty());
-        let outputs = results.map(|name| ValueInfoProto {
-            name: name.clone(),
-            ..ValueInfoProto::default()
-        });
+        let results = nodes.iter().flat_map(|node| &node.output);
+        let results: Vec<&str> = results.map(String::as_str).filter(|name| !name.is_empty()).collect();
         let start = GraphProto {
             node: nodes.to_vec(),
-            output: outputs.collect(),
+            output: results.iter().map(|name| output_info(name)).collect(),
             ..graph.clone()
         };
         let start = ModelProto {
             graph: Some(start),
-            ..proto.clone()
+            ..model.clone()
         };
-        let load = || {
-            tract_onnx::onnx()
-                .model_for_proto_model(&start)?
-                .into_typed()?
-                .into_optimized()
-        };
-        panics::catch(load).is_err_and(|error| error.is::<Panicked>())
+        let loaded = load(
+            &start,
+            inputs,
+            &results,
+            &SymbolScope::default(),
+            &mut Budget::default(),
+        );
+        loaded.and_then(optimize).is_err()
     };
-    // If the first nodes of the graph let it panic, then so do more of them.
+    // If the first nodes of the graph fail, then so do more of them.
     let counts: Vec<usize> = (0..=graph.node.len()).collect();
-    let count = counts.partition_point(|count| !panics_with(*count));
-    match count.checked_sub(1).and_then(|index| graph.node.get(index)) {
-        Some(node) => error.context(validate::title(node)),
-        None => error,
-    }
+    let count = counts.partition_point(|count| !fails_with(*count));
+    graph.node.get(count.checked_sub(1)?)
+}
+
+/// Lets tract simplify a model and choose its own kernels.
+pub fn optimize(model: TypedModel) -> TractResult<TypedModel> {
+    let mut model = declutter(model)?;
+    panics::catch(move || {
+        model.optimize()?;
+        Ok(model)
+    })
 }
 
 /// Multiply-accumulates of one run, in integers and in f32.

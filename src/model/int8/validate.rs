@@ -1,29 +1,13 @@
-//! What every graph must satisfy before it is imported, here or by tract.
-//!
-//! A file may be damaged or made to do harm. So names, constants, attributes and sizes are checked first. The limits are far above
-//! what a network for a small board needs.
+//! What every graph must satisfy before it is imported, here or by tract. All checks take time in proportion to the file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
-use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::DimLike;
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
-use super::onnx::{Attributes, Constant, Values, elements, static_dims};
-
-/// The most values of one tensor.
-pub const MAX_ELEMENTS: usize = 1 << 24;
-/// The most dimensions of a tensor.
-pub const MAX_RANK: usize = 8;
-/// The most nodes of a graph.
-const MAX_NODES: usize = 1 << 14;
-/// The largest kernel, stride, dilation or pad, and the largest number of groups.
-pub const MAX_WINDOW: i64 = 1 << 15;
-/// The most multiply-accumulates or comparisons of one node.
-pub const MAX_WORK: u64 = 1 << 33;
-/// The most values of all tensors that tract computes.
-const MAX_TOTAL_ELEMENTS: usize = 1 << 26;
+use super::accepted::least_inputs;
+use super::limits::{MAX_ELEMENTS, MAX_LINKS, MAX_NODES, MAX_RANK, MAX_WINDOW, elements, size};
+use super::onnx::{Attributes, input_type, static_dims};
 
 /// Why a graph cannot be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +20,9 @@ pub struct InvalidGraph {
 
 /// The most characters of a name or a problem in a message.
 const MAX_TEXT: usize = 200;
+
+/// The most bytes that tract compares to find equal constants.
+const MAX_COMPARED_BYTES: u64 = 1 << 33;
 
 /// Names come from the file: a message shows them on one line, without control and direction characters, and not at any length.
 fn printable(text: &str) -> String {
@@ -54,309 +41,276 @@ fn printable(text: &str) -> String {
     shown
 }
 
-fn invalid(place: impl Into<String>, problem: impl Into<String>) -> InvalidGraph {
-    InvalidGraph {
-        place: place.into(),
-        problem: problem.into(),
+impl InvalidGraph {
+    pub fn new(place: impl Into<String>, problem: impl Into<String>) -> InvalidGraph {
+        InvalidGraph {
+            place: place.into(),
+            problem: problem.into(),
+        }
+    }
+
+    pub fn at(node: &NodeProto, problem: impl Into<String>) -> InvalidGraph {
+        InvalidGraph::new(title(node), problem)
     }
 }
 
-fn invalid_node(node: &NodeProto, problem: impl Into<String>) -> InvalidGraph {
-    invalid(title(node), problem)
-}
-
 /// The operator and the name of a node, or the name of its first output.
-pub fn title(node: &NodeProto) -> String {
-    let name = match node.name.is_empty() {
-        true => node.output.first().map_or("without a name", String::as_str),
-        false => &node.name,
-    };
-    format!("{} {name}", node.op_type)
+fn title(node: &NodeProto) -> String {
+    format!("{} {}", node.op_type, node_name(node))
 }
 
-/// The number of values of a tensor, if it is within the limits.
-pub fn size(dims: &[usize]) -> Option<usize> {
-    let size = elements(dims)?;
-    (dims.len() <= MAX_RANK && (1..=MAX_ELEMENTS).contains(&size)).then_some(size)
+/// The name of a node, or the name of its first output.
+pub fn node_name(node: &NodeProto) -> &str {
+    match node.name.is_empty() {
+        true => match node.output.iter().find(|name| !name.is_empty()) {
+            Some(output) => output,
+            None => "without a name",
+        },
+        false => &node.name,
+    }
 }
 
 /// Checks a file before anything is computed from it.
 pub fn model(model: &ModelProto) -> Result<(), InvalidGraph> {
-    let graph = model
-        .graph
-        .as_ref()
-        .ok_or_else(|| invalid("the file", "has no graph"))?;
-    if graph.node.len() > MAX_NODES {
-        return Err(invalid("the graph", format!("has more than {MAX_NODES} nodes")));
-    }
-    let known = names(graph, &HashSet::new())?;
-    for output in &graph.output {
-        if !known.contains(output.name.as_str()) {
-            return Err(invalid(format!("output {}", output.name), "no node computes it"));
+    let graph = graph(model)?;
+    let counts = [
+        (graph.node.len(), "nodes"),
+        (graph.input.len(), "inputs"),
+        (graph.output.len(), "outputs"),
+        (graph.initializer.len(), "constants"),
+    ];
+    for (count, what) in counts {
+        if count > MAX_NODES {
+            let problem = format!("has {count} {what}, more than {MAX_NODES}");
+            return Err(InvalidGraph::new("the graph", problem));
         }
     }
-    let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
-    for input in graph.input.iter().filter(|input| !constant(&input.name)) {
-        if let Some(dims) = static_dims(input)
-            && size(&dims).is_none()
-        {
-            return Err(invalid(
-                format!("input {}", input.name),
-                format!("{dims:?} is too large"),
-            ));
-        }
+    let links: usize = graph.node.iter().map(|node| node.input.len() + node.output.len()).sum();
+    if links > MAX_LINKS {
+        let problem = format!("its nodes have {links} inputs and outputs, more than {MAX_LINKS}");
+        return Err(InvalidGraph::new("the graph", problem));
     }
+    names(graph)?;
     for tensor in &graph.initializer {
         check_tensor(tensor, &format!("constant {}", tensor.name))?;
     }
     for node in &graph.node {
-        check_node(node, graph)?;
+        check_node(node)?;
+    }
+    check_comparisons(graph)
+}
+
+pub fn graph(model: &ModelProto) -> Result<&GraphProto, InvalidGraph> {
+    let graph = model.graph.as_ref();
+    graph.ok_or_else(|| InvalidGraph::new("the file", "has no graph"))
+}
+
+/// The inputs of a graph, without those that stand for constants.
+pub fn inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
+    let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    graph
+        .input
+        .iter()
+        .filter(move |input| !constants.contains(input.name.as_str()))
+}
+
+/// The dimensions of an input, which must be fixed and within the limits.
+pub fn input_dims(input: &ValueInfoProto) -> Result<Vec<usize>, InvalidGraph> {
+    let invalid = |problem: String| InvalidGraph::new(format!("input {}", input.name), problem);
+    let dims = static_dims(input)
+        .ok_or_else(|| invalid("has no fixed shape: export the graph with fixed dimensions".into()))?;
+    if input_type(input) != Some(DataType::Float) {
+        return Err(invalid("is not f32".into()));
+    }
+    if dims.contains(&0) {
+        return Err(invalid(format!("{dims:?} holds no values")));
+    }
+    match size(&dims) {
+        Some(_) => Ok(dims),
+        None => Err(invalid(format!("{dims:?} is too large"))),
+    }
+}
+
+/// Checks the dimensions that a caller expects of the inputs against those in the file.
+pub fn expected_inputs(graph: &GraphProto, expected: &[(&str, &[usize])]) -> Result<(), InvalidGraph> {
+    let declared: HashMap<&str, &ValueInfoProto> = inputs(graph).map(|input| (input.name.as_str(), input)).collect();
+    let mut total = 0usize;
+    for (name, dims) in expected {
+        let invalid = |problem: String| InvalidGraph::new(format!("input {name}"), problem);
+        let input = declared
+            .get(name)
+            .ok_or_else(|| invalid("the file has no such input".into()))?;
+        let found = input_dims(input)?;
+        if found != *dims {
+            return Err(invalid(format!("is {found:?} in the file and not {dims:?}")));
+        }
+        total = total.saturating_add(size(dims).unwrap_or_default());
+        if total > MAX_ELEMENTS {
+            return Err(invalid("all inputs together are too large".into()));
+        }
     }
     Ok(())
 }
 
-/// Checks the dimensions that a caller expects of an input against those in the file.
-pub fn input(model: &ModelProto, name: &str, expected: &[usize]) -> Result<(), InvalidGraph> {
-    let place = format!("input {name}");
-    let inputs = model.graph.iter().flat_map(|graph| &graph.input);
-    let Some(declared) = inputs.into_iter().find(|input| input.name == name) else {
-        return Err(invalid(place, "the file has no such input"));
-    };
-    match static_dims(declared) {
-        Some(dims) if dims != expected => Err(invalid(place, format!("is {dims:?} in the file and not {expected:?}"))),
-        _ => Ok(()),
+/// Every name must be given once, and before it is read.
+fn names(graph: &GraphProto) -> Result<(), InvalidGraph> {
+    let mut known: HashSet<&str> = HashSet::new();
+    for tensor in &graph.initializer {
+        if !known.insert(&tensor.name) {
+            return Err(InvalidGraph::new(format!("constant {}", tensor.name), "is given twice"));
+        }
     }
-}
-
-/// All names of a graph. Every name must be given once, and before it is read.
-fn names<'a>(graph: &'a GraphProto, outer: &HashSet<&'a str>) -> Result<HashSet<&'a str>, InvalidGraph> {
-    let mut known = outer.clone();
-    known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
-    known.extend(graph.input.iter().map(|input| input.name.as_str()));
-    let mut given: HashSet<&str> = known.clone();
+    let mut inputs: HashSet<&str> = HashSet::new();
+    for input in &graph.input {
+        if !inputs.insert(&input.name) {
+            return Err(InvalidGraph::new(format!("input {}", input.name), "is given twice"));
+        }
+    }
+    known.extend(inputs);
     for node in &graph.node {
         for name in node.input.iter().filter(|name| !name.is_empty()) {
             if !known.contains(name.as_str()) {
-                return Err(invalid_node(
+                return Err(InvalidGraph::at(
                     node,
                     format!("its input {name} is not computed before it"),
                 ));
             }
         }
-        for body in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
-            if body.node.len() > MAX_NODES {
-                return Err(invalid_node(node, format!("has more than {MAX_NODES} nodes")));
-            }
-            names(body, &known)?;
-            for node in &body.node {
-                check_node(node, body)?;
-            }
-        }
         for name in node.output.iter().filter(|name| !name.is_empty()) {
-            if !given.insert(name) {
-                return Err(invalid_node(node, format!("{name} is computed twice")));
+            if !known.insert(name) {
+                return Err(InvalidGraph::at(node, format!("{name} is computed twice")));
             }
-            known.insert(name);
         }
     }
-    Ok(known)
-}
-
-/// A tensor must have as many values as its dimensions say.
-fn check_tensor(tensor: &TensorProto, place: &str) -> Result<(), InvalidGraph> {
-    let dims: Option<Vec<usize>> = tensor.dims.iter().map(|d| usize::try_from(*d).ok()).collect();
-    let count = dims
-        .filter(|dims| dims.len() <= MAX_RANK)
-        .and_then(|dims| elements(&dims))
-        .filter(|count| *count <= 4 * MAX_ELEMENTS)
-        .ok_or_else(|| invalid(place, format!("has the dimensions {:?}", tensor.dims)))?;
-    // An empty list may stand for an input that is not given. Weights may not be empty.
-    if count == 0 && tensor.dims.len() > 1 {
-        return Err(invalid(place, format!("has the dimensions {:?}", tensor.dims)));
-    }
-    let bytes = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float | DataType::Int32 | DataType::Uint32) => 4,
-        Ok(DataType::Int64 | DataType::Double | DataType::Uint64 | DataType::Complex64) => 8,
-        Ok(DataType::Int8 | DataType::Uint8 | DataType::Bool) => 1,
-        Ok(DataType::Int16 | DataType::Uint16 | DataType::Float16 | DataType::Bfloat16) => 2,
-        Ok(DataType::String) if tensor.string_data.len() == count => return Ok(()),
-        _ => {
-            return Err(invalid(
-                place,
-                format!("has the unsupported data type {}", tensor.data_type),
+    for output in &graph.output {
+        if !known.contains(output.name.as_str()) {
+            return Err(InvalidGraph::new(
+                format!("output {}", output.name),
+                "no node computes it",
             ));
         }
-    };
-    let values = match tensor.raw_data.len() {
-        0 => [
-            tensor.float_data.len(),
-            tensor.int32_data.len(),
-            tensor.int64_data.len(),
-            tensor.double_data.len(),
-            tensor.uint64_data.len(),
-        ]
-        .into_iter()
-        .max()
-        .unwrap_or(0),
-        raw if raw % bytes == 0 => raw / bytes,
-        _ => return Err(invalid(place, "ends within a value")),
-    };
-    if values != count {
-        let problem = format!("has {values} values, but the dimensions {:?}", tensor.dims);
-        return Err(invalid(place, problem));
     }
     Ok(())
 }
 
-fn check_node(node: &NodeProto, graph: &GraphProto) -> Result<(), InvalidGraph> {
-    for attribute in &node.attribute {
-        for tensor in attribute.t.iter().chain(&attribute.tensors) {
-            check_tensor(tensor, &format!("{} {}", node.op_type, attribute.name))
-                .map_err(|error| invalid_node(node, error.to_string()))?;
-        }
+/// A tensor must have as many values as its dimensions need.
+fn check_tensor(tensor: &TensorProto, place: &str) -> Result<(), InvalidGraph> {
+    let invalid = |problem: String| Err(InvalidGraph::new(place, problem));
+    if !tensor.external_data.is_empty() || tensor.data_location == Some(DataLocation::External as i32) {
+        return invalid("its values are in another file: save the graph as one file".into());
     }
-    let least = |name: &str| match name {
-        "kernel_shape" | "strides" | "dilations" | "group" => 1,
-        _ => 0,
+    let dims: Option<Vec<usize>> = tensor.dims.iter().map(|d| usize::try_from(*d).ok()).collect();
+    let count = dims
+        .filter(|dims| dims.len() <= MAX_RANK)
+        .and_then(|dims| elements(&dims))
+        .filter(|count| *count <= MAX_ELEMENTS);
+    let Some(count) = count else {
+        return invalid(format!("has the dimensions {:?}", tensor.dims));
     };
-    for name in [
-        "kernel_shape",
-        "strides",
-        "dilations",
-        "pads",
-        "output_padding",
-        "output_shape",
-    ] {
-        let values = node.integers(name).unwrap_or_default();
-        if values.len() > 2 * MAX_RANK || values.iter().any(|v| !(least(name)..=MAX_WINDOW).contains(v)) {
-            // Reflecting and cutting Pad nodes aside, no operator has negative pads.
-            return Err(invalid_node(node, format!("has {name} {values:?}")));
+    // An empty list may stand for an input that is not given. Weights may not be empty.
+    if count == 0 && tensor.dims.len() > 1 {
+        return invalid(format!("has the dimensions {:?}", tensor.dims));
+    }
+    // Bytes of one value, and how many values there are outside of `raw_data`.
+    let (bytes, listed) = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float) => (4, tensor.float_data.len()),
+        Ok(DataType::Double) => (8, tensor.double_data.len()),
+        Ok(DataType::Int64) => (8, tensor.int64_data.len()),
+        Ok(DataType::Uint64) => (8, tensor.uint64_data.len()),
+        Ok(DataType::Uint32) => (4, tensor.uint64_data.len()),
+        Ok(DataType::Int32) => (4, tensor.int32_data.len()),
+        Ok(DataType::Int16 | DataType::Uint16 | DataType::Float16) => (2, tensor.int32_data.len()),
+        Ok(DataType::Int8 | DataType::Uint8 | DataType::Bool) => (1, tensor.int32_data.len()),
+        _ => return invalid(format!("has the unsupported data type {}", tensor.data_type)),
+    };
+    let values = match tensor.raw_data.len() {
+        0 => listed,
+        raw if raw % bytes == 0 => raw / bytes,
+        _ => return invalid("ends within a value".into()),
+    };
+    match values == count {
+        true => Ok(()),
+        false => invalid(format!("has {values} values, but the dimensions {:?}", tensor.dims)),
+    }
+}
+
+fn check_node(node: &NodeProto) -> Result<(), InvalidGraph> {
+    if !matches!(node.domain.as_str(), "" | "ai.onnx" | "com.microsoft") {
+        return Err(InvalidGraph::at(node, format!("is of the domain {}", node.domain)));
+    }
+    let Some(least) = least_inputs(&node.op_type) else {
+        return Err(InvalidGraph::at(node, "affectd does not accept this operator"));
+    };
+    if node.input.iter().take_while(|name| !name.is_empty()).count() < least {
+        return Err(InvalidGraph::at(node, format!("has fewer than {least} inputs")));
+    }
+    let mut names = HashSet::new();
+    for attribute in &node.attribute {
+        if !names.insert(&attribute.name) {
+            return Err(InvalidGraph::at(node, format!("has {} twice", attribute.name)));
         }
+        check_attribute(node, attribute)?;
     }
     if let Some(perm) = node.integers("perm") {
         let mut axes = perm.to_vec();
         axes.sort_unstable();
         if !axes.into_iter().eq(0..perm.len() as i64) {
-            return Err(invalid_node(
+            return Err(InvalidGraph::at(
                 node,
                 format!("has perm {perm:?}, which is not a permutation"),
             ));
         }
     }
-    let group = node.integer("group", 1);
-    if !(1..=MAX_WINDOW).contains(&group) {
-        return Err(invalid_node(node, format!("has {group} groups")));
-    }
-    match least_inputs(&node.op_type) {
-        Some(least) if node.input.iter().take_while(|name| !name.is_empty()).count() < least => {
-            Err(invalid_node(node, format!("has fewer than {least} inputs")))
-        }
-        _ => check_size_of_result(node, graph),
-    }
-}
-
-/// How many inputs an operator needs at least, for operators with which tract trusts the file.
-fn least_inputs(op: &str) -> Option<usize> {
-    Some(match op {
-        "Constant" | "RandomNormal" | "RandomUniform" | "If" | "Loop" => return None,
-        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "And" | "Or" | "Xor" | "Equal" | "Less" | "Greater"
-        | "LessOrEqual" | "GreaterOrEqual" | "MatMul" | "MatMulInteger" | "Conv" | "ConvInteger" | "ConvTranspose"
-        | "Gemm" | "PRelu" | "BitShift" | "Gather" | "GatherElements" | "GatherND" | "Expand" | "QuantizeLinear"
-        | "DequantizeLinear" | "Tile" => 2,
-        "Where" | "ScatterElements" | "ScatterND" | "OneHot" | "Range" => 3,
-        _ => 1,
-    })
-}
-
-/// Some operators make a tensor of any size from a few numbers. tract would compute it before anything could check its size.
-fn check_size_of_result(node: &NodeProto, graph: &GraphProto) -> Result<(), InvalidGraph> {
-    let constant = |index: usize| constant_input(node, graph, index);
-    let integers = |index: usize| constant(index)?.integers().map(<[i64]>::to_vec);
-    let too_large = || invalid_node(node, "its result is too large");
-    let dims = match node.op_type.as_str() {
-        "ConstantOfShape" => integers(0),
-        "Expand" => integers(1),
-        "Tile" => integers(1),
-        "Resize" | "Upsample" => {
-            // The sizes, or how many times as large the result is.
-            let sizes = integers(3);
-            let scales = constant(2)
-                .or_else(|| constant(1))
-                .and_then(|c| c.floats().map(<[f32]>::to_vec));
-            if let Some(scales) = scales.filter(|_| sizes.is_none()) {
-                let product: f32 = scales.iter().map(|scale| scale.max(1.0)).product();
-                return match product.is_finite() && product <= 4096.0 {
-                    true => Ok(()),
-                    false => Err(too_large()),
-                };
-            }
-            sizes
-        }
-        "Pad" => integers(1).map(|pads| pads.iter().map(|pad| pad.saturating_abs().saturating_add(1)).collect()),
-        "OneHot" => integers(1),
-        "EyeLike" => None,
-        "Range" => {
-            let bound = |index: usize| -> Option<f64> {
-                let constant = constant(index)?;
-                match &constant.values {
-                    Values::F32(v) => v.first().map(|v| f64::from(*v)),
-                    Values::I64(v) => v.first().map(|v| *v as f64),
-                    Values::I32(v) => v.first().map(|v| f64::from(*v)),
-                    _ => None,
-                }
-            };
-            if let (Some(start), Some(end), Some(step)) = (bound(0), bound(1), bound(2)) {
-                let count = (end - start) / step;
-                if count.is_nan() || count > MAX_ELEMENTS as f64 {
-                    return Err(too_large());
-                }
-            }
-            None
-        }
-        _ => None,
-    };
-    let Some(dims) = dims else { return Ok(()) };
-    let product = dims
-        .iter()
-        .map(|d| usize::try_from(*d).unwrap_or(1).max(1))
-        .try_fold(1usize, usize::checked_mul);
-    match product {
-        Some(product) if product <= MAX_ELEMENTS && dims.len() <= 2 * MAX_RANK => Ok(()),
-        _ => Err(too_large()),
-    }
-}
-
-/// An input that is a constant of the graph.
-fn constant_input(node: &NodeProto, graph: &GraphProto, index: usize) -> Option<Constant> {
-    let name = node.input.get(index).filter(|name| !name.is_empty())?;
-    if let Some(tensor) = graph.initializer.iter().find(|tensor| tensor.name == *name) {
-        return Constant::of(tensor);
-    }
-    let source = graph.node.iter().find(|node| node.output.contains(name))?;
-    let tensor = source.attribute.iter().find_map(|attribute| attribute.t.as_ref());
-    tensor.filter(|_| source.op_type == "Constant").and_then(Constant::of)
-}
-
-/// Checks the size of everything that tract would compute.
-pub fn sizes(model: &TypedModel) -> Result<(), InvalidGraph> {
-    let mut total = 0usize;
-    for node in model.nodes() {
-        for output in &node.outputs {
-            let count = output
-                .fact
-                .shape
-                .iter()
-                .try_fold(1usize, |size, dim| size.checked_mul(dim.to_usize().unwrap_or(1)))
-                .filter(|count| *count <= 4 * MAX_ELEMENTS);
-            total = total.saturating_add(count.unwrap_or(usize::MAX));
-            if total > MAX_TOTAL_ELEMENTS {
-                let shape = format!("{:?}", output.fact.shape);
-                return Err(invalid(
-                    format!("{} {}", node.op.name(), node.name),
-                    format!("its result of {shape} is too large"),
-                ));
-            }
-        }
-    }
     Ok(())
+}
+
+fn check_attribute(node: &NodeProto, attribute: &AttributeProto) -> Result<(), InvalidGraph> {
+    let invalid = |problem: String| Err(InvalidGraph::at(node, problem));
+    for tensor in attribute.t.iter().chain(&attribute.tensors) {
+        check_tensor(tensor, &attribute.name).or_else(|error| invalid(error.to_string()))?;
+    }
+    if attribute.g.is_some() || !attribute.graphs.is_empty() {
+        return invalid("has a nested graph".into());
+    }
+    let (name, ranks) = (attribute.name.as_str(), MAX_RANK as i64);
+    let limits = match name {
+        "kernel_shape" | "strides" | "dilations" | "group" | "num_groups" | "blocksize" | "size" => 1..=MAX_WINDOW,
+        "pads" if node.op_type == "Pad" => -MAX_WINDOW..=MAX_WINDOW,
+        "pads" | "output_padding" | "output_shape" => 0..=MAX_WINDOW,
+        "axis" | "axes" => -ranks..=ranks,
+        "ceil_mode" if node.op_type == "Conv" && attribute.i != 0 => {
+            return invalid("has ceil_mode, which only pools have".into());
+        }
+        _ => return Ok(()),
+    };
+    match name {
+        "group" | "num_groups" | "blocksize" | "size" | "axis" if !limits.contains(&attribute.i) => {
+            invalid(format!("has {name} {}", attribute.i))
+        }
+        _ if attribute.ints.len() > 2 * MAX_RANK || attribute.ints.iter().any(|value| !limits.contains(value)) => {
+            invalid(format!("has {name} {:?}", attribute.ints))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// tract compares every constant with all others of its shape before it adds one. That must not take long.
+fn check_comparisons(graph: &GraphProto) -> Result<(), InvalidGraph> {
+    let of_nodes = graph.node.iter().flat_map(|node| &node.attribute);
+    let tensors = graph
+        .initializer
+        .iter()
+        .chain(of_nodes.filter_map(|attribute| attribute.t.as_ref()));
+    let mut counts: HashMap<(i32, &[i64]), u64> = HashMap::new();
+    let mut compared = 0u64;
+    for tensor in tensors {
+        let others = counts.entry((tensor.data_type, &tensor.dims)).or_default();
+        let bytes = tensor.dims.iter().product::<i64>().unsigned_abs() * 8;
+        compared = compared.saturating_add(*others * bytes);
+        *others += 1;
+    }
+    match compared <= MAX_COMPARED_BYTES {
+        true => Ok(()),
+        false => Err(InvalidGraph::new("the graph", "has too many constants of one shape")),
+    }
 }

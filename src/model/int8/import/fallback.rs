@@ -3,17 +3,19 @@
 //! They are collected in a [`FallbackSubgraph`] until a QuantizeLinear reads one of their results. Then the subgraph becomes one
 //! part of the draft. So neighbouring nodes stay together, and everything between two subgraphs is in integers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
+use tract_onnx::prelude::*;
 
-use super::super::onnx::float_info;
+use super::super::onnx::{input_info, output_info};
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::{FallbackNode, Reason};
-use super::super::step::{Part, Real, Step};
+use super::super::step::{Part, Real, Slot, Step};
 use super::super::tract_graph::TractSubgraph;
+use super::super::validate::node_name;
 use super::importer::Importer;
-use super::value::{FallbackSubgraph, Value};
+use super::value::Value;
 
 impl<M: Microkernels> Importer<'_, M> {
     /// Adds a node to the fallback subgraph.
@@ -22,9 +24,7 @@ impl<M: Microkernels> Importer<'_, M> {
         for name in node.input.iter().filter(|name| !name.is_empty()) {
             self.supply(name).map_err(|reason| self.fallback_node(index, reason))?;
         }
-        if !self.subgraph.nodes.contains(&index) {
-            self.subgraph.nodes.push(index);
-        }
+        self.subgraph.add_node(index);
         for name in &node.output {
             self.values.insert(name.clone(), Value::Fallback);
         }
@@ -37,14 +37,9 @@ impl<M: Microkernels> Importer<'_, M> {
 
     fn fallback_node(&self, index: usize, reason: Reason) -> FallbackNode {
         let node = &self.graph.node[index];
-        let output = node.output.first().cloned().unwrap_or_default();
         FallbackNode {
             op: node.op_type.clone(),
-            node: if node.name.is_empty() {
-                output
-            } else {
-                node.name.clone()
-            },
+            node: node_name(node).into(),
             reason,
         }
     }
@@ -53,31 +48,55 @@ impl<M: Microkernels> Importer<'_, M> {
     fn supply(&mut self, name: &str) -> Result<(), Reason> {
         let mut names = vec![name.to_string()];
         while let Some(name) = names.pop() {
-            let known = self.subgraph.inputs.iter().any(|(input, _)| *input == name);
-            if known || self.initializers.contains_key(name.as_str()) {
+            if self.subgraph.supplies(&name) || self.initializers.contains_key(name.as_str()) {
                 continue;
             }
-            match self.values.get(&name) {
-                None => return Err(Reason::InputNotComputed(name)),
-                Some(Value::Fallback) => {}
-                Some(Value::Constant(_) | Value::Quantized(_)) => {
-                    let Some(index) = self.producers.get(name.as_str()) else {
-                        return Err(Reason::ConstantWithoutSource(name));
-                    };
-                    if !self.subgraph.nodes.contains(index) {
-                        self.subgraph.nodes.push(*index);
-                        let inputs = self.graph.node[*index].input.iter();
-                        names.extend(inputs.filter(|input| !input.is_empty()).cloned());
+            let value = self.values.get(&name);
+            match value.ok_or_else(|| Reason::InputNotComputed(name.clone()))? {
+                Value::Fallback => {}
+                Value::Constant(_) | Value::Quantized(_) => names.extend(self.copy_producer(&name)?),
+                Value::Integers { slot, .. } => {
+                    let slot = *slot;
+                    let producer = self.producers.get(name.as_str()).map(|index| &self.graph.node[*index]);
+                    match producer.filter(|node| node.op_type == "QuantizeLinear") {
+                        Some(node) => names.extend(self.quantize_again(node, slot)),
+                        None => names.extend(self.copy_producer(&name)?),
                     }
                 }
-                Some(_) => {
+                Value::Float(_) | Value::Other(_) | Value::Real(_) | Value::Pending(_) => {
                     if let Some(real) = self.real(&name)? {
-                        self.subgraph.inputs.push((name, real));
+                        self.subgraph.add_input(name, real);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Copies the node that computes `name` into the subgraph. Returns what it reads, unless it is there already.
+    fn copy_producer(&mut self, name: &str) -> Result<Vec<String>, Reason> {
+        let Some(index) = self.producers.get(name) else {
+            return Err(Reason::ConstantWithoutSource(name.into()));
+        };
+        let inputs = self.graph.node[*index].input.iter();
+        Ok(match self.subgraph.add_node(*index) {
+            true => inputs.filter(|input| !input.is_empty()).cloned().collect(),
+            false => vec![],
+        })
+    }
+
+    /// Lets the subgraph compute the integers of `slot` from the real numbers that they stand for, with a copy of their QuantizeLinear
+    /// `node`. That is exact. Returns the other inputs of the node.
+    fn quantize_again(&mut self, node: &NodeProto, slot: Slot) -> Vec<String> {
+        let out = self.draft.add_real(self.activation(slot).dims.clone());
+        self.draft.push(Step::Dequantize { input: slot, out });
+        let mut copy = node.clone();
+        let scales = copy.input.split_off(1);
+        let name = format!("{} as real numbers", copy.output[0]);
+        self.subgraph.add_input(name.clone(), out);
+        copy.input = std::iter::once(name).chain(scales.iter().cloned()).collect();
+        self.subgraph.add_quantization(copy);
+        scales.into_iter().filter(|name| !name.is_empty()).collect()
     }
 
     /// The values of `name` as real numbers. Adds a step that computes them if necessary. `None` if the nodes of `name` had to fall
@@ -87,7 +106,7 @@ impl<M: Microkernels> Importer<'_, M> {
             return Ok(Some(*real));
         }
         let real = match self.values.get(name).cloned() {
-            Some(Value::Float(real)) => real,
+            Some(Value::Float(real) | Value::Other(real)) => real,
             Some(Value::Real(input)) => {
                 let out = self.draft.add_real(self.activation(input).dims.clone());
                 self.draft.push(Step::Dequantize { input, out });
@@ -113,73 +132,67 @@ impl<M: Microkernels> Importer<'_, M> {
 
     /// Turns the subgraph into a part of the draft, and starts an empty one.
     pub fn close_subgraph(&mut self) -> Result<(), FallbackNode> {
-        let FallbackSubgraph { nodes, inputs } = std::mem::take(&mut self.subgraph);
-        let inside: HashSet<usize> = nodes.iter().copied().collect();
-        let others = self
-            .graph
-            .node
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| !inside.contains(index));
-        let mut read_outside: HashSet<&str> = others
-            .flat_map(|(_, node)| node.input.iter().map(String::as_str))
-            .collect();
-        read_outside.extend(self.outputs.iter().map(String::as_str));
-        let results = nodes.iter().flat_map(|index| &self.graph.node[*index].output);
-        let results: Vec<&str> = results
-            .map(String::as_str)
-            .filter(|name| read_outside.contains(name) && matches!(self.values.get(*name), Some(Value::Fallback)))
-            .collect();
-        let used = |name: &str| {
-            nodes
-                .iter()
-                .any(|i| self.graph.node[*i].input.iter().any(|input| input == name))
+        let subgraph = std::mem::take(&mut self.subgraph);
+        let nodes = || subgraph.nodes().iter().map(|index| &self.graph.node[*index]);
+        let mut reads_inside: HashMap<&str, usize> = HashMap::new();
+        for name in nodes().flat_map(|node| &node.input) {
+            *reads_inside.entry(name).or_default() += 1;
+        }
+        // The names that other nodes or the caller read.
+        let is_result = |name: &&str| {
+            let reads = self.readers.get(name).copied().unwrap_or_default();
+            let is_read = reads > reads_inside.get(name).copied().unwrap_or_default() || self.outputs.contains(*name);
+            is_read && matches!(self.values.get(*name), Some(Value::Fallback))
         };
-        let dims: Vec<&[usize]> = inputs.iter().map(|(_, real)| self.dims_of(*real)).collect();
-        let named: Vec<(&str, &[usize])> = inputs
-            .iter()
-            .zip(&dims)
-            .map(|((name, _), dims)| (&name[..], *dims))
-            .collect();
+        let computed = nodes().chain(subgraph.quantizations()).flat_map(|node| &node.output);
+        let results: Vec<&str> = computed.map(String::as_str).filter(is_result).collect();
+        let mut read: HashSet<&str> = HashSet::new();
+        let reads = nodes().chain(subgraph.quantizations()).flat_map(|node| &node.input);
+        let constants = reads
+            .map(String::as_str)
+            .filter(|name| read.insert(name))
+            .filter_map(|name| self.initializers.get(name));
+        let piece = GraphProto {
+            initializer: constants.map(|tensor| (*tensor).clone()).collect(),
+            // The copied quantizations read only inputs and constants.
+            node: subgraph.quantizations().iter().chain(nodes()).cloned().collect(),
+            input: subgraph.inputs().iter().map(|(name, _)| input_info(name)).collect(),
+            output: results.iter().map(|name| output_info(name)).collect(),
+            ..GraphProto::default()
+        };
         let piece = ModelProto {
-            graph: Some(GraphProto {
-                node: nodes.iter().map(|index| self.graph.node[*index].clone()).collect(),
-                initializer: self
-                    .graph
-                    .initializer
-                    .iter()
-                    .filter(|t| used(&t.name))
-                    .cloned()
-                    .collect(),
-                input: named.iter().map(|(name, dims)| float_info(name, dims)).collect(),
-                output: results
-                    .iter()
-                    .map(|name| ValueInfoProto {
-                        name: name.to_string(),
-                        ..ValueInfoProto::default()
-                    })
-                    .collect(),
-                ..GraphProto::default()
-            }),
+            graph: Some(piece),
             ir_version: self.model.ir_version,
             opset_import: self.model.opset_import.clone(),
             ..ModelProto::default()
         };
-        let graph = TractSubgraph::load(&piece, &named, &results, &self.symbols).map_err(|error| {
-            let last = nodes.last().copied().unwrap_or_default();
-            self.fallback_node(last, Reason::TractRejects(format!("{error:#}")))
+        let facts = subgraph
+            .inputs()
+            .iter()
+            .map(|(name, real)| (name.as_str(), self.draft.reals[*real].fact()));
+        let inputs: Vec<(&str, TypedFact)> = facts.collect();
+        let loaded = TractSubgraph::load(&piece, &inputs, &results, &self.symbols, self.budget);
+        let graph = loaded.map_err(|error| {
+            let last = subgraph.nodes().last().copied().unwrap_or_default();
+            self.fallback_node(last, Reason::TractRejects(error.root_cause().to_string()))
         })?;
         let names: Vec<String> = results.iter().map(|name| name.to_string()).collect();
         let mut outputs = Vec::new();
-        for (name, dims) in names.into_iter().zip(graph.outputs()) {
-            let real = self.draft.add_real(dims.clone());
-            self.values.insert(name.clone(), Value::Float(real));
+        for (name, tensor) in names.into_iter().zip(graph.outputs()) {
+            let is_real = tensor.kind == f32::datum_type();
+            let real = self.draft.add_outer(tensor.clone());
+            let value = if is_real {
+                Value::Float(real)
+            } else {
+                Value::Other(real)
+            };
+            self.values.insert(name.clone(), value);
             self.reals.insert(name, real);
             outputs.push(real);
         }
         self.draft.parts.push(Part::Fallback {
             graph,
-            inputs: inputs.into_iter().map(|(_, real)| real).collect(),
+            inputs: subgraph.inputs().iter().map(|(_, real)| *real).collect(),
             outputs,
         });
         Ok(())
@@ -192,6 +205,10 @@ impl<M: Microkernels> Importer<'_, M> {
             node: name.into(),
             reason,
         };
+        if let Some(Value::Integers { .. }) = self.values.get(name) {
+            self.supply(name).map_err(unusable)?;
+            self.values.insert(name.into(), Value::Fallback);
+        }
         let falls_back = |importer: &Self| matches!(importer.values.get(name), Some(Value::Fallback));
         let mut real = None;
         if !falls_back(self) {

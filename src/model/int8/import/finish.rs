@@ -126,7 +126,7 @@ impl<M: Microkernels> Importer<'_, M> {
                 let after = order.iter().position(|a| *a == axis).unwrap_or(0);
                 let mut parts = Vec::new();
                 let mut operands = Vec::new();
-                for input in inputs {
+                for input in inputs.iter().cloned() {
                     let (part_dims, from, mut operand) = self.operand(input)?;
                     let run = order[after..].iter().map(|a| part_dims[*a]).product();
                     operand.keep_one_run(run);
@@ -280,6 +280,7 @@ impl<M: Microkernels> Importer<'_, M> {
         scale: f32,
     ) -> Result<LayerParams, Reason> {
         let outputs = weights.dims[0];
+        self.take_constants(weights.integers.len())?;
         let scale_of = scale_index(&[outputs], 0, weights.scales.len())
             .filter(|_| weights.scales.len() == 1 || weights.axis == 0)
             .ok_or(Reason::WeightScales)?;
@@ -351,6 +352,7 @@ impl<M: Microkernels> Importer<'_, M> {
                 Ok((dims, quantization, Operand::Slot(slot)))
             }
             Input::Constant(constant) => {
+                self.take_constants(constant.integers.len())?;
                 let place = memory_index(&constant.dims);
                 let mut values = vec![0i8; constant.integers.len()];
                 for (i, v) in constant.integers.iter().enumerate() {

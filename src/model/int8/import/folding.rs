@@ -61,8 +61,8 @@ impl<M: Microkernels> Importer<'_, M> {
 
     fn dims<'b>(&'b self, value: &'b Value) -> Option<&'b [usize]> {
         match value {
-            Value::Float(real) => Some(self.dims_of(*real)),
-            Value::Integers(slot) | Value::Real(slot) => Some(&self.activation(*slot).dims),
+            Value::Float(real) | Value::Other(real) => Some(self.dims_of(*real)),
+            Value::Integers { slot, .. } | Value::Real(slot) => Some(&self.activation(*slot).dims),
             Value::Pending(pending) => Some(&pending.dims),
             Value::Constant(constant) => Some(&constant.dims),
             Value::Quantized(constant) => Some(&constant.dims),

@@ -1,17 +1,19 @@
 //! The importer's state, and the import of one node after the other.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
+use std::rc::Rc;
 
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 use tract_onnx::tract_core::internal::SymbolScope;
 
+use super::super::limits::{self, Budget, MAX_CONSTANTS, MAX_ELEMENTS, MAX_WORK};
 use super::super::onnx::Constant;
 use super::super::operators::arithmetic::Quantization;
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::{FallbackNode, Reason};
 use super::super::step::{Activation, Draft, Real, Slot};
-use super::super::validate::{self, MAX_ELEMENTS};
 use super::value::{FallbackSubgraph, Value};
 
 /// The most products of two 8-bit values in one sum: 2¹⁷ of them reach 2³¹.
@@ -37,6 +39,11 @@ pub struct Importer<'a, M> {
     pub symbols: SymbolScope,
     /// How many values have been rearranged or repeated.
     rearranged: usize,
+    /// How many constant values have been unpacked or repeated.
+    constants: Cell<usize>,
+    /// Multiply-accumulates of one run, or operations that take as long.
+    work: Cell<u64>,
+    pub budget: &'a mut Budget,
     microkernels: PhantomData<M>,
 }
 
@@ -46,6 +53,7 @@ impl<'a, M: Microkernels> Importer<'a, M> {
         graph: &'a GraphProto,
         outputs: &[&str],
         symbols: &SymbolScope,
+        budget: &'a mut Budget,
     ) -> Importer<'a, M> {
         let nodes = || graph.node.iter().enumerate();
         let mut readers: HashMap<&str, usize> = HashMap::new();
@@ -56,7 +64,7 @@ impl<'a, M: Microkernels> Importer<'a, M> {
         let constants = graph.initializer.iter().filter_map(|tensor| {
             // An initializer of an unsupported type is ignored here; the nodes that read it fall back to f32.
             let constant = Constant::of(tensor)?;
-            Some((tensor.name.clone(), Value::Constant(constant)))
+            Some((tensor.name.clone(), Value::Constant(Rc::new(constant))))
         });
         Importer {
             model,
@@ -78,6 +86,9 @@ impl<'a, M: Microkernels> Importer<'a, M> {
             draft: Draft::default(),
             symbols: symbols.clone(),
             rearranged: 0,
+            constants: Cell::new(0),
+            work: Cell::new(0),
+            budget,
             microkernels: PhantomData,
         }
     }
@@ -118,14 +129,15 @@ impl<'a, M: Microkernels> Importer<'a, M> {
             },
             "Constant" => {
                 let tensor = node.attribute.iter().find_map(|a| a.t.as_ref());
-                Value::Constant(tensor.and_then(Constant::of).ok_or(Reason::ConstantType)?)
+                let constant = tensor.and_then(Constant::of).ok_or(Reason::ConstantType)?;
+                Value::Constant(Rc::new(constant))
             }
             _ => match self.folded(node) {
-                Some(constant) => Value::Constant(constant),
+                Some(constant) => Value::Constant(Rc::new(constant)),
                 None => {
                     let mut pending = self.operator(node)?;
                     pending.nodes.push(index);
-                    check_size(&pending.dims)?;
+                    self.take_work(check_size(&pending.dims)? as u64)?;
                     Value::Pending(Box::new(pending))
                 }
             },
@@ -140,6 +152,23 @@ impl<'a, M: Microkernels> Importer<'a, M> {
         match self.rearranged <= MAX_ELEMENTS {
             true => Ok(()),
             false => Err(Reason::TooManyRearranged),
+        }
+    }
+
+    /// Counts constant values that are unpacked or repeated.
+    pub fn take_constants(&self, count: usize) -> Result<(), Reason> {
+        self.constants.set(self.constants.get().saturating_add(count));
+        match self.constants.get() <= MAX_CONSTANTS {
+            true => Ok(()),
+            false => Err(Reason::TooManyConstants),
+        }
+    }
+
+    pub fn take_work(&self, work: u64) -> Result<(), Reason> {
+        self.work.set(self.work.get().saturating_add(work));
+        match self.work.get() <= MAX_WORK {
+            true => Ok(()),
+            false => Err(Reason::TooMuchWork),
         }
     }
 
@@ -202,13 +231,13 @@ impl<'a, M: Microkernels> Importer<'a, M> {
     }
 
     pub fn dims_of(&self, real: Real) -> &[usize] {
-        &self.draft.reals[real]
+        &self.draft.reals[real].dims
     }
 }
 
 /// Rejects tensors without values and those that are too large.
 pub fn check_size(dims: &[usize]) -> Result<usize, Reason> {
-    validate::size(dims).ok_or_else(|| Reason::TooLarge(dims.to_vec()))
+    limits::size(dims).ok_or_else(|| Reason::TooLarge(dims.to_vec()))
 }
 
 /// Rejects sums of more products than 32 bits hold.

@@ -1,5 +1,7 @@
 //! Matrix products and linear layers.
 
+use std::rc::Rc;
+
 use tract_onnx::pb::NodeProto;
 
 use super::super::onnx::Attributes;
@@ -7,7 +9,6 @@ use super::super::operators::batched_matmul::MAX_DEPTH_WITH_ZERO_POINTS;
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::Reason;
 use super::super::step::Slot;
-use super::super::validate::MAX_WORK;
 use super::importer::{Importer, check_depth, check_size};
 use super::value::{Operator, Pending, QuantizedConstant, Value};
 
@@ -16,7 +17,7 @@ impl<M: Microkernels> Importer<'_, M> {
         let left = self.slot(node, 0)?;
         if let Value::Quantized(_) = self.value(node, 1)? {
             let weights = self.weights(node, 1)?;
-            return self.linear(left, transposed(&weights)?, None);
+            return self.linear(left, self.transposed(&weights)?, None);
         }
         let right = self.slot(node, 1)?;
         let mut dims = self.activation(left).dims.clone();
@@ -35,7 +36,7 @@ impl<M: Microkernels> Importer<'_, M> {
         }
         check_depth(depth)?;
         dims[rank - 1] = right_dims[rank - 1];
-        check_work(check_size(&dims)?, depth)?;
+        self.take_products(check_size(&dims)?, depth)?;
         Ok(Pending::new(Operator::MatMul { left, right }, dims))
     }
 
@@ -48,12 +49,12 @@ impl<M: Microkernels> Importer<'_, M> {
         let weights = if node.integer("transB", 0) != 0 {
             weights
         } else {
-            transposed(&weights)?
+            self.transposed(&weights)?
         };
         self.linear(self.slot(node, 0)?, weights, self.bias(node, 2)?)
     }
 
-    fn linear(&self, input: Slot, weights: QuantizedConstant, bias: Option<Vec<f64>>) -> Result<Pending, Reason> {
+    fn linear(&self, input: Slot, weights: QuantizedConstant, bias: Option<Rc<[f64]>>) -> Result<Pending, Reason> {
         let mut dims = self.activation(input).dims.clone();
         let flat = dims.len() != 4 || dims[1] == 1;
         match (dims.last_mut(), &weights.dims[..]) {
@@ -61,30 +62,28 @@ impl<M: Microkernels> Importer<'_, M> {
             _ => return Err(Reason::LinearShape),
         }
         check_depth(weights.dims[1])?;
-        check_work(check_size(&dims)?, weights.dims[1])?;
+        self.take_products(check_size(&dims)?, weights.dims[1])?;
         Ok(Pending::new(Operator::Linear { input, weights, bias }, dims))
     }
-}
 
-fn check_work(results: usize, depth: usize) -> Result<(), Reason> {
-    match results as u64 * depth as u64 <= MAX_WORK {
-        true => Ok(()),
-        false => Err(Reason::TooMuchWork),
+    fn take_products(&self, results: usize, depth: usize) -> Result<(), Reason> {
+        self.take_work((results as u64).saturating_mul(depth as u64))
     }
-}
 
-/// From [depth][outputs] to [outputs][depth].
-fn transposed(weights: &QuantizedConstant) -> Result<QuantizedConstant, Reason> {
-    let [depth, outputs] = weights.dims[..] else {
-        return Err(Reason::WeightShape(weights.dims.clone()));
-    };
-    Ok(QuantizedConstant {
-        dims: vec![outputs, depth],
-        integers: (0..outputs * depth)
-            .map(|i| weights.integers[i % depth * outputs + i / depth])
-            .collect(),
-        scales: weights.scales.clone(),
-        axis: 1 - weights.axis.min(1),
-        zero_point: weights.zero_point,
-    })
+    /// From [depth][outputs] to [outputs][depth].
+    fn transposed(&self, weights: &QuantizedConstant) -> Result<QuantizedConstant, Reason> {
+        let [depth, outputs] = weights.dims[..] else {
+            return Err(Reason::WeightShape(weights.dims.clone()));
+        };
+        self.take_constants(weights.integers.len())?;
+        Ok(QuantizedConstant {
+            dims: vec![outputs, depth],
+            integers: (0..outputs * depth)
+                .map(|i| weights.integers[i % depth * outputs + i / depth])
+                .collect(),
+            scales: weights.scales.clone(),
+            axis: 1 - weights.axis.min(1),
+            zero_point: weights.zero_point,
+        })
+    }
 }

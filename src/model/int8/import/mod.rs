@@ -27,42 +27,28 @@ mod shapes;
 mod value;
 mod windows;
 
-use tract_onnx::pb::{ModelProto, NodeProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 use tract_onnx::tract_core::internal::SymbolScope;
 
-use super::onnx::static_dims;
+use super::limits::Budget;
 use super::operators::kernels::Microkernels;
-use super::reason::{FallbackNode, Reason};
+use super::reason::FallbackNode;
 use super::step::Draft;
-use super::validate;
 use importer::Importer;
 use value::Value;
 
-/// Compiles `model` for the kernels `M`. Inputs and outputs are in the order of `inputs` and `outputs`.
+/// Compiles `graph`, which is that of `model`, for the kernels `M`. Inputs and outputs are in the order of `inputs` and `outputs`.
 pub fn compile<M: Microkernels>(
     model: &ModelProto,
-    inputs: &[&str],
+    graph: &GraphProto,
+    inputs: &[(&str, &[usize])],
     outputs: &[&str],
     symbols: &SymbolScope,
+    budget: &mut Budget,
 ) -> Result<Draft, FallbackNode> {
-    let whole_graph = |name: &str, reason: Reason| FallbackNode {
-        op: "graph".into(),
-        node: name.into(),
-        reason,
-    };
-    let graph = model.graph.as_ref().ok_or_else(|| whole_graph("-", Reason::NoGraph))?;
-    let mut importer = Importer::<M>::new(model, graph, outputs, symbols);
-    for name in inputs {
-        let dims = graph
-            .input
-            .iter()
-            .find(|input| input.name == *name)
-            .and_then(static_dims)
-            .ok_or_else(|| whole_graph(name, Reason::NoStaticShape))?;
-        if validate::size(&dims).is_none() {
-            return Err(whole_graph(name, Reason::TooLarge(dims)));
-        }
-        let input = importer.draft.add_real(dims);
+    let mut importer = Importer::<M>::new(model, graph, outputs, symbols, budget);
+    for (name, dims) in inputs {
+        let input = importer.draft.add_real(dims.to_vec());
         importer.values.insert(name.to_string(), Value::Float(input));
     }
     for index in 0..graph.node.len() {

@@ -1,5 +1,7 @@
 //! Which method imports which operator; functions of one value; and the inputs that several operators have in common.
 
+use std::rc::Rc;
+
 use tract_onnx::pb::NodeProto;
 
 use super::super::onnx::Attributes;
@@ -142,7 +144,7 @@ impl<M: Microkernels> Importer<'_, M> {
     }
 
     /// A bias as real numbers, whether or not it is quantized in the file.
-    pub fn bias(&self, node: &NodeProto, index: usize) -> Result<Option<Vec<f64>>, Reason> {
+    pub fn bias(&self, node: &NodeProto, index: usize) -> Result<Option<Rc<[f64]>>, Reason> {
         match self.optional(node, index)? {
             None => Ok(None),
             Some(Value::Quantized(bias)) => {

@@ -132,7 +132,7 @@ impl<M: Microkernels> Importer<'_, M> {
     pub fn concat(&self, node: &NodeProto) -> Result<Pending, Reason> {
         let inputs = (0..node.input.len())
             .map(|i| self.quantized_input(node, i))
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<Rc<[Input]>, _>>()?;
         let first = inputs.first().ok_or(Reason::NoInputs)?;
         let mut dims = self.input_dims(first).to_vec();
         let axis = axis_of(node, 0, dims.len());
@@ -145,7 +145,7 @@ impl<M: Microkernels> Importer<'_, M> {
             dims
         };
         let mut length = 0usize;
-        for input in &inputs {
+        for input in inputs.iter() {
             let part = self.input_dims(input);
             if part.len() != dims.len() || others(part) != others(&dims) {
                 return Err(Reason::ConcatShapes);

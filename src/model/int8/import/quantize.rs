@@ -1,5 +1,7 @@
 //! QuantizeLinear and DequantizeLinear.
 
+use std::rc::Rc;
+
 use tract_onnx::pb::NodeProto;
 
 use super::super::onnx::{Constant, Values};
@@ -15,6 +17,12 @@ struct Scales {
     scales: Vec<f32>,
     /// As s8: those of unsigned integers are 128 lower than in the file.
     zero_points: Vec<i32>,
+    unsigned: bool,
+}
+
+/// The scale and zero point of activations.
+struct Scale {
+    quantization: Quantization,
     unsigned: bool,
 }
 
@@ -45,13 +53,16 @@ impl<M: Microkernels> Importer<'_, M> {
         })
     }
 
-    fn quantization(&self, node: &NodeProto) -> Result<Quantization, Reason> {
-        match self.scales(node)? {
-            Scales {
-                scales, zero_points, ..
-            } if scales.len() == 1 => Ok(Quantization {
-                scale: scales[0],
-                zero_point: zero_points[0],
+    fn scale(&self, node: &NodeProto) -> Result<Scale, Reason> {
+        let Scales {
+            scales,
+            zero_points,
+            unsigned,
+        } = self.scales(node)?;
+        match (&scales[..], &zero_points[..]) {
+            (&[scale], &[zero_point]) => Ok(Scale {
+                quantization: Quantization { scale, zero_point },
+                unsigned,
             }),
             _ => Err(Reason::SeveralActivationScales),
         }
@@ -59,9 +70,12 @@ impl<M: Microkernels> Importer<'_, M> {
 
     pub fn quantize(&mut self, node: &NodeProto) -> Result<Value, Reason> {
         if let Value::Constant(constant) = self.value(node, 0)? {
-            return self.quantized_constant(node, constant);
+            return self.quantized_constant(node, &constant.clone());
         }
-        let to = self.quantization(node)?;
+        let Scale {
+            quantization: to,
+            unsigned,
+        } = self.scale(node)?;
         let slot = match self.value(node, 0)?.clone() {
             Value::Float(input) => {
                 let dims = self.dims_of(input).to_vec();
@@ -80,7 +94,7 @@ impl<M: Microkernels> Importer<'_, M> {
             }
             _ => return Err(Reason::QuantizesIntegers),
         };
-        Ok(Value::Integers(slot))
+        Ok(Value::Integers { slot, unsigned })
     }
 
     /// QuantizeLinear of a constant. Networks from quantization-aware training keep their weights as real numbers.
@@ -97,24 +111,30 @@ impl<M: Microkernels> Importer<'_, M> {
             let (scale, zero_point) = (scales[entry(i)], zero_points[entry(i)]);
             Quantization { scale, zero_point }.quantize(*x)
         };
+        self.take_constants(reals.len())?;
         let integers = reals.iter().enumerate().map(quantize);
-        Ok(Value::Constant(Constant {
+        Ok(Value::Constant(Rc::new(Constant {
             dims: constant.dims.clone(),
             values: match unsigned {
                 true => Values::U8(integers.map(|q| q.cast_unsigned() ^ 128).collect()),
                 false => Values::I8(integers.collect()),
             },
-        }))
+        })))
     }
 
     pub fn dequantize(&mut self, node: &NodeProto) -> Result<Value, Reason> {
         let constant = match self.value(node, 0)? {
-            Value::Integers(slot) => {
-                let (slot, from) = (*slot, self.quantization(node)?);
-                if self.activation(slot).quantization != from {
+            Value::Integers { slot, unsigned } => {
+                let (slot, unsigned, from) = (*slot, *unsigned, self.scale(node)?);
+                if from.unsigned != unsigned {
                     return Err(Reason::DequantizesDifferently);
                 }
-                return Ok(Value::Real(slot));
+                let quantized = self.activation(slot);
+                return Ok(Value::Real(match quantized.quantization == from.quantization {
+                    true => slot,
+                    // The same integers stand for other real numbers.
+                    false => self.add_alias(quantized.dims.clone(), from.quantization, slot),
+                }));
             }
             Value::Constant(constant) => constant.clone(),
             _ => return Err(Reason::DequantizesReals),
@@ -122,6 +142,7 @@ impl<M: Microkernels> Importer<'_, M> {
         let Scales {
             scales, zero_points, ..
         } = self.scales(node)?;
+        self.take_constants(constant.len())?;
         let mut integers: Vec<i32> = match &constant.values {
             Values::I8(v) => v.iter().map(|v| i32::from(*v)).collect(),
             Values::U8(v) => v.iter().map(|v| i32::from(*v) - 128).collect(),
@@ -138,14 +159,14 @@ impl<M: Microkernels> Importer<'_, M> {
             }
         }
         Ok(Value::Quantized(QuantizedConstant {
-            dims: constant.dims,
+            dims: constant.dims.clone(),
             integers: integers.into(),
             zero_point: if eight_bits && scales.len() == 1 {
                 zero_points[0]
             } else {
                 0
             },
-            scales,
+            scales: scales.into(),
             axis,
         }))
     }

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use tract_onnx::pb::NodeProto;
 
-use super::super::onnx::{Attributes, elements};
+use super::super::limits::{MAX_RANK, elements};
+use super::super::onnx::Attributes;
 use super::super::operators::kernels::Microkernels;
 use super::super::reason::Reason;
 use super::super::step::Slot;
-use super::super::validate::MAX_RANK;
 use super::importer::{Importer, check_size};
 use super::value::{Pending, Value, axis_of, from_end, row_major_strides};
 
@@ -169,7 +169,8 @@ impl<M: Microkernels> Importer<'_, M> {
         let target = match node.op_type.as_str() {
             "Reshape" => self.constant(node, 1)?.integers().map(<[i64]>::to_vec),
             "Flatten" => {
-                let axis = axis_of(node, 1, from.len());
+                let axis = from_end(node.integer("axis", 1), from.len());
+                let axis = axis.filter(|axis| *axis <= from.len()).ok_or(Reason::Axis)?;
                 let front: usize = from.iter().take(axis).product();
                 Some(vec![front as i64, -1])
             }

@@ -1,5 +1,6 @@
 //! What the names in a graph stand for while it is imported.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use tract_onnx::pb::NodeProto;
@@ -14,13 +15,18 @@ use super::super::step::{Real, Slot};
 pub enum Value {
     /// Real numbers: a graph input, or the result of a fallback subgraph.
     Float(Real),
+    /// The result of a fallback subgraph that is not f32.
+    Other(Real),
     /// The result of a node in the fallback subgraph that is still growing.
     Fallback,
-    /// s8 values: the result of QuantizeLinear.
-    Integers(Slot),
+    /// s8 values: the result of QuantizeLinear. `unsigned` if they are u8 in the file.
+    Integers {
+        slot: Slot,
+        unsigned: bool,
+    },
     /// The result of DequantizeLinear on s8 values.
     Real(Slot),
-    Constant(Constant),
+    Constant(Rc<Constant>),
     /// The result of DequantizeLinear on a constant.
     Quantized(QuantizedConstant),
     Pending(Box<Pending>),
@@ -33,7 +39,7 @@ pub struct QuantizedConstant {
     /// With the zero point subtracted.
     pub integers: Rc<[i32]>,
     /// A single scale, or one per entry of `axis`.
-    pub scales: Vec<f32>,
+    pub scales: Rc<[f32]>,
     pub axis: usize,
     /// The zero point that was subtracted; 0 if there were several.
     pub zero_point: i32,
@@ -63,14 +69,14 @@ pub enum Operator {
         input: Slot,
         window: Window,
         weights: QuantizedConstant,
-        bias: Option<Vec<f64>>,
+        bias: Option<Rc<[f64]>>,
         groups: usize,
     },
     /// `weights` are transposed: one row per output.
     Linear {
         input: Slot,
         weights: QuantizedConstant,
-        bias: Option<Vec<f64>>,
+        bias: Option<Rc<[f64]>>,
     },
     /// The product of two activations.
     MatMul {
@@ -102,7 +108,7 @@ pub enum Operator {
         function: Function,
     },
     Concat {
-        inputs: Vec<Input>,
+        inputs: Rc<[Input]>,
         axis: usize,
     },
 }
@@ -208,9 +214,53 @@ impl Pending {
 #[derive(Default)]
 pub struct FallbackSubgraph {
     /// Indices of the nodes.
-    pub nodes: Vec<usize>,
+    nodes: Vec<usize>,
+    is_inside: HashSet<usize>,
     /// Names of the inputs, and where their values are.
-    pub inputs: Vec<(String, Real)>,
+    inputs: Vec<(String, Real)>,
+    /// The names of the inputs, and of what `quantizations` compute.
+    supplied: HashSet<String>,
+    /// Copies of QuantizeLinear nodes that compute integers again from the real numbers they stand for.
+    quantizations: Vec<NodeProto>,
+}
+
+impl FallbackSubgraph {
+    /// Adds a node, unless it is inside.
+    pub fn add_node(&mut self, index: usize) -> bool {
+        let is_new = self.is_inside.insert(index);
+        if is_new {
+            self.nodes.push(index);
+        }
+        is_new
+    }
+
+    pub fn add_input(&mut self, name: String, real: Real) {
+        if self.supplied.insert(name.clone()) {
+            self.inputs.push((name, real));
+        }
+    }
+
+    pub fn add_quantization(&mut self, node: NodeProto) {
+        self.supplied.extend(node.output.iter().cloned());
+        self.quantizations.push(node);
+    }
+
+    /// Whether an input or a copied quantization gives `name`.
+    pub fn supplies(&self, name: &str) -> bool {
+        self.supplied.contains(name)
+    }
+
+    pub fn nodes(&self) -> &[usize] {
+        &self.nodes
+    }
+
+    pub fn inputs(&self) -> &[(String, Real)] {
+        &self.inputs
+    }
+
+    pub fn quantizations(&self) -> &[NodeProto] {
+        &self.quantizations
+    }
 }
 
 /// The index of the scale for the value at an index, given a single scale or one per entry of `axis`.

@@ -2,11 +2,11 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::super::onnx::{Attributes, elements};
+use super::super::limits::{MAX_ELEMENTS, MAX_WINDOW, elements};
+use super::super::onnx::Attributes;
 use super::super::operators::kernels::Microkernels;
 use super::super::operators::window::Window;
 use super::super::reason::Reason;
-use super::super::validate::{MAX_ELEMENTS, MAX_WINDOW, MAX_WORK};
 use super::importer::{Importer, check_depth, check_size};
 use super::value::{Operator, Pending, Value, from_end};
 
@@ -32,7 +32,7 @@ impl<M: Microkernels> Importer<'_, M> {
         let window = window(node, [height, width], [kernel_height, kernel_width])?;
         let dims = vec![1, outputs, window.output[0], window.output[1]];
         check_depth(per_group.saturating_mul(window.taps()))?;
-        check_work(&window, channels, check_size(&dims)?, per_group)?;
+        self.take_window(&window, channels, check_size(&dims)?, per_group)?;
         let operator = Operator::Convolution {
             input,
             window,
@@ -69,7 +69,7 @@ impl<M: Microkernels> Importer<'_, M> {
             _ => vec![1, channels, window.output[0], window.output[1]],
         };
         check_depth(window.taps() / 256)?;
-        check_work(&window, channels, check_size(&dims)?, 1)?;
+        self.take_window(&window, channels, check_size(&dims)?, 1)?;
         let operator = match node.op_type.as_str() {
             "MaxPool" | "GlobalMaxPool" => Operator::MaxPool { input, window },
             _ => Operator::AveragePool {
@@ -79,6 +79,22 @@ impl<M: Microkernels> Importer<'_, M> {
             },
         };
         Ok(Pending::new(operator, dims))
+    }
+
+    /// Counts the values that a window reads in one run, and rejects a padded image that is too large. `results` is the number of results,
+    /// each of which needs `depth` channels.
+    fn take_window(&self, window: &Window, channels: usize, results: usize, depth: usize) -> Result<(), Reason> {
+        let taps = (results as u64).saturating_mul(window.taps() as u64);
+        self.take_work(taps.saturating_mul(depth as u64))?;
+        // Depthwise convolutions copy the lines under a window with their padding.
+        let [lines, columns] = [0, 1].map(|axis| {
+            let span = (window.kernel[axis] - 1) * window.dilation[axis] + 1;
+            (window.output[axis] - 1) * window.stride[axis] + span
+        });
+        match elements(&[channels, lines, columns]) {
+            Some(size) if size <= 4 * MAX_ELEMENTS => Ok(()),
+            _ => Err(Reason::TooLarge(vec![channels, lines, columns])),
+        }
     }
 
     fn reduces_height_and_width(&self, node: &NodeProto) -> Result<bool, Reason> {
@@ -98,25 +114,6 @@ fn pair(values: Option<&[i64]>, default: Option<usize>) -> Result<[usize; 2], Re
         (Some([a, b]), _) if limits.contains(a) && limits.contains(b) => Ok([*a as usize, *b as usize]),
         (None, Some(d)) => Ok([d, d]),
         _ => Err(Reason::WindowNot2d),
-    }
-}
-
-/// Rejects a window that reads more values in one run than a board could, or whose padded image is too large. `results` is the number
-/// of results, each of which needs `depth` channels.
-fn check_work(window: &Window, channels: usize, results: usize, depth: usize) -> Result<(), Reason> {
-    let work = (results as u64).checked_mul(window.taps() as u64);
-    let work = work.and_then(|work| work.checked_mul(depth as u64));
-    if work.is_none_or(|work| work > MAX_WORK) {
-        return Err(Reason::TooMuchWork);
-    }
-    // Depthwise convolutions copy the lines under a window with their padding.
-    let [lines, columns] = [0, 1].map(|axis| {
-        let span = (window.kernel[axis] - 1) * window.dilation[axis] + 1;
-        (window.output[axis] - 1) * window.stride[axis] + span
-    });
-    match elements(&[channels, lines, columns]) {
-        Some(size) if size <= 4 * MAX_ELEMENTS => Ok(()),
-        _ => Err(Reason::TooLarge(vec![channels, lines, columns])),
     }
 }
 

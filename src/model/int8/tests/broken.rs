@@ -1,18 +1,16 @@
 //! Broken graphs are errors that name the node, and nothing in this module panics.
 
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, ModelProto};
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorProto};
 use tract_onnx::prelude::*;
 
-use super::super::{Isa, Panicked, Signature, load};
+use super::super::{Isa, Panicked, Signature, load, read, run};
 use super::graphs::{composed, integers, varied};
 use super::sketch::{Sketch, int, ints, tensor};
 
 /// Loads and runs a graph as `affectd bench` does.
 fn try_graph(model: &ModelProto, isa: Option<Isa>) -> TractResult<()> {
-    let Some(Signature { inputs, outputs }) = Signature::of(model) else {
-        anyhow::bail!("no static shape");
-    };
+    let Signature { inputs, outputs } = Signature::of(model)?;
     let named: Vec<(&str, &[usize])> = inputs.iter().map(|(name, dims)| (name.as_str(), &dims[..])).collect();
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
     let plan = load(model, &named, &outputs, isa)?.into_plan()?.plan;
@@ -20,7 +18,7 @@ fn try_graph(model: &ModelProto, isa: Option<Isa>) -> TractResult<()> {
         .iter()
         .map(|(_, dims)| Ok(Tensor::zero::<f32>(dims)?.into_tvalue()));
     let tensors = tensors.collect::<TractResult<TVec<TValue>>>()?;
-    super::super::catch_panics(|| plan.run(tensors)).map(|_| ())
+    run(&mut plan.spawn()?, tensors).map(|_| ())
 }
 
 /// A small convolution, then one node `m`.
@@ -108,16 +106,221 @@ fn nodes_without_their_inputs_are_rejected() {
 
 #[test]
 fn results_without_bounds_are_rejected() {
-    let huge = [1, 8, 1 << 20, 1 << 20];
+    let huge: &[i64] = &[1, 8, 1 << 20, 1 << 20];
+    let one: &[i64] = &[1];
     for (op, inputs) in [
         ("ConstantOfShape", &["size"][..]),
-        ("Expand", &["a_r", "size"]),
+        ("Expand", &["one", "size"]),
         ("Tile", &["a_r", "size"]),
         ("Resize", &["a_r", "", "", "size"]),
     ] {
-        let error = error_at_m(&with_node(op, inputs, vec![], &[("size", &huge)]));
+        // The size as a constant of the file, and as one that the graph computes.
+        let constants = [("size", huge), ("one", one)];
+        let error = error_at_m(&with_node(op, inputs, vec![], &constants));
+        assert_eq!(error, format!("{op} m: its result is too large"));
+        let mut model = with_node(op, inputs, vec![], &[("given", huge), ("one", one)]);
+        let mut s = Sketch::of([1, 1, 1, 1], false);
+        s.node("Identity", &["given"], "same", vec![]);
+        s.node("Mul", &["same", "one"], "size", vec![]);
+        let graph = model.graph.as_mut().unwrap();
+        graph.node.splice(0..0, s.finish(&[]).graph.unwrap().node);
+        let error = error_at_m(&model);
         assert_eq!(error, format!("{op} m: its result is too large"));
     }
+}
+
+/// Each node doubles its result, or multiplies the sizes of its inputs.
+#[test]
+fn results_that_grow_are_rejected() {
+    let mut s = Sketch::of([1, 4, 6, 5], false);
+    s.node("Concat", &["x", "x"], "c0", vec![int("axis", 1)]);
+    for i in 0..40 {
+        let before = format!("c{i}");
+        s.node(
+            "Concat",
+            &[&before, &before],
+            &format!("c{}", i + 1),
+            vec![int("axis", 1)],
+        );
+    }
+    let error = try_graph(&s.finish(&["c40"]), Some(Isa::Reference)).unwrap_err();
+    assert_eq!(error.to_string(), "Concat c17: its result is too large");
+    for op in ["Add", "MatMul"] {
+        let mut s = Sketch::of([1, 1, 1, 1], false);
+        s.floats("column", &[1 << 13, 1], &[0.0; 1 << 13]);
+        s.floats("row", &[1, 1 << 13], &[0.0; 1 << 13]);
+        s.node(op, &["column", "row"], "m", vec![]);
+        s.node("ReduceSum", &["m"], "sum", vec![]);
+        s.node("Add", &["x", "sum"], "y", vec![]);
+        let error = try_graph(&s.finish(&["y"]), Some(Isa::Reference)).unwrap_err();
+        assert_eq!(error.to_string(), format!("{op} m: its result is too large"));
+    }
+}
+
+#[test]
+fn long_computations_are_rejected() {
+    let mut s = Sketch::of([1, 1, 1, 1], false);
+    s.floats("square", &[512, 512], &[0.0; 1 << 18]);
+    s.node("MatMul", &["square", "square"], "m0", vec![]);
+    for i in 0..99 {
+        s.node("MatMul", &[&format!("m{i}"), "square"], &format!("m{}", i + 1), vec![]);
+    }
+    s.node("ReduceSum", &["m99"], "sum", vec![]);
+    s.node("Add", &["x", "sum"], "y", vec![]);
+    let error = try_graph(&s.finish(&["y"]), Some(Isa::Reference)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "MatMul m1: takes too many operations, although its inputs are constant"
+    );
+    let mut s = Sketch::of([1, 64, 200, 200], false);
+    let same = || vec![ints("kernel_shape", &[99, 99]), ints("pads", &[49, 49, 49, 49])];
+    s.node("AveragePool", &["x"], "m", same());
+    let error = try_graph(&s.finish(&["m"]), Some(Isa::Reference)).unwrap_err();
+    assert_eq!(error.to_string(), "AveragePool m: takes too many operations");
+}
+
+#[test]
+fn operators_that_are_not_accepted_are_named() {
+    for op in [
+        "If",
+        "Loop",
+        "Scan",
+        "GatherND",
+        "Range",
+        "RandomNormal",
+        "LSTM",
+        "Unknown",
+    ] {
+        let error = error_at_m(&with_node(op, &["a_r"], vec![], &[]));
+        assert_eq!(error, format!("{op} m: affectd does not accept this operator"));
+    }
+    let mut model = with_node("Relu", &["a_r"], vec![], &[]);
+    let node = model
+        .graph
+        .as_mut()
+        .unwrap()
+        .node
+        .iter_mut()
+        .find(|node| node.output == ["m"]);
+    let node = node.unwrap();
+    node.attribute.push(AttributeProto {
+        name: "body".into(),
+        g: Some(GraphProto::default()),
+        ..AttributeProto::default()
+    });
+    assert_eq!(error_at_m(&model), "Relu m: has a nested graph");
+}
+
+#[test]
+fn large_counts_are_rejected() {
+    let expect = |model: &ModelProto, text: &str| {
+        let error = try_graph(model, Some(Isa::Reference)).unwrap_err();
+        assert_eq!(error.to_string(), text);
+    };
+    let chain = |count: usize| {
+        let mut s = Sketch::of([1, 1, 1, 1], false);
+        s.node("Erf", &["x"], "e0", vec![]);
+        for i in 1..count {
+            s.node("Erf", &[&format!("e{}", i - 1)], &format!("e{i}"), vec![]);
+        }
+        s.finish(&[&format!("e{}", count - 1)])
+    };
+    let nodes = "Erf e1024: is behind 1024 others that are not computed in integers, more than affectd accepts";
+    expect(&chain(1500), nodes);
+    expect(&chain(10_001), "the graph: has 10001 nodes, more than 10000");
+    let mut s = Sketch::of([1, 1, 1, 1], false);
+    for i in 0..10_001 {
+        s.floats(&format!("c{i}"), &[], &[0.0]);
+    }
+    s.node("Relu", &["x"], "m", vec![]);
+    expect(&s.finish(&["m"]), "the graph: has 10001 constants, more than 10000");
+    let mut s = Sketch::of([1, 1, 1, 1], false);
+    let zeros = vec![0.0; 1 << 12];
+    for i in 0..2000 {
+        s.floats(&format!("c{i}"), &[1 << 12], &zeros);
+    }
+    s.node("Relu", &["x"], "m", vec![]);
+    expect(&s.finish(&["m"]), "the graph: has too many constants of one shape");
+}
+
+#[test]
+fn names_given_twice_are_rejected() {
+    let expect = |model: &ModelProto, text: &str| {
+        let error = try_graph(model, Some(Isa::Reference)).unwrap_err();
+        assert_eq!(error.to_string(), text);
+    };
+    let mut s = Sketch::of([1, 1, 1, 1], false);
+    s.floats("c", &[], &[1.0]);
+    s.floats("c", &[], &[2.0]);
+    s.node("Add", &["x", "c"], "m", vec![]);
+    expect(&s.finish(&["m"]), "constant c: is given twice");
+    let mut s = Sketch::of([1, 1, 1, 1], false);
+    s.node("Relu", &["x"], "m", vec![]);
+    let mut model = s.finish(&["m"]);
+    let graph = model.graph.as_mut().unwrap();
+    graph.input.push(graph.input[0].clone());
+    expect(&model, "input x: is given twice");
+}
+
+#[test]
+fn attributes_that_an_operator_does_not_have_are_rejected() {
+    let error = error_at_m(&with_node("Flatten", &["a_r"], vec![int("axis", 9)], &[]));
+    assert_eq!(error, "Flatten m: has axis 9");
+    let error = error_at_m(&with_node("Flatten", &["a_r"], vec![int("axis", 5)], &[]));
+    assert!(error.starts_with("Flatten m: tract rejects it ("), "{error}");
+    let error = error_at_m(&with_node("Conv", &["a_r", "a_r"], vec![int("ceil_mode", 1)], &[]));
+    assert_eq!(error, "Conv m: has ceil_mode, which only pools have");
+}
+
+#[test]
+fn inputs_and_constants_that_cannot_be_read_are_named() {
+    let mut s = Sketch::of([1, 0, 4, 4], false);
+    s.node("Relu", &["x"], "m", vec![]);
+    let error = Signature::of(&s.finish(&["m"])).unwrap_err();
+    assert_eq!(error.to_string(), "input x: [1, 0, 4, 4] holds no values");
+    let with_constant = |constant: TensorProto| {
+        let mut s = Sketch::of([1, 1, 1, 1], false);
+        s.constants.push(constant);
+        s.node("Add", &["x", "c"], "m", vec![]);
+        try_graph(&s.finish(&["m"]), None).unwrap_err().to_string()
+    };
+    let mut external = tensor("c", &[4], DataType::Float, vec![]);
+    external.data_location = Some(DataLocation::External as i32);
+    assert_eq!(
+        with_constant(external),
+        "constant c: its values are in another file: save the graph as one file"
+    );
+    let mut other_list = tensor("c", &[4], DataType::Float, vec![]);
+    other_list.int64_data = vec![1, 2, 3, 4];
+    assert_eq!(
+        with_constant(other_list),
+        "constant c: has 0 values, but the dimensions [4]"
+    );
+    assert_eq!(read(&[]).unwrap_err().to_string(), "the file: is empty");
+}
+
+/// 1,000 copies of 8 MiB would not fit.
+#[test]
+fn copies_of_a_constant_share_memory_or_are_left_out() {
+    let mut s = Sketch::of([1, 1, 1, 1], false);
+    let values = vec![0; 1 << 23];
+    s.constants.push(tensor("w", &[1 << 23], DataType::Int8, values));
+    s.floats("scale", &[], &[1.0]);
+    s.node("Identity", &["w"], "w0", vec![]);
+    for i in 0..1000 {
+        s.node("Identity", &[&format!("w{i}")], &format!("w{}", i + 1), vec![]);
+        s.node("DequantizeLinear", &["w", "scale"], &format!("r{i}"), vec![]);
+    }
+    s.requantize("x", 1.0, 0);
+    s.node("Relu", &["x_r"], "m", vec![]);
+    s.requantize("m", 1.0, 0);
+    let model = s.finish(&["m_r"]);
+    try_graph(&model, Some(Isa::Reference)).unwrap();
+    let error = try_graph(&model, None).unwrap_err().to_string();
+    assert!(
+        error.ends_with(": up to here, tract needs more than 256 MiB"),
+        "{error}"
+    );
 }
 
 #[test]
