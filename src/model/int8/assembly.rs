@@ -13,8 +13,8 @@ use super::limits::MAX_ACTIVATION_BYTES;
 use super::operator::IntegerSubgraph;
 use super::operators::kernels::Isa;
 use super::program::{Port, PortKind, Program};
-use super::step::{Activation, Draft, OuterTensor, Part, Real, Slot, Step};
-use super::tract_graph::TractSubgraph;
+use super::step::{Activation, Draft, Part, Real, Slot, Step};
+use super::tract_graph::{OuterTensor, TractSubgraph};
 use super::validate::InvalidGraph;
 
 /// Everything that can be computed after as many fallback subgraphs.

@@ -167,7 +167,8 @@ impl<'a> File<'a> {
             return error;
         }
         let problem = format!("tract rejects it ({})", error.root_cause());
-        match tract_graph::culprit(self.proto, self.graph, &self.facts()) {
+        let node = tract_graph::named_node(self.graph, &error);
+        match node.or_else(|| tract_graph::culprit(self.proto, self.graph, &self.facts())) {
             Some(node) => InvalidGraph::at(node, problem).into(),
             None => InvalidGraph::new("the graph", problem).into(),
         }

@@ -14,7 +14,7 @@ use super::operators::layout::Workspace;
 use super::operators::pool::{AveragePool, MaxPool};
 use super::operators::rearrange::{Concat, Gather};
 use super::reason::FallbackNode;
-use super::tract_graph::TractSubgraph;
+use super::tract_graph::{OuterTensor, TractSubgraph};
 
 /// One tensor of activations. With four dimensions it lies channels last in memory, otherwise row-major.
 #[derive(Debug, Clone)]
@@ -34,20 +34,6 @@ pub type Slot = usize;
 /// [`Program`](super::program::Program), it is an index among the program's inputs for a step that reads it, and among the
 /// outputs for a step that writes it.
 pub type Real = usize;
-
-/// A tensor outside of the integer subgraphs, in ONNX's layout. They read and write only real numbers, f32. Only nodes of tract read and
-/// write other types.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OuterTensor {
-    pub dims: Vec<usize>,
-    pub kind: DatumType,
-}
-
-impl OuterTensor {
-    pub fn fact(&self) -> TypedFact {
-        self.kind.fact(&self.dims[..])
-    }
-}
 
 /// Where a matrix product's results go.
 #[derive(Debug, Clone, Copy)]

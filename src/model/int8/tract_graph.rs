@@ -10,9 +10,22 @@ use tract_onnx::tract_core::optim::Optimizer;
 
 use super::limits::{Budget, MAX_NODES_TO_MOVE_AXES};
 use super::onnx::output_info;
-use super::step::OuterTensor;
-use super::validate::{self, InvalidGraph};
+use super::validate::{self, InvalidGraph, node_name};
 use super::{inference, panics};
+
+/// A tensor outside of the integer subgraphs, in ONNX's layout. They read and write only real numbers, f32. Only nodes of tract read and
+/// write other types.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OuterTensor {
+    pub dims: Vec<usize>,
+    pub kind: DatumType,
+}
+
+impl OuterTensor {
+    pub fn fact(&self) -> TypedFact {
+        self.kind.fact(&self.dims[..])
+    }
+}
 
 /// Neighbouring nodes that fall back to f32, as tract nodes.
 #[derive(Debug)]
@@ -127,7 +140,19 @@ pub fn declutter(mut model: TypedModel) -> TractResult<TypedModel> {
     })
 }
 
-/// The node at which tract panics or fails after it has accepted all shapes.
+/// The node that an error of tract names in its context.
+pub fn named_node<'a>(graph: &'a GraphProto, error: &TractError) -> Option<&'a NodeProto> {
+    let contexts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let is_named = |node: &&NodeProto| {
+        let name = node_name(node);
+        let [quoted, built] = [format!("\"{name}\""), format!("Building node {name} (")];
+        let names = |context: &String| context.contains(&quoted) || context.contains(&built);
+        !name.is_empty() && contexts.iter().any(names)
+    };
+    graph.node.iter().find(is_named)
+}
+
+/// The first node at which tract panics or fails, although it accepts all shapes.
 pub fn culprit<'a>(model: &ModelProto, graph: &'a GraphProto, inputs: &[(&str, TypedFact)]) -> Option<&'a NodeProto> {
     let fails_with = |count: usize| {
         let nodes = &graph.node[..count];
