@@ -10,6 +10,7 @@ use toml::{Table, Value};
 use super::error::ConfigError;
 use super::origin::Origin;
 use super::raw::{KEYS, Kind, RawConfig, flatten, kind_of, nest};
+use crate::output::masked_quotes;
 
 /// The file that is read without `--config`, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/affectd/affectd.toml";
@@ -98,7 +99,8 @@ impl Settings {
 fn malformed(origin: &str, reason: &str) -> ConfigError {
     ConfigError::Malformed {
         origin: origin.to_owned(),
-        reason: one_line(reason),
+        // The reason may quote a value.
+        reason: masked_quotes(&one_line(reason)),
     }
 }
 

@@ -212,6 +212,25 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn a_password_in_a_value_of_the_wrong_type_is_not_shown() {
+    for file in [
+        "output = \"mqtt://li:hunter2@b\"",
+        "output = [\"mqtt//li:hunter2@b\"]",
+        "output = [\"mqtt:/li:hunter2@b\"]",
+        "output = [\"mqtt://li%3Ahunter2@b\"]",
+        "\"mqtt://li:hunter2@b\" = 1",
+        "[camera]\nwidth = \"mqtt://li:hunter2@b\"",
+        "[camera]\ndevice = \"mqtt://li:hunter2@b\"",
+        "[estimate]\nbaseline = \"mqtt://li:hunter2@b\"",
+    ] {
+        let error = load(&format!("{file}\n"), &[], Flags::default())
+            .map(|_| ())
+            .unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn a_password_in_an_output_spec_is_rejected_and_not_shown() {
     for spec in [
         "mqtt://li:hunter2@broker",

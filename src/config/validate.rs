@@ -45,7 +45,7 @@ impl Check<'_> {
     fn invalid(&self, key: &'static str, value: &str, reason: &str) -> ConfigError {
         ConfigError::Invalid {
             key,
-            value: value.to_owned(),
+            value: masked(value),
             origin: self.settings.origin(key),
             reason: reason.to_owned(),
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use crate::config::{Config, ConfigError, DeviceSettings, Pace, Source};
-use crate::model::ModelError;
+use crate::model::{Bundle, ModelError};
 use crate::output::OutputError;
 use crate::queue::{WhenFull, queue};
 
@@ -57,6 +57,8 @@ pub struct Daemon<'scope, 'env> {
     threads: &'scope ThreadGroup<'scope>,
     when_full: WhenFull,
     config: Config,
+    /// Tells apart the contents of the models folder.
+    models: Option<String>,
     camera: Option<SourceThread>,
     microphone: Option<SourceThread>,
     fusion: Option<ExitSignal>,
@@ -93,6 +95,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             pipeline,
             threads,
             when_full: when_full(pipeline.pace),
+            models: Bundle::fingerprint(config.models.as_deref()),
             config,
             camera: None,
             microphone: None,
@@ -220,18 +223,24 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         let (Source::Devices(old), Source::Devices(new)) = (self.config.source.clone(), config.source.clone()) else {
             return Err(ReloadError::Clip);
         };
-        if config == self.config {
-            info!("reload: nothing has changed");
+        let models = Bundle::fingerprint(config.models.as_deref());
+        let models_change = models != self.models;
+        // Each output compares its files itself: a password or a certificate may be new under the same name.
+        self.outputs.senders().send_reload();
+        if config == self.config && !models_change {
+            info!("reload: the configuration and the models are unchanged");
             return Ok(());
         }
         let kinds = InputKinds::of(&new);
-        let stages_change = config.models != self.config.models
+        let stages_change = models_change
+            || config.models != self.config.models
             || config.face != self.config.face
             || config.fusion != self.config.fusion
             || kinds != InputKinds::of(&old);
         let stages = stages_change.then(|| Stages::load(&config, kinds)).transpose()?;
         self.outputs.change(&config.outputs, config.fusion.period)?;
         self.config = config;
+        self.models = models;
         // Nothing fails from here on: a device that is absent or unusable is waited for.
         let DeviceSettings { camera, microphone } = new;
         let (camera_changes, microphone_changes) = (camera != old.camera, microphone != old.microphone);

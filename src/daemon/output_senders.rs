@@ -38,6 +38,12 @@ impl OutputSenders {
         self.send(&OutputItem::Health(report))
     }
 
+    /// Tells all outputs that the files which their specs name may have changed.
+    pub fn send_reload(&self) {
+        // An output that has ended has nothing to reload.
+        let _ = self.send(&OutputItem::Reload);
+    }
+
     fn send(&self, item: &OutputItem) -> Result<(), Disconnected> {
         let senders = self.lock();
         let sent = senders.iter().filter(|sender| sender.queue.send(item.clone()).is_ok());

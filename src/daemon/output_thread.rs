@@ -19,6 +19,8 @@ use super::thread_group::ThreadGroup;
 pub enum OutputItem {
     Estimate(Arc<Estimate>),
     Health(HealthReport),
+    /// The configuration was reloaded, and the files that it names may have changed.
+    Reload,
 }
 
 /// An output that is open, and whose thread has not started yet.
@@ -73,6 +75,7 @@ fn write_all(output: &mut dyn Output, items: &QueueReceiver<OutputItem>, latency
                 }
             }
             Ok(OutputItem::Health(report)) => output.health(&report)?,
+            Ok(OutputItem::Reload) => output.reload(),
             Err(RecvTimeoutError::Timeout) => output.poll()?,
             Err(RecvTimeoutError::Disconnected) => return output.finish(),
         }

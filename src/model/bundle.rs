@@ -189,6 +189,17 @@ impl Bundle {
         })
     }
 
+    /// A hash of the manifest in `folder`, which contains the hash of every graph. `None` if there is none, or without a folder.
+    pub fn fingerprint(folder: Option<&Path>) -> Option<String> {
+        let manifest = read_at_most(&folder?.join(MANIFEST), MAX_MANIFEST_BYTES).ok()?;
+        Some(
+            Sha256::digest(manifest)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
+    }
+
     pub fn location(&self) -> &Location {
         &self.location
     }

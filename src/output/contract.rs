@@ -21,6 +21,9 @@ pub trait Output: Send {
         Ok(())
     }
 
+    /// The files that the output's spec names, such as certificates, may have changed.
+    fn reload(&mut self) {}
+
     /// After how long without an item [`Output::poll`] is called; `None` if the output never needs it.
     fn poll_interval(&self) -> Option<Duration> {
         None

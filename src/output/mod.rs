@@ -20,5 +20,5 @@ pub mod wall_clock;
 pub mod wire;
 
 pub use contract::{HostIdentity, Output, OutputContext, OutputError};
-pub use secrets::{has_secret_option, masked};
+pub use secrets::{has_secret_option, masked, masked_quotes};
 pub use spec::OutputSpec;

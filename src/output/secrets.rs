@@ -1,26 +1,86 @@
 //! Passwords in an output spec. They are never valid there, and never shown.
 
-use super::mqtt::without_password;
+use std::ops::Range;
 
-/// `spec` with each password replaced by `…`.
-pub fn masked(spec: &str) -> String {
-    let spec = without_password(spec);
-    match secret_option(&spec) {
-        // A password may contain `&`, so everything after it is hidden, too.
-        Some(end_of_key) => format!("{}=…", &spec[..end_of_key]),
-        None => spec.into_owned(),
+/// `text` with each password replaced by `…`: `user:password@` before a host, and options such as `password=`. `text` may be
+/// misspelt, so the rules are wide.
+pub fn masked(text: &str) -> String {
+    let mut shown = text.to_owned();
+    if let Some(password) = login_password(text) {
+        shown.replace_range(password, "…");
     }
+    if let Some(end_of_key) = secret_option(&shown) {
+        // A password may contain `&`, so everything after it is hidden, too.
+        shown.truncate(end_of_key);
+        shown.push_str("=…");
+    }
+    shown
 }
 
-/// Whether one of the options after the question mark is a password.
+/// `message` with the passwords in its quoted parts replaced by `…`. For messages of parsers, which quote values.
+pub fn masked_quotes(message: &str) -> String {
+    // A quoted text may contain quotation marks, so it reaches to the last one.
+    let message = match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            let quoted = masked(&message[first + 1..last]);
+            format!("{}\"{quoted}\"{}", &message[..first], &message[last + 1..])
+        }
+        _ => message.to_owned(),
+    };
+    let parts: Vec<_> = message.split('`').enumerate().collect();
+    let masked = parts.into_iter().map(|(i, part)| match i % 2 {
+        0 => part.to_owned(),
+        _ => masked(part),
+    });
+    masked.collect::<Vec<_>>().join("`")
+}
+
+/// Whether one of the options is a password.
 pub fn has_secret_option(spec: &str) -> bool {
     secret_option(spec).is_some()
 }
 
+/// The place of the password in `mqtt://user:password@host`. The colon may be written as `%3A`, and the slashes may be wrong. A
+/// password may contain `/`, `?` and `@`.
+pub fn login_password(text: &str) -> Option<Range<usize>> {
+    if ["file:", "serial:"].iter().any(|kind| text.starts_with(kind)) {
+        return None;
+    }
+    let start = start_of_login(text);
+    let rest = &text[start..];
+    let end = start + rest.rfind('@')?;
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let (user, complete) = match authority.rsplit_once('@') {
+        Some((user, _)) => (user, true),
+        None => (authority, false),
+    };
+    let lower = user.to_ascii_lowercase();
+    let colon = [
+        lower.find(':').map(|at| at..at + 1),
+        lower.find("%3a").map(|at| at..at + 3),
+    ];
+    let colon = colon.into_iter().flatten().min_by_key(|colon| colon.start)?;
+    // Without an `@` before the first slash, the colon may come before a port, and the `@` belong to an option.
+    let is_port = !user[colon.end..].is_empty() && user[colon.end..].bytes().all(|b| b.is_ascii_digit());
+    let is_address = user.starts_with('[');
+    (complete || !is_port && !is_address).then_some(start + colon.end..end)
+}
+
+/// Where the user and host begin, after `mqtt://` or something like it.
+fn start_of_login(text: &str) -> usize {
+    if let Some(at) = text.find("://") {
+        return at + 3;
+    }
+    let word = text.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    let is_scheme = text[..word].to_ascii_lowercase().starts_with("mqtt");
+    let separator = text[word..].bytes().take_while(|b| b":/".contains(b)).count();
+    if is_scheme { word + separator } else { 0 }
+}
+
 /// The end of the key of the first option that is a password.
 fn secret_option(spec: &str) -> Option<usize> {
-    let mut start = spec.find('?')? + 1;
-    for option in spec[start..].split('&') {
+    let mut start = spec.find(['?', '&', ';'])? + 1;
+    for option in spec[start..].split(['&', ';']) {
         let key = option.split('=').next().unwrap_or_default();
         if key.len() < option.len() && is_secret(key) {
             return Some(start + key.len());
@@ -32,7 +92,8 @@ fn secret_option(spec: &str) -> Option<usize> {
 
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    let words = ["pass", "pwd", "pw", "secret", "token"];
+    // Some are misspelt often.
+    let words = ["pas", "pwd", "pw", "secret", "token"];
     // A file's path is no secret.
     !key.ends_with("_file") && words.iter().any(|word| key.contains(word))
 }
@@ -40,16 +101,28 @@ fn is_secret(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn passwords_are_masked_wherever_they_stand() {
         for (spec, shown) in [
             ("mqtt://li:hunter2@broker/x", "mqtt://li:…@broker/x"),
+            ("mqtt://li:hun/t?e@r2@b/x", "mqtt://li:…@b/x"),
+            ("mqtt://li%3Ahunter2@b", "mqtt://li%3A…@b"),
+            ("mqtt://li%3ahun/ter2@b", "mqtt://li%3a…@b"),
+            ("mqtt//li:hunter2@b", "mqtt//li:…@b"),
+            ("mqtt:/li:hunter2@b", "mqtt:/li:…@b"),
+            ("mqtt:li:hunter2@b", "mqtt:li:…@b"),
+            ("MQTTS://li:hunter2@b", "MQTTS://li:…@b"),
+            ("http://li:hunter2@b", "http://li:…@b"),
+            ("li:hunter2@b", "li:…@b"),
             ("mqtt://broker?password=hunter2", "mqtt://broker?password=…"),
             (
                 "mqtt://broker?device=hall&PassWord=hun&ter2",
                 "mqtt://broker?device=hall&PassWord=…",
             ),
+            ("mqtt://broker&pasword=hunter2", "mqtt://broker&pasword=…"),
+            ("mqtt://li:hunter2@b?pw=hunter2", "mqtt://li:…@b?pw=…"),
             ("file:/tmp/x?token=hunter2", "file:/tmp/x?token=…"),
             ("stdout?pw=hunter2", "stdout?pw=…"),
         ] {
@@ -63,9 +136,37 @@ mod tests {
             "stdout",
             "serial:/dev/ttyAMA0?baud=9600&wire=frame",
             "mqtts://li@broker?password_file=/etc/affectd/password&key=/etc/affectd/key.pem",
+            "mqtt://li@b:1883/x",
+            "mqtts://b:8883?ca=/etc/affectd@hall/ca.pem",
+            "mqtts://[fd00::1]:8883?ca=/etc/affectd@hall/ca.pem",
             "file:/var/log/passwords.jsonl?keep=2",
+            "file:/var/log/a:b@c.jsonl",
         ] {
             assert_eq!(masked(spec), spec);
+        }
+    }
+
+    #[test]
+    fn passwords_in_messages_of_parsers_are_masked() {
+        let masked = masked_quotes;
+        insta::assert_snapshot!(masked(r#"invalid type: string "mqtt://li:hun\"ter2@b", expected a sequence"#), @r#"invalid type: string "mqtt://li:…@b", expected a sequence"#);
+        insta::assert_snapshot!(masked("unknown field `mqtt://li:hunter2@b`, expected one of `models`, `output`"), @"unknown field `mqtt://li:…@b`, expected one of `models`, `output`");
+    }
+
+    proptest! {
+        #[test]
+        fn no_login_shows_its_password(
+            scheme in "(mqtt|mqtts|MQTT|http|tcp)", separator in "(://|:/|//|:)", colon in "(:|%3A|%3a)", password in "[a-z/?&]{0,6}hunter2",
+        ) {
+            prop_assume!(scheme.to_lowercase().starts_with("mqtt") || separator == "://");
+            let shown = masked(&format!("{scheme}{separator}li{colon}{password}@broker/x"));
+            prop_assert!(!shown.contains("hunter2"), "{}", shown);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,60}") {
+            masked(&text);
+            masked_quotes(&text);
         }
     }
 }

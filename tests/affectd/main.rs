@@ -15,6 +15,8 @@ mod messages;
 mod models;
 mod monitor;
 mod mqtt;
+mod mqtt_hostile;
+mod mqtt_login;
 mod outputs;
 mod outputs_serial;
 mod outputs_wire;

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::json_schema::Schema;
 use crate::mosquitto::{Message, Mosquitto, Reader, free_port, wait};
 
-fn context() -> OutputContext {
+pub fn context() -> OutputContext {
     OutputContext {
         period: Duration::from_millis(200),
         when_full: WhenFull::DropOldest,
@@ -30,15 +30,15 @@ fn context() -> OutputContext {
     }
 }
 
-fn open(spec: &str) -> Mqtt {
+pub fn open(spec: &str) -> Mqtt {
     Mqtt::open(&address(spec), &context()).unwrap()
 }
 
-fn address(spec: &str) -> Address {
+pub fn address(spec: &str) -> Address {
     Address::parse(spec, &HostIdentity::default()).unwrap()
 }
 
-fn estimate(seq: u64) -> Estimate {
+pub fn estimate(seq: u64) -> Estimate {
     Estimate {
         seq,
         at: Duration::from_millis(200 * seq),
@@ -50,12 +50,12 @@ fn estimate(seq: u64) -> Estimate {
     }
 }
 
-fn seq(message: &Message) -> Option<u64> {
+pub fn seq(message: &Message) -> Option<u64> {
     let json: Value = serde_json::from_str(&message.payload).ok()?;
     message.topic.ends_with("/estimate").then(|| json["seq"].as_u64())?
 }
 
-fn is(topic: &str, payload: &str) -> impl Fn(&Message) -> bool {
+pub fn is(topic: &str, payload: &str) -> impl Fn(&Message) -> bool {
     move |message| message.topic == topic && message.payload == payload
 }
 
@@ -202,16 +202,31 @@ fn unconfirmed_estimates_are_sent_again_after_a_reconnect() {
     assert_complete_and_in_order(messages.iter().filter_map(seq).collect(), 20);
 }
 
+#[test]
+fn a_broker_that_freezes_and_thaws_loses_no_estimate() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::without_passwords(folder.path());
+    let reader = Reader::of(&broker, &["affectd/d/#"]);
+    let mut output = open(&format!("mqtt://127.0.0.1:{}?device=d", broker.port));
+    reader.until(is("affectd/d/status", "online"));
+    broker.freeze();
+    // More than may be unacknowledged.
+    (1..=100).for_each(|n| output.write(&estimate(n)).unwrap());
+    broker.thaw();
+    let messages = reader.until(|m| seq(m) == Some(100));
+    assert_complete_and_in_order(messages.iter().filter_map(seq).collect(), 100);
+}
+
 /// A server that treats every connection in the same wrong way.
-struct BadBroker {
-    port: u16,
+pub struct BadBroker {
+    pub port: u16,
     connections: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl BadBroker {
-    fn start(treat: impl Fn(TcpStream) + Send + 'static) -> BadBroker {
+    pub fn start(treat: impl Fn(TcpStream) + Send + 'static) -> BadBroker {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         listener.set_nonblocking(true).unwrap();
@@ -237,7 +252,7 @@ impl BadBroker {
         }
     }
 
-    fn connections(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
@@ -249,7 +264,7 @@ impl BadBroker {
 }
 
 /// Connects to a bad broker, then replaces it with a good one, which must receive all estimates.
-fn assert_survives(treat: impl Fn(TcpStream) + Send + 'static) {
+pub fn assert_survives(treat: impl Fn(TcpStream) + Send + 'static) {
     let folder = tempfile::tempdir().unwrap();
     let bad_broker = BadBroker::start(treat);
     let port = bad_broker.port;
@@ -299,7 +314,7 @@ fn a_silent_broker_does_not_block_the_stop() {
 #[test]
 fn waits_between_attempts_to_connect_grow() {
     let broker = BadBroker::start(drop);
-    let _output = open(&format!("mqtt://127.0.0.1:{}?device=d", broker.port));
+    let _output = open(&format!("mqtt://127.0.0.1:{}?device=d&version=5", broker.port));
     // The first waits are at least 0.5, 1 and 2 s, so there is time for three attempts at most.
     std::thread::sleep(Duration::from_millis(3400));
     let attempts = broker.connections();
@@ -330,12 +345,12 @@ fn a_full_spool_drops_the_oldest_and_the_health_report_counts_them() {
 }
 
 /// A certificate authority of the test and the certificates it has signed.
-struct Certificates<'a> {
+pub struct Certificates<'a> {
     folder: &'a Path,
 }
 
 impl Certificates<'_> {
-    fn of(folder: &Path) -> Certificates<'_> {
+    pub fn of(folder: &Path) -> Certificates<'_> {
         let certificates = Certificates { folder };
         certificates.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca");
         fs::write(folder.join("index.txt"), "").unwrap();
@@ -347,14 +362,14 @@ impl Certificates<'_> {
     }
 
     /// Makes `name.pem` and `name.key`, valid between two days in the form 20200101.
-    fn sign(&self, name: &str, from: &str, to: &str) {
+    pub fn sign(&self, name: &str, from: &str, to: &str) {
         self.openssl(&format!("req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
         self.openssl(&format!(
             "ca -batch -notext -config ca.cnf -extfile san.cnf -startdate {from}000000Z -enddate {to}000000Z -in {name}.csr -out {name}.pem"
         ));
     }
 
-    fn openssl(&self, arguments: &str) {
+    pub fn openssl(&self, arguments: &str) {
         let output = Command::new("openssl")
             .args(arguments.split(' '))
             .current_dir(self.folder)
@@ -368,7 +383,7 @@ impl Certificates<'_> {
     }
 }
 
-fn tls_settings(folder: &Path, certificate: &str) -> String {
+pub fn tls_settings(folder: &Path, certificate: &str) -> String {
     let folder = folder.display();
     format!("cafile {folder}/ca.pem\ncertfile {folder}/{certificate}.pem\nkeyfile {folder}/{certificate}.key")
 }
@@ -412,7 +427,7 @@ fn tls_with_client_certificate_and_password_connects() {
 }
 
 /// The first warning about the broker in the log of a short run, without the port.
-fn warning_for(spec: &str, port: u16) -> String {
+pub fn warning_for(spec: &str, port: u16) -> String {
     let mut run = crate::affectd();
     let output = run
         .args(["run", "--input"])

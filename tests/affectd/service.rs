@@ -161,7 +161,7 @@ fn a_reload_without_a_change_does_nothing() {
     let mut service = Service::start("output = [\"file:{}/a\"]");
     service.numbers("a", 2);
     service.reload("output = [\"file:{}/a\"]");
-    service.wait_for("reload: nothing has changed");
+    service.wait_for("reload: the configuration and the models are unchanged");
     service.stop();
 }
 

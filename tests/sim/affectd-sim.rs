@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example affectd-sim -- fleet 1000 60    # devices, seconds: CPU and loss
-//! cargo run --release --example affectd-sim -- outage 600 3     # seconds, kills of the broker: loss and order
+//! cargo run --release --example affectd-sim -- outage 600 3     # seconds, kills of the broker, and one black hole: loss and order
 //! cargo build --release                                         # needed by the next command
 //! cargo run --release --example affectd-sim -- punctual 600 3   # seconds, kills of the broker: delay of a serial line
 //! ```
@@ -162,7 +162,8 @@ fn fleet(devices: usize, seconds: u64) -> ExitCode {
     }
 }
 
-/// One device publishes at 5 Hz for `seconds` while the broker is killed `kills` times.
+/// One device publishes at 5 Hz for `seconds` while the broker is killed `kills` times. Before the first kill, it freezes: the
+/// kernel accepts what is sent to it, and nothing answers, as behind a router that lost its memory.
 fn outage(seconds: u64, kills: u64) -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let broker = Mosquitto::persistent(folder.path(), free_port());
@@ -171,7 +172,16 @@ fn outage(seconds: u64, kills: u64) -> ExitCode {
     let mut output = device(broker.port, "d");
     let began = Instant::now();
     let last = seconds * 5;
-    let killer = std::thread::spawn(move || kill_repeatedly(broker, began, seconds, kills));
+    let killer = std::thread::spawn(move || {
+        let seconds_between = seconds as f64 / (kills + 1) as f64;
+        std::thread::sleep(Duration::from_secs_f64(seconds_between * 0.3));
+        broker.freeze();
+        println!("{:.1} s: frozen", began.elapsed().as_secs_f32());
+        std::thread::sleep(Duration::from_secs_f64(seconds_between * 0.4));
+        broker.thaw();
+        println!("{:.1} s: thawed", began.elapsed().as_secs_f32());
+        kill_repeatedly(broker, began, seconds, kills)
+    });
     for n in 1..=last {
         std::thread::sleep(time_of(n).saturating_sub(began.elapsed()));
         output.write(&estimate(n)).expect("the spool has room");
@@ -179,9 +189,11 @@ fn outage(seconds: u64, kills: u64) -> ExitCode {
     let (broker, _) = killer.join().expect("the thread does not panic");
     let seqs: Vec<u64> = reader.until(|m| seq(m) == Some(last)).iter().filter_map(seq).collect();
     drop((output, broker));
-    let (missing, doubled) = losses(&seqs, last);
-    println!("{last} estimates in {seconds} s: {missing} missing, {doubled} doubled or out of order");
-    if missing + doubled == 0 {
+    let (missing, repeated, disordered) = losses(&seqs, last);
+    println!(
+        "{last} estimates in {seconds} s: {missing} missing, {disordered} out of order, {repeated} sent again after a reconnect"
+    );
+    if missing + disordered == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -211,12 +223,21 @@ fn kill_repeatedly(
     (broker, outages)
 }
 
-/// How many of the numbers from 1 to `last` are missing, and how many arrived twice or out of order.
-fn losses(seqs: &[u64], last: u64) -> (usize, usize) {
-    let doubled = seqs.windows(2).filter(|pair| pair[1] <= pair[0]).count();
-    let arrived: HashSet<u64> = seqs.iter().copied().collect();
+/// How many of the numbers from 1 to `last` are missing, how many arrived again, and how many arrived for the first time after a
+/// later one. Those that were not acknowledged before a reconnect arrive again.
+fn losses(seqs: &[u64], last: u64) -> (usize, usize, usize) {
+    let (mut arrived, mut newest) = (HashSet::new(), 0);
+    let (mut repeated, mut disordered) = (0, 0);
+    for seq in seqs {
+        if !arrived.insert(*seq) {
+            repeated += 1;
+        } else if *seq < newest {
+            disordered += 1;
+        }
+        newest = newest.max(*seq);
+    }
     let missing = (1..=last).filter(|n| !arrived.contains(n)).count();
-    (missing, doubled)
+    (missing, repeated, disordered)
 }
 
 /// User and system time of a process since its start, from /proc.

@@ -94,6 +94,11 @@ impl Mosquitto {
         self.signal(libc::SIGSTOP);
     }
 
+    /// Continues a frozen process.
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
     pub fn process_id(&self) -> u32 {
         self.process.as_ref().expect("the broker runs").id()
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use log::warn;
 
@@ -45,21 +45,20 @@ impl Credentials {
         let Some(user) = address.user.clone() else {
             return Ok(None);
         };
-        let from_systemd = || {
-            host.credentials_directory
-                .as_ref()
-                .map(|folder| folder.join(CREDENTIAL))
-                .filter(|path| path.exists())
-        };
-        let file = match &address.password_file {
-            Some(path) => {
-                warn_if_world_readable(path);
-                Some(path.clone())
-            }
-            None => from_systemd(),
-        };
-        let password = file.map(|path| read(&path)).transpose()?;
+        if let Some(path) = &address.password_file {
+            warn_if_world_readable(path);
+        }
+        let password = Credentials::file(address, host).map(|path| read(&path)).transpose()?;
         Ok(Some(Credentials { user, password }))
+    }
+
+    /// The file with the password, if there is one.
+    pub fn file(address: &Address, host: &HostIdentity) -> Option<PathBuf> {
+        let from_systemd = || {
+            let folder = host.credentials_directory.as_ref()?;
+            Some(folder.join(CREDENTIAL)).filter(|path| path.exists())
+        };
+        address.password_file.clone().or_else(from_systemd)
     }
 }
 

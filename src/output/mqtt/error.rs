@@ -42,6 +42,9 @@ pub enum LinkError {
          device name; give each its own device=NAME"
     )]
     TakenOver(String),
+    /// The publisher has ended the connection itself.
+    #[error("the password or the certificates have changed")]
+    FilesChanged,
 }
 
 /// How soon another attempt makes sense.
@@ -72,9 +75,11 @@ impl LinkError {
 
     pub fn prospect(&self) -> Prospect {
         match self {
-            LinkError::UnknownHost(_) | LinkError::ConnectionRefused | LinkError::Network(_) | LinkError::Timeout => {
-                Prospect::Unreachable
-            }
+            LinkError::FilesChanged
+            | LinkError::UnknownHost(_)
+            | LinkError::ConnectionRefused
+            | LinkError::Network(_)
+            | LinkError::Timeout => Prospect::Unreachable,
             LinkError::Closed
             | LinkError::ClosedBeforeAcceptance
             | LinkError::DisconnectedByBroker(_)

@@ -65,8 +65,8 @@ use spool::QueuedEstimate;
 use state::StateReporter;
 use topics::{BoardId, ClientRole, Topics, identity_problems};
 
+pub use address::Address;
 use address::Retain;
-pub use address::{Address, without_password};
 
 /// How long waiting estimates may still be sent at the end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -254,6 +254,11 @@ impl Output for Mqtt {
         drop(state);
         self.outbox.changed.notify_one();
         Ok(())
+    }
+
+    fn reload(&mut self) {
+        self.outbox.state().reload = true;
+        self.outbox.changed.notify_one();
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::error::LinkError;
 use super::tls;
+use super::version::Version;
 
 /// How long one of several addresses of a host is tried before the next.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -83,6 +84,14 @@ pub fn link_error(error: io::Error) -> LinkError {
         | ErrorKind::BrokenPipe
         | ErrorKind::UnexpectedEof => LinkError::Closed,
         _ => LinkError::Network(error.to_string()),
+    }
+}
+
+/// An error while packets were read or written. The stream of packets has errors of its own for an incomplete packet.
+pub fn stream_error(error: io::Error, version: Version) -> LinkError {
+    match link_error(error) {
+        LinkError::Network(_) => LinkError::NotMqtt(version),
+        other => other,
     }
 }
 

@@ -36,6 +36,8 @@ pub struct State {
     pub connections: u64,
     /// Messages that the broker discarded.
     pub denied: u64,
+    /// The files with the password and the certificates may have changed.
+    pub reload: bool,
     /// Set when no more estimates come. What is in the spool is sent until then.
     pub finish_by: Option<Instant>,
 }
@@ -61,6 +63,7 @@ impl Outbox {
                 connected: false,
                 connections: 0,
                 denied: 0,
+                reload: false,
                 finish_by: None,
             }),
             room: Condvar::new(),

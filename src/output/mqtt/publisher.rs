@@ -98,6 +98,7 @@ impl Publisher {
             let next_version = self.settings.next_version(version, &error, connected.is_some());
             // The first try with the other version follows at once.
             let wait = match (version, next_version) {
+                _ if error == LinkError::FilesChanged => Duration::ZERO,
                 (Version::V5, Version::V3) if connected.is_none() => Duration::from_millis(100),
                 _ => backoff.after(&error, connected),
             };
@@ -109,22 +110,39 @@ impl Publisher {
             self.log.set(LogState::Failed(error, failures), Level::Warn, text);
             self.sleep(wait).await;
             // Somebody may have replaced a password or a certificate meanwhile.
-            if refused && let Err(why) = self.settings.reload() {
-                warn!("{}: {why}; the old files stay in use", self.settings.address);
+            if refused {
+                self.reload();
             }
         }
     }
 
-    /// Sleeps for `wait`, or until it is time to finish.
+    /// Sleeps for `wait`, or until it is time to finish, or until the files have changed.
     async fn sleep(&mut self, wait: Duration) {
         let outbox = Arc::clone(&self.outbox);
-        let told_to_finish = async {
-            while outbox.state().finish_by.is_none() {
+        let told = async {
+            loop {
+                if outbox.state().finish_by.is_some() || self.reload_if_told() {
+                    return;
+                }
                 outbox.changed.notified().await;
             }
         };
-        let _ = timeout(wait, told_to_finish).await;
+        let _ = timeout(wait, told).await;
         self.log.flush();
+    }
+
+    /// Reads the files again, if they may have changed. Returns whether they have.
+    pub fn reload_if_told(&mut self) -> bool {
+        let told = std::mem::take(&mut self.outbox.state().reload);
+        told && self.reload()
+    }
+
+    /// Reads the files again. Returns whether they have changed.
+    fn reload(&mut self) -> bool {
+        self.settings.reload().unwrap_or_else(|why| {
+            warn!("{}: {why}; the old files stay in use", self.settings.address);
+            false
+        })
     }
 
     /// Makes one connection and publishes on it. Sets `connected` when the broker has accepted. Returns `Ok` when everything

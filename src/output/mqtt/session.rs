@@ -16,6 +16,8 @@ use super::spool::EstimateId;
 
 /// After how long an unacknowledged message counts as a broken connection, even if TCP reports none.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of a connection may take that is made again with other files.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The shortest time between two announcements on a connection.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -101,6 +103,11 @@ impl<'a> Session<'a> {
         }
         let mut said_goodbye = false;
         loop {
+            if self.publisher.reload_if_told() {
+                // The broker would publish the will if it were not told.
+                self.client.disconnect(Instant::now() + GOODBYE_TIMEOUT).await;
+                return Err(LinkError::FilesChanged);
+            }
             let finish_by = self.send_due();
             if let Some(finish_by) = finish_by {
                 if Instant::now() > finish_by {

@@ -1,8 +1,10 @@
 //! What a client needs to connect: the address, the content of the files it names, and a client identifier.
 
+use std::fs;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
+use sha2::{Digest, Sha256};
 
 use super::address::Address;
 use super::credentials::Credentials;
@@ -21,12 +23,15 @@ pub struct ConnectionSettings {
     pub client_id: String,
     endpoint: Endpoint,
     host: HostIdentity,
+    /// A hash of the files.
+    fingerprint: Fingerprint,
 }
 
 impl ConnectionSettings {
     /// Reads the files that `address` names.
     pub fn load(address: &Address, host: &HostIdentity, role: ClientRole) -> Result<ConnectionSettings, OutputError> {
         let failed = |why: String| OutputError::Failed(format!("{address}: {why}"));
+        let fingerprint = fingerprint(address, host);
         let (tls, credentials) = read_files(address, host).map_err(failed)?;
         Ok(ConnectionSettings {
             tls,
@@ -35,13 +40,19 @@ impl ConnectionSettings {
             endpoint: Endpoint::new(&address.host, address.port),
             address: address.clone(),
             host: host.clone(),
+            fingerprint,
         })
     }
 
-    /// Reads the files again. If one is invalid, all stay as they were.
-    pub fn reload(&mut self) -> Result<(), String> {
+    /// Reads the files again, if they have changed. Returns whether they have. If one is invalid, the old ones stay in use.
+    pub fn reload(&mut self) -> Result<bool, String> {
+        let fingerprint = fingerprint(&self.address, &self.host);
+        if fingerprint == self.fingerprint {
+            return Ok(false);
+        }
         (self.tls, self.credentials) = read_files(&self.address, &self.host)?;
-        Ok(())
+        self.fingerprint = fingerprint;
+        Ok(true)
     }
 
     /// The broker's host and port. All clones share the known addresses of the host.
@@ -63,6 +74,24 @@ impl ConnectionSettings {
         let has_password = self.credentials.as_ref().is_some_and(|c| c.password.is_some());
         has_password && self.tls.is_none() && !is_local(&self.address.host)
     }
+}
+
+/// A hash of the files that an address names. A file that cannot be read counts as empty.
+type Fingerprint = [u8; 32];
+
+fn fingerprint(address: &Address, host: &HostIdentity) -> Fingerprint {
+    let password = Credentials::file(address, host);
+    let tls = address.tls.iter().flat_map(|files| {
+        let client = files.client.iter().flat_map(|client| [&client.cert, &client.key]);
+        files.ca.iter().chain(client)
+    });
+    let mut hash = Sha256::new();
+    for path in password.iter().chain(tls) {
+        let content = fs::read(path).unwrap_or_default();
+        hash.update(content.len().to_le_bytes());
+        hash.update(content);
+    }
+    hash.finalize().into()
 }
 
 type Files = (Option<Arc<ClientConfig>>, Option<Credentials>);

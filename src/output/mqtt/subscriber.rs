@@ -67,7 +67,7 @@ impl Subscriber {
             if listener(Event::Disconnected(error.to_string())) == Listening::Stop {
                 return;
             }
-            self.runtime.block_on(sleep(wait));
+            self.runtime.block_on(async { sleep(wait).await });
         }
     }
 }

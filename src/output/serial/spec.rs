@@ -47,9 +47,15 @@ impl SerialSpec {
         self.wire
     }
 
-    /// Whether the port can be used. A missing port is an error only if it cannot appear later.
+    /// Whether the port is there and can be used.
     pub fn check(&self) -> Result<(), OutputError> {
-        self.open_port().map(|_| ())
+        match self.open_port()? {
+            Some(_) => Ok(()),
+            None => Err(OutputError::Failed(format!(
+                "{}: not plugged in: plug the adapter in, or list the ports with ls -l /dev/serial/by-id; affectd run waits for it",
+                self.path.display()
+            ))),
+        }
     }
 
     /// Opens the port; `None` if it does not exist but may appear later.

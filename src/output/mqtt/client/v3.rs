@@ -149,6 +149,7 @@ fn link_error(error: ConnectionError, client_id: &str) -> LinkError {
         ConnectionError::RequestsDone | ConnectionError::MqttState(StateError::ConnectionAborted) => LinkError::Closed,
         ConnectionError::MqttState(StateError::Deserialization(error)) => match error {
             mqttbytes::Error::PayloadSizeLimitExceeded { .. } => LinkError::PacketTooLarge,
+            mqttbytes::Error::Io(error) => network::stream_error(error, Version::V3),
             _ => LinkError::NotMqtt(Version::V3),
         },
         other => LinkError::Protocol(other.to_string()),

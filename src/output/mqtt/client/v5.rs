@@ -7,7 +7,7 @@ use rumqttc_v5::mqttbytes::Error as PacketError;
 use rumqttc_v5::{
     AsyncClient, ClientError, ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop,
     LastWill, MqttOptions, Packet, Publish, PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS,
-    StateError, SubscribeReasonCode, TlsConfiguration, Transport, mqttbytes,
+    StateError, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc::Sender;
 
@@ -177,11 +177,12 @@ fn state_error(error: StateError, client_id: &str) -> LinkError {
         StateError::AwaitPingResp => LinkError::Timeout,
         StateError::ConnectionAborted => LinkError::Closed,
         StateError::IncomingPacketTooLarge { .. }
-        | StateError::Deserialization(mqttbytes::Error::PayloadSizeLimitExceeded { .. }) => LinkError::PacketTooLarge,
+        | StateError::Deserialization(PacketError::PayloadSizeLimitExceeded { .. }) => LinkError::PacketTooLarge,
         // A broker without MQTT 5 answers in the format of MQTT 3.1.1, which is too short.
         StateError::Deserialization(PacketError::InvalidConnectReturnCode(1)) => {
             LinkError::UnsupportedVersion(Version::V5)
         }
+        StateError::Deserialization(PacketError::Io(error)) => network::stream_error(error, Version::V5),
         StateError::Deserialization(_) => LinkError::NotMqtt(Version::V5),
         other => LinkError::Protocol(other.to_string()),
     }

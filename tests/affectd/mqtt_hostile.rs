@@ -1,0 +1,352 @@
+//! MQTT with brokers that misbehave or deny something. Those that misbehave are small servers of these tests.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use affectd::health::Health;
+use affectd::output::Output;
+use serde_json::Value;
+
+use crate::affectd;
+use crate::mosquitto::{Mosquitto, Reader, free_port, wait};
+use crate::mqtt::{BadBroker, assert_survives, estimate, is, open, seq, warning_for};
+
+/// The packets that accept a client, in MQTT 3.1.1 and MQTT 5.
+const ACCEPTED: [(&str, &[u8]); 2] = [("3.1.1", &[0x20, 2, 0, 0]), ("5", &[0x20, 3, 0, 0, 0])];
+/// How long a hostile broker sends.
+const FLOOD: Duration = Duration::from_secs(3);
+/// affectd must take less than this in that time. The buffers of the kernel hold a few megabytes. A client without limits takes
+/// more than a gigabyte.
+const MAX_TAKEN: usize = 64 << 20;
+
+/// A publish packet of `version` with a payload of `bytes`.
+fn publish(version: &str, topic: &str, payload: &[u8]) -> Vec<u8> {
+    let mut body = vec![0, u8::try_from(topic.len()).unwrap()];
+    body.extend(topic.bytes());
+    if version == "5" {
+        body.push(0);
+    }
+    body.extend(payload);
+    let mut packet = vec![0x30];
+    let mut length = body.len();
+    loop {
+        let byte = u8::try_from(length % 128).unwrap();
+        length /= 128;
+        packet.push(if length > 0 { byte | 0x80 } else { byte });
+        if length == 0 {
+            break;
+        }
+    }
+    packet.extend(body);
+    packet
+}
+
+/// A server that accepts a client with `greeting` and then sends `packets` as fast as it can. Counts the bytes it sent.
+fn flooder(greeting: Vec<u8>, packets: Vec<u8>, sent: Arc<AtomicUsize>) -> BadBroker {
+    BadBroker::start(move |mut stream| {
+        let (greeting, packets, sent) = (greeting.clone(), packets.clone(), Arc::clone(&sent));
+        std::thread::spawn(move || {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(&greeting);
+            stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            let began = Instant::now();
+            while began.elapsed() < FLOOD {
+                match stream.write(&packets) {
+                    Ok(n) => sent.fetch_add(n, Ordering::Relaxed),
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => continue,
+                    Err(_) => break,
+                };
+            }
+        });
+    })
+}
+
+/// What hostile brokers send, in both versions.
+fn floods() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+    let mut floods = Vec::new();
+    for (version, accepted) in ACCEPTED {
+        let small = publish(version, "homeassistant/status", b"offline").repeat(1000);
+        floods.push((version, accepted.to_vec(), small.clone()));
+        floods.push((version, accepted.to_vec(), [0xd0, 0].repeat(1000)));
+        floods.push((version, accepted.to_vec(), publish(version, "a", &[0; 1_000_000])));
+        floods.push((version, Vec::new(), small));
+        // The length of the packet is that of the largest packet, and the rest never comes.
+        floods.push((version, accepted.to_vec(), vec![0x30, 0xff, 0xff, 0xff, 0x7f]));
+    }
+    floods
+}
+
+#[test]
+fn publisher_takes_little_from_a_broker_that_sends_fast() {
+    std::thread::scope(|scope| {
+        for (version, greeting, packets) in floods() {
+            scope.spawn(move || {
+                let sent = Arc::<AtomicUsize>::default();
+                let broker = flooder(greeting, packets.clone(), Arc::clone(&sent));
+                let mut output = open(&format!("mqtt://127.0.0.1:{}?device=d&version={version}", broker.port));
+                output.write(&estimate(1)).unwrap();
+                std::thread::sleep(FLOOD);
+                let taken = sent.load(Ordering::Relaxed);
+                assert!(taken > 0 && taken < MAX_TAKEN, "{taken} bytes of {:?}", &packets[..2]);
+            });
+        }
+    });
+}
+
+#[test]
+fn monitor_has_bounded_memory_and_log_with_a_broker_that_sends_fast() {
+    for (version, greeting, packets) in floods() {
+        let broker = flooder(greeting, packets.clone(), Arc::default());
+        let spec = format!("mqtt://127.0.0.1:{}?version={version}", broker.port);
+        let mut monitor = affectd()
+            .args(["monitor", &spec])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait(|| (broker.connections() > 0).then_some(()));
+        std::thread::sleep(Duration::from_secs(1));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", monitor.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        monitor.kill().unwrap();
+        let output = monitor.wait_with_output().unwrap();
+        assert!(kilobytes < 64 << 10, "{kilobytes} kB after {:?}", &packets[..2]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(log.lines().count() < 10, "{log}");
+    }
+}
+
+#[test]
+fn random_bytes_lose_no_estimate() {
+    let seed = AtomicUsize::new(1);
+    assert_survives(move |mut stream| {
+        let mut state = seed.fetch_add(1, Ordering::Relaxed) as u64;
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(4096)
+        .collect();
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(&[0x20, 3, 0, 0, 0]);
+        let _ = stream.write_all(&bytes);
+    });
+}
+
+#[test]
+fn many_starts_of_home_assistant_lead_to_few_announcements() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::without_passwords(folder.path());
+    let reader = Reader::of(&broker, &["homeassistant/device/#", "affectd/d/status"]);
+    let mut output = open(&format!("mqtt://127.0.0.1:{}?device=d", broker.port));
+    reader.until(|m| m.topic.starts_with("homeassistant/device/"));
+    let mut births = Command::new("mosquitto_pub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &broker.port.to_string(),
+            "-t",
+            "homeassistant/status",
+            "-l",
+        ])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    births
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&b"online\n".repeat(10_000))
+        .unwrap();
+    births.wait().unwrap();
+    // The second announcement comes after five seconds.
+    reader.until(|m| m.topic.starts_with("homeassistant/device/"));
+    output.finish().unwrap();
+    let rest = reader.until(is("affectd/d/status", "offline"));
+    let announcements = rest.iter().filter(|m| m.topic.starts_with("homeassistant/device/"));
+    assert!(announcements.count() <= 3, "{rest:?}");
+}
+
+#[test]
+fn a_denied_subscription_is_logged_once() {
+    // Answers each subscription with ten thousand refusals.
+    let broker = BadBroker::start(|mut stream| {
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer);
+            let _ = stream.write_all(&[0x20, 2, 0, 0]);
+            while let Ok(n) = stream.read(&mut buffer)
+                && n > 0
+            {
+                if let Some(at) = buffer[..n].iter().position(|byte| *byte == 0x82) {
+                    let refusal = [0x90, 3, buffer[at + 2], buffer[at + 3], 0x80];
+                    let _ = stream.write_all(&refusal.repeat(10_000));
+                }
+            }
+        });
+    });
+    let log = log_of_a_run(&format!("mqtt://127.0.0.1:{}?device=d&version=3.1.1", broker.port));
+    let refusals = log.lines().filter(|line| line.contains("does not allow subscribing"));
+    assert!(refusals.count() <= 1, "{log}");
+    assert!(log.lines().count() < 40, "{log}");
+}
+
+/// The log of a replay of the demo clip, which ends soon.
+fn log_of_a_run(spec: &str) -> String {
+    let output = affectd()
+        .args(["run", "--input"])
+        .arg(crate::demo())
+        .args(["--output", spec])
+        .stdout(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn messages_that_the_access_list_denies_are_counted_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("acl");
+    std::fs::write(
+        &list,
+        "topic write affectd/d/health\ntopic write affectd/d/status\ntopic readwrite test/ready\ntopic read #\n",
+    )
+    .unwrap();
+    let settings = format!("allow_anonymous true\nacl_file {}", list.display());
+    let broker = Mosquitto::start(folder.path(), free_port(), &settings);
+    let spec = format!("mqtt://127.0.0.1:{}?device=d&discovery=off", broker.port);
+    let reader = Reader::with(&broker, &["affectd/d/#"], &[]);
+    let mut output = open(&spec);
+    (1..=20).for_each(|n| output.write(&estimate(n)).unwrap());
+    // The estimates are answered in order before the second report.
+    let denied = wait(|| {
+        output.health(&Health::default().report(Duration::ZERO)).unwrap();
+        let message = reader.until(|m| m.topic.ends_with("/health")).pop().unwrap();
+        let health: Value = serde_json::from_str(&message.payload).unwrap();
+        let denied = health["mqtt"]["messages_denied"].as_u64().unwrap();
+        (denied >= 20).then_some(denied)
+    });
+    assert!(denied < 30, "{denied}");
+    output.finish().unwrap();
+    let log = log_of_a_run(&spec);
+    let complaints: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("cannot be published"))
+        .collect();
+    assert_eq!(complaints.len(), 1, "{log}");
+    assert!(
+        complaints[0].contains("estimates cannot be published: not authorized: "),
+        "{log}"
+    );
+}
+
+#[test]
+fn an_announcement_that_is_too_large_for_the_broker_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path(), free_port(), "allow_anonymous true\nmax_packet_size 1500");
+    let reader = Reader::of(&broker, &["affectd/d/#", "homeassistant/device/#"]);
+    let spec = format!("mqtt://127.0.0.1:{}?device=d", broker.port);
+    let mut output = open(&spec);
+    (1..=5).for_each(|n| output.write(&estimate(n)).unwrap());
+    output.finish().unwrap();
+    let messages = reader.until(is("affectd/d/status", "offline"));
+    assert!(messages.iter().filter_map(seq).eq(1..=5), "{messages:?}");
+    assert!(
+        messages.iter().all(|m| m.topic.starts_with("affectd/d/")),
+        "{messages:?}"
+    );
+    let log = log_of_a_run(&spec);
+    assert!(
+        log.contains("the announcement to Home Assistant cannot be published: it has ") && log.contains("1500"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_broker_that_allows_one_message_at_a_time_gets_all_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(
+        folder.path(),
+        free_port(),
+        "allow_anonymous true\nmax_inflight_messages 1",
+    );
+    let reader = Reader::of(&broker, &["affectd/d/#"]);
+    let mut output = open(&format!("mqtt://127.0.0.1:{}?device=d", broker.port));
+    (1..=200).for_each(|n| output.write(&estimate(n)).unwrap());
+    output.finish().unwrap();
+    let messages = reader.until(is("affectd/d/status", "offline"));
+    assert!(messages.iter().filter_map(seq).eq(1..=200), "{messages:?}");
+}
+
+#[test]
+fn the_keep_alive_of_the_server_is_used() {
+    // Accepts with a keep-alive of one second, and waits for pings.
+    let pings = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&pings);
+    let broker = BadBroker::start(move |mut stream| {
+        let mut buffer = [0; 4096];
+        let _ = stream.read(&mut buffer);
+        let _ = stream.write_all(&[0x20, 6, 0, 0, 3, 0x13, 0, 1]);
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        while let Ok(n) = stream.read(&mut buffer)
+            && n > 0
+        {
+            if buffer[..n].ends_with(&[0xc0, 0]) {
+                counter.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+        }
+    });
+    let _output = open(&format!("mqtt://127.0.0.1:{}?device=d&version=5", broker.port));
+    wait(|| (pings.load(Ordering::Relaxed) > 0).then_some(()));
+}
+
+#[test]
+fn an_old_broker_is_used_with_mqtt_3() {
+    // Knows MQTT 3.1.1 only: it rejects version 5, and then waits for version 4, which is 3.1.1.
+    let accepted = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&accepted);
+    let broker = BadBroker::start(move |mut stream: TcpStream| {
+        let mut buffer = [0; 1024];
+        let Ok(n) = stream.read(&mut buffer) else { return };
+        let at = buffer[..n].windows(4).position(|part| part == b"MQTT").unwrap();
+        if buffer[at + 4] == 5 {
+            let _ = stream.write_all(&[0x20, 2, 0, 1]);
+        } else {
+            let _ = stream.write_all(&[0x20, 2, 0, 0]);
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let _output = open(&format!("mqtt://127.0.0.1:{}?device=d", broker.port));
+    wait(|| (accepted.load(Ordering::Relaxed) > 0).then_some(()));
+}
+
+#[test]
+fn reasons_of_the_broker_are_said_with_a_remedy() {
+    let error = |after_connect: &'static [u8]| {
+        let broker = BadBroker::start(move |mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(after_connect);
+            let _ = stream.read(&mut [0; 1024]);
+        });
+        let spec = format!("mqtt://127.0.0.1:{}?device=d&version=5", broker.port);
+        warning_for(&spec, broker.port).replace("mqtt://127.0.0.1:PORT/affectd/d: ", "")
+    };
+    let taken_over = error(&[0x20, 3, 0, 0, 0, 0xe0, 2, 0x8e, 0]);
+    assert!(
+        taken_over.starts_with("another client with the identifier affectd"),
+        "{taken_over}"
+    );
+    assert!(taken_over.ends_with("give each its own device=NAME"), "{taken_over}");
+    insta::assert_snapshot!(error(&[0x20, 3, 0, 0, 0, 0xe0, 2, 0x97, 0]), @"the broker ended the connection (quota exceeded: lower rate_hz, or raise the limit on the broker)");
+    insta::assert_snapshot!(error(&[0x20, 3, 0, 0, 0, 0xe0, 2, 0x8b, 0]), @"the broker ended the connection (server shutting down)");
+    insta::assert_snapshot!(error(&[0x20, 3, 0, 0x89, 0]), @"the broker rejected the connection (server busy: it should accept later)");
+    insta::assert_snapshot!(error(&[0x20, 3, 0, 0x8a, 0]), @"the broker rejected the connection (this client is banned: ask the broker's administrator)");
+}
