@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -66,6 +67,7 @@ pub fn record(config: &Config, path: &Path, max_mb: u64, stop: &AtomicBool) -> R
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
+        .mode(0o600) // the clip shows a person
         .open(path)
         .map_err(failed)?;
     let finished = AtomicBool::new(false);

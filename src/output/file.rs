@@ -4,175 +4,30 @@
 //! card; a power cut loses that half minute. With `fsync=SECONDS` lines reach the card at least that often, at the price of
 //! more wear. Rotation and a clean exit always write everything. A torn last line is cut off when the file is opened.
 
-use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::{Duration, Instant};
+mod content;
+mod spec;
 
-use log::Level;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use log::{Level, warn};
 
 use super::contract::{Output, OutputContext, OutputError};
-use super::line_encoder::{Format, LineEncoder};
-use super::options::Options;
+use super::line_encoder::LineEncoder;
 use crate::fusion::Estimate;
 use crate::health::count;
+use crate::queue::WhenFull;
 use crate::rate_limited_log::RateLimitedLog;
+use content::{Content, End, FileError, PRIVATE, end_of_lines, is_ours};
+use spec::Fsync;
 
-/// No line is longer, in bytes. The search for the end of the last line goes no further back.
-const MAX_LINE_BYTES: u64 = 4096;
+pub use spec::FileSpec;
 
-/// `file:PATH?format=…&max_mb=…&keep=…&fsync=…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileSpec {
-    path: PathBuf,
-    format: Format,
-    max_size: Megabytes,
-    keep: OldFiles,
-    fsync: Fsync,
-}
-
-/// The size at which a file is rotated, from 1 to 100 000 megabytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Megabytes(u32);
-
-impl Megabytes {
-    fn bytes(self) -> u64 {
-        u64::from(self.0) * 1_000_000
-    }
-}
-
-/// How many old files are kept beside the newest, from 0 to 999.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct OldFiles(u32);
-
-/// When lines are forced to the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fsync {
-    /// The kernel decides.
-    Off,
-    /// At least this often, up to 3600 s; zero for every line.
-    Every(Duration),
-}
-
-impl FileSpec {
-    /// `path` is the text between the colon and the question mark.
-    pub fn parse(path: &str, options: &Options) -> Result<FileSpec, String> {
-        if path.is_empty() || path.ends_with('/') {
-            return Err("the path of a file is missing: write, for example, file:/var/log/affectd/affect.jsonl".into());
-        }
-        options.allow_only(&["format", "max_mb", "keep", "fsync"])?;
-        Ok(FileSpec {
-            path: path.into(),
-            format: options.get_or("format", Format::Json)?,
-            max_size: options.get_or("max_mb", Megabytes(10))?,
-            keep: options.get_or("keep", OldFiles(4))?,
-            fsync: options.get_or("fsync", Fsync::Off)?,
-        })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether the file can be written. Leaves no new file behind.
-    pub fn check(&self) -> Result<(), OutputError> {
-        let is_new = !self.path.exists();
-        let opened = open_to_append(&self.path);
-        if is_new && opened.is_ok() {
-            let _ = std::fs::remove_file(&self.path);
-        }
-        opened.map(|_| ()).map_err(|e| OutputError::Failed(self.explain(&e)))
-    }
-
-    pub fn open(&self, context: &OutputContext) -> Result<LineFile, OutputError> {
-        LineFile::open(self.clone(), context.clone())
-    }
-
-    fn explain(&self, error: &io::Error) -> String {
-        let path = self.path.display();
-        let folder = self.path.parent().unwrap_or(Path::new("/")).display();
-        match error.kind() {
-            ErrorKind::NotFound => format!("{path}: no such folder: create it with mkdir -p {folder}"),
-            ErrorKind::NotADirectory => format!("{path}: part of the path is a file: correct the path"),
-            ErrorKind::IsADirectory => format!("{path}: is a folder: name a file in it"),
-            ErrorKind::InvalidInput => {
-                format!("{path}: is not a regular file: name a regular file, or use another kind of output")
-            }
-            ErrorKind::PermissionDenied => {
-                format!("{path}: permission denied: allow the user that runs affectd to write to {folder}")
-            }
-            ErrorKind::ReadOnlyFilesystem => {
-                format!("{path}: the file system is read-only: use a file on another file system")
-            }
-            ErrorKind::StorageFull => {
-                format!("{path}: no space left on the disk: free some space, or lower max_mb and keep")
-            }
-            _ => format!("{path}: cannot be written ({error}): check the disk, or use another file"),
-        }
-    }
-}
-
-impl fmt::Display for FileSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, format) = (self.path.display(), self.format);
-        write!(
-            f,
-            "file:{path}?format={format}&max_mb={}&keep={}",
-            self.max_size.0, self.keep.0
-        )?;
-        match self.fsync {
-            Fsync::Off => f.write_str("&fsync=off"),
-            Fsync::Every(every) => write!(f, "&fsync={}", every.as_secs()),
-        }
-    }
-}
-
-impl FromStr for Megabytes {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            Ok(mb @ 1..=100_000) => Ok(Megabytes(mb)),
-            _ => Err("must be a number of megabytes from 1 to 100000"),
-        }
-    }
-}
-
-impl FromStr for OldFiles {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            Ok(files @ 0..=999) => Ok(OldFiles(files)),
-            _ => Err("must be a number of old files from 0 to 999"),
-        }
-    }
-}
-
-impl FromStr for Fsync {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match (text, text.parse()) {
-            ("off", _) => Ok(Fsync::Off),
-            (_, Ok(seconds @ 0..=3600)) => Ok(Fsync::Every(Duration::from_secs(seconds))),
-            _ => Err("must be off, or a number of seconds from 0 (every line) to 3600"),
-        }
-    }
-}
-
-/// Opens or creates a regular file for appending.
-fn open_to_append(path: &Path) -> io::Result<File> {
-    // Checked before opening, because opening a named pipe blocks until it has a reader.
-    match std::fs::metadata(path) {
-        Ok(known) if known.is_dir() => return Err(ErrorKind::IsADirectory.into()),
-        Ok(known) if !known.is_file() => return Err(ErrorKind::InvalidInput.into()),
-        Ok(_) | Err(_) => {}
-    }
-    OpenOptions::new().read(true).append(true).create(true).open(path)
-}
+/// After a failed rotation, the file grows by this share of its greatest size before the next attempt.
+const ROTATION_RETRY: u64 = 10;
 
 /// A file of lines, opened for appending.
 pub struct LineFile {
@@ -184,6 +39,8 @@ pub struct LineFile {
     open: Option<OpenFile>,
     /// Whether the last write succeeded.
     state: WriteState,
+    /// Estimates that are not in the file.
+    dropped: u64,
     log: RateLimitedLog<WriteState>,
 }
 
@@ -195,8 +52,12 @@ enum WriteState {
 
 struct OpenFile {
     file: File,
+    /// Where the path leads, without symbolic links: old files lie beside the real one.
+    path: PathBuf,
     /// Length in bytes; every line in it is whole.
     length: u64,
+    /// After a failed rotation, the length at which to try again.
+    retry_at: u64,
     last_sync: Instant,
 }
 
@@ -207,6 +68,7 @@ impl LineFile {
             max_bytes: spec.max_size.bytes(),
             open: None,
             state: WriteState::Working,
+            dropped: 0,
             log: RateLimitedLog::new(),
             context,
             spec,
@@ -218,16 +80,29 @@ impl LineFile {
         Ok(output)
     }
 
-    /// Opens the file after its last whole line. A file with other content is rotated away first.
-    fn reopen(&self) -> io::Result<OpenFile> {
-        let mut file = open_to_append(&self.spec.path)?;
-        let mut length = whole_lines_length(&mut file)?;
-        if length > 0 && !self.has_our_format(&mut file)? {
-            self.rotate()?;
-            file = open_to_append(&self.spec.path)?;
-            length = 0;
-        }
+    /// Opens the file after its last whole line. A file with lines of another format is rotated first.
+    fn reopen(&self) -> Result<OpenFile, FileError> {
+        let (mut file, content) = Content::open(&self.spec.path)?;
+        let path = std::fs::canonicalize(&self.spec.path)?;
+        let end = match content {
+            Content::Empty => End::AfterLine(0),
+            Content::Lines(format) if format == self.spec.format => end_of_lines(&mut file, format)?,
+            Content::Lines(_) => {
+                // Even without old files, lines in another format are not deleted.
+                self.rotate(&path, self.spec.keep.0.max(1))?;
+                file = create(&path)?;
+                End::AfterLine(0)
+            }
+        };
+        let mut length = match end {
+            End::AfterLine(length) => length,
+            End::AfterText(length) => length,
+        };
         file.set_len(length)?;
+        if let End::AfterText(_) = end {
+            file.write_all(b"\n")?;
+            length += 1;
+        }
         if let (0, Some(header)) = (length, self.spec.format.header()) {
             let header = format!("{header}\n");
             file.write_all(header.as_bytes())?;
@@ -235,59 +110,78 @@ impl LineFile {
         }
         Ok(OpenFile {
             file,
+            path,
             length,
+            retry_at: 0,
             last_sync: Instant::now(),
         })
     }
 
-    /// Whether the file begins as this format does.
-    fn has_our_format(&self, file: &mut File) -> io::Result<bool> {
-        let expected = match self.spec.format.header() {
-            Some(header) => format!("{header}\n"),
-            None => "{\"schema\":".into(),
-        };
-        let mut beginning = Vec::new();
-        file.seek(SeekFrom::Start(0))?;
-        file.take(expected.len() as u64).read_to_end(&mut beginning)?;
-        Ok(beginning == expected.as_bytes())
-    }
-
-    /// Renames every file to the next older name. The oldest file is overwritten.
-    fn rotate(&self) -> io::Result<()> {
+    /// Renames every file to the next older name, and deletes those older than `keep`. Fails, with all files in place, if a file
+    /// would be deleted that is not ours.
+    fn rotate(&self, path: &Path, keep: u32) -> Result<(), FileError> {
         let name_of = |age: u32| match age {
-            0 => self.spec.path.clone(),
+            0 => path.to_path_buf(),
             age => {
-                let mut name = self.spec.path.clone().into_os_string();
+                let mut name = path.as_os_str().to_owned();
                 name.push(format!(".{age}"));
                 name.into()
             }
         };
-        if self.spec.keep.0 == 0 {
-            return std::fs::remove_file(name_of(0));
+        // With a lower `keep` than before, there are files behind the oldest.
+        let exists = |age: u32| std::fs::symlink_metadata(name_of(age)).is_ok();
+        is_ours(&name_of(keep))?;
+        for age in (keep..).take_while(|age| exists(*age) && is_ours(&name_of(*age)).is_ok()) {
+            std::fs::remove_file(name_of(age))?;
         }
-        for age in (0..self.spec.keep.0).rev() {
+        for age in (0..keep).rev() {
             match std::fs::rename(name_of(age), name_of(age + 1)) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
                 _ => {}
             }
         }
         Ok(())
     }
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => self.reopen()?,
+    /// Takes the open file, or opens it again if another program has renamed, deleted or cut it.
+    fn take_open(&mut self) -> Result<OpenFile, FileError> {
+        let Some(mut open) = self.open.take() else {
+            return self.reopen();
         };
-        if open.length + line.len() as u64 > self.max_bytes {
+        let ours = open.file.metadata()?;
+        match std::fs::metadata(&self.spec.path) {
+            Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) && ours.len() >= open.length => {
+                // Another program may have added to it.
+                open.length = ours.len();
+                Ok(open)
+            }
+            _ => {
+                let _ = open.file.sync_data();
+                self.reopen()
+            }
+        }
+    }
+
+    fn append(&mut self, line: &[u8]) -> Result<(), FileError> {
+        let mut open = self.take_open()?;
+        if open.length + line.len() as u64 > self.max_bytes.max(open.retry_at) {
             open.file.sync_data()?;
-            self.rotate()?;
-            open = self.reopen()?;
+            match self.rotate(&open.path, self.spec.keep.0) {
+                Ok(()) => open = self.reopen()?,
+                Err(e) => {
+                    open.retry_at = open.length + self.max_bytes / ROTATION_RETRY;
+                    let reason = self.spec.explain(&e);
+                    warn!(
+                        "{}: grows beyond max_mb, because it cannot be rotated: {reason}",
+                        self.spec.path.display()
+                    );
+                }
+            }
         }
         if let Err(e) = open.file.write_all(line) {
             // A part of the line may be in the file. If it cannot be cut off now, reopening does it.
             let _ = open.file.set_len(open.length);
-            return Err(e);
+            return Err(e.into());
         }
         open.length += line.len() as u64;
         if let Fsync::Every(interval) = self.spec.fsync
@@ -301,15 +195,15 @@ impl LineFile {
     }
 }
 
-/// The length of `file` in bytes, up to the end of its last whole line. A power cut leaves half a line, or zeros, after it.
-fn whole_lines_length(file: &mut File) -> io::Result<u64> {
-    let length = file.metadata()?.len();
-    let from = length.saturating_sub(MAX_LINE_BYTES);
-    let mut end = Vec::new();
-    file.seek(SeekFrom::Start(from))?;
-    file.take(MAX_LINE_BYTES).read_to_end(&mut end)?;
-    let whole = end.iter().rposition(|b| *b == b'\n').map(|at| from + at as u64 + 1);
-    Ok(whole.unwrap_or(if from == 0 { 0 } else { length }))
+/// Creates a file that only its owner may read. Fails if there is one.
+fn create(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .append(true)
+        .create_new(true)
+        .mode(PRIVATE)
+        .open(path)
 }
 
 impl Output for LineFile {
@@ -322,8 +216,12 @@ impl Output for LineFile {
                 let text = format_args!("{}: can be written again", self.spec.path.display());
                 self.log.set(self.state, Level::Info, text);
             }
-            (Err(_), WriteState::Failing) => count(&self.context.dropped),
+            (Err(_), WriteState::Failing) => {
+                self.dropped += 1;
+                count(&self.context.dropped);
+            }
             (Err(e), WriteState::Working) => {
+                self.dropped += 1;
                 count(&self.context.dropped);
                 count(&self.context.lost);
                 self.state = WriteState::Failing;
@@ -336,12 +234,18 @@ impl Output for LineFile {
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {
-        match &self.open {
-            Some(open) => open
-                .file
-                .sync_data()
-                .map_err(|e| OutputError::Failed(self.spec.explain(&e))),
-            None => Ok(()),
+        if let Some(open) = &self.open {
+            let synced = open.file.sync_data();
+            synced.map_err(|e| OutputError::Failed(self.spec.explain(&e.into())))?;
+        }
+        // A daemon has logged and counted its losses. The result of a replay is its file, so it must be whole.
+        match (self.context.when_full, self.dropped) {
+            (WhenFull::Wait, 1..) => Err(OutputError::Failed(format!(
+                "{}: {} estimates are missing in the file: the log says why; replay the clip again",
+                self.spec.path.display(),
+                self.dropped
+            ))),
+            _ => Ok(()),
         }
     }
 }

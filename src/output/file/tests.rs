@@ -1,8 +1,11 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::super::estimate::samples::nothing;
 use super::*;
+use crate::output::options::Options;
 use crate::queue::WhenFull;
 use tempfile::{TempDir, tempdir};
 
@@ -90,6 +93,8 @@ fn reopening_continues_after_the_last_whole_line() {
         ("", &b"{\"schema\":1,\"se"[..]),
         ("format=csv", b"3,0."),
         ("", &[0; 20]),
+        ("", &[0; 200_000]),
+        ("format=csv", b"3,0.6,\0\0\0\0"),
     ] {
         let folder = tempdir().unwrap();
         write(&mut small(&folder, options), 1..=2);
@@ -102,23 +107,177 @@ fn reopening_continues_after_the_last_whole_line() {
 }
 
 #[test]
-fn a_file_with_other_content_is_rotated_away() {
-    let folder = tempdir().unwrap();
-    fs::write(folder.path().join("affect.log"), "Dear diary,\ntoday I was happy.\n").unwrap();
-    write(&mut small(&folder, "format=csv"), 1..=2);
-    assert_eq!(seqs(&folder, "affect.log"), [1, 2]);
-    let kept = fs::read_to_string(folder.path().join("affect.log.1")).unwrap();
-    assert!(kept.starts_with("Dear diary"));
+fn a_file_that_affectd_did_not_write_is_refused_and_stays_as_it_is() {
+    let long_line = format!("{{\"schema\":{}}}", "1".repeat(9000));
+    let contents = [
+        "Dear diary,\ntoday I was happy.\n",
+        "{\"my\":1}",
+        "{",
+        "{\"schema\":1,\"name\":\"mine\"}",
+        "seq,t,time,",
+        &long_line,
+        "\0\0text",
+    ];
+    for options in ["", "format=csv", "keep=0", "max_mb=1&keep=9"] {
+        for content in contents {
+            let folder = tempdir().unwrap();
+            let path = folder.path().join("affect.log");
+            fs::write(&path, content).unwrap();
+            let error = spec(&folder, options)
+                .open(&context())
+                .map(|_| ())
+                .unwrap_err()
+                .to_string();
+            let expected = "affect.log: has content that affectd did not write: move it away, or use another file";
+            assert!(error.ends_with(expected), "{error}");
+            assert_eq!(spec(&folder, options).check().unwrap_err().to_string(), error);
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(names(&folder), ["affect.log"]);
+        }
+    }
 }
 
 #[test]
-fn a_full_disk_drops_whole_lines_and_is_retried() {
+fn a_symbolic_link_to_a_foreign_file_is_refused_and_one_to_our_file_is_followed() {
+    let folder = tempdir().unwrap();
+    let elsewhere = tempdir().unwrap();
+    let target = elsewhere.path().join("data.jsonl");
+    std::os::unix::fs::symlink(&target, folder.path().join("affect.log")).unwrap();
+    fs::write(&target, "mine").unwrap();
+    assert!(spec(&folder, "").open(&context()).is_err());
+    assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
+    fs::remove_file(&target).unwrap();
+    write(&mut small(&folder, "keep=1"), 1..=50);
+    assert_eq!(names(&folder), ["affect.log"]);
+    assert_eq!(names(&elsewhere), ["data.jsonl", "data.jsonl.1"]);
+    assert_eq!(seqs(&elsewhere, "data.jsonl").last(), Some(&50));
+}
+
+#[test]
+fn rotation_never_deletes_a_foreign_file_and_appends_instead() {
+    for keep in [0, 1, 2] {
+        let folder = tempdir().unwrap();
+        let foreign = folder.path().join(format!("affect.log.{}", keep.max(1)));
+        fs::write(&foreign, "mine").unwrap();
+        let options = format!("keep={keep}");
+        write(&mut small(&folder, &options), 1..=50);
+        assert_eq!(fs::read_to_string(&foreign).unwrap(), "mine");
+        if keep > 0 {
+            let files = names(&folder).into_iter().rev().filter(|name| !foreign.ends_with(name));
+            let all: Vec<u64> = files.flat_map(|name| seqs(&folder, &name)).collect();
+            assert_eq!(all, (1..=50).collect::<Vec<_>>(), "keep={keep}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_in_the_place_of_an_old_file_stops_the_rotation_and_not_the_lines() {
+    let folder = tempdir().unwrap();
+    fs::create_dir(folder.path().join("affect.log.2")).unwrap();
+    write(&mut small(&folder, "keep=2"), 1..=50);
+    let all: Vec<u64> = ["affect.log.1", "affect.log"]
+        .iter()
+        .filter(|name| folder.path().join(name).exists())
+        .flat_map(|name| seqs(&folder, name))
+        .collect();
+    assert_eq!(all, (1..=50).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_lower_number_of_old_files_deletes_the_older_ones() {
+    let folder = tempdir().unwrap();
+    write(&mut small(&folder, "keep=5"), 1..=100);
+    assert_eq!(names(&folder).len(), 6);
+    write(&mut small(&folder, "keep=1"), 101..=120);
+    assert_eq!(names(&folder), ["affect.log", "affect.log.1"]);
+}
+
+#[test]
+fn another_format_begins_a_new_file_and_keeps_the_old_one() {
+    for options in ["format=csv", "format=csv&keep=0"] {
+        let folder = tempdir().unwrap();
+        write(&mut small(&folder, ""), 1..=2);
+        write(&mut small(&folder, options), 3..=4);
+        assert_eq!(seqs(&folder, "affect.log"), [3, 4]);
+        assert_eq!(seqs(&folder, "affect.log.1"), [1, 2]);
+    }
+}
+
+#[test]
+fn text_that_somebody_appended_stays_and_the_next_line_is_whole() {
+    for options in ["", "format=csv"] {
+        let folder = tempdir().unwrap();
+        write(&mut small(&folder, options), 1..=1);
+        let path = folder.path().join("affect.log");
+        let before = fs::read_to_string(&path).unwrap();
+        for note in ["a note".to_string(), "x".repeat(10_000)] {
+            fs::write(&path, format!("{before}{note}")).unwrap();
+            let mut output = spec(&folder, options).open(&context()).unwrap();
+            output.write(&nothing(2)).unwrap();
+            let after = fs::read_to_string(&path).unwrap();
+            let added = after
+                .strip_prefix(&format!("{before}{note}\n"))
+                .expect("the note stays");
+            assert_eq!(added.lines().count(), 1);
+            assert!(added.ends_with('\n'));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_another_program_renames_deletes_or_cuts_is_opened_again() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("affect.log");
+    let mut output = spec(&folder, "").open(&context()).unwrap();
+    write(&mut output, 1..=2);
+    fs::rename(&path, folder.path().join("affect.log-20261130")).unwrap();
+    write(&mut output, 3..=4);
+    assert_eq!(seqs(&folder, "affect.log"), [3, 4]);
+    assert_eq!(seqs(&folder, "affect.log-20261130"), [1, 2]);
+    fs::remove_file(&path).unwrap();
+    write(&mut output, 5..=5);
+    assert_eq!(seqs(&folder, "affect.log"), [5]);
+    File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    write(&mut output, 6..=6);
+    assert_eq!(seqs(&folder, "affect.log"), [6]);
+    assert_eq!(output.context.dropped.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn only_the_owner_may_read_the_files() {
+    let folder = tempdir().unwrap();
+    write(&mut small(&folder, "keep=1"), 1..=50);
+    for name in names(&folder) {
+        let mode = fs::metadata(folder.path().join(&name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_replay_that_lost_lines_fails_and_a_daemon_does_not() {
+    for (when_full, fails) in [(WhenFull::Wait, true), (WhenFull::DropOldest, false)] {
+        let folder = tempdir().unwrap();
+        let mut output = spec(&folder, "")
+            .open(&OutputContext { when_full, ..context() })
+            .unwrap();
+        fs::remove_file(folder.path().join("affect.log")).unwrap();
+        fs::create_dir(folder.path().join("affect.log")).unwrap();
+        write(&mut output, 1..=3);
+        fs::remove_dir(folder.path().join("affect.log")).unwrap();
+        write(&mut output, 4..=4);
+        assert_eq!(output.dropped, 3);
+        assert_eq!(output.finish().is_err(), fails);
+    }
+}
+
+#[test]
+fn a_failed_write_drops_whole_lines_and_is_retried() {
     let folder = tempdir().unwrap();
     let mut output = small(&folder, "");
     write(&mut output, 1..=1);
     let length = output.open.as_ref().unwrap().length;
-    let full = File::options().write(true).open("/dev/full").unwrap();
-    output.open.as_mut().unwrap().file = full;
+    // Writing to a file that is open for reading fails, as on a full disk.
+    output.open.as_mut().unwrap().file = File::open(folder.path().join("affect.log")).unwrap();
     write(&mut output, 2..=2);
     assert_eq!(output.state, WriteState::Failing);
     assert_eq!(output.context.dropped.load(Ordering::Relaxed), 1);
@@ -163,9 +322,10 @@ fn check_leaves_nothing_behind() {
     let folder = tempdir().unwrap();
     spec(&folder, "").check().unwrap();
     assert!(names(&folder).is_empty());
-    fs::write(folder.path().join("affect.log"), "kept").unwrap();
+    write(&mut small(&folder, ""), 1..=1);
+    let before = fs::read(folder.path().join("affect.log")).unwrap();
     spec(&folder, "").check().unwrap();
-    assert_eq!(fs::read_to_string(folder.path().join("affect.log")).unwrap(), "kept");
+    assert_eq!(fs::read(folder.path().join("affect.log")).unwrap(), before);
 }
 
 #[test]
