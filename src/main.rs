@@ -165,11 +165,16 @@ fn restart() -> Result<(), CommandError> {
 
 /// The identity of this machine. Values that cannot be read are left out.
 fn host_identity(environment: &Environment) -> HostIdentity {
-    let read = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_string());
+    let read = |path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        // The firmware ends its texts with a zero byte.
+        Some(text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_string())
+    };
     HostIdentity {
         host_name: read("/proc/sys/kernel/hostname").unwrap_or_default(),
         // Container images often have an empty file.
         machine_id: read("/etc/machine-id").filter(|id| !id.is_empty()),
+        board_serial: read("/proc/device-tree/serial-number").filter(|serial| !serial.is_empty()),
         credentials_directory: environment.credentials.clone(),
     }
 }

@@ -220,7 +220,6 @@ fn a_password_in_a_value_of_the_wrong_type_is_not_shown() {
         "output = [\"mqtt://li%3Ahunter2@b\"]",
         "\"mqtt://li:hunter2@b\" = 1",
         "[camera]\nwidth = \"mqtt://li:hunter2@b\"",
-        "[camera]\ndevice = \"mqtt://li:hunter2@b\"",
         "[estimate]\nbaseline = \"mqtt://li:hunter2@b\"",
     ] {
         let error = load(&format!("{file}\n"), &[], Flags::default())

@@ -74,6 +74,19 @@ pub struct HostIdentity {
     pub host_name: String,
     /// The content of `/etc/machine-id`, if there is one.
     pub machine_id: Option<String>,
+    /// The board's serial number, if the firmware tells it. Boards with copies of one SD card differ in it alone.
+    pub board_serial: Option<String>,
     /// The folder of this service's systemd credentials.
     pub credentials_directory: Option<PathBuf>,
+}
+
+impl HostIdentity {
+    /// What tells this machine apart from others; `None` if nothing does.
+    pub fn machine(&self) -> Option<String> {
+        let parts: Vec<&str> = [&self.machine_id, &self.board_serial]
+            .into_iter()
+            .filter_map(|part| part.as_deref())
+            .collect();
+        (!parts.is_empty()).then(|| parts.join(" "))
+    }
 }

@@ -59,8 +59,8 @@ impl BoardId {
 
     pub fn of(host: &HostIdentity) -> BoardId {
         // Without an identifier, at least machines with different host names differ.
-        let machine = host.machine_id.as_deref().unwrap_or(&host.host_name);
-        BoardId(hashed_id(&["affectd board", machine]))
+        let machine = host.machine().unwrap_or_else(|| host.host_name.clone());
+        BoardId(hashed_id(&["affectd board", &machine]))
     }
 
     pub fn as_str(&self) -> &str {
@@ -71,12 +71,12 @@ impl BoardId {
 /// The client identifier: `affectd` and 16 hexadecimal digits. It is the same at every start and differs between machines,
 /// devices and base topics. It has 23 characters, the longest identifier that every broker must accept.
 pub fn client_id(address: &Address, host: &HostIdentity, role: ClientRole) -> String {
-    let machine = host.machine_id.as_deref().unwrap_or_default();
+    let machine = host.machine().unwrap_or_default();
     let base = match role {
         ClientRole::Device => address.base.as_str().into(),
         ClientRole::Reader { process_id } => format!("reader {process_id}"),
     };
-    hashed_id(&["affectd mqtt client", machine, address.device.as_str(), &base])
+    hashed_id(&["affectd mqtt client", &machine, address.device.as_str(), &base])
 }
 
 /// What is wrong with the name or the identity of this device, and how to correct it. In containers, both are often missing or
@@ -91,7 +91,7 @@ pub fn identity_problems(address: &Address, host: &HostIdentity) -> Vec<String> 
              device=NAME to this output"
         ));
     }
-    if host.machine_id.is_none() {
+    if host.machine().is_none() {
         problems.push(
             "/etc/machine-id is missing or empty, so boards with the same device name get the same MQTT client identifier and \
              disconnect each other: create it with systemd-machine-id-setup, mount it into the container, or add device=NAME \
@@ -158,6 +158,12 @@ mod tests {
         assert_eq!(id(Some("m"), "a"), id(Some("m"), "b"));
         assert_ne!(id(Some("m"), "a"), id(Some("n"), "a"));
         assert_ne!(id(None, "a"), id(None, "b"));
+        // Boards with copies of one SD card.
+        let board = |serial: &str| HostIdentity {
+            board_serial: Some(serial.into()),
+            ..host(Some("m"), "a")
+        };
+        assert_ne!(BoardId::of(&board("1")), BoardId::of(&board("2")));
     }
 
     #[test]
