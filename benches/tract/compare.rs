@@ -5,26 +5,42 @@
 //! Prints the plan that tract runs, the nodes that are not computed in integers, the median time of both, and the largest difference
 //! of the results. Inputs are noise in −1..1.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use affectd::model::int8::{self, Isa, Signature};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tract_onnx::prelude::*;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match compare() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("int8_in_tract: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let file = arguments.next().context("usage: int8_in_tract FILE [RUNS]")?;
     let runs: usize = arguments
         .next()
         .map_or(Ok(200), |runs| runs.parse())
         .context("RUNS is a number")?;
+    let runs = runs.max(1);
 
-    let proto = tract_onnx::onnx().proto_model_for_path(&file)?;
-    let Signature { inputs, outputs } = Signature::of(&proto).context("an input has no static shape")?;
+    let bytes = std::fs::read(&file).with_context(|| file.clone())?;
+    let proto = int8::read(&bytes)?;
+    let Signature { inputs, outputs } = Signature::of(&proto)?;
     let named: Vec<(&str, &[usize])> = inputs.iter().map(|(name, dims)| (name.as_str(), &dims[..])).collect();
     let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
 
-    let isa = Isa::fastest().unwrap_or(Isa::Reference);
+    let isa = Isa::fastest().unwrap_or_else(|| {
+        println!("this processor has no int8 kernels; the reference, which is slow, runs instead");
+        Isa::Reference
+    });
     let with = int8::load(&proto, &named, &names, Some(isa))?;
     for node in &with.fallback_nodes {
         println!("not in integers: {node}");
@@ -46,11 +62,11 @@ fn main() -> Result<()> {
     let mut times = [vec![], vec![]];
     let mut results = [tvec![], tvec![]];
     // The plans take turns, so that other load on the machine affects both alike.
-    for _ in 0..runs.max(1) {
+    for _ in 0..runs {
         for side in 0..2 {
             results[side].clear();
             let started = Instant::now();
-            results[side] = states[side].run(tensors.clone())?;
+            results[side] = int8::run(&mut states[side], tensors.clone())?;
             times[side].push(started.elapsed());
         }
     }
@@ -62,15 +78,44 @@ fn main() -> Result<()> {
     );
     let [with, without] = results;
     for (name, (a, b)) in names.iter().zip(with.iter().zip(&without)) {
-        let (a, b) = (
-            a.try_as_plain_ram()?.as_slice::<f32>()?,
-            b.try_as_plain_ram()?.as_slice::<f32>()?,
-        );
-        let difference = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let largest = b.iter().map(|b| b.abs()).fold(0.0, f32::max);
-        println!("{name}: largest difference {difference}, largest value {largest}");
+        let Difference { largest, of } = difference(a, b).with_context(|| format!("output {name}"))?;
+        println!("{name}: largest difference {largest}, largest value {of}");
     }
     Ok(())
+}
+
+/// How far two tensors are apart. NaN if a value of one of them is NaN and that of the other is not.
+struct Difference {
+    largest: f64,
+    /// The largest magnitude in the second tensor.
+    of: f64,
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> Result<Difference> {
+    ensure!(
+        a.shape() == b.shape(),
+        "has the shape {:?} with integer operators and {:?} without",
+        a.shape(),
+        b.shape()
+    );
+    let values = |tensor: &Tensor| -> Result<Vec<f64>> {
+        let numbers = tensor.cast_to::<f64>()?;
+        Ok(numbers.try_as_plain_ram()?.as_slice::<f64>()?.to_vec())
+    };
+    let (a, b) = (values(a)?, values(b)?);
+    let apart = |(a, b): (&f64, &f64)| match a == b || a.is_nan() && b.is_nan() {
+        true => 0.0,
+        false => (a - b).abs(),
+    };
+    Ok(Difference {
+        largest: a.iter().zip(&b).map(apart).fold(0.0, larger),
+        of: b.iter().map(|b| b.abs()).fold(0.0, larger),
+    })
+}
+
+/// The larger of two numbers, or NaN if one of them is NaN.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a >= b { a } else { b }
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

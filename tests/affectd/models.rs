@@ -113,6 +113,30 @@ fn a_changed_graph_is_rejected() {
 }
 
 #[test]
+fn inputs_and_outputs_that_a_file_lacks_are_rejected() {
+    for (role, expected) in [
+        (
+            "inputs",
+            "affectd: face_detector: input \"more\" is in the manifest but not in the file",
+        ),
+        (
+            "outputs",
+            "affectd: face_detector: output \"more\" is in the manifest but not in the file",
+        ),
+    ] {
+        let folder = copy();
+        let path = folder.path().join("manifest.json");
+        let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        manifest["graphs"]["face_detector"][role]["more"] = serde_json::json!([1]);
+        std::fs::write(&path, manifest.to_string()).unwrap();
+        let replay = run_with(folder.path());
+        assert_eq!(replay.code, Some(4));
+        let error = replay.error(folder.path());
+        assert_eq!(error, format!("{expected}: use the models of this affectd's release"));
+    }
+}
+
+#[test]
 fn a_manifest_in_a_newer_format_asks_for_an_update() {
     let folder = copy();
     let newer = r#"{"format": 2, "graphs": "in a form of the future"}"#;

@@ -305,6 +305,9 @@ impl Memory<'_> {
             Step::MatMul { op, left, right, out } => self.write_results(*out, outputs, |m, results| {
                 op.run::<M>(m.read(*left), m.read(*right), workspace, results);
             })?,
+            Step::Pairwise { op, left, right, out } if self.placed(*left).buffer == self.placed(*out).buffer => {
+                self.write(*out, |m, values| op.run_in_place::<M>(values, m.operand(right)));
+            }
             Step::Pairwise { op, left, right, out } => {
                 self.write(*out, |m, out| op.run::<M>(m.read(*left), m.operand(right), out));
             }

@@ -212,6 +212,14 @@ impl Step {
         }
     }
 
+    /// The activation that this step can replace by its result, if nothing reads it later.
+    pub fn replaces(&self) -> Option<Slot> {
+        match self {
+            Step::Pairwise { left, .. } => Some(*left),
+            _ => None,
+        }
+    }
+
     /// The real numbers that this step reads.
     pub fn reads_real(&self) -> Option<Real> {
         match self {

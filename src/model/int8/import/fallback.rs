@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
+use tract_onnx::pb::{GraphProto, ModelProto};
 use tract_onnx::prelude::*;
 
 use super::super::onnx::{input_info, output_info};
@@ -57,9 +57,9 @@ impl<M: Microkernels> Importer<'_, M> {
                 Value::Constant(_) | Value::Quantized(_) => names.extend(self.copy_producer(&name)?),
                 Value::Integers { slot, .. } => {
                     let slot = *slot;
-                    let producer = self.producers.get(name.as_str()).map(|index| &self.graph.node[*index]);
-                    match producer.filter(|node| node.op_type == "QuantizeLinear") {
-                        Some(node) => names.extend(self.quantize_again(node, slot)),
+                    let producer = self.producers.get(name.as_str()).copied();
+                    match producer.filter(|index| self.graph.node[*index].op_type == "QuantizeLinear") {
+                        Some(index) => names.extend(self.quantize_again(index, slot)),
                         None => names.extend(self.copy_producer(&name)?),
                     }
                 }
@@ -85,17 +85,17 @@ impl<M: Microkernels> Importer<'_, M> {
         })
     }
 
-    /// Lets the subgraph compute the integers of `slot` from the real numbers that they stand for, with a copy of their QuantizeLinear
-    /// `node`. That is exact. Returns the other inputs of the node.
-    fn quantize_again(&mut self, node: &NodeProto, slot: Slot) -> Vec<String> {
+    /// Lets the subgraph compute the integers of `slot` from the real numbers that they stand for, with a copy of the QuantizeLinear node
+    /// `index` that computes them. That is exact. Returns the other inputs of the node.
+    fn quantize_again(&mut self, index: usize, slot: Slot) -> Vec<String> {
         let out = self.draft.add_real(self.activation(slot).dims.clone());
         self.draft.push(Step::Dequantize { input: slot, out });
-        let mut copy = node.clone();
+        let mut copy = self.graph.node[index].clone();
         let scales = copy.input.split_off(1);
         let name = format!("{} as real numbers", copy.output[0]);
         self.subgraph.add_input(name.clone(), out);
         copy.input = std::iter::once(name).chain(scales.iter().cloned()).collect();
-        self.subgraph.add_quantization(copy);
+        self.subgraph.add_quantization(index, copy);
         scales.into_iter().filter(|name| !name.is_empty()).collect()
     }
 
@@ -144,18 +144,18 @@ impl<M: Microkernels> Importer<'_, M> {
             let is_read = reads > reads_inside.get(name).copied().unwrap_or_default() || self.outputs.contains(*name);
             is_read && matches!(self.values.get(*name), Some(Value::Fallback))
         };
-        let computed = nodes().chain(subgraph.quantizations()).flat_map(|node| &node.output);
+        let in_order = subgraph.in_order(&self.graph.node);
+        let computed = in_order.iter().flat_map(|node| &node.output);
         let results: Vec<&str> = computed.map(String::as_str).filter(is_result).collect();
         let mut read: HashSet<&str> = HashSet::new();
-        let reads = nodes().chain(subgraph.quantizations()).flat_map(|node| &node.input);
+        let reads = in_order.iter().flat_map(|node| &node.input);
         let constants = reads
             .map(String::as_str)
             .filter(|name| read.insert(name))
             .filter_map(|name| self.initializers.get(name));
         let piece = GraphProto {
             initializer: constants.map(|tensor| (*tensor).clone()).collect(),
-            // The copied quantizations read only inputs and constants.
-            node: subgraph.quantizations().iter().chain(nodes()).cloned().collect(),
+            node: in_order.iter().map(|node| (*node).clone()).collect(),
             input: subgraph.inputs().iter().map(|(name, _)| input_info(name)).collect(),
             output: results.iter().map(|name| output_info(name)).collect(),
             ..GraphProto::default()

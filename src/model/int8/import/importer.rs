@@ -19,6 +19,9 @@ use super::value::{FallbackSubgraph, Value};
 /// The most products of two 8-bit values in one sum: 2¹⁷ of them reach 2³¹.
 const MAX_DEPTH: usize = 1 << 16;
 
+/// The bits of a scale, a zero point.
+pub type QuantizationKey = (u32, i32);
+
 pub struct Importer<'a, M> {
     pub model: &'a ModelProto,
     pub graph: &'a GraphProto,
@@ -32,6 +35,8 @@ pub struct Importer<'a, M> {
     pub values: HashMap<String, Value>,
     /// The place of each name's values as real numbers.
     pub reals: HashMap<String, Real>,
+    /// Names that are quantized, and the result. Exporters quantize a tensor once for each of its readers.
+    pub quantized: HashMap<(String, QuantizationKey), Slot>,
     pub subgraph: FallbackSubgraph,
     /// The nodes that tract runs.
     pub in_float: HashSet<usize>,
@@ -81,6 +86,7 @@ impl<'a, M: Microkernels> Importer<'a, M> {
             outputs: outputs.iter().map(|name| name.to_string()).collect(),
             values: constants.collect(),
             reals: HashMap::new(),
+            quantized: HashMap::new(),
             subgraph: FallbackSubgraph::default(),
             in_float: HashSet::new(),
             draft: Draft::default(),

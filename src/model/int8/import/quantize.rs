@@ -76,6 +76,10 @@ impl<M: Microkernels> Importer<'_, M> {
             quantization: to,
             unsigned,
         } = self.scale(node)?;
+        let key = (node.input[0].clone(), (to.scale.to_bits(), to.zero_point));
+        if let Some(slot) = self.quantized.get(&key) {
+            return Ok(Value::Integers { slot: *slot, unsigned });
+        }
         let slot = match self.value(node, 0)?.clone() {
             Value::Float(input) => {
                 let dims = self.dims_of(input).to_vec();
@@ -88,12 +92,14 @@ impl<M: Microkernels> Importer<'_, M> {
                 out
             }
             Value::Pending(pending) => self.finish(*pending, to)?,
+            Value::Real(slot) if self.activation(slot).quantization == to => slot,
             Value::Real(slot) => {
                 let unchanged = Pending::unary(self.identity(slot), self.activation(slot).dims.clone());
                 self.finish(unchanged, to)?
             }
             _ => return Err(Reason::QuantizesIntegers),
         };
+        self.quantized.insert(key, slot);
         Ok(Value::Integers { slot, unsigned })
     }
 

@@ -1,6 +1,6 @@
 //! What the names in a graph stand for while it is imported.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
 use tract_onnx::pb::NodeProto;
@@ -213,25 +213,20 @@ impl Pending {
 /// Nodes that tract will run together, and what they read.
 #[derive(Default)]
 pub struct FallbackSubgraph {
-    /// Indices of the nodes.
-    nodes: Vec<usize>,
-    is_inside: HashSet<usize>,
+    /// Indices of the nodes, in the order of the file.
+    nodes: BTreeSet<usize>,
     /// Names of the inputs, and where their values are.
     inputs: Vec<(String, Real)>,
     /// The names of the inputs, and of what `quantizations` compute.
     supplied: HashSet<String>,
-    /// Copies of QuantizeLinear nodes that compute integers again from the real numbers they stand for.
-    quantizations: Vec<NodeProto>,
+    /// Copies of QuantizeLinear nodes that compute integers again from the real numbers they stand for, by the index of the node.
+    quantizations: BTreeMap<usize, NodeProto>,
 }
 
 impl FallbackSubgraph {
     /// Adds a node, unless it is inside.
     pub fn add_node(&mut self, index: usize) -> bool {
-        let is_new = self.is_inside.insert(index);
-        if is_new {
-            self.nodes.push(index);
-        }
-        is_new
+        self.nodes.insert(index)
     }
 
     pub fn add_input(&mut self, name: String, real: Real) {
@@ -240,9 +235,9 @@ impl FallbackSubgraph {
         }
     }
 
-    pub fn add_quantization(&mut self, node: NodeProto) {
-        self.supplied.extend(node.output.iter().cloned());
-        self.quantizations.push(node);
+    pub fn add_quantization(&mut self, index: usize, copy: NodeProto) {
+        self.supplied.extend(copy.output.iter().cloned());
+        self.quantizations.insert(index, copy);
     }
 
     /// Whether an input or a copied quantization gives `name`.
@@ -250,16 +245,20 @@ impl FallbackSubgraph {
         self.supplied.contains(name)
     }
 
-    pub fn nodes(&self) -> &[usize] {
+    pub fn nodes(&self) -> &BTreeSet<usize> {
         &self.nodes
+    }
+
+    /// All nodes in the order of the file, given the nodes of the file. In that order they can be computed.
+    pub fn in_order<'a>(&'a self, file: &'a [NodeProto]) -> Vec<&'a NodeProto> {
+        let originals = self.nodes.iter().map(|index| (*index, &file[*index]));
+        let copies = self.quantizations.iter().map(|(index, node)| (*index, node));
+        let all: BTreeMap<usize, &NodeProto> = originals.chain(copies).collect();
+        all.into_values().collect()
     }
 
     pub fn inputs(&self) -> &[(String, Real)] {
         &self.inputs
-    }
-
-    pub fn quantizations(&self) -> &[NodeProto] {
-        &self.quantizations
     }
 }
 

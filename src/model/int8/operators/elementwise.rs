@@ -55,6 +55,24 @@ impl Pairwise {
             });
         }
     }
+
+    /// Replaces the left tensor by the results.
+    pub fn run_in_place<M: Microkernels>(&self, left: &mut [i8], right: &[i8]) {
+        const PART: usize = 1024;
+        let mut copy = [0; PART];
+        for run in left.chunks_mut(right.len()) {
+            for (out, right) in run.chunks_mut(PART).zip(right.chunks(PART)) {
+                let left = &mut copy[..out.len()];
+                left.copy_from_slice(out);
+                M::pairwise(PairwiseOperands {
+                    operation: *self,
+                    left,
+                    right: &right[..out.len()],
+                    out,
+                });
+            }
+        }
+    }
 }
 
 /// QuantizeLinear: from f32 with channels first to s8 with channels last.

@@ -3,6 +3,7 @@
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::super::{Isa, OperatorCounts, load};
+use super::graphs::integers;
 use super::sketch::{Loaded, Sketch, agree, int, ints, tensor, text};
 
 fn fallback_nodes(loaded: &Loaded) -> Vec<String> {
@@ -230,4 +231,41 @@ fn fallback_nodes_may_read_and_write_integers() {
     assert_eq!(names, ["Cast", "ArgMax", "LRN", "Cast"]);
     assert!(loaded.integer_subgraphs() >= 2);
     assert_eq!(loaded.operators.int8, 2);
+}
+
+/// Shapes as PyTorch writes them: the batch size from Shape, the rest computed, and an Expand of a parameter.
+#[test]
+fn shapes_that_exporters_compute_are_constants() {
+    for opset in [11, 13] {
+        let mut s = start(false);
+        s.constants.push(integers("zero", &[0]));
+        s.constants.push(integers("minus_one", &[-1]));
+        s.constants.push(tensor("first", &[], DataType::Int64, vec![0; 8]));
+        s.node("Shape", &["a_r"], "shape", vec![]);
+        s.node("Gather", &["shape", "first"], "batch", vec![int("axis", 0)]);
+        match opset {
+            11 => s.node("Unsqueeze", &["batch"], "batch_1", vec![ints("axes", &[0])]),
+            _ => s.node("Unsqueeze", &["batch", "zero"], "batch_1", vec![]),
+        }
+        s.node("Concat", &["batch_1", "minus_one"], "flat_shape", vec![int("axis", 0)]);
+        s.node("Reshape", &["a_r", "flat_shape"], "flat", vec![]);
+        s.requantize("flat", 0.03, 5);
+        s.weights("w2", &[6, 240], 2);
+        s.node("Gemm", &["flat_r", "w2"], "b", vec![int("transB", 1)]);
+        s.requantize("b", 0.05, 0);
+        // A parameter repeated to the shape of the activations, by nodes that tract runs.
+        s.floats("parameter", &[1, 1], &[0.5]);
+        s.node("Shape", &["b_r"], "b_shape", vec![]);
+        s.node("ConstantOfShape", &["b_shape"], "zeros", vec![]);
+        s.node("Shape", &["zeros"], "zeros_shape", vec![]);
+        s.node("Expand", &["parameter", "zeros_shape"], "parameters", vec![]);
+        s.requantize("parameters", 0.01, 0);
+        s.node("Add", &["b_r", "parameters_r"], "sum", vec![]);
+        s.requantize("sum", 0.05, 0);
+        let mut model = s.finish(&["sum_r"]);
+        model.opset_import[0].version = opset;
+        let loaded = agree(&model, |_| 0.05);
+        let names: Vec<&str> = loaded.fallback_nodes.iter().map(|node| &node.op[..]).collect();
+        assert_eq!(names, ["ConstantOfShape", "Shape", "Expand"]);
+    }
 }

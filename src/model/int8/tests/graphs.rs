@@ -168,3 +168,22 @@ pub fn integers(name: &str, values: &[i64]) -> TensorProto {
     let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     tensor(name, &[values.len() as i64], DataType::Int64, raw)
 }
+
+/// Exporters add a QuantizeLinear for each reader of a tensor.
+#[test]
+fn equal_quantizations_of_a_tensor_are_one_step() {
+    let graph = |copies: usize| {
+        let mut s = Sketch::of([1, 4, 6, 5], false);
+        s.requantize("x", 1.0 / 127.0, 3);
+        s.weights("w1", &[8, 4, 1, 1], 1);
+        s.node("Conv", &["x_r", "w1"], "a", vec![]);
+        let mut outputs = vec![];
+        for i in 0..copies {
+            s.requantize_as("a", &format!("a{i}"), 0.03, 5);
+            outputs.push(format!("a{i}_r"));
+        }
+        let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        agree(&s.finish(&outputs), |_| 0.03).int8_macs()
+    };
+    assert_eq!(graph(3), graph(1));
+}

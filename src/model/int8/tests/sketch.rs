@@ -166,7 +166,12 @@ impl Sketch {
 
     /// Appends QuantizeLinear and DequantizeLinear to `name`. The result is called `name` + "_r".
     pub fn requantize(&mut self, name: &str, scale: f32, zero_point: i8) {
-        let (s, z, q) = (format!("{name}_s"), format!("{name}_z"), format!("{name}_q"));
+        self.requantize_as(name, name, scale, zero_point);
+    }
+
+    /// As [`requantize`](Self::requantize), with the result called `prefix` + "_r".
+    pub fn requantize_as(&mut self, name: &str, prefix: &str, scale: f32, zero_point: i8) {
+        let (s, z, q) = (format!("{prefix}_s"), format!("{prefix}_z"), format!("{prefix}_q"));
         self.constants
             .push(tensor(&s, &[], DataType::Float, scale.to_le_bytes().to_vec()));
         let zero_point = match self.unsigned {
@@ -175,7 +180,7 @@ impl Sketch {
         };
         self.constants.push(zero_point);
         self.node("QuantizeLinear", &[name, &s, &z], &q, vec![]);
-        self.node("DequantizeLinear", &[&q, &s, &z], &format!("{name}_r"), vec![]);
+        self.node("DequantizeLinear", &[&q, &s, &z], &format!("{prefix}_r"), vec![]);
     }
 
     /// Adds constant weights with one scale per output, called `name`.
