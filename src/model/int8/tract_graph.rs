@@ -9,9 +9,12 @@ use tract_onnx::tract_core::ops::Cost;
 use tract_onnx::tract_core::optim::Optimizer;
 
 use super::limits::{Budget, MAX_NODES_TO_MOVE_AXES};
-use super::onnx::output_info;
+use super::onnx::{Constant, Values, output_info};
 use super::validate::{self, InvalidGraph, node_name};
 use super::{inference, panics};
+
+/// The most integers that may stand for a shape.
+const MAX_SHAPE: usize = 1024;
 
 /// A tensor outside of the integer subgraphs, in ONNX's layout. They read and write only real numbers, f32. Only nodes of tract read and
 /// write other types.
@@ -62,6 +65,20 @@ impl TractSubgraph {
     /// Types and dimensions of the outputs.
     pub fn outputs(&self) -> &[OuterTensor] {
         &self.outputs
+    }
+
+    /// The integers of an output, if they do not depend on the inputs: the shape of a tensor, for example.
+    pub fn constant_integers(&self, index: usize) -> Option<Constant> {
+        let tensor = self.model.output_fact(index).ok()?.konst.clone()?;
+        let is_integers = [i64::datum_type(), TDim::datum_type()].contains(&tensor.datum_type());
+        if !is_integers || tensor.len() > MAX_SHAPE {
+            return None;
+        }
+        let integers = tensor.cast_to::<i64>().ok()?;
+        Some(Constant {
+            dims: tensor.shape().to_vec(),
+            values: Values::I64(integers.try_as_plain_ram().ok()?.as_slice::<i64>().ok()?.to_vec()),
+        })
     }
 
     /// Adds these nodes to `target`, where they read `inputs`. Returns their outputs.

@@ -4,6 +4,7 @@
 //! part of the draft. So neighbouring nodes stay together, and everything between two subgraphs is in integers.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use tract_onnx::pb::{GraphProto, ModelProto};
 use tract_onnx::prelude::*;
@@ -178,13 +179,12 @@ impl<M: Microkernels> Importer<'_, M> {
         })?;
         let names: Vec<String> = results.iter().map(|name| name.to_string()).collect();
         let mut outputs = Vec::new();
-        for (name, tensor) in names.into_iter().zip(graph.outputs()) {
-            let is_real = tensor.kind == f32::datum_type();
+        for (index, (name, tensor)) in names.into_iter().zip(graph.outputs()).enumerate() {
             let real = self.draft.add_outer(tensor.clone());
-            let value = if is_real {
-                Value::Float(real)
-            } else {
-                Value::Other(real)
+            let value = match graph.constant_integers(index) {
+                Some(shape) => Value::Constant(Rc::new(shape)),
+                None if tensor.kind == f32::datum_type() => Value::Float(real),
+                None => Value::Other(real),
             };
             self.values.insert(name.clone(), value);
             self.reals.insert(name, real);

@@ -269,3 +269,23 @@ fn shapes_that_exporters_compute_are_constants() {
         assert_eq!(names, ["ConstantOfShape", "Shape", "Expand"]);
     }
 }
+
+#[test]
+fn the_shape_of_a_fallback_result_is_constant() {
+    let mut s = start(false);
+    s.node("LRN", &["a_r"], "normal", vec![int("size", 3)]);
+    s.node("Shape", &["normal"], "shape", vec![]);
+    s.requantize("normal", 0.03, 5);
+    s.constants.push(integers("first", &[0]));
+    s.constants.push(integers("minus_one", &[-1]));
+    s.node("Gather", &["shape", "first"], "batch", vec![int("axis", 0)]);
+    s.node("Concat", &["batch", "minus_one"], "flat_shape", vec![int("axis", 0)]);
+    s.node("Reshape", &["normal_r", "flat_shape"], "flat", vec![]);
+    s.requantize("flat", 0.03, 5);
+    // tract needs the shape once more.
+    s.node("Cast", &["shape"], "numbers", vec![int("to", DataType::Float as i64)]);
+    let loaded = agree(&s.finish(&["flat_r", "numbers"]), |_| 0.03);
+    let names: Vec<&str> = loaded.fallback_nodes.iter().map(|node| &node.op[..]).collect();
+    assert_eq!(names, ["LRN", "Shape", "Cast"]);
+    assert_eq!(loaded.integer_subgraphs(), 2);
+}
