@@ -13,19 +13,35 @@ use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
 use affectd::daemon::{self, DaemonError, Ending, Signals};
 use affectd::model::{Bundle, KernelChoice, ModelError};
 use affectd::monitor::{self, MonitorError};
-use affectd::output::HostIdentity;
+use affectd::output::{HostIdentity, masked};
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(parse_arguments()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("affectd: {error}");
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Parses the arguments. Ends the process, as clap does, if they are invalid or ask for help.
+fn parse_arguments() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        // The message quotes an argument, which may be an address with a password.
+        let text = error.render().to_string();
+        let shown = std::env::args().fold(text.clone(), |text, argument| {
+            text.replace(&argument, &masked(&argument))
+        });
+        if shown == text {
+            error.exit();
+        }
+        eprint!("{shown}");
+        std::process::exit(error.exit_code())
+    })
 }
 
 /// Users and scripts rely on these codes.

@@ -310,7 +310,7 @@ fn the_keep_alive_of_the_server_is_used() {
 
 #[test]
 fn an_old_broker_is_used_with_mqtt_3() {
-    // Knows MQTT 3.1.1 only: it rejects version 5, and then waits for version 4, which is 3.1.1.
+    // Knows MQTT 3.1.1 only: it rejects version 5 in its own format, and then waits for version 4, which is 3.1.1.
     let accepted = Arc::<AtomicUsize>::default();
     let counter = Arc::clone(&accepted);
     let broker = BadBroker::start(move |mut stream: TcpStream| {

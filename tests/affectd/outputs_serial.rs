@@ -300,3 +300,19 @@ fn a_slow_line_logs_a_warning_and_carries_what_it_can() {
         on_line.len()
     );
 }
+
+#[test]
+fn check_reports_a_port_that_is_not_plugged_in() {
+    let output = affectd()
+        .arg("check")
+        .env("AFFECTD_INPUT_CLIP", crate::demo())
+        .env("AFFECTD_OUTPUT", "serial:/dev/ttyUSB77")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        report.contains("fail output: /dev/ttyUSB77: not plugged in: "),
+        "{report}"
+    );
+}

@@ -226,3 +226,16 @@ fn config_never_shows_a_password() {
     let text = config(&["--input", "rtsp://li:hunter2@camera/stream"], &[]);
     assert!(!text.contains("hunter2"), "{text}");
 }
+
+#[test]
+fn a_password_in_a_misplaced_argument_is_not_shown() {
+    for arguments in [
+        &["mqtt://li:hunter2@b"][..],
+        &["run", "mqtt://li:hunter2@b"],
+        &["monitor", "mqtt:/li:hunter2@b"],
+    ] {
+        let output = crate::affectd().args(arguments).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!message.contains("hunter2") && message.contains("li:…@b"), "{message}");
+    }
+}

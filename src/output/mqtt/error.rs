@@ -12,6 +12,8 @@ pub enum LinkError {
     Network(String),
     #[error("the broker does not answer")]
     Timeout,
+    #[error("a program accepts the connection and does not answer: see the broker's log, or check the port")]
+    NoAnswer,
     #[error("the broker closed the connection")]
     Closed,
     #[error(
@@ -79,7 +81,8 @@ impl LinkError {
             | LinkError::UnknownHost(_)
             | LinkError::ConnectionRefused
             | LinkError::Network(_)
-            | LinkError::Timeout => Prospect::Unreachable,
+            | LinkError::Timeout
+            | LinkError::NoAnswer => Prospect::Unreachable,
             LinkError::Closed
             | LinkError::ClosedBeforeAcceptance
             | LinkError::DisconnectedByBroker(_)
@@ -101,6 +104,7 @@ impl LinkError {
         matches!(
             self,
             LinkError::UnsupportedVersion(_)
+                | LinkError::NoAnswer
                 | LinkError::ClosedBeforeAcceptance
                 | LinkError::NotMqtt(_)
                 | LinkError::Protocol(_)

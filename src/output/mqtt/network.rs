@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub struct Endpoint {
     host: String,
     port: u16,
     known: Arc<Mutex<Vec<SocketAddr>>>,
+    reached: Arc<AtomicBool>,
 }
 
 impl Endpoint {
@@ -31,7 +33,13 @@ impl Endpoint {
             host: host.into(),
             port,
             known: Arc::default(),
+            reached: Arc::default(),
         }
+    }
+
+    /// Whether the last attempt reached a program at the other end. Forgets it.
+    pub fn take_reached(&self) -> bool {
+        self.reached.swap(false, Ordering::Relaxed)
     }
 
     async fn addresses(&self) -> Result<Vec<SocketAddr>, LinkError> {
@@ -58,6 +66,7 @@ pub async fn connect(endpoint: Endpoint) -> io::Result<TcpStream> {
             Ok(Ok(tcp)) => {
                 // Estimates are small and must not wait to be sent together.
                 tcp.set_nodelay(true)?;
+                endpoint.reached.store(true, Ordering::Relaxed);
                 return Ok(tcp);
             }
             Ok(Err(error)) => last = link_error(error),

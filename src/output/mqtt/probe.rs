@@ -7,7 +7,7 @@ use super::error::LinkError;
 use super::settings::ConnectionSettings;
 
 /// Returns when the broker has accepted the client, after at most 20 seconds.
-pub async fn probe(settings: &ConnectionSettings) -> Result<(), LinkError> {
+pub async fn probe(settings: &mut ConnectionSettings) -> Result<(), LinkError> {
     let first = settings.address.version.first();
     let error = match connect(settings, first).await {
         Ok(()) => return Ok(()),

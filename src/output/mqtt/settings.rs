@@ -25,6 +25,8 @@ pub struct ConnectionSettings {
     host: HostIdentity,
     /// A hash of the files.
     fingerprint: Fingerprint,
+    /// The broker has accepted MQTT 5.
+    knows_v5: bool,
 }
 
 impl ConnectionSettings {
@@ -41,6 +43,7 @@ impl ConnectionSettings {
             address: address.clone(),
             host: host.clone(),
             fingerprint,
+            knows_v5: false,
         })
     }
 
@@ -60,10 +63,11 @@ impl ConnectionSettings {
         self.endpoint.clone()
     }
 
-    /// The version of MQTT for the attempt after one with `tried`. A broker that accepted before is tried with the newest.
-    pub fn next_version(&self, tried: Version, error: &LinkError, accepted: bool) -> Version {
+    /// The version of MQTT for the attempt after one with `tried`, which ended with `error`.
+    pub fn next_version(&mut self, tried: Version, error: &LinkError, accepted: bool) -> Version {
+        self.knows_v5 |= accepted && tried == Version::V5;
         match self.address.version {
-            VersionChoice::Automatic if accepted => self.address.version.first(),
+            VersionChoice::Automatic if accepted || self.knows_v5 => Version::V5,
             VersionChoice::Automatic if error.suggests_another_version() => tried.other(),
             VersionChoice::Automatic | VersionChoice::Only(_) => tried,
         }

@@ -147,6 +147,7 @@ impl<T: Send + 'static> Client<T> {
         let deadline = deadline.map_or(timeout, |deadline| deadline.min(timeout));
         let (to_caller, mut from_broker) = mpsc::channel(INCOMING_QUEUE);
         let gate = Gate::new(purpose);
+        settings.endpoint().take_reached();
         let (requests, reader) = match version {
             Version::V3 => {
                 let (requests, events) = v3::start(settings, purpose);
@@ -171,6 +172,7 @@ impl<T: Send + 'static> Client<T> {
             Ok(Some(FromBroker::Ended(error))) => Err(error.before_acceptance()),
             Ok(Some(FromBroker::Message(_))) => Err(LinkError::NotMqtt(version)),
             Ok(None) => Err(LinkError::Closed),
+            Err(_) if settings.endpoint().take_reached() => Err(LinkError::NoAnswer),
             Err(_) => Err(LinkError::Timeout),
         }
     }
