@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub use error::MonitorError;
 
 /// The time between two drawings. A resize of the terminal is noticed then.
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
+/// Events that wait to be shown. A source that is faster than the monitor is slowed down.
+const EVENT_QUEUE: usize = 256;
 
 /// The arguments of `affectd monitor`.
 #[derive(Debug, Clone)]
@@ -59,7 +61,7 @@ enum Event {
 pub fn run(options: &Options, host: &HostIdentity, stop: &AtomicBool) -> Result<(), MonitorError> {
     let source = Source::parse(&options.source, host)?;
     let mut session = Session::new(options.source.clone());
-    let (to, events) = channel();
+    let (to, events) = sync_channel(EVENT_QUEUE);
     start_listening(source, host.clone(), to.clone())?;
     let plain = options.plain || !io::stdout().is_terminal();
     let shown = match plain {
@@ -73,7 +75,7 @@ pub fn run(options: &Options, host: &HostIdentity, stop: &AtomicBool) -> Result<
 }
 
 /// Reads the source on a thread of its own. It ends with the process, because a blocked read cannot be interrupted.
-fn start_listening(source: Source, host: HostIdentity, to: Sender<Event>) -> Result<(), MonitorError> {
+fn start_listening(source: Source, host: HostIdentity, to: SyncSender<Event>) -> Result<(), MonitorError> {
     let work = move || {
         let mut listener = |received| match to.send(Event::Received(received)) {
             Ok(()) => Listening::Continue,
@@ -134,7 +136,7 @@ fn print(session: &mut Session, events: &Receiver<Event>, stop: &AtomicBool) -> 
 fn show(
     session: &mut Session,
     events: &Receiver<Event>,
-    to: Sender<Event>,
+    to: SyncSender<Event>,
     stop: &AtomicBool,
 ) -> Result<(), MonitorError> {
     let failed = |e: io::Error| MonitorError::Display(format!("the terminal cannot be used ({e}): try --plain"));

@@ -59,7 +59,8 @@ impl Source {
         match self {
             Source::StandardInput => read_stream(&mut io::stdin().lock(), "standard input", listener),
             Source::File(path) => {
-                let name = path.display().to_string();
+                // A misspelt address of a broker, with its password, counts as a path, too.
+                let name = masked(&path.display().to_string());
                 let mut file = File::open(&path).map_err(|e| {
                     MonitorError::Source(format!(
                         "{name}: cannot be read ({e}): give a file, a port such as serial:/dev/ttyUSB0, an mqtt:// address, or -"
