@@ -13,7 +13,7 @@
 //!
 //! [`daemon`] runs them as threads. [`model`] holds the trained graphs. [`config`] reads the user's settings, and [`cli`] has
 //! the commands. A module imports from lower layers only. The layers, lowest first: [`queue`], [`health`], [`control`],
-//! [`rate_limited_log`] and [`retry`]; [`capture`] and [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`];
+//! [`rate_limited_log`], [`caught_panic`] and [`retry`]; [`capture`] and [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`];
 //! [`config`]; [`daemon`]; [`monitor`]; [`cli`].
 
 #![cfg_attr(
@@ -25,6 +25,7 @@
 )]
 
 pub mod capture;
+pub mod caught_panic;
 pub mod cli;
 pub mod config;
 pub mod control;

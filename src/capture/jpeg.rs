@@ -32,12 +32,19 @@ pub enum DecodeError {
 
 /// Decodes a JPEG image to luma. Fails if more than a quarter of the rows is missing.
 pub fn decode(bytes: &[u8]) -> Result<Luma, DecodeError> {
-    let bytes = with_huffman_tables(bytes);
-    let (luma, missing) = decode_rows(&bytes, Strictness::Lenient)?;
+    let alone = luma_scan(bytes);
+    let bytes = alone.as_deref().unwrap_or(bytes);
+    // zune-jpeg panics on some damaged images.
+    crate::caught_panic::catch(|| decode_whole(&with_huffman_tables(bytes)))
+        .unwrap_or_else(|panic| Err(DecodeError::Invalid(one_line(&panic))))
+}
+
+fn decode_whole(bytes: &[u8]) -> Result<Luma, DecodeError> {
+    let (luma, missing) = decode_rows(bytes, Strictness::Lenient)?;
     // The lenient decoder silently fills missing rows with 128. A flat grey image looks the same, so decode it again
     // strictly before rejecting it.
     if missing * 4 > luma.height()
-        && let Err(error) = decode_rows(&bytes, Strictness::Strict)
+        && let Err(error) = decode_rows(bytes, Strictness::Strict)
     {
         return Err(DecodeError::Truncated {
             present: luma.height() - missing,
@@ -122,6 +129,57 @@ fn luma_only_fails(jpeg: &[u8]) -> bool {
     segments(jpeg).any(|(marker, content, _)| marker == SOF_PROGRESSIVE && content.get(7) == Some(&0x12))
 }
 
+/// The luma of a sequential image whose colours are in separate scans, as an image of its own. zune-jpeg 0.5.15 decodes such images
+/// wrongly or panics. `None` for all other images, and if luma is not alone in the first scan.
+fn luma_scan(jpeg: &[u8]) -> Option<Vec<u8>> {
+    let (mut luma, mut frame) = (None, None);
+    for (marker, content, start) in segments(jpeg) {
+        match (marker, content) {
+            (
+                SOF_BASELINE | SOF_EXTENDED,
+                &[
+                    precision,
+                    rows_high,
+                    rows,
+                    columns_high,
+                    columns,
+                    count,
+                    id,
+                    _,
+                    table,
+                    ..,
+                ],
+            ) if count > 1 => {
+                luma = Some(id);
+                frame = Some((
+                    start,
+                    content.len(),
+                    [precision, rows_high, rows, columns_high, columns, 1, id, 0x11, table],
+                ));
+            }
+            (SOS, &[1, id, ..]) if luma == Some(id) => {
+                let (frame_start, frame_length, header) = frame?;
+                let scan = start + 4 + content.len();
+                let end = scan + entropy_coded_length(&jpeg[scan..]);
+                let mut alone = jpeg[..frame_start + 2].to_vec();
+                alone.extend_from_slice(&[0, 2 + 9]);
+                alone.extend_from_slice(&header);
+                alone.extend_from_slice(&jpeg[frame_start + 4 + frame_length..end]);
+                alone.extend_from_slice(&[0xFF, EOI]);
+                return Some(alone);
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The length of the entropy-coded data, which ends at the first marker that is no restart marker.
+fn entropy_coded_length(data: &[u8]) -> usize {
+    let ends = |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0x00 | RST_0..=RST_7 | 0xFF);
+    data.windows(2).position(ends).unwrap_or(data.len())
+}
+
 /// Many cameras omit the Huffman tables and imply the standard ones. Inserts those before the scan if the image has
 /// none.
 fn with_huffman_tables(jpeg: &[u8]) -> Cow<'_, [u8]> {
@@ -142,7 +200,12 @@ fn with_huffman_tables(jpeg: &[u8]) -> Cow<'_, [u8]> {
     whole.into()
 }
 
+const SOF_BASELINE: u8 = 0xC0;
+const SOF_EXTENDED: u8 = 0xC1;
 const SOF_PROGRESSIVE: u8 = 0xC2;
+const RST_0: u8 = 0xD0;
+const RST_7: u8 = 0xD7;
+const EOI: u8 = 0xD9;
 const DHT: u8 = 0xC4;
 const SOS: u8 = 0xDA;
 
@@ -306,6 +369,27 @@ mod tests {
         for bytes in [&b""[..], b"\xFF\xD8", b"GIF89a", b"\xFF\xD8\xFF\xD9"] {
             let err = decode(bytes).unwrap_err().to_string();
             assert!(!err.contains('\n') && err.len() < 200, "{err}");
+        }
+    }
+
+    #[test]
+    fn images_with_colours_in_separate_scans_decode_to_their_luma() {
+        // jpeg-encoder uses separate scans with optimized tables.
+        for sampling in [
+            SamplingFactor::F_1_1,
+            SamplingFactor::F_1_2,
+            SamplingFactor::F_2_2,
+            SamplingFactor::R_4_4_0,
+        ] {
+            let mut jpeg = Vec::new();
+            let mut encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
+            encoder.set_sampling_factor(sampling);
+            encoder.set_optimized_huffman_tables(true);
+            let pixels: Vec<u8> = (0..37 * 21).flat_map(|i| [slope(i % 37, i / 37), 200, 10]).collect();
+            encoder.encode(&pixels, 37, 21, jpeg_encoder::ColorType::Ycbcr).unwrap();
+            assert!(luma_scan(&jpeg).is_some(), "{sampling:?}");
+            let worst = largest_difference(&decode(&jpeg).unwrap(), slope);
+            assert!(worst <= 6, "{sampling:?}: off by {worst}");
         }
     }
 

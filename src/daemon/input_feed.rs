@@ -17,6 +17,9 @@ pub struct FaceResult {
     pub face: Option<FaceObservation>,
 }
 
+/// Estimates go on for so long after the last input before a gap.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// One item of the input.
 #[derive(Debug)]
 pub enum Input {
@@ -33,26 +36,54 @@ pub struct InputFeed {
 struct Stream<T> {
     /// `None` once the stream has ended, or if the source does not have it.
     queue: Option<QueueReceiver<T>>,
+    times: Times,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
     /// Everything captured before this time has been received.
     received_until: Duration,
+    /// The end of the item before the last one.
+    previous: Duration,
+}
+
+impl Times {
+    fn content_before(self, time: Duration) -> Duration {
+        if self.received_until <= time {
+            self.received_until
+        } else {
+            self.previous
+        }
+    }
 }
 
 impl<T> Stream<T> {
     fn new(queue: Option<QueueReceiver<T>>) -> Self {
         Stream {
             queue,
-            received_until: Duration::ZERO,
+            times: Times::default(),
         }
     }
 
     fn is_behind(&self, time: Duration) -> bool {
-        self.queue.is_some() && self.received_until < time
+        self.queue.is_some() && self.times.received_until < time
+    }
+
+    /// `None` if the stream has ended.
+    fn times(&self) -> Option<Times> {
+        self.queue.as_ref().map(|_| self.times)
     }
 
     /// Records that an item that ends at `end`, or the end of the stream, was received.
     fn received(&mut self, item: Option<T>, end: impl Fn(&T) -> Duration) -> Option<T> {
         match &item {
-            Some(item) => self.received_until = self.received_until.max(end(item)),
+            Some(item) => {
+                let until = self.times.received_until;
+                self.times = Times {
+                    received_until: until.max(end(item)),
+                    previous: until,
+                };
+            }
             None => self.queue = None,
         }
         item
@@ -111,10 +142,19 @@ impl InputFeed {
         }
     }
 
+    /// How long nothing follows `time`, if no stream has had anything for [`QUIET`] either. Only streams that have not ended count.
+    pub fn gap_at(&self, time: Duration) -> Option<Duration> {
+        let streams = [self.faces.times(), self.audio.times()];
+        let running = || streams.iter().flatten();
+        let next = running().map(|times| times.received_until).min()?;
+        let quiet = running().all(|times| times.content_before(time) + QUIET < time);
+        next.checked_sub(time).filter(|_| quiet)
+    }
+
     /// The time on the source's clock when the last stream ended; `None` until both have ended.
     pub fn end(&self) -> Option<Duration> {
         let ended = self.faces.queue.is_none() && self.audio.queue.is_none();
-        ended.then(|| self.faces.received_until.max(self.audio.received_until))
+        ended.then(|| self.faces.times.received_until.max(self.audio.times.received_until))
     }
 }
 

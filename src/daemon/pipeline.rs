@@ -32,6 +32,8 @@ use super::sources::{AudioInput, VideoInput};
 const INPUT_DELAY: Duration = Duration::from_millis(40);
 /// A later estimate is left out. This happens after the process was suspended, when old estimates are useless.
 const MAX_DELAY: Duration = Duration::from_secs(1);
+/// In a replay, a gap of all tracks that is longer has no estimates. Damaged time stamps could claim years.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// The face rate never falls below this.
 const MIN_FACE_RATE_HZ: f32 = 1.0;
 
@@ -233,6 +235,7 @@ impl Pipeline<'_> {
             _ => whole_periods(self.epoch.elapsed().saturating_sub(INPUT_DELAY), &stage),
         };
         let seq_offset = last_seq.wrapping_sub(tick);
+        let mut received = false;
         loop {
             tick = self.tick_after(tick, &stage);
             let time = stage.time_of(tick);
@@ -240,13 +243,31 @@ impl Pipeline<'_> {
                 Pace::Replay => input.next_up_to(time),
                 Pace::Realtime => input.next_before(self.epoch + time + INPUT_DELAY),
             } {
+                received = true;
                 match item {
                     Input::Face(FaceResult { face, .. }) => face.into_iter().for_each(|face| stage.add_face(face)),
                     Input::Audio(block) => voice.push(&block),
                 }
             }
-            if input.end().is_some_and(|end| end < time) {
+            let ended = input.end().is_some_and(|end| end < time);
+            // A single image is shorter than a period, and gets an estimate nevertheless.
+            if ended && (tick > 1 || !received) {
                 break;
+            }
+            if self.pace == Pace::Replay
+                && let Some(gap) = input.gap_at(time)
+                && gap > MAX_SILENCE
+            {
+                info!(
+                    "the clip has a gap of {:.0} s at {:.1} s: it has no estimates",
+                    gap.as_secs_f32(),
+                    time.as_secs_f32()
+                );
+                // The next tick is the first that has the input after the gap.
+                let skipped = whole_periods(gap - Duration::from_nanos(1), &stage);
+                self.health.estimates_skipped.fetch_add(skipped, Ordering::Relaxed);
+                tick += skipped;
+                continue;
             }
             for control in controls.try_iter() {
                 match control {
@@ -266,7 +287,7 @@ impl Pipeline<'_> {
             estimate.seq = tick.wrapping_add(seq_offset);
             self.last_seq.store(estimate.seq, Ordering::Relaxed);
             count(&self.health.estimates);
-            if outputs.send_estimate(estimate) == Err(Disconnected) {
+            if outputs.send_estimate(estimate) == Err(Disconnected) || ended {
                 break;
             }
         }

@@ -61,6 +61,12 @@ struct OpenFile {
     last_sync: Instant,
 }
 
+impl FileSpec {
+    pub fn open(&self, context: &OutputContext) -> Result<LineFile, OutputError> {
+        LineFile::open(self.clone(), context.clone())
+    }
+}
+
 impl LineFile {
     fn open(spec: FileSpec, context: OutputContext) -> Result<LineFile, OutputError> {
         let mut output = LineFile {

@@ -186,6 +186,137 @@ fn clips_of_other_formats_are_decoded_by_ffmpeg() {
     assert!(replay.count(&["face"]) + replay.count(&["face", "voice"]) >= 8);
 }
 
+/// Runs ffmpeg with these arguments, between options and the output file.
+fn ffmpeg(args: &[&str], output: &std::path::Path) {
+    let status = std::process::Command::new("ffmpeg")
+        .args(["-v", "error"])
+        .args(args)
+        .arg(output)
+        .status()
+        .expect("ffmpeg: run cross/install-packages.sh tests");
+    assert!(status.success());
+}
+
+#[test]
+fn tracks_that_start_at_different_times_stay_in_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = demo();
+    let demo = demo.to_str().unwrap();
+    for name in ["late.ts", "late.mpg", "late.mp4", "late.mkv"] {
+        let clip = folder.path().join(name);
+        let inputs = ["-t", "4", "-i", demo, "-itsoffset", "1.5", "-t", "2", "-i", demo];
+        let codecs = [
+            "-map",
+            "0:v",
+            "-map",
+            "1:a",
+            "-c:v",
+            "mpeg2video",
+            "-c:a",
+            "mp2",
+            "-ar",
+            "32000",
+        ];
+        ffmpeg(&[&inputs[..], &codecs].concat(), &clip);
+        let replay = Replay::of(&clip);
+        let first_voice = replay
+            .lines
+            .iter()
+            .find(|line| !line["voice"].is_null())
+            .expect("a voice");
+        let at = first_voice["t"].as_f64().unwrap();
+        assert!((1.5..=1.9).contains(&at), "{name}: {at}");
+        let first_face = replay
+            .lines
+            .iter()
+            .find(|line| !line["face"].is_null())
+            .expect("a face");
+        assert!(first_face["t"].as_f64().unwrap() <= 0.6, "{name}");
+    }
+}
+
+#[test]
+fn a_track_that_cannot_be_decoded_is_left_out_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = folder.path().join("two.mp4");
+    let demo = demo();
+    let two_tracks = [
+        "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c:v", "mpeg4", "-c:a", "aac",
+    ];
+    ffmpeg(
+        &[&["-t", "2", "-i", demo.to_str().unwrap()][..], &two_tracks].concat(),
+        &clip,
+    );
+    let mut bytes = std::fs::read(&clip).unwrap();
+    // An unknown codec for the first of the audio tracks.
+    for (known, unknown) in [(b"mp4a", b"xxxx"), (b"esds", b"free")] {
+        let found = bytes.windows(4).position(|four| four == known).unwrap();
+        bytes[found..found + 4].copy_from_slice(unknown);
+    }
+    std::fs::write(&clip, bytes).unwrap();
+    let replay = Replay::of(&clip);
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    assert!(replay.log.contains("is left out"), "{}", replay.log);
+    assert!(
+        replay.count(&["face", "voice"]) + replay.count(&["voice"]) > 0,
+        "{}",
+        replay.log
+    );
+}
+
+#[test]
+fn frames_with_pixels_that_are_not_square_are_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = demo();
+    let narrow = folder.path().join("narrow.mkv");
+    let filter = [
+        "-t",
+        "2",
+        "-i",
+        demo.to_str().unwrap(),
+        "-an",
+        "-vf",
+        "scale=320:480,setsar=2",
+        "-c:v",
+        "mjpeg",
+    ];
+    ffmpeg(&filter, &narrow);
+    let replay = Replay::of(&narrow);
+    assert!(replay.log.contains("through ffmpeg"), "{}", replay.log);
+    let face = |line: &serde_json::Value| line["face"]["box"].as_array().map(|sides| sides[2].as_f64().unwrap());
+    let narrow = replay.lines.iter().rev().find_map(face).expect("a face");
+    let plain = Replay::of(&super::demo()).lines[..10]
+        .iter()
+        .rev()
+        .find_map(face)
+        .expect("a face");
+    assert!((narrow - plain).abs() < 0.02, "{narrow}, {plain}");
+}
+
+#[test]
+fn a_single_image_gets_one_estimate() {
+    let folder = tempfile::tempdir().unwrap();
+    let replay = Replay::of(&file(&folder, "still.jpg", &wall(0)));
+    assert_eq!((replay.code, replay.lines.len()), (Some(0), 1), "{}", replay.log);
+    let still = make_clip(Some(&video(1, &wall)), None);
+    let replay = Replay::of(&file(&folder, "still.mkv", &still));
+    assert_eq!((replay.code, replay.lines.len()), (Some(0), 1), "{}", replay.log);
+}
+
+#[test]
+fn a_long_gap_of_all_tracks_has_no_estimates() {
+    let folder = tempfile::tempdir().unwrap();
+    let rare = TestVideo {
+        fps: 1.0 / 600.0,
+        ..video(4, &wall)
+    };
+    let replay = Replay::of(&file(&folder, "rare.mkv", &make_clip(Some(&rare), None)));
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    assert!((4..40).contains(&replay.lines.len()), "{} lines", replay.lines.len());
+    assert_eq!(replay.lines.last().unwrap()["t"], 1800.0);
+    assert!(replay.log.contains("has a gap of"), "{}", replay.log);
+}
+
 #[test]
 fn without_ffmpeg_the_error_says_how_to_install_it() {
     let folder = tempfile::tempdir().unwrap();

@@ -17,7 +17,15 @@ use graph::Sources;
 /// The modules of the crate, lowest layer first. A module imports only from layers below its own. Modules of one layer do
 /// not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["control", "health", "queue", "rate_limited_log", "retry", "udev"],
+    &[
+        "caught_panic",
+        "control",
+        "health",
+        "queue",
+        "rate_limited_log",
+        "retry",
+        "udev",
+    ],
     &["capture", "model"],
     &["face", "voice"],
     &["fusion"],

@@ -28,11 +28,21 @@ pub struct Tools<'a> {
     pub ffprobe: &'a Path,
 }
 
-/// The first track of each kind, described for the log.
+/// The tracks of each kind, the recorder's choice first.
 #[derive(Debug, Default, PartialEq)]
 pub struct Probe {
-    pub video: Option<String>,
-    pub audio: Option<String>,
+    pub video: Vec<ProbedTrack>,
+    pub audio: Vec<ProbedTrack>,
+}
+
+/// A track that ffprobe found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbedTrack {
+    /// Its number in the file, from 0.
+    index: u32,
+    is_default: bool,
+    /// Its codec and format, for the log.
+    pub description: String,
 }
 
 /// Asks ffprobe for the tracks of a file. Error messages call the file `name`.
@@ -47,7 +57,9 @@ pub fn probe(tools: &Tools, path: &Path, name: &str) -> Result<Probe, CaptureErr
             "compact=p=0",
             "-show_entries",
         ])
-        .arg("stream=codec_type,codec_name,width,height,sample_rate,channels:stream_disposition=attached_pic")
+        .arg(
+            "stream=index,codec_type,codec_name,width,height,sample_rate,channels:stream_disposition=default,attached_pic",
+        )
         .arg(url(path))
         .stdin(Stdio::null())
         .output()
@@ -68,42 +80,49 @@ fn parse_probe(text: &str) -> Probe {
                 .find(|(k, _)| *k == key)
         };
         let value = |key| field(key).map_or("?", |(_, value)| value);
+        let Ok(index) = value("index").parse() else {
+            continue;
+        };
+        let track = |description| ProbedTrack {
+            index,
+            is_default: value("disposition:default") == "1",
+            description,
+        };
         match value("codec_type") {
             // Cover art is not video.
             "video" if value("disposition:attached_pic") != "1" => {
                 let described = format!("{} {}x{}", value("codec_name"), value("width"), value("height"));
-                probe.video.get_or_insert(described);
+                probe.video.push(track(described));
             }
             "audio" => {
                 let rate_hz = value("sample_rate");
                 let channels = value("channels");
                 let plural = if channels == "1" { "" } else { "s" };
-                probe.audio.get_or_insert(format!(
-                    "{} {rate_hz} Hz {channels} channel{plural}",
-                    value("codec_name")
-                ));
+                let codec = value("codec_name");
+                probe
+                    .audio
+                    .push(track(format!("{codec} {rate_hz} Hz {channels} channel{plural}")));
             }
             _ => {}
         }
     }
+    for tracks in [&mut probe.video, &mut probe.audio] {
+        tracks.sort_by_key(|track| !track.is_default);
+    }
     probe
 }
 
-/// Opens the first video track.
-pub fn video(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn VideoSource>, CaptureError> {
+/// Opens a video track.
+pub fn video(
+    tools: &Tools,
+    path: &Path,
+    name: &str,
+    track: &ProbedTrack,
+) -> Result<Box<dyn VideoSource>, CaptureError> {
     // Makes the pixels square, because faces must not be distorted. The time base preserves variable frame rates.
     let scale = format!("scale=w='min({MAX_WIDTH},max(1,trunc(iw*sar)))':h='max(1,trunc(ow/dar))',format=gray");
-    let args = [
-        "-map",
-        "0:V:0",
-        "-vf",
-        &scale,
-        "-enc_time_base",
-        "1:1000",
-        "-c:v",
-        "rawvideo",
-    ];
-    let matroska = start(tools, path, name, &args)?;
+    let args = ["-vf", &scale, "-enc_time_base", "1:1000", "-c:v", "rawvideo"];
+    let matroska = start(tools, path, name, track, &args)?;
     let (number, content) = only_track(&matroska);
     match content {
         Some(Content::Video(codec)) => Ok(Box::new(MatroskaVideo::new(name, matroska, number, codec))),
@@ -111,9 +130,14 @@ pub fn video(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn VideoSour
     }
 }
 
-/// Opens the first audio track.
-pub fn audio(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn AudioSource>, CaptureError> {
-    let matroska = start(tools, path, name, &["-map", "0:a:0", "-c:a", "pcm_s16le"])?;
+/// Opens an audio track.
+pub fn audio(
+    tools: &Tools,
+    path: &Path,
+    name: &str,
+    track: &ProbedTrack,
+) -> Result<Box<dyn AudioSource>, CaptureError> {
+    let matroska = start(tools, path, name, track, &["-c:a", "pcm_s16le"])?;
     let (number, content) = only_track(&matroska);
     match content {
         Some(Content::Audio(layout)) => Ok(Box::new(MatroskaAudio::new(name, matroska, number, layout))),
@@ -121,13 +145,23 @@ pub fn audio(tools: &Tools, path: &Path, name: &str) -> Result<Box<dyn AudioSour
     }
 }
 
-fn start(tools: &Tools, path: &Path, name: &str, args: &[&str]) -> Result<Matroska<Pipe>, CaptureError> {
+fn start(
+    tools: &Tools,
+    path: &Path,
+    name: &str,
+    track: &ProbedTrack,
+    args: &[&str],
+) -> Result<Matroska<Pipe>, CaptureError> {
     let mut command = Command::new(tools.ffmpeg);
     command
         .args(["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"])
         .arg(url(path))
+        .args(["-map", &format!("0:{}", track.index)])
         .args(args)
-        .args(["-f", "matroska", "pipe:1"]);
+        .args(["-f", "matroska", "pipe:1"])
+        // ffmpeg counts time from the first of the streams that it uses. This output, which it does not decode and discards, has
+        // them all, so the processes of both tracks have one clock.
+        .args(["-map", "0:V?", "-map", "0:a?", "-c", "copy", "-f", "null", "-"]);
     let pipe = Pipe::spawn(command, path, name).map_err(|err| cannot_start(name, &err))?;
     Matroska::open(pipe, Start::Zero).map_err(|error| CaptureError::clip(name, Reason::FfmpegFailed(error.to_string())))
 }
@@ -255,14 +289,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_track_of_each_kind_is_used_and_cover_art_is_ignored() {
-        let text = "codec_name=mjpeg|codec_type=video|width=300|height=300|disposition:attached_pic=1\n\
-                    codec_name=aac|codec_type=audio|sample_rate=44100|channels=2|disposition:attached_pic=0\n\
-                    codec_name=h264|codec_type=video|width=640|height=480|disposition:attached_pic=0\n\
-                    codec_name=opus|codec_type=audio|sample_rate=48000|channels=1\n";
+    fn the_default_tracks_come_first_and_cover_art_is_ignored() {
+        let text = "index=0|codec_name=mjpeg|codec_type=video|width=300|height=300|disposition:attached_pic=1\n\
+                    index=1|codec_name=aac|codec_type=audio|sample_rate=44100|channels=2|disposition:default=0\n\
+                    index=2|codec_name=h264|codec_type=video|width=640|height=480|disposition:attached_pic=0\n\
+                    index=3|codec_name=opus|codec_type=audio|sample_rate=48000|channels=1|disposition:default=1\n";
         let probe = parse_probe(text);
-        assert_eq!(probe.video.as_deref(), Some("h264 640x480"));
-        assert_eq!(probe.audio.as_deref(), Some("aac 44100 Hz 2 channels"));
+        let described = |tracks: &[ProbedTrack]| -> Vec<(u32, String)> {
+            tracks.iter().map(|t| (t.index, t.description.clone())).collect()
+        };
+        assert_eq!(described(&probe.video), [(2, "h264 640x480".into())]);
+        let audio = [
+            (3, "opus 48000 Hz 1 channel".into()),
+            (1, "aac 44100 Hz 2 channels".into()),
+        ];
+        assert_eq!(described(&probe.audio), audio);
         assert_eq!(parse_probe("side data\n\n"), Probe::default());
     }
 

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::ebml::{Damage, EbmlError, Elements, Header, children, ids, unsigned, variable_length};
+use super::ebml::{Damage, EbmlError, Elements, children, ids, unsigned, variable_length};
 use super::tracks::{self, Track};
 
 /// The four bytes every Matroska file starts with.
@@ -17,6 +17,8 @@ pub const MAGIC: [u8; 4] = ids::EBML.to_be_bytes();
 /// An uncompressed 8K frame with two bytes per pixel fits. A larger size is damaged.
 const MAX_BLOCK: u64 = 96 << 20;
 const MAX_HEADER: u64 = 8 << 20;
+/// More blocks before the timestamp of their cluster are damage.
+const MAX_EARLY_BLOCKS: usize = 4096;
 
 /// A block that is later than the previous one by more than this is damaged: no clip has such a gap, and every estimate of
 /// the gap would have to be computed.
@@ -59,8 +61,10 @@ pub struct Matroska<R> {
     tracks: Vec<Track>,
     /// Nanoseconds per tick.
     timestamp_scale: u64,
-    /// Timestamp of the current cluster, in ticks.
-    cluster: u64,
+    /// Timestamp of the current cluster, in ticks. `None` until it is read.
+    cluster: Option<u64>,
+    /// Blocks of the current cluster that come before its timestamp.
+    early: VecDeque<Vec<u8>>,
     /// The timestamp at which the clip starts, in ticks.
     origin: Option<u64>,
     last: Duration,
@@ -83,7 +87,8 @@ impl<R: Read> Matroska<R> {
             elements: Elements::new(input),
             tracks: Vec::new(),
             timestamp_scale: DEFAULT_TIMESTAMP_SCALE,
-            cluster: 0,
+            cluster: None,
+            early: VecDeque::new(),
             origin: (start == Start::Zero).then_some(0),
             last: Duration::ZERO,
             end: None,
@@ -130,6 +135,14 @@ impl<R: Read> Matroska<R> {
     pub fn next_block(&mut self, number: u64) -> Result<Option<Block>, EbmlError> {
         let mut data = Vec::new();
         loop {
+            if self.cluster.is_some()
+                && let Some(early) = self.early.pop_front()
+            {
+                match self.parse_block(early, number)? {
+                    Some(block) => return Ok(Some(block)),
+                    None => continue,
+                }
+            }
             // Bytes after the segment do not belong to the clip and are often not EBML.
             if self.end.is_some_and(|end| self.elements.position() >= end) {
                 return Ok(None);
@@ -139,14 +152,23 @@ impl<R: Read> Matroska<R> {
             };
             match header.id {
                 // Only the headers are read. Reading continues with the children, so these may have an unknown size.
-                ids::CLUSTER | ids::BLOCK_GROUP | ids::SEGMENT => {}
+                ids::CLUSTER => {
+                    self.require_no_early()?;
+                    self.cluster = None;
+                }
+                ids::BLOCK_GROUP | ids::SEGMENT => {}
                 ids::TIMESTAMP => {
                     self.elements.read(header, 8, &mut data)?;
-                    self.cluster = unsigned(&data);
-                    self.origin.get_or_insert(self.cluster);
+                    let ticks = unsigned(&data);
+                    self.cluster = Some(ticks);
+                    self.origin.get_or_insert(ticks);
                 }
                 ids::SIMPLE_BLOCK | ids::BLOCK => {
-                    if let Some(block) = self.block(header, number, &mut data)? {
+                    self.elements.read(header, MAX_BLOCK, &mut data)?;
+                    let block = std::mem::take(&mut data);
+                    if self.cluster.is_none() {
+                        self.keep_early(block)?;
+                    } else if let Some(block) = self.parse_block(block, number)? {
                         return Ok(Some(block));
                     }
                 }
@@ -155,6 +177,7 @@ impl<R: Read> Matroska<R> {
                 _ => self.elements.skip(header)?,
             }
         }
+        self.require_no_early()?;
         if self.end.is_some() {
             Err(EbmlError::Truncated)
         } else {
@@ -162,10 +185,27 @@ impl<R: Read> Matroska<R> {
         }
     }
 
+    /// Keeps a block until the timestamp of its cluster is known.
+    fn keep_early(&mut self, block: Vec<u8>) -> Result<(), EbmlError> {
+        self.early.push_back(block);
+        let bytes: usize = self.early.iter().map(Vec::len).sum();
+        if self.early.len() > MAX_EARLY_BLOCKS || bytes as u64 > MAX_BLOCK {
+            return Err(self.elements.damaged(Damage::BlockTime));
+        }
+        Ok(())
+    }
+
+    /// A cluster has ended. Blocks of it without a time are damage.
+    fn require_no_early(&self) -> Result<(), EbmlError> {
+        match self.early.is_empty() {
+            true => Ok(()),
+            false => Err(self.elements.damaged(Damage::BlockTime)),
+        }
+    }
+
     /// Reads a block. `None` if it belongs to another track.
-    fn block(&mut self, header: Header, number: u64, data: &mut Vec<u8>) -> Result<Option<Block>, EbmlError> {
-        self.elements.read(header, MAX_BLOCK, data)?;
-        let (track, length) = variable_length(data).ok_or_else(|| self.elements.damaged(Damage::BlockTrack))?;
+    fn parse_block(&mut self, data: Vec<u8>, number: u64) -> Result<Option<Block>, EbmlError> {
+        let (track, length) = variable_length(&data).ok_or_else(|| self.elements.damaged(Damage::BlockTrack))?;
         let Some(&[high, low, flags]) = data.get(length..length + 3) else {
             return Err(self.elements.damaged(Damage::BlockTooShort));
         };
@@ -177,7 +217,8 @@ impl<R: Read> Matroska<R> {
         if track != number {
             return Ok(None);
         }
-        let frames = laced_frames(data, length + 3, flags).ok_or_else(|| self.elements.damaged(Damage::BlockLacing))?;
+        let frames =
+            laced_frames(&data, length + 3, flags).ok_or_else(|| self.elements.damaged(Damage::BlockLacing))?;
         let frame_duration = self
             .tracks
             .iter()
@@ -185,14 +226,14 @@ impl<R: Read> Matroska<R> {
             .map_or(Duration::ZERO, |t| t.frame_duration);
         Ok(Some(Block {
             at,
-            data: std::mem::take(data),
+            data,
             frames,
             frame_duration,
         }))
     }
 
     fn time(&self, relative: i16) -> Duration {
-        let ticks = i128::from(self.cluster) + i128::from(relative) - i128::from(self.origin.unwrap_or(0));
+        let ticks = i128::from(self.cluster.unwrap_or(0)) + i128::from(relative) - i128::from(self.origin.unwrap_or(0));
         let nanos = ticks.max(0).saturating_mul(i128::from(self.timestamp_scale));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
@@ -306,6 +347,24 @@ mod tests {
         ]
         .concat();
         let expected = vec![(0, one(b"a")), (20, one(b"b")), (995, one(b"c"))];
+        assert_eq!(blocks(&clip(&[first, second])).unwrap(), expected);
+    }
+
+    #[test]
+    fn blocks_before_the_timestamp_of_their_cluster_have_its_time() {
+        let first = [
+            simple_block(1, 5, b"a"),
+            simple_block(1, 6, b"b"),
+            uint(ids::TIMESTAMP, 100),
+        ]
+        .concat();
+        let second = [
+            simple_block(1, 7, b"c"),
+            uint(ids::TIMESTAMP, 300),
+            simple_block(1, 8, b"d"),
+        ]
+        .concat();
+        let expected = [(5, one(b"a")), (6, one(b"b")), (207, one(b"c")), (208, one(b"d"))];
         assert_eq!(blocks(&clip(&[first, second])).unwrap(), expected);
     }
 

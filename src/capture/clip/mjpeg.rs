@@ -71,6 +71,16 @@ impl VideoSource for Mjpeg {
     }
 }
 
+/// How many JPEG images are in `bytes`, one after the other.
+pub fn count_images(bytes: &[u8]) -> io::Result<usize> {
+    let mut splitter = JpegSplitter::new(bytes);
+    let mut count = 0;
+    while splitter.next()?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// Splits a stream into images.
 struct JpegSplitter<R> {
     input: BufReader<R>,

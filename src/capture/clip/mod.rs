@@ -27,10 +27,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use log::warn;
+
 use matroska::{Matroska, Start};
 use mjpeg::Mjpeg;
 use playback::{MatroskaAudio, MatroskaVideo};
-use tracks::{Content, Media, Track};
+use tracks::{Content, Media, Track, VideoCodec};
 use wav::{Wav, WavError};
 
 use super::error::{Operation, Reason};
@@ -161,7 +163,10 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
     }) {
         return Err(file.error(Reason::InvalidHeader(invalid.to_string())));
     }
-    let first = |media| tracks.iter().find(|track| track.content.media() == Some(media));
+    let first = |media| {
+        let of_kind = || tracks.iter().filter(|track| track.content.media() == Some(media));
+        of_kind().find(|track| track.is_default).or_else(|| of_kind().next())
+    };
 
     let mut clip = Clip {
         video: None,
@@ -170,6 +175,9 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
     };
     for Track { number, content, .. } in [first(Media::Video), first(Media::Audio)].into_iter().flatten() {
         match content {
+            Content::Video(codec) if has_two_images(open()?, *number, *codec, file)? => {
+                return open_ffmpeg(tools, file);
+            }
             Content::Video(codec) => {
                 clip.description += &format!(", {codec}");
                 clip.video = Some(Box::new(MatroskaVideo::new(&file.name, open()?, *number, *codec)));
@@ -184,6 +192,25 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
     require_tracks(clip, file)
 }
 
+/// Whether a packet holds two JPEG images, the fields of an interlaced frame, which ffmpeg can join.
+fn has_two_images(
+    mut matroska: Matroska<File>,
+    track: u64,
+    codec: VideoCodec,
+    file: &ClipFile,
+) -> Result<bool, CaptureError> {
+    let VideoCodec::Mjpeg { .. } = codec else {
+        return Ok(false);
+    };
+    // A damaged beginning is reported when the track is read.
+    let Ok(Some(block)) = matroska.next_block(track) else {
+        return Ok(false);
+    };
+    let first = block.frames().next().map_or(&[][..], |(_, bytes)| bytes);
+    let images = mjpeg::count_images(first).map_err(|error| file.cannot_open(&error))?;
+    Ok(images > 1)
+}
+
 fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError> {
     let probe = ffmpeg::probe(tools, file.path, &file.name)?;
     let mut clip = Clip {
@@ -191,15 +218,48 @@ fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureEr
         audio: None,
         description: format!("{}: through ffmpeg", file.short_name),
     };
-    if let Some(codec) = probe.video {
+    let mut failed = None;
+    let video = first_readable(&probe.video, file, &mut failed, |track| {
+        ffmpeg::video(tools, file.path, &file.name, track)
+    });
+    let audio = first_readable(&probe.audio, file, &mut failed, |track| {
+        ffmpeg::audio(tools, file.path, &file.name, track)
+    });
+    if let Some((codec, source)) = video {
         clip.description += &format!(", {codec}");
-        clip.video = Some(ffmpeg::video(tools, file.path, &file.name)?);
+        clip.video = Some(source);
     }
-    if let Some(codec) = probe.audio {
+    if let Some((codec, source)) = audio {
         clip.description += &format!(", {codec}");
-        clip.audio = Some(ffmpeg::audio(tools, file.path, &file.name)?);
+        clip.audio = Some(source);
     }
-    require_tracks(clip, file)
+    match (require_tracks(clip, file), failed) {
+        (Ok(clip), _) => Ok(clip),
+        (Err(_), Some(error)) => Err(error),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// Opens the first track that can be read, and logs those that cannot. The last error goes to `failed`.
+fn first_readable<S>(
+    tracks: &[ffmpeg::ProbedTrack],
+    file: &ClipFile,
+    failed: &mut Option<CaptureError>,
+    open: impl Fn(&ffmpeg::ProbedTrack) -> Result<S, CaptureError>,
+) -> Option<(String, S)> {
+    for track in tracks {
+        match open(track) {
+            Ok(source) => return Some((track.description.clone(), source)),
+            Err(error) => {
+                warn!(
+                    "{}: the track {} is left out: {error}",
+                    file.short_name, track.description
+                );
+                *failed = Some(error);
+            }
+        }
+    }
+    None
 }
 
 fn require_tracks(clip: Clip, file: &ClipFile) -> Result<Clip, CaptureError> {

@@ -6,6 +6,9 @@ use super::ebml::{children, float, ids, string, unsigned};
 use crate::capture::pcm::{PcmLayout, PcmLayoutError, SampleFormat};
 use crate::capture::{FramePayload, Luma};
 
+/// A display size within this part of the frame's shape counts as equal: containers round it.
+const MAX_STRETCH: u128 = 50;
+
 /// The content of a track.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
@@ -96,6 +99,8 @@ impl std::fmt::Display for VideoCodec {
 pub struct Track {
     pub number: u64,
     pub content: Content,
+    /// The recorder's choice, if there are several tracks of a kind.
+    pub is_default: bool,
     /// Time between two frames of one block.
     pub frame_duration: Duration,
 }
@@ -114,11 +119,13 @@ fn track(entry: &[u8]) -> Option<Track> {
     let (mut codec, mut private) = (String::new(), &[][..]);
     let (mut video, mut audio) = (&[][..], &[][..]);
     let mut frame_duration = Duration::ZERO;
+    let mut is_default = true;
     for (id, value) in children(entry) {
         match id {
             ids::TRACK_NUMBER => number = unsigned(value),
             ids::TRACK_TYPE => track_type = unsigned(value),
             ids::FLAG_ENABLED => enabled = unsigned(value) != 0,
+            ids::FLAG_DEFAULT => is_default = unsigned(value) != 0,
             ids::CODEC_ID => codec = string(value),
             ids::CODEC_PRIVATE => private = value,
             ids::DEFAULT_DURATION => frame_duration = Duration::from_nanos(unsigned(value).min(1_000_000_000)),
@@ -141,16 +148,21 @@ fn track(entry: &[u8]) -> Option<Track> {
     Some(Track {
         number,
         content,
+        is_default,
         frame_duration,
     })
 }
 
 fn video_content(codec: &str, private: &[u8], settings: &[u8]) -> Content {
     let (mut width, mut height, mut fourcc) = (0, 0, [0; 4]);
+    let (mut display_width, mut display_height, mut projected) = (0, 0, false);
     for (id, value) in children(settings) {
         match id {
             ids::PIXEL_WIDTH => width = unsigned(value),
             ids::PIXEL_HEIGHT => height = unsigned(value),
+            ids::DISPLAY_WIDTH => display_width = unsigned(value),
+            ids::DISPLAY_HEIGHT => display_height = unsigned(value),
+            ids::PROJECTION => projected = true,
             ids::UNCOMPRESSED_FOURCC => fourcc = value.try_into().unwrap_or_default(),
             _ => {}
         }
@@ -159,6 +171,16 @@ fn video_content(codec: &str, private: &[u8], settings: &[u8]) -> Content {
     let (Some(width), Some(height)) = (side(width), side(height)) else {
         return Content::Invalid(InvalidTrack::FrameSize { width, height });
     };
+    // Frames whose pixels are not square, or that are turned for display, need ffmpeg. Without a display size, pixels are square.
+    let displayed = |length, pixels: u32| if length == 0 { pixels.into() } else { u128::from(length) };
+    let (shown_width, shown_height) = (displayed(display_width, width), displayed(display_height, height));
+    let stretched = (shown_width * u128::from(height)).abs_diff(shown_height * u128::from(width));
+    if projected || stretched * MAX_STRETCH > shown_height * u128::from(width) {
+        return unsupported(
+            Media::Video,
+            codec.to_owned() + ", whose pixels are not square or are turned",
+        );
+    }
     // In a Windows bitmap header, the four-character code follows size, planes and depth.
     let windows = private
         .get(16..20)
@@ -204,10 +226,10 @@ fn audio_content(codec: &str, settings: &[u8]) -> Content {
     }
 }
 
-fn unsupported(media: Media, codec: &str) -> Content {
+fn unsupported(media: Media, codec: impl Into<String>) -> Content {
     Content::Unsupported {
         media,
-        codec: codec.to_owned(),
+        codec: codec.into(),
     }
 }
 
@@ -237,6 +259,18 @@ mod tests {
         assert_eq!(content(windows), Some(mjpeg));
         let h264 = content(video_track(1, "V_MPEG4/ISO/AVC", 640, 480));
         assert_eq!(h264, Some(unsupported(Media::Video, "V_MPEG4/ISO/AVC")));
+        let shaped = |width: u64, height: u64, display_height: u64| {
+            let video = [
+                uint(ids::PIXEL_WIDTH, width),
+                uint(ids::PIXEL_HEIGHT, height),
+                uint(ids::DISPLAY_HEIGHT, display_height),
+            ];
+            let video = element(ids::VIDEO, &video.concat());
+            content(track_entry(1, ids::TYPE_VIDEO, "V_MJPEG", video)).unwrap()
+        };
+        assert!(matches!(shaped(320, 240, 240), Content::Video(_)));
+        assert!(matches!(shaped(320, 240, 241), Content::Video(_)));
+        assert!(matches!(shaped(320, 240, 135), Content::Unsupported { .. }));
         let compressed = [element(ids::CONTENT_ENCODINGS, b""), size].concat();
         let compressed = content(track_entry(1, ids::TYPE_VIDEO, "V_MJPEG", compressed));
         assert_eq!(compressed, Some(unsupported(Media::Video, "V_MJPEG")));

@@ -157,8 +157,10 @@ fn parse_format(format: &[u8]) -> Result<PcmLayout, WavError> {
         tag = half(24).unwrap_or(0);
     }
     // The container decides, not the number of valid bits: a 20-bit sample, for example, fills the upper part of three bytes.
+    // Some programs write a container of 0 bytes.
     let container = block
         .checked_div(channels)
+        .filter(|bytes| *bytes > 0)
         .map_or(bits, |bytes| bytes.saturating_mul(8))
         .into();
     let format = match tag {
@@ -207,6 +209,7 @@ mod tests {
         let mut extensible = format(EXTENSIBLE, 6, 48_000, 18, 24);
         extensible.extend([22, 0, 24, 0, 0x3F, 0, 0, 0, 1, 0]);
         assert!(layout(&extensible).is_ok());
+        assert!(layout(&format(PCM, 1, 16_000, 0, 16)).is_ok());
         assert_eq!(layout(&format(6, 1, 8_000, 1, 8)), Err(WavError::Compressed));
     }
 

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::LineFile;
 use super::content::{Content, FileError};
-use crate::output::contract::{OutputContext, OutputError};
+use crate::output::contract::OutputError;
 use crate::output::line_encoder::Format;
 use crate::output::options::Options;
 
@@ -73,10 +72,6 @@ impl FileSpec {
             let _ = std::fs::remove_file(&self.path);
         }
         opened.map(|_| ()).map_err(|e| OutputError::Failed(self.explain(&e)))
-    }
-
-    pub fn open(&self, context: &OutputContext) -> Result<LineFile, OutputError> {
-        LineFile::open(self.clone(), context.clone())
     }
 
     /// One line for the user about a failure of this file.

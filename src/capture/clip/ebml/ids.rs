@@ -21,6 +21,7 @@ pub const TRACK_NUMBER: u32 = 0xD7;
 pub const TRACK_UID: u32 = 0x73C5;
 pub const TRACK_TYPE: u32 = 0x83;
 pub const FLAG_ENABLED: u32 = 0xB9;
+pub const FLAG_DEFAULT: u32 = 0x88;
 pub const DEFAULT_DURATION: u32 = 0x23_E383;
 pub const CODEC_ID: u32 = 0x86;
 pub const CODEC_PRIVATE: u32 = 0x63A2;
@@ -29,6 +30,9 @@ pub const CONTENT_ENCODINGS: u32 = 0x6D80;
 pub const VIDEO: u32 = 0xE0;
 pub const PIXEL_WIDTH: u32 = 0xB0;
 pub const PIXEL_HEIGHT: u32 = 0xBA;
+pub const DISPLAY_WIDTH: u32 = 0x54B0;
+pub const DISPLAY_HEIGHT: u32 = 0x54BA;
+pub const PROJECTION: u32 = 0x7670;
 pub const UNCOMPRESSED_FOURCC: u32 = 0x2E_B524;
 
 pub const AUDIO: u32 = 0xE1;
