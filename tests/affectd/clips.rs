@@ -249,9 +249,10 @@ fn a_track_that_cannot_be_decoded_is_left_out_with_a_warning() {
     );
     let mut bytes = std::fs::read(&clip).unwrap();
     // An unknown codec for the first of the audio tracks.
+    let mut at = 0;
     for (known, unknown) in [(b"mp4a", b"xxxx"), (b"esds", b"free")] {
-        let found = bytes.windows(4).position(|four| four == known).unwrap();
-        bytes[found..found + 4].copy_from_slice(unknown);
+        at += bytes[at..].windows(4).position(|four| four == known).unwrap();
+        bytes[at..at + 4].copy_from_slice(unknown);
     }
     std::fs::write(&clip, bytes).unwrap();
     let replay = Replay::of(&clip);

@@ -41,6 +41,8 @@ pub struct ProbedTrack {
     /// Its number in the file, from 0.
     index: u32,
     is_default: bool,
+    /// ffmpeg knows its format, so it can at least copy it.
+    is_known: bool,
     /// Its codec and format, for the log.
     pub description: String,
 }
@@ -86,6 +88,7 @@ fn parse_probe(text: &str) -> Probe {
         let track = |description| ProbedTrack {
             index,
             is_default: value("disposition:default") == "1",
+            is_known: !matches!(value("codec_name"), "unknown" | "none" | "?") && value("width") != "0",
             description,
         };
         match value("codec_type") {
@@ -112,58 +115,68 @@ fn parse_probe(text: &str) -> Probe {
     probe
 }
 
-/// Opens a video track.
-pub fn video(
-    tools: &Tools,
-    path: &Path,
-    name: &str,
-    track: &ProbedTrack,
-) -> Result<Box<dyn VideoSource>, CaptureError> {
-    // Makes the pixels square, because faces must not be distorted. The time base preserves variable frame rates.
-    let scale = format!("scale=w='min({MAX_WIDTH},max(1,trunc(iw*sar)))':h='max(1,trunc(ow/dar))',format=gray");
-    let args = ["-vf", &scale, "-enc_time_base", "1:1000", "-c:v", "rawvideo"];
-    let matroska = start(tools, path, name, track, &args)?;
-    let (number, content) = only_track(&matroska);
-    match content {
-        Some(Content::Video(codec)) => Ok(Box::new(MatroskaVideo::new(name, matroska, number, codec))),
-        other => Err(unexpected(name, other)),
-    }
+/// A file that ffmpeg can read.
+pub struct Input<'a> {
+    pub tools: &'a Tools<'a>,
+    pub path: &'a Path,
+    /// What error messages call it.
+    pub name: &'a str,
+    pub probe: &'a Probe,
 }
 
-/// Opens an audio track.
-pub fn audio(
-    tools: &Tools,
-    path: &Path,
-    name: &str,
-    track: &ProbedTrack,
-) -> Result<Box<dyn AudioSource>, CaptureError> {
-    let matroska = start(tools, path, name, track, &["-c:a", "pcm_s16le"])?;
-    let (number, content) = only_track(&matroska);
-    match content {
-        Some(Content::Audio(layout)) => Ok(Box::new(MatroskaAudio::new(name, matroska, number, layout))),
-        other => Err(unexpected(name, other)),
+impl Input<'_> {
+    /// Opens a video track.
+    pub fn video(&self, track: &ProbedTrack) -> Result<Box<dyn VideoSource>, CaptureError> {
+        // Makes the pixels square, because faces must not be distorted. The time base preserves variable frame rates.
+        let scale = format!("scale=w='min({MAX_WIDTH},max(1,trunc(iw*sar)))':h='max(1,trunc(ow/dar))',format=gray");
+        let args = ["-vf", &scale, "-enc_time_base", "1:1000", "-c:v", "rawvideo"];
+        let matroska = self.start(track, &args)?;
+        let (number, content) = only_track(&matroska);
+        match content {
+            Some(Content::Video(codec)) => Ok(Box::new(MatroskaVideo::new(self.name, matroska, number, codec))),
+            other => Err(unexpected(self.name, other)),
+        }
     }
-}
 
-fn start(
-    tools: &Tools,
-    path: &Path,
-    name: &str,
-    track: &ProbedTrack,
-    args: &[&str],
-) -> Result<Matroska<Pipe>, CaptureError> {
-    let mut command = Command::new(tools.ffmpeg);
-    command
-        .args(["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"])
-        .arg(url(path))
-        .args(["-map", &format!("0:{}", track.index)])
-        .args(args)
-        .args(["-f", "matroska", "pipe:1"])
-        // ffmpeg counts time from the first of the streams that it uses. This output, which it does not decode and discards, has
-        // them all, so the processes of both tracks have one clock.
-        .args(["-map", "0:V?", "-map", "0:a?", "-c", "copy", "-f", "null", "-"]);
-    let pipe = Pipe::spawn(command, path, name).map_err(|err| cannot_start(name, &err))?;
-    Matroska::open(pipe, Start::Zero).map_err(|error| CaptureError::clip(name, Reason::FfmpegFailed(error.to_string())))
+    /// Opens an audio track.
+    pub fn audio(&self, track: &ProbedTrack) -> Result<Box<dyn AudioSource>, CaptureError> {
+        let matroska = self.start(track, &["-c:a", "pcm_s16le"])?;
+        let (number, content) = only_track(&matroska);
+        match content {
+            Some(Content::Audio(layout)) => Ok(Box::new(MatroskaAudio::new(self.name, matroska, number, layout))),
+            other => Err(unexpected(self.name, other)),
+        }
+    }
+
+    fn start(&self, track: &ProbedTrack, args: &[&str]) -> Result<Matroska<Pipe>, CaptureError> {
+        let &Input { tools, path, name, .. } = self;
+        let stream = |track: &ProbedTrack| format!("0:{}", track.index);
+        let mut command = Command::new(tools.ffmpeg);
+        command
+            .args(["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"])
+            .arg(url(path))
+            .args(["-map", &stream(track)])
+            .args(args)
+            .args(["-f", "matroska", "pipe:1"]);
+        // ffmpeg counts time from the first of the streams that it uses. The second output has them all, so that the processes of
+        // both tracks have one clock. ffmpeg does not decode it, and discards it.
+        let all = || {
+            self.probe
+                .video
+                .iter()
+                .chain(&self.probe.audio)
+                .filter(|track| track.is_known)
+        };
+        for track in all() {
+            command.args(["-map", &stream(track)]);
+        }
+        if all().next().is_some() {
+            command.args(["-c", "copy", "-f", "null", "-"]);
+        }
+        let pipe = Pipe::spawn(command, path, name).map_err(|err| cannot_start(name, &err))?;
+        Matroska::open(pipe, Start::Zero)
+            .map_err(|error| CaptureError::clip(name, Reason::FfmpegFailed(error.to_string())))
+    }
 }
 
 fn only_track(matroska: &Matroska<Pipe>) -> (u64, Option<Content>) {

@@ -218,13 +218,15 @@ fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureEr
         audio: None,
         description: format!("{}: through ffmpeg", file.short_name),
     };
+    let input = ffmpeg::Input {
+        tools,
+        path: file.path,
+        name: &file.name,
+        probe: &probe,
+    };
     let mut failed = None;
-    let video = first_readable(&probe.video, file, &mut failed, |track| {
-        ffmpeg::video(tools, file.path, &file.name, track)
-    });
-    let audio = first_readable(&probe.audio, file, &mut failed, |track| {
-        ffmpeg::audio(tools, file.path, &file.name, track)
-    });
+    let video = first_readable(&probe.video, file, &mut failed, |track| input.video(track));
+    let audio = first_readable(&probe.audio, file, &mut failed, |track| input.audio(track));
     if let Some((codec, source)) = video {
         clip.description += &format!(", {codec}");
         clip.video = Some(source);
