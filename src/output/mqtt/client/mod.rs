@@ -51,7 +51,7 @@ impl Purpose {
     fn max_packet_bytes(&self) -> u32 {
         match self {
             Purpose::Publish { .. } => 1 << 16,
-            Purpose::Read => 1 << 20,
+            Purpose::Read => 1 << 18,
         }
     }
 
