@@ -53,7 +53,7 @@ fn exit_code(error: &CommandError) -> u8 {
     const BUG: u8 = 70;
     match error {
         CommandError::Config(ConfigError::Output { .. }) => OUTPUT,
-        CommandError::Config(_) => CONFIGURATION,
+        CommandError::Config(_) | CommandError::NoBroker => CONFIGURATION,
         CommandError::Capture(_) => SOURCE,
         CommandError::Model(_) => MODELS,
         CommandError::Output(_) | CommandError::NotPrinted(_) => OUTPUT,
@@ -141,6 +141,14 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Monitor { source, save, plain } => {
             let stop = stop_on_signals()?;
             Ok(monitor::run(&monitor::Options { source, save, plain }, &host, &stop)?)
+        }
+        Command::Forget {
+            common,
+            device,
+            outputs,
+        } => {
+            let config = load(&common, &outputs.add_to(common.flags()))?;
+            print(&cli::forget::forget(&config, &device, &host)?)
         }
         Command::Model { common } => {
             let config = load(&common, &common.flags())?;

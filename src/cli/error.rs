@@ -28,6 +28,8 @@ pub enum CommandError {
     Monitor(#[from] MonitorError),
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error("no output is an MQTT broker: add --output mqtt://broker")]
+    NoBroker,
     /// The result of a command cannot be written.
     #[error("standard output: cannot be written ({0}): free some space, or write to another place")]
     NotPrinted(io::Error),

@@ -6,6 +6,7 @@ pub mod config;
 pub mod devices;
 pub mod environment;
 pub mod error;
+pub mod forget;
 pub mod model;
 pub mod record;
 
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::Flags;
+use crate::output::mqtt::DeviceName;
 pub use error::CommandError;
 
 /// Such as `0.1.0 (162dcda 2026-11-29, aarch64, release)`. The build script provides the part in parentheses.
@@ -131,6 +133,21 @@ pub enum Command {
         #[arg(long)]
         plain: bool,
     },
+    /// Delete a device that is gone from the MQTT brokers and from Home Assistant
+    ///
+    /// Brokers keep the announcement, the status and the health report of a device for ever: after a change of its name on
+    /// another system, or after a test. This command deletes them and prints the topics. It leaves a device alone that is
+    /// online.
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
+    Forget {
+        #[command(flatten)]
+        common: Common,
+        /// The name of the device, as in device=NAME
+        #[arg(value_name = "DEVICE")]
+        device: DeviceName,
+        #[command(flatten)]
+        outputs: Outputs,
+    },
     /// Show the model card: the models, their training data, their accuracy and their licences
     #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Model {
@@ -189,7 +206,7 @@ pub struct Outputs {
     ///
     /// Options follow a question mark: stdout?format=csv, serial:/dev/ttyAMA0?baud=115200&wire=frame,
     /// file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60,
-    /// mqtts://user@broker:8883/topic?version=5&device=NAME&password_file=PATH&ca=PEM&cert=PEM&key=PEM&discovery=off&spool=10m&qos=1&retain=on.
+    /// mqtts://user@broker:8883/topic?version=5&device=NAME&password_file=PATH&ca=PEM&cert=PEM&key=PEM&discovery=off&prefix=homeassistant&spool=10m&qos=1&retain=on.
     /// The frames of wire=frame are described in cross/wire.md.
     #[arg(long = "output", value_name = "SPEC")]
     pub specs: Vec<String>,

@@ -11,6 +11,7 @@ mod bench;
 mod clips;
 mod commands;
 mod faces;
+mod home_assistant;
 mod messages;
 mod models;
 mod monitor;

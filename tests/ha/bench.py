@@ -250,7 +250,7 @@ class HomeAssistant:
         """How many states of affectd the recorder has written since that time."""
         query = (
             "SELECT COUNT(*) FROM states JOIN states_meta USING (metadata_id) "
-            "WHERE entity_id LIKE '%affectd%' AND last_updated_ts >= ?"
+            "WHERE states_meta.entity_id LIKE '%affectd%' AND last_updated_ts >= ?"
         )
         with contextlib.closing(sqlite3.connect(self.folder / "home-assistant_v2.db")) as database:
             return database.execute(query, (since,)).fetchone()[0]
@@ -264,7 +264,8 @@ def default_of(field):
     """The default of a field of a form. A section has fields of its own."""
     if "schema" in field:
         return {inner["name"]: default_of(inner) for inner in field["schema"] if inner.get("required")}
-    return field.get("default")
+    options = field.get("selector", {}).get("select", {}).get("options", [None])
+    return field.get("default", options[0])
 
 
 class Bench:
@@ -575,8 +576,8 @@ async def run(scenarios):
                     detail = await scenario(bench)
                     result = "ok  "
                     await clear(bench)
-                except Failed as why:
-                    detail, result = why, "FAIL"
+                except Exception as why:  # The next scenario runs whatever goes wrong in this one.
+                    detail, result = why if isinstance(why, Failed) else repr(why), "FAIL"
                     failed += 1
                     with contextlib.suppress(Failed):
                         await clear(bench)

@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example affectd-sim -- fleet 1000 60    # devices, seconds: CPU and loss
+//! cargo run --release --example affectd-sim -- bridged 1000 60  # the same, through the bridge of a second broker
 //! cargo run --release --example affectd-sim -- outage 600 3     # seconds, kills of the broker, and one black hole: loss and order
 //! cargo build --release                                         # needed by the next command
 //! cargo run --release --example affectd-sim -- punctual 600 3   # seconds, kills of the broker: delay of a serial line
@@ -42,13 +43,18 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("AFFECTD_LOG", "warn")).init();
     match (arguments.first().map(String::as_str), number(1), number(2)) {
         (Some("fleet"), Some(devices), Some(seconds)) => {
-            fleet(usize::try_from(devices).expect("the devices fit into memory"), seconds)
+            let devices = usize::try_from(devices).expect("the devices fit into memory");
+            fleet(devices, seconds, Brokers::One)
+        }
+        (Some("bridged"), Some(devices), Some(seconds)) => {
+            let devices = usize::try_from(devices).expect("the devices fit into memory");
+            fleet(devices, seconds, Brokers::Bridged)
         }
         (Some("outage"), Some(seconds), Some(kills)) => outage(seconds, kills),
         (Some("punctual"), Some(seconds), Some(kills)) => punctual::punctual(seconds, kills),
         _ => {
             eprintln!(
-                "usage: affectd-sim fleet DEVICES SECONDS | affectd-sim outage SECONDS KILLS | affectd-sim punctual SECONDS KILLS"
+                "usage: affectd-sim fleet|bridged DEVICES SECONDS | affectd-sim outage SECONDS KILLS | affectd-sim punctual SECONDS KILLS"
             );
             ExitCode::from(2)
         }
@@ -86,7 +92,7 @@ fn device(port: u16, name: &str) -> Mqtt {
         dropped: Arc::default(),
         lost: Arc::default(),
         host: Arc::new(HostIdentity {
-            machine_id: Some("affectd-sim".into()),
+            machine_id: Some(format!("affectd-sim {name}")),
             ..HostIdentity::default()
         }),
     };
@@ -99,16 +105,28 @@ fn seq(message: &Message) -> Option<u64> {
     serde_json::from_str::<Value>(&message.payload).ok()?["seq"].as_u64()
 }
 
+/// How the reader of a fleet gets its messages.
+enum Brokers {
+    One,
+    /// From a central broker, which the devices' broker is bridged to.
+    Bridged,
+}
+
 /// `devices` devices publish at 5 Hz for `seconds`; one reader receives everything.
-fn fleet(devices: usize, seconds: u64) -> ExitCode {
+fn fleet(devices: usize, seconds: u64, brokers: Brokers) -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
     // One reader reads the whole fleet, so its queue must not be limited.
-    let broker = Mosquitto::start(
-        folder.path(),
-        free_port(),
-        "allow_anonymous true\nmax_queued_messages 0",
-    );
-    let reader = Reader::of(&broker, &["affectd/+/estimate"]);
+    let settings = "allow_anonymous true\nmax_queued_messages 0\n";
+    let broker = Mosquitto::start(folder.path(), free_port(), settings);
+    let (broker, central) = match brokers {
+        Brokers::One => (broker, None),
+        Brokers::Bridged => {
+            let bridge = "connection central\ntopic affectd/# out 1\nmax_inflight_messages 1000";
+            let bridge = format!("{settings}{bridge}\naddress 127.0.0.1:{}", broker.port);
+            (Mosquitto::start(folder.path(), free_port(), &bridge), Some(broker))
+        }
+    };
+    let reader = Reader::of(central.as_ref().unwrap_or(&broker), &["affectd/+/estimate"]);
     let mut fleet: Vec<Mqtt> = (0..devices).map(|n| device(broker.port, &format!("d{n}"))).collect();
     let ticks = seconds * 5;
     let counting = std::thread::spawn(move || {

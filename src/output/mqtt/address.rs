@@ -76,7 +76,7 @@ pub struct ClientFiles {
 pub struct DeviceName(String);
 
 /// A topic to publish under: 1 to 256 bytes, no wildcard, no `$` at the front.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Topic(String);
 
 /// Whether the device announces itself to Home Assistant.
@@ -150,7 +150,7 @@ impl Address {
         }
         let device = options.get("device")?.unwrap_or_else(|| DeviceName::of_host(host));
         let base = match path.trim_end_matches('/') {
-            "" => Topic(format!("affectd/{}", device.as_str())),
+            "" => Topic::of_device(&device),
             path => percent_decoded(path)
                 .and_then(|path| path.parse())
                 .map_err(|why| format!("base topic {path}: {why}"))?,
@@ -230,6 +230,12 @@ impl DeviceName {
         &self.0
     }
 
+    /// `NAME-SUFFIX`. A long name is shortened.
+    pub fn with_suffix(&self, suffix: &str) -> DeviceName {
+        let kept = DeviceName::MAX_BYTES.saturating_sub(suffix.len() + 1);
+        DeviceName(format!("{:.kept$}-{suffix}", self.0))
+    }
+
     /// The host name, with `_` for characters that a device name cannot contain.
     fn of_host(host: &HostIdentity) -> DeviceName {
         let name: String = host
@@ -261,6 +267,16 @@ impl FromStr for DeviceName {
 impl Topic {
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The base topic of a device that has no other.
+    pub fn of_device(device: &DeviceName) -> Topic {
+        Topic(format!("affectd/{}", device.as_str()))
+    }
+
+    /// `TOPIC-SUFFIX`.
+    pub fn with_suffix(&self, suffix: &str) -> Topic {
+        Topic(format!("{}-{suffix}", self.0))
     }
 }
 

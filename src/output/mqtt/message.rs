@@ -61,17 +61,6 @@ impl Message {
     }
 }
 
-impl IncomingMessage {
-    /// The answer to this message, on its response topic or else on `topic`.
-    #[allow(dead_code, reason = "the commands use it")]
-    pub fn answer(&self, topic: &str, payload: impl Into<Vec<u8>>) -> Message {
-        Message {
-            correlation_data: self.correlation_data.clone(),
-            ..Message::new(self.response_topic.as_deref().unwrap_or(topic), payload)
-        }
-    }
-}
-
 impl FromStr for Qos {
     type Err = &'static str;
 
@@ -90,32 +79,5 @@ impl fmt::Display for Qos {
             Qos::AtMostOnce => "0",
             Qos::AtLeastOnce => "1",
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_goes_to_the_response_topic_with_the_correlation_data() {
-        let request = IncomingMessage {
-            topic: "a/command".into(),
-            payload: b"health".to_vec(),
-            retained: false,
-            response_topic: Some("me/inbox".into()),
-            correlation_data: Some(vec![7]),
-        };
-        let answer = request.answer("a/response", "ok");
-        assert_eq!(
-            (answer.topic.as_str(), answer.correlation_data),
-            ("me/inbox", Some(vec![7]))
-        );
-        let request = IncomingMessage {
-            response_topic: None,
-            correlation_data: None,
-            ..request
-        };
-        assert_eq!(request.answer("a/response", "ok"), Message::new("a/response", "ok"));
     }
 }

@@ -22,13 +22,16 @@ mod address;
 mod backoff;
 mod client;
 mod credentials;
+mod device;
 mod error;
+mod forget;
 mod home_assistant;
 mod message;
 mod network;
 mod outbox;
 mod probe;
 mod publisher;
+mod request;
 mod session;
 mod settings;
 mod spool;
@@ -44,9 +47,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::warn;
 use tokio::runtime::Runtime;
 
+use super::commands::CommandProcessor;
 use super::contract::{HostIdentity, Output, OutputContext, OutputError};
 use super::estimate::write_json;
 use super::estimate_rate::EstimateRate;
@@ -55,33 +59,36 @@ use crate::fusion::Estimate;
 use crate::health::{HealthReport, temperature_c};
 use crate::queue::WhenFull;
 use crate::rate_limited_log::RateLimitedLog;
-use address::Discovery;
-use home_assistant::Announcement;
+use device::Device;
 use message::Message;
 use outbox::{Outbox, State};
-use publisher::{ONLINE, Publisher, Reaction, Subscription};
+use publisher::Publisher;
+use request::{ReplyTo, Request};
 use settings::ConnectionSettings;
 use spool::QueuedEstimate;
 use state::StateReporter;
 use topics::{BoardId, ClientRole, Topics, identity_problems};
 
-pub use address::Address;
 use address::Retain;
+pub use address::{Address, DeviceName};
 
 /// How long waiting estimates may still be sent at the end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The shortest time between two commands, and the longest delay of an answer.
+const SERVE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An MQTT broker.
 pub struct Mqtt {
     name: String,
     outbox: Arc<Outbox>,
-    health_topic: String,
     retain: Retain,
     publisher: Option<JoinHandle<()>>,
     clock: WallClock,
     state: StateReporter,
-    state_topic: String,
     rate: EstimateRate,
+    commands: CommandProcessor<ReplyTo>,
+    /// When a command was last executed.
+    served: Option<Instant>,
     period: Duration,
     when_full: WhenFull,
     dropped: Arc<AtomicU64>,
@@ -99,14 +106,18 @@ impl Mqtt {
         }
         let runtime = runtime(address)?;
         let topics = Topics::under(&address.base);
-        let outbox = Arc::new(Outbox::new(address.spool.as_duration()));
-        let (announcements, subscriptions) = discovery(address, context, &topics);
+        let outbox = Arc::new(Outbox::new(topics, address.spool.as_duration()));
+        let device = Device::new(
+            address,
+            BoardId::of(&context.host),
+            rate_hz(context.period),
+            temperature_c().is_some(),
+            is_live(context.when_full),
+        );
         let publisher = Publisher {
             settings,
-            topics: topics.clone(),
+            device,
             outbox: Arc::clone(&outbox),
-            announcements,
-            subscriptions,
             log: RateLimitedLog::new(),
             complaints: HashSet::new(),
         };
@@ -117,13 +128,13 @@ impl Mqtt {
         Ok(Mqtt {
             name: address.to_string(),
             outbox,
-            health_topic: topics.health,
             retain: address.retain,
             publisher: Some(publisher),
             clock: WallClock::default(),
             state: StateReporter::default(),
-            state_topic: topics.state,
             rate: EstimateRate::default(),
+            commands: CommandProcessor::new(context.controls.clone()),
+            served: None,
             period: context.period,
             when_full: context.when_full,
             dropped: Arc::clone(&context.dropped),
@@ -140,6 +151,28 @@ impl Mqtt {
         let result = runtime.block_on(probe::probe(&mut settings));
         runtime.shutdown_background();
         result.map_err(|why| OutputError::Failed(format!("{address}: {why}")))
+    }
+
+    /// Deletes what `device` has left on the broker. Returns the topics.
+    pub fn forget(address: &Address, device: &DeviceName, host: &HostIdentity) -> Result<Vec<String>, OutputError> {
+        forget::forget(address, device, host)
+    }
+
+    /// Executes the next command, at most one in each [`SERVE_INTERVAL`], and queues its answer.
+    fn serve(&mut self, now: Instant) {
+        if self.served.is_some_and(|last| now < last + SERVE_INTERVAL) {
+            return;
+        }
+        let late = self.commands.late_answer();
+        let answer = late.or_else(|| {
+            let Request { command, reply_to } = self.outbox.state().next_request()?;
+            self.served = Some(now);
+            self.commands.execute(command, reply_to, &mut self.rate)
+        });
+        if let Some(answer) = answer {
+            self.outbox.state().answer(ReplyTo::message(answer));
+            self.outbox.changed.notify_one();
+        }
     }
 
     /// Sends what waits, publishes `offline` and ends the publisher, within a limited time. Returns how many estimates were
@@ -165,40 +198,15 @@ impl Mqtt {
     }
 }
 
+/// Whether the estimates are of the present. A replay is faster: it has no state, and Home Assistant is not told about it.
+fn is_live(when_full: WhenFull) -> bool {
+    when_full == WhenFull::DropOldest
+}
+
 /// Estimates per second.
 fn rate_hz(period: Duration) -> f64 {
     // Rounded, because 1/0.2 is not exactly 5 in every division.
     (1000.0 / period.as_secs_f64()).round() / 1000.0
-}
-
-/// What announces the device to Home Assistant, and the topic on which Home Assistant asks for it.
-fn discovery(address: &Address, context: &OutputContext, topics: &Topics) -> (Vec<Message>, Vec<Subscription>) {
-    if address.discovery == Discovery::Off {
-        return (Vec::new(), Vec::new());
-    }
-    let board = BoardId::of(&context.host);
-    let announcement = Announcement {
-        board: &board,
-        device: &address.device,
-        topics,
-        has_temperature: temperature_c().is_some(),
-        rate_hz: rate_hz(context.period),
-    };
-    let topic = home_assistant::topic(&address.discovery_prefix, &board, &address.device);
-    let announcement = Message::new(topic, announcement.payload()).retained();
-    let name = address.to_string();
-    let birth = Subscription {
-        topic: home_assistant::birth_topic(&address.discovery_prefix),
-        name: "Home Assistant's status",
-        handler: Box::new(move |message| {
-            if message.payload != ONLINE {
-                return Reaction::Ignore;
-            }
-            debug!("{name}: Home Assistant has started");
-            Reaction::Announce
-        }),
-    };
-    (vec![announcement], vec![birth])
 }
 
 /// A runtime that runs on the caller's thread. Name servers are asked on another thread.
@@ -221,12 +229,19 @@ fn cannot_start(address: &Address, error: &std::io::Error) -> OutputError {
 impl Output for Mqtt {
     fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError> {
         let (now, wall) = (Instant::now(), self.clock.now());
-        if self.when_full == WhenFull::DropOldest {
+        self.serve(now);
+        if is_live(self.when_full) {
             let rate_hz = self.rate.hz().unwrap_or_else(|| rate_hz(self.period));
             if let Some(state) = self.state.add(estimate, rate_hz, now, wall) {
                 let json = serde_json::to_vec(&state).expect("plain numbers serialize into memory");
-                self.outbox.state().set_present(Message::new(&self.state_topic, json));
+                let mut outbox = self.outbox.state();
+                let message = Message::new(&outbox.topics.state, json);
+                outbox.set_present(message);
             }
+        }
+        if !self.rate.is_due(estimate.at, self.period) {
+            self.outbox.changed.notify_one();
+            return Ok(());
         }
         let mut json = Vec::new();
         write_json(estimate, &mut json, now, wall);
@@ -250,8 +265,9 @@ impl Output for Mqtt {
     fn health(&mut self, report: &HealthReport) -> Result<(), OutputError> {
         let mut state = self.outbox.state();
         state.health = Some(report.clone());
-        state.renew_health(&self.health_topic, self.retain);
+        state.renew_health(self.retain);
         drop(state);
+        self.commands.set_health(report);
         self.outbox.changed.notify_one();
         Ok(())
     }
@@ -259,6 +275,15 @@ impl Output for Mqtt {
     fn reload(&mut self) {
         self.outbox.state().reload = true;
         self.outbox.changed.notify_one();
+    }
+
+    fn poll_interval(&self) -> Option<Duration> {
+        Some(SERVE_INTERVAL)
+    }
+
+    fn poll(&mut self) -> Result<(), OutputError> {
+        self.serve(Instant::now());
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {

@@ -8,11 +8,15 @@ use tokio::sync::Notify;
 
 use super::address::Retain;
 use super::message::Message;
+use super::request::Request;
 use super::spool::Spool;
+use super::topics::Topics;
 use crate::health::{HealthReport, MqttHealth};
 
 /// Answers that wait. A peer that asks faster loses answers.
 const MAX_ANSWERS: usize = 16;
+/// Commands that wait for the output's thread.
+const MAX_REQUESTS: usize = 4;
 
 /// The state that the output's thread and the publisher share.
 #[derive(Debug)]
@@ -30,6 +34,9 @@ pub struct State {
     pub spool: Spool,
     present: Vec<Present>,
     answers: VecDeque<Message>,
+    requests: VecDeque<Request>,
+    /// They change if another board has the name.
+    pub topics: Topics,
     pub health: Option<HealthReport>,
     pub connected: bool,
     /// Connections since the start.
@@ -53,12 +60,14 @@ struct Present {
 }
 
 impl Outbox {
-    pub fn new(span: Duration) -> Outbox {
+    pub fn new(topics: Topics, span: Duration) -> Outbox {
         Outbox {
             state: Mutex::new(State {
                 spool: Spool::new(span),
                 present: Vec::new(),
                 answers: VecDeque::new(),
+                requests: VecDeque::new(),
+                topics,
                 health: None,
                 connected: false,
                 connections: 0,
@@ -105,6 +114,24 @@ impl State {
         }
     }
 
+    /// Queues a command for the output's thread. Further commands are ignored while a peer sends them faster than they are
+    /// answered.
+    pub fn request(&mut self, request: Request) {
+        if self.requests.len() < MAX_REQUESTS {
+            self.requests.push_back(request);
+        }
+    }
+
+    pub fn next_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    /// Publishes under other topics from the next connection on.
+    pub fn move_to(&mut self, topics: Topics) {
+        self.topics = topics;
+        self.present.clear();
+    }
+
     pub fn next_answer(&mut self) -> Option<Message> {
         self.answers.pop_front()
     }
@@ -144,7 +171,7 @@ impl State {
     }
 
     /// Publishes the newest health report, with the state of this output as of now.
-    pub fn renew_health(&mut self, topic: &str, retain: Retain) {
+    pub fn renew_health(&mut self, retain: Retain) {
         let Some(report) = &self.health else { return };
         let report = HealthReport {
             mqtt: Some(MqttHealth {
@@ -158,7 +185,7 @@ impl State {
         let json = serde_json::to_vec(&report).expect("plain numbers and strings serialize into memory");
         self.set_present(Message {
             retain: retain.is_on(),
-            ..Message::new(topic, json)
+            ..Message::new(&self.topics.health, json)
         });
     }
 }
@@ -166,10 +193,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::mqtt::message::IncomingMessage;
+
+    fn outbox() -> Outbox {
+        Outbox::new(Topics::under(&"a".parse().unwrap()), Duration::ZERO)
+    }
 
     #[test]
     fn only_the_newest_value_of_a_topic_is_sent() {
-        let outbox = Outbox::new(Duration::ZERO);
+        let outbox = outbox();
         let mut state = outbox.state();
         for value in ["1", "2", "3"] {
             state.set_present(Message::new("a/state", value));
@@ -187,7 +219,7 @@ mod tests {
 
     #[test]
     fn retained_values_are_sent_again_on_the_next_connection_and_others_are_dropped() {
-        let outbox = Outbox::new(Duration::ZERO);
+        let outbox = outbox();
         let mut state = outbox.state();
         let retained = Message::new("a/health", "1").retained();
         state.start_connection();
@@ -202,8 +234,24 @@ mod tests {
     }
 
     #[test]
+    fn commands_are_bounded() {
+        let outbox = outbox();
+        let mut state = outbox.state();
+        let message = IncomingMessage {
+            topic: "a/command".into(),
+            payload: b"ping".into(),
+            retained: false,
+            response_topic: None,
+            correlation_data: None,
+        };
+        let request = Request::from_message(message, &state.topics).unwrap();
+        (0..1000).for_each(|_| state.request(request.clone()));
+        assert_eq!(std::iter::from_fn(|| state.next_request()).count(), MAX_REQUESTS);
+    }
+
+    #[test]
     fn answers_are_bounded_and_end_with_the_connection() {
-        let outbox = Outbox::new(Duration::ZERO);
+        let outbox = outbox();
         let mut state = outbox.state();
         (0..1000).for_each(|_| state.answer(Message::new("a/response", "ok")));
         assert_eq!(std::iter::from_fn(|| state.next_answer()).count(), MAX_ANSWERS);

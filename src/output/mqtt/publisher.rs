@@ -10,51 +10,22 @@ use tokio::time::timeout;
 
 use super::backoff::Backoff;
 use super::client::{Client, Purpose};
+use super::device::{Device, OFFLINE};
 use super::error::{LinkError, Prospect};
-use super::message::{IncomingMessage, Message};
+use super::message::Message;
 use super::outbox::Outbox;
-use super::session::Session;
+use super::session::{Ending, Session};
 use super::settings::ConnectionSettings;
-use super::topics::Topics;
 use super::version::Version;
 use crate::rate_limited_log::RateLimitedLog;
 
-pub const ONLINE: &[u8] = b"online";
-pub const OFFLINE: &[u8] = b"offline";
-
 pub struct Publisher {
     pub settings: ConnectionSettings,
-    pub topics: Topics,
+    pub device: Device,
     pub outbox: Arc<Outbox>,
-    /// Published at the start of each connection, and when a subscription asks for it. The topics are those of other programs,
-    /// such as Home Assistant.
-    pub announcements: Vec<Message>,
-    pub subscriptions: Vec<Subscription>,
     pub log: RateLimitedLog<LogState>,
     /// Complaints of the broker that have been logged: the kind of message and the reason.
     pub complaints: HashSet<(&'static str, String)>,
-}
-
-/// A topic to subscribe to on each connection.
-pub struct Subscription {
-    /// Without wildcards.
-    pub topic: String,
-    /// What the topic is, for the log.
-    pub name: &'static str,
-    pub handler: Handler,
-}
-
-/// Reacts to a message. It runs on the publisher's thread and must not wait.
-pub type Handler = Box<dyn FnMut(&IncomingMessage) -> Reaction + Send>;
-
-/// What a message leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reaction {
-    Ignore,
-    /// Publishes the announcements again. Many requests within a few seconds lead to one announcement.
-    Announce,
-    #[allow(dead_code, reason = "the commands use it")]
-    Answer(Message),
 }
 
 /// The state of the connection, as far as the log is concerned.
@@ -80,8 +51,15 @@ impl Publisher {
         loop {
             let finishing = self.outbox.state().finish_by.is_some();
             let mut connected = None;
-            let Err(error) = self.run_connection(version, &mut connected).await else {
-                return;
+            let error = match self.run_connection(version, &mut connected).await {
+                Ok(Ending::Finished) => return,
+                Ok(Ending::Moved) => {
+                    let mut state = self.outbox.state();
+                    state.end_connection();
+                    state.move_to(self.device.topics().clone());
+                    continue;
+                }
+                Err(error) => error,
             };
             let waiting = {
                 let mut state = self.outbox.state();
@@ -145,13 +123,12 @@ impl Publisher {
         })
     }
 
-    /// Makes one connection and publishes on it. Sets `connected` when the broker has accepted. Returns `Ok` when everything
-    /// is published and it is time to finish.
-    async fn run_connection(&mut self, version: Version, connected: &mut Option<Instant>) -> Result<(), LinkError> {
+    /// Makes one connection and publishes on it. Sets `connected` when the broker has accepted.
+    async fn run_connection(&mut self, version: Version, connected: &mut Option<Instant>) -> Result<Ending, LinkError> {
         let deadline = {
             let state = self.outbox.state();
             if state.finish_by.is_some() && state.spool.is_empty() {
-                return Ok(());
+                return Ok(Ending::Finished);
             }
             state.finish_by.map(Into::into)
         };
@@ -173,7 +150,7 @@ impl Publisher {
         let retain = self.settings.address.retain.is_on();
         Message {
             retain,
-            ..Message::new(&self.topics.status, payload)
+            ..Message::new(&self.device.topics().status, payload)
         }
     }
 

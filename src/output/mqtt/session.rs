@@ -8,18 +8,17 @@ use log::warn;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, Event, PublishError};
+use super::device::{Action, OFFLINE, ONLINE};
 use super::error::LinkError;
-use super::message::{IncomingMessage, Message};
+use super::message::Message;
 use super::outbox::State;
-use super::publisher::{OFFLINE, ONLINE, Publisher, Reaction};
+use super::publisher::Publisher;
 use super::spool::EstimateId;
 
 /// After how long an unacknowledged message counts as a broken connection, even if TCP reports none.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the end of a connection may take that is made again with other files.
+/// The time for a clean end of the connection before the next one.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The shortest time between two announcements on a connection.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 
 pub struct Session<'a> {
     publisher: &'a mut Publisher,
@@ -29,7 +28,9 @@ pub struct Session<'a> {
     /// The messages that are sent and not delivered, oldest first.
     in_flight: VecDeque<(u64, Instant)>,
     sent: u64,
-    announce: Announce,
+    moved: bool,
+    /// `offline` is published. The broker sends it back, and the device must not correct it.
+    said_goodbye: bool,
 }
 
 /// Identifies a message that was sent.
@@ -53,7 +54,7 @@ impl Content {
     fn kind(&self) -> &'static str {
         match self {
             Content::Status => "the status",
-            Content::Announcement => "the announcement to Home Assistant",
+            Content::Announcement => "the announcement of the device",
             Content::Answer => "an answer to a command",
             Content::Present(topic) if topic.ends_with("/health") => "the health report",
             Content::Present(_) => "the present state",
@@ -62,19 +63,13 @@ impl Content {
     }
 }
 
-/// When the next announcement is due.
-#[derive(Debug)]
-struct Announce {
-    requested: bool,
-    last: Option<Instant>,
-}
-
-impl Announce {
-    /// The time of the next announcement, if one is requested.
-    fn due(&self, now: Instant) -> Option<Instant> {
-        self.requested
-            .then(|| self.last.map_or(now, |last| last + ANNOUNCE_INTERVAL))
-    }
+/// Why a session ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything is published, and it is time to finish.
+    Finished,
+    /// Another board has the name. The next session uses other topics.
+    Moved,
 }
 
 impl<'a> Session<'a> {
@@ -85,23 +80,17 @@ impl<'a> Session<'a> {
             first: VecDeque::new(),
             in_flight: VecDeque::new(),
             sent: 0,
-            announce: Announce {
-                requested: true,
-                last: None,
-            },
+            moved: false,
+            said_goodbye: false,
         }
     }
 
-    pub async fn run(mut self) -> Result<(), LinkError> {
+    pub async fn run(mut self) -> Result<Ending, LinkError> {
         let outbox = Arc::clone(&self.publisher.outbox);
         self.first.push_back((Content::Status, self.publisher.status(ONLINE)));
-        let (topics, address) = (&self.publisher.topics, &self.publisher.settings.address);
-        outbox.state().renew_health(&topics.health, address.retain);
-        for subscription in &self.publisher.subscriptions {
-            // It fails only if the connection has ended, which the next event tells.
-            let _ = self.client.subscribe(&subscription.topic);
-        }
-        let mut said_goodbye = false;
+        outbox.state().renew_health(self.publisher.settings.address.retain);
+        let actions = self.publisher.device.connected();
+        self.perform(actions);
         loop {
             if self.publisher.reload_if_told() {
                 // The broker would publish the will if it were not told.
@@ -114,18 +103,22 @@ impl<'a> Session<'a> {
                     return Err(LinkError::Timeout);
                 }
                 let done = self.in_flight.is_empty() && self.first.is_empty();
-                match said_goodbye {
+                match self.said_goodbye {
                     true if done => {
                         self.client.disconnect(finish_by).await;
-                        return Ok(());
+                        return Ok(Ending::Finished);
                     }
                     false if done && outbox.state().spool.is_empty() => {
                         self.first.push_back((Content::Status, self.publisher.status(OFFLINE)));
-                        said_goodbye = true;
+                        self.said_goodbye = true;
                         continue;
                     }
                     _ => {}
                 }
+            }
+            if self.moved && self.first.is_empty() && self.in_flight.is_empty() {
+                self.client.disconnect(Instant::now() + GOODBYE_TIMEOUT).await;
+                return Ok(Ending::Moved);
             }
             let due = self.next_due(finish_by);
             tokio::select! {
@@ -146,11 +139,11 @@ impl<'a> Session<'a> {
         self.in_flight.front().map(|(_, sent)| *sent)
     }
 
-    /// The time of the next announcement, of the next timeout, or to finish.
+    /// The time of the device's next message, of the next timeout, or to finish.
     fn next_due(&self, finish_by: Option<Instant>) -> Instant {
         let now = Instant::now();
         [
-            self.announce.due(now),
+            self.publisher.device.due(now.into_std()).map(Into::into),
             self.oldest_in_flight().map(|sent| sent + ACKNOWLEDGE_TIMEOUT),
             finish_by,
         ]
@@ -163,14 +156,8 @@ impl<'a> Session<'a> {
 
     /// Sends as many messages as may be unacknowledged. Returns the time to finish by.
     fn send_due(&mut self) -> Option<Instant> {
-        let now = Instant::now();
-        if self.announce.due(now).is_some_and(|due| due <= now) {
-            self.announce.requested = false;
-            self.announce.last = Some(now);
-            let announcements = self.publisher.announcements.iter().cloned();
-            self.first
-                .extend(announcements.map(|message| (Content::Announcement, message)));
-        }
+        let actions = self.publisher.device.poll(std::time::Instant::now());
+        self.perform(actions);
         let outbox = Arc::clone(&self.publisher.outbox);
         let mut state = outbox.state();
         while self.in_flight.len() < self.client.limits.window
@@ -185,6 +172,10 @@ impl<'a> Session<'a> {
         if let Some(first) = self.first.pop_front() {
             return Some(first);
         }
+        // What follows belongs under the new topics.
+        if self.moved {
+            return None;
+        }
         if let Some(answer) = state.next_answer() {
             return Some((Content::Answer, answer));
         }
@@ -194,14 +185,15 @@ impl<'a> Session<'a> {
         let (id, estimate) = state.spool.next_to_send()?;
         let message = Message {
             qos: self.publisher.settings.address.qos,
-            ..Message::new(&self.publisher.topics.estimate, estimate.json.clone())
+            ..Message::new(&state.topics.estimate, estimate.json.clone())
         };
         Some((Content::Estimate(id), message))
     }
 
     fn send(&mut self, content: Content, message: Message, state: &mut State) {
         let message = Message {
-            retain: message.retain && self.publisher.settings.address.retain.is_on(),
+            // An empty message deletes a retained one.
+            retain: message.retain && (self.publisher.settings.address.retain.is_on() || message.payload.is_empty()),
             ..message
         };
         self.sent += 1;
@@ -235,7 +227,10 @@ impl<'a> Session<'a> {
                     "the broker discards these messages: allow the topic in its access list, or raise its limits";
                 self.publisher.complain(ticket.content.kind(), &why, mend);
             }
-            Event::Message(message) => self.react(&message),
+            Event::Message(message) => {
+                let actions = self.publisher.device.handle(message);
+                self.perform(actions);
+            }
             Event::Subscribed { .. } => {}
             Event::NotSubscribed { topic, why } => self.complain_about_subscription(&topic, &why),
         }
@@ -247,24 +242,30 @@ impl<'a> Session<'a> {
         self.publisher.outbox.room.notify_all();
     }
 
-    fn react(&mut self, message: &IncomingMessage) {
-        let subscription = self
-            .publisher
-            .subscriptions
-            .iter_mut()
-            .find(|subscription| subscription.topic == message.topic);
-        match subscription.map_or(Reaction::Ignore, |subscription| (subscription.handler)(message)) {
-            Reaction::Ignore => {}
-            Reaction::Announce => self.announce.requested = true,
-            Reaction::Answer(answer) => self.publisher.outbox.state().answer(answer),
+    fn perform(&mut self, actions: Vec<Action>) {
+        if self.said_goodbye {
+            return;
+        }
+        for action in actions {
+            match action {
+                Action::Subscribe(topics) => {
+                    for topic in topics {
+                        // It fails only if the connection has ended, which the next event tells.
+                        let _ = self.client.subscribe(&topic);
+                    }
+                }
+                Action::Retain { topic, payload } => {
+                    let message = Message::new(topic, payload).retained();
+                    self.first.push_back((Content::Announcement, message));
+                }
+                Action::Execute(request) => self.publisher.outbox.state().request(request),
+                Action::Move => self.moved = true,
+            }
         }
     }
 
     fn complain_about_subscription(&mut self, topic: &str, why: &str) {
-        let subscription = self.publisher.subscriptions.iter().find(|known| known.topic == topic);
-        let Some(name) = subscription.map(|subscription| subscription.name) else {
-            return;
-        };
+        let name = self.publisher.device.name_of(topic);
         if self.publisher.complaints.insert((name, why.to_owned())) {
             warn!(
                 "{}: the broker does not allow subscribing to {name}, {topic} ({why}): allow it in the broker's access list",

@@ -63,8 +63,21 @@ impl BoardId {
         BoardId(hashed_id(&["affectd board", &machine]))
     }
 
+    /// `None` if `id` is not an identifier.
+    pub fn parse(id: &[u8]) -> Option<BoardId> {
+        let id = str::from_utf8(id).ok()?;
+        let digits = id.strip_prefix(BoardId::PREFIX)?;
+        let valid = digits.len() == BoardId::DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        valid.then(|| BoardId(id.to_owned()))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The last four digits, which tell two boards apart.
+    pub fn suffix(&self) -> &str {
+        &self.0[self.0.len() - 4..]
     }
 }
 
@@ -164,6 +177,19 @@ mod tests {
             ..host(Some("m"), "a")
         };
         assert_ne!(BoardId::of(&board("1")), BoardId::of(&board("2")));
+        assert_eq!(
+            BoardId::parse(id(Some("m"), "a").as_str().as_bytes()),
+            Some(id(Some("m"), "a"))
+        );
+        for wrong in [
+            &b"affectd"[..],
+            b"affectd0123456789abcdeG",
+            b"\xff",
+            b"",
+            b"affectd0123456789abcdef0",
+        ] {
+            assert_eq!(BoardId::parse(wrong), None);
+        }
     }
 
     #[test]

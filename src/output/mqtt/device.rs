@@ -1,0 +1,468 @@
+//! What a device tells the broker about itself: the announcement to Home Assistant and the claim of its name. It knows no
+//! connection: it turns messages into [`Action`]s.
+//!
+//! Announcements are retained, so they outlive the device. A board finds its own by its identifier, and removes those under
+//! former names. Two boards with the same name would overwrite each other's messages. So each publishes its identifier on the
+//! topic `board`, and the board with the larger identifier moves to another name.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use super::address::{Address, DeviceName, Discovery, Topic};
+use super::home_assistant::{self, Announcement};
+use super::message::IncomingMessage;
+use super::request::Request;
+use super::topics::{BoardId, Topics};
+
+pub const ONLINE: &[u8] = b"online";
+pub const OFFLINE: &[u8] = b"offline";
+/// The shortest time between two repetitions of an announcement, a claim or the status.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(3);
+/// How many former names are looked up.
+const MAX_FORMER: usize = 16;
+
+/// What the device wants.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    Subscribe(Vec<String>),
+    /// Publish a retained message. An empty payload deletes it from the broker.
+    Retain {
+        topic: String,
+        payload: Vec<u8>,
+    },
+    Execute(Request),
+    /// Another board has the name. Connect again under the new topics.
+    Move,
+}
+
+pub struct Device {
+    address: Address,
+    board: BoardId,
+    name: DeviceName,
+    topics: Topics,
+    /// For the announcement.
+    has_temperature: bool,
+    rate_hz: f64,
+    announces: bool,
+    /// The status topics of former names, each with the discovery topic to delete.
+    former: HashMap<String, Option<String>>,
+    /// The board has another name than configured.
+    moved: bool,
+    repeat: Repeat,
+}
+
+/// Messages to publish again, once it is time.
+#[derive(Debug, Default)]
+struct Repeat {
+    announcement: bool,
+    claim: bool,
+    status: bool,
+    last: Option<Instant>,
+}
+
+impl Device {
+    /// `rate_hz` is the rate of the estimates. Without `announces`, Home Assistant is not told about the device.
+    pub fn new(address: &Address, board: BoardId, rate_hz: f64, has_temperature: bool, announces: bool) -> Device {
+        Device {
+            board,
+            name: address.device.clone(),
+            topics: Topics::under(&address.base),
+            has_temperature,
+            rate_hz,
+            announces,
+            former: HashMap::new(),
+            moved: false,
+            repeat: Repeat::default(),
+            address: address.clone(),
+        }
+    }
+
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// What a topic is, for the log.
+    pub fn name_of(&self, topic: &str) -> &'static str {
+        let prefix = &self.address.discovery_prefix;
+        if topic == self.topics.command {
+            "commands"
+        } else if topic == home_assistant::birth_topic(prefix) {
+            "Home Assistant's status"
+        } else if topic.starts_with(prefix.as_str()) {
+            "its own announcements"
+        } else {
+            "the name of the device"
+        }
+    }
+
+    /// When [`Device::poll`] is due.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.repeat.announcement || self.repeat.claim || self.repeat.status;
+        waiting.then(|| self.repeat.last.map_or(now, |last| last + REPEAT_INTERVAL))
+    }
+
+    /// A connection was made, and the status is published.
+    pub fn connected(&mut self) -> Vec<Action> {
+        self.former.clear();
+        let prefix = &self.address.discovery_prefix;
+        let mut topics = vec![self.topics.command.clone()];
+        if !self.moved {
+            topics.extend([self.topics.board.clone(), self.topics.status.clone()]);
+        }
+        // A replay leaves the announcement of the real device alone.
+        if self.announces {
+            topics.push(home_assistant::topics_of_board(prefix, &self.board));
+            if self.address.discovery == Discovery::On {
+                topics.push(home_assistant::birth_topic(prefix));
+            }
+        }
+        let mut actions = vec![Action::Subscribe(topics)];
+        actions.extend(self.announcement());
+        if !self.moved {
+            actions.push(self.claim());
+        }
+        actions
+    }
+
+    /// Messages that were held back and are due.
+    pub fn poll(&mut self, now: Instant) -> Vec<Action> {
+        if self.due(now).is_none_or(|due| now < due) {
+            return Vec::new();
+        }
+        let none = Repeat {
+            last: Some(now),
+            ..Repeat::default()
+        };
+        let Repeat {
+            announcement,
+            claim,
+            status,
+            ..
+        } = std::mem::replace(&mut self.repeat, none);
+        let mut actions = Vec::new();
+        if status {
+            actions.push(Action::Retain {
+                topic: self.topics.status.clone(),
+                payload: ONLINE.to_vec(),
+            });
+        }
+        if claim {
+            actions.push(self.claim());
+        }
+        if announcement {
+            actions.extend(self.announcement());
+        }
+        actions
+    }
+
+    /// Handles a message from the broker. Further actions may be due at the next [`Device::poll`].
+    pub fn handle(&mut self, received: IncomingMessage) -> Vec<Action> {
+        let IncomingMessage { topic, payload, .. } = &received;
+        if *topic == self.topics.command {
+            let request = Request::from_message(received, &self.topics);
+            return request.map(Action::Execute).into_iter().collect();
+        }
+        if *topic == home_assistant::birth_topic(&self.address.discovery_prefix) {
+            self.repeat.announcement |= payload == ONLINE;
+            return Vec::new();
+        }
+        if *topic == self.topics.board {
+            return self.claim_of_board(payload, received.retained);
+        }
+        if *topic == self.topics.status {
+            // A board that has just moved to another name may have published it here.
+            self.repeat.status |= payload == OFFLINE && !received.retained;
+            return Vec::new();
+        }
+        if let Some(discovery_topic) = self.former.get(topic).cloned() {
+            return match payload.as_slice() {
+                OFFLINE => self.remove_former(topic, discovery_topic),
+                // A second affectd on this board, with another name.
+                _ => Vec::new(),
+            };
+        }
+        self.announced(topic, payload).into_iter().collect()
+    }
+
+    fn claim(&self) -> Action {
+        Action::Retain {
+            topic: self.topics.board.clone(),
+            payload: self.board.as_str().into(),
+        }
+    }
+
+    /// Another board publishes its identifier under this device's topics.
+    fn claim_of_board(&mut self, id: &[u8], retained: bool) -> Vec<Action> {
+        let Some(id) = BoardId::parse(id) else {
+            return Vec::new();
+        };
+        // A retained identifier is from a board that may be gone. A board that is there repeats its identifier.
+        if self.moved || retained || id == self.board {
+            return Vec::new();
+        }
+        if id > self.board {
+            self.repeat.claim = true;
+            return Vec::new();
+        }
+        let (before, base) = (&self.address.base, self.address.base.with_suffix(self.board.suffix()));
+        warn!(
+            "{}: another board publishes under {}, so this one publishes under {} until it is restarted: set device= to another \
+             name on one of them",
+            self.address,
+            before.as_str(),
+            base.as_str()
+        );
+        let announced = self.announcement().map(|_| self.discovery_topic());
+        let deleted = announced.map(|topic| Action::Retain {
+            topic,
+            payload: Vec::new(),
+        });
+        self.topics = Topics::under(&base);
+        self.name = self.name.with_suffix(self.board.suffix());
+        self.moved = true;
+        deleted.into_iter().chain([Action::Move]).collect()
+    }
+
+    fn discovery_topic(&self) -> String {
+        home_assistant::topic(&self.address.discovery_prefix, &self.board, &self.name)
+    }
+
+    fn announcement(&self) -> Option<Action> {
+        let announcement = Announcement {
+            board: &self.board,
+            device: &self.name,
+            topics: &self.topics,
+            has_temperature: self.has_temperature,
+            rate_hz: self.rate_hz,
+        };
+        (self.announces && self.address.discovery == Discovery::On).then(|| Action::Retain {
+            topic: self.discovery_topic(),
+            payload: announcement.payload(),
+        })
+    }
+
+    /// A retained announcement. Only those of this board are subscribed.
+    fn announced(&mut self, topic: &str, payload: &[u8]) -> Option<Action> {
+        let status = home_assistant::announced_status(payload)?;
+        let own = topic == self.discovery_topic();
+        match (own, self.address.discovery) {
+            (true, Discovery::Off) => {
+                info!("{}: the device is removed from Home Assistant", self.address);
+                Some(Action::Retain {
+                    topic: topic.to_owned(),
+                    payload: Vec::new(),
+                })
+            }
+            // This announcement, or one with the same name under another base topic. A new announcement replaces it.
+            (true, Discovery::On) if status == self.topics.status => None,
+            (true, Discovery::On) => self.look_up(status, None),
+            (false, _) => self.look_up(status, Some(topic.to_owned())),
+        }
+    }
+
+    /// Asks whether the device with this status topic runs.
+    fn look_up(&mut self, status: String, discovery_topic: Option<String>) -> Option<Action> {
+        let valid = status.ends_with("/status") && status.parse::<Topic>().is_ok();
+        if !valid || status == self.topics.status || self.former.len() >= MAX_FORMER {
+            return None;
+        }
+        self.former.insert(status.clone(), discovery_topic);
+        Some(Action::Subscribe(vec![status]))
+    }
+
+    fn remove_former(&mut self, status: &str, discovery_topic: Option<String>) -> Vec<Action> {
+        self.former.remove(status);
+        let base = status.trim_end_matches("/status");
+        info!("{}: removes the former device {base} from the broker", self.address);
+        let leftovers = ["status", "health", "board"].map(|name| format!("{base}/{name}"));
+        discovery_topic
+            .into_iter()
+            .chain(leftovers)
+            .map(|topic| Action::Retain {
+                topic,
+                payload: Vec::new(),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::contract::HostIdentity;
+
+    const BOARD: &str = "affectd8000000000000000";
+
+    fn device(spec: &str) -> Device {
+        let address = Address::parse(&format!("mqtt://b?{spec}"), &HostIdentity::default()).unwrap();
+        Device::new(&address, board(BOARD), 5.0, false, true)
+    }
+
+    fn board(id: &str) -> BoardId {
+        BoardId::parse(id.as_bytes()).unwrap()
+    }
+
+    fn received(topic: &str, payload: &[u8]) -> IncomingMessage {
+        IncomingMessage {
+            topic: topic.into(),
+            payload: payload.into(),
+            retained: false,
+            response_topic: None,
+            correlation_data: None,
+        }
+    }
+
+    fn discovery(name: &str) -> String {
+        format!("homeassistant/device/{BOARD}/{name}/config")
+    }
+
+    /// The announcement of a device with other options.
+    fn announcement(spec: &str) -> Vec<u8> {
+        match device(spec).announcement() {
+            Some(Action::Retain { payload, .. }) => payload,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn retained(topic: &str, payload: &str) -> Action {
+        Action::Retain {
+            topic: topic.into(),
+            payload: payload.into(),
+        }
+    }
+
+    #[test]
+    fn a_connected_device_subscribes_claims_its_name_and_announces_itself() {
+        let mut hall = device("device=hall");
+        let actions = hall.connected();
+        let [Action::Subscribe(topics), Action::Retain { topic, .. }, claim] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(
+            *topics,
+            [
+                "affectd/hall/command",
+                "affectd/hall/board",
+                "affectd/hall/status",
+                &format!("homeassistant/device/{BOARD}/+/config"),
+                "homeassistant/status"
+            ]
+        );
+        assert_eq!(*claim, retained("affectd/hall/board", BOARD));
+        assert_eq!(*topic, discovery("hall"));
+    }
+
+    #[test]
+    fn a_replay_does_not_announce_itself() {
+        let address = Address::parse("mqtt://b?device=hall", &HostIdentity::default()).unwrap();
+        let mut replay = Device::new(&address, board(BOARD), 5.0, false, false);
+        let text = format!("{:?}", replay.connected());
+        assert!(!text.contains("homeassistant"), "{text}");
+    }
+
+    #[test]
+    fn many_births_cause_one_announcement_every_few_seconds() {
+        let mut hall = device("device=hall");
+        let start = Instant::now();
+        let mut announcements = 0;
+        for ms in 0..10_000 {
+            assert_eq!(hall.handle(received("homeassistant/status", b"online")), []);
+            announcements += hall.poll(start + Duration::from_millis(ms)).len();
+        }
+        assert_eq!(announcements, 4);
+        hall.poll(start + Duration::from_secs(20));
+        hall.handle(received("homeassistant/status", b"offline"));
+        assert_eq!(hall.poll(start + Duration::from_secs(30)), []);
+    }
+
+    #[test]
+    fn a_rename_removes_the_former_device() {
+        let mut hall = device("device=hall");
+        hall.connected();
+        let lookup = hall.handle(received(&discovery("kitchen"), &announcement("device=kitchen")));
+        assert_eq!(lookup, [Action::Subscribe(vec!["affectd/kitchen/status".into()])]);
+        let removed = hall.handle(received("affectd/kitchen/status", OFFLINE));
+        let topics = [
+            discovery("kitchen"),
+            "affectd/kitchen/status".into(),
+            "affectd/kitchen/health".into(),
+            "affectd/kitchen/board".into(),
+        ];
+        assert_eq!(removed, topics.map(|topic| retained(&topic, "")));
+    }
+
+    #[test]
+    fn a_second_device_of_this_board_is_kept_while_it_runs() {
+        let mut left = device("device=left");
+        left.connected();
+        left.handle(received(&discovery("right"), &announcement("device=right")));
+        assert_eq!(left.handle(received("affectd/right/status", ONLINE)), []);
+    }
+
+    #[test]
+    fn another_base_topic_removes_the_status_under_the_former_one() {
+        let address = Address::parse("mqtt://b/home?device=hall", &HostIdentity::default()).unwrap();
+        let mut hall = Device::new(&address, board(BOARD), 5.0, false, true);
+        let lookup = hall.handle(received(&discovery("hall"), &announcement("device=hall")));
+        assert_eq!(lookup, [Action::Subscribe(vec!["affectd/hall/status".into()])]);
+        let removed = hall.handle(received("affectd/hall/status", OFFLINE));
+        assert_eq!(removed[0], retained("affectd/hall/status", ""));
+        assert_eq!(removed.len(), 3);
+    }
+
+    #[test]
+    fn discovery_off_removes_the_device_and_announces_nothing() {
+        let mut hall = device("device=hall&discovery=off");
+        assert_eq!(hall.connected().len(), 2);
+        let removed = hall.handle(received(&discovery("hall"), &announcement("device=hall")));
+        assert_eq!(removed, [retained(&discovery("hall"), "")]);
+        assert_eq!(hall.handle(received(&discovery("hall"), b"")), []);
+    }
+
+    #[test]
+    fn announcements_of_other_programs_are_ignored() {
+        let mut hall = device("device=hall");
+        let other = br#"{"origin":{"name":"other"},"availability_topic":"x/status"}"#;
+        assert_eq!(hall.handle(received(&discovery("x"), other)), []);
+        assert_eq!(hall.handle(received(&discovery("x"), b"{")), []);
+    }
+
+    #[test]
+    fn of_two_boards_with_one_name_the_one_with_the_larger_identifier_moves() {
+        let mut hall = device("device=hall");
+        hall.connected();
+        let smaller = b"affectd7fffffffffffffff";
+        let gone = IncomingMessage {
+            retained: true,
+            ..received("affectd/hall/board", smaller)
+        };
+        assert_eq!(hall.handle(gone), []);
+        assert_eq!(hall.handle(received("affectd/hall/board", BOARD.as_bytes())), []);
+        let moved = hall.handle(received("affectd/hall/board", smaller));
+        assert_eq!(moved, [retained(&discovery("hall"), ""), Action::Move]);
+        assert_eq!(hall.topics().estimate, "affectd/hall-0000/estimate");
+        let text = format!("{:?}", hall.connected());
+        assert!(!text.contains("affectd/hall/"), "{text}");
+        assert!(text.contains(&discovery("hall-0000")), "{text}");
+    }
+
+    #[test]
+    fn the_board_with_the_smaller_identifier_repeats_its_claim() {
+        let mut hall = device("device=hall");
+        hall.connected();
+        let larger = received("affectd/hall/board", b"affectd8000000000000001");
+        assert_eq!(hall.handle(larger), []);
+        assert_eq!(hall.poll(Instant::now()), [retained("affectd/hall/board", BOARD)]);
+        assert_eq!(hall.handle(received("affectd/hall/board", b"garbage")), []);
+        assert_eq!(hall.topics().estimate, "affectd/hall/estimate");
+    }
+
+    #[test]
+    fn a_status_that_another_board_set_is_corrected() {
+        let mut hall = device("device=hall");
+        hall.handle(received("affectd/hall/status", OFFLINE));
+        assert_eq!(hall.poll(Instant::now()), [retained("affectd/hall/status", "online")]);
+    }
+}
