@@ -221,8 +221,9 @@ class HomeAssistant:
             for entity in found.values():
                 entity["state"] = states.get(entity["entity_id"], {}).get("state")
                 entity["attributes"] = states.get(entity["entity_id"], {}).get("attributes", {})
-            check(device["name"] not in devices, f"two devices are called {device['name']}")
-            devices[device["name"]] = found
+            # For a moment, two boards may have one name.
+            name = device["name"] if device["name"] not in devices else f"{device['name']} {identifier}"
+            devices[name] = found
         return devices
 
     async def entities(self, device="affectd kitchen"):

@@ -44,6 +44,7 @@ pub struct Ticket {
 enum Content {
     Status,
     Announcement,
+    Claim,
     Answer,
     /// The newest value of this topic.
     Present(String),
@@ -54,7 +55,8 @@ impl Content {
     fn kind(&self) -> &'static str {
         match self {
             Content::Status => "the status",
-            Content::Announcement => "the announcement of the device",
+            Content::Announcement => "the announcement to Home Assistant",
+            Content::Claim => "the claim of the device's name",
             Content::Answer => "an answer to a command",
             Content::Present(topic) if topic.ends_with("/health") => "the health report",
             Content::Present(_) => "the present state",
@@ -255,8 +257,11 @@ impl<'a> Session<'a> {
                     }
                 }
                 Action::Retain { topic, payload } => {
-                    let message = Message::new(topic, payload).retained();
-                    self.first.push_back((Content::Announcement, message));
+                    let content = match topic == self.publisher.device.topics().board {
+                        true => Content::Claim,
+                        false => Content::Announcement,
+                    };
+                    self.first.push_back((content, Message::new(topic, payload).retained()));
                 }
                 Action::Execute(request) => self.publisher.outbox.state().request(request),
                 Action::Move => self.moved = true,
@@ -280,6 +285,6 @@ fn settle(content: &Content, state: &mut State) {
     match content {
         Content::Estimate(id) => state.spool.delivered(*id),
         Content::Present(topic) => state.present_delivered(topic),
-        Content::Status | Content::Announcement | Content::Answer => {}
+        Content::Status | Content::Announcement | Content::Claim | Content::Answer => {}
     }
 }
