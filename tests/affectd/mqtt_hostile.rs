@@ -192,7 +192,7 @@ fn a_denied_subscription_is_logged_once() {
             }
         });
     });
-    let log = log_of_a_run(&format!("mqtt://127.0.0.1:{}?device=d&version=3.1.1", broker.port));
+    let log = log_of_a_run(&format!("mqtt://127.0.0.1:{}?device=d&version=3.1.1", broker.port), &[]);
     let refusals = log.lines().filter(|line| line.contains("does not allow subscribing"));
     assert!(refusals.count() <= 1, "{log}");
     assert!(log.lines().count() < 40, "{log}");
