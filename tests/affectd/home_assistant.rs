@@ -125,12 +125,12 @@ fn retained(broker: &Mosquitto, topics: &str) -> Vec<String> {
     topics
 }
 
-/// The retained announcements: topic and device name.
+/// The names of the devices with a retained announcement.
 fn announced(broker: &Mosquitto) -> Vec<String> {
     let names = retained(broker, "homeassistant/device/#");
     names
         .iter()
-        .map(|topic| topic.split('/').nth(3).unwrap().to_owned())
+        .map(|topic| topic.split(['_', '/']).nth(3).unwrap().to_owned())
         .collect()
 }
 

@@ -1,8 +1,8 @@
 //! What a device tells the broker about itself: the announcement to Home Assistant and the claim of its name. It knows no
 //! connection: it turns messages into [`Action`]s.
 //!
-//! Announcements are retained, so they outlive the device. A board finds its own by its identifier, and removes those under
-//! former names. Two boards with the same name would overwrite each other's messages. So each publishes its identifier on the
+//! Announcements are retained, so they outlive the device. A board keeps a list of its own on the broker, see
+//! [`board_index`](super::board_index), and deletes those under former names. Two boards with the same name would overwrite each other's messages. So each publishes its identifier on the
 //! topic `board`, and the board with the larger identifier moves to another name.
 
 use std::collections::HashMap;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::address::{Address, DeviceName, Discovery, Topic};
+use super::address::{Address, DeviceName, Discovery};
+use super::board_index::{self, Entry};
 use super::home_assistant::{self, Announcement};
 use super::message::IncomingMessage;
 use super::request::Request;
@@ -46,8 +47,9 @@ pub struct Device {
     has_temperature: bool,
     rate_hz: f64,
     announces: bool,
-    /// The status topics of former names, each with the discovery topic to delete.
-    former: HashMap<String, Option<String>>,
+    /// The former devices that may still run, by their status topics, each with the topic of its entry in the index; `None` for this
+    /// device under another base topic.
+    former: HashMap<String, (Entry, Option<String>)>,
     /// The board has another name than configured.
     moved: bool,
     repeat: Repeat,
@@ -90,8 +92,8 @@ impl Device {
             "commands"
         } else if topic == home_assistant::birth_topic(prefix) {
             "Home Assistant's status"
-        } else if topic.starts_with(prefix.as_str()) {
-            "its own announcements"
+        } else if topic == board_index::topics_of_board(&self.board) {
+            "the list of its own devices"
         } else {
             "the name of the device"
         }
@@ -106,20 +108,25 @@ impl Device {
     /// A connection was made, and the status is published.
     pub fn connected(&mut self) -> Vec<Action> {
         self.former.clear();
-        let prefix = &self.address.discovery_prefix;
         let mut topics = vec![self.topics.command.clone()];
         if !self.moved {
             topics.extend([self.topics.board.clone(), self.topics.status.clone()]);
         }
         // A replay leaves the announcement of the real device alone.
         if self.announces {
-            topics.push(home_assistant::topics_of_board(prefix, &self.board));
+            topics.push(board_index::topics_of_board(&self.board));
             if self.address.discovery == Discovery::On {
-                topics.push(home_assistant::birth_topic(prefix));
+                topics.push(home_assistant::birth_topic(&self.address.discovery_prefix));
             }
         }
         let mut actions = vec![Action::Subscribe(topics)];
         actions.extend(self.announcement());
+        if self.announces {
+            actions.push(Action::Retain {
+                topic: self.index_topic(),
+                payload: self.entry().to_json(),
+            });
+        }
         if !self.moved {
             actions.push(self.claim());
         }
@@ -176,14 +183,18 @@ impl Device {
             self.repeat.status |= payload == OFFLINE && !received.retained;
             return Vec::new();
         }
-        if let Some(discovery_topic) = self.former.get(topic).cloned() {
+        if let Some((former, index_topic)) = self.former.get(topic) {
             return match payload.as_slice() {
-                OFFLINE => self.remove_former(topic, discovery_topic),
+                OFFLINE => self.delete(&former.clone(), index_topic.clone()),
                 // A second affectd on this board, with another name.
                 _ => Vec::new(),
             };
         }
-        self.announced(topic, payload).into_iter().collect()
+        match Entry::from_json(payload) {
+            // Only the entries of this board are subscribed. Those that are not retained have just been published.
+            Some(entry) if received.retained => self.found(topic, entry),
+            _ => Vec::new(),
+        }
     }
 
     fn claim(&self) -> Action {
@@ -214,11 +225,9 @@ impl Device {
             before.as_str(),
             base.as_str()
         );
-        let announced = self.announcement().map(|_| self.discovery_topic());
-        let deleted = announced.map(|topic| Action::Retain {
-            topic,
-            payload: Vec::new(),
-        });
+        let announced = self.entry().discovery.into_iter().chain([self.index_topic()]);
+        let announced = announced.filter(|_| self.announces);
+        let deleted: Vec<Action> = announced.map(deletion).collect();
         self.topics = Topics::under(&base);
         self.name = self.name.with_suffix(self.board.suffix());
         self.moved = true;
@@ -227,6 +236,17 @@ impl Device {
 
     fn discovery_topic(&self) -> String {
         home_assistant::topic(&self.address.discovery_prefix, &self.board, &self.name)
+    }
+
+    fn index_topic(&self) -> String {
+        board_index::topic(&self.board, &self.name)
+    }
+
+    fn entry(&self) -> Entry {
+        Entry {
+            status: self.topics.status.clone(),
+            discovery: (self.address.discovery == Discovery::On).then(|| self.discovery_topic()),
+        }
     }
 
     fn announcement(&self) -> Option<Action> {
@@ -243,48 +263,55 @@ impl Device {
         })
     }
 
-    /// A retained announcement. Only those of this board are subscribed.
-    fn announced(&mut self, topic: &str, payload: &[u8]) -> Option<Action> {
-        let status = home_assistant::announced_status(payload)?;
-        let own = topic == self.discovery_topic();
-        match (own, self.address.discovery) {
-            (true, Discovery::Off) => {
-                info!("{}: the device is removed from Home Assistant", self.address);
-                Some(Action::Retain {
-                    topic: topic.to_owned(),
-                    payload: Vec::new(),
-                })
-            }
-            // This announcement, or one with the same name under another base topic. A new announcement replaces it.
-            (true, Discovery::On) if status == self.topics.status => None,
-            (true, Discovery::On) => self.look_up(status, None),
-            (false, _) => self.look_up(status, Some(topic.to_owned())),
+    /// An entry of this board in the index: its own from before, or one of another name.
+    fn found(&mut self, index_topic: &str, entry: Entry) -> Vec<Action> {
+        if index_topic != self.index_topic() {
+            return self.look_up(entry, Some(index_topic.to_owned()));
         }
+        let now = self.entry();
+        let mut actions = Vec::new();
+        if let Some(discovery) = entry.discovery.clone()
+            && now.discovery.as_ref() != Some(&discovery)
+        {
+            info!("{}: deletes the former announcement to Home Assistant", self.address);
+            actions.push(deletion(discovery));
+        }
+        if entry.status != now.status {
+            let moved = Entry {
+                discovery: None,
+                ..entry
+            };
+            actions.extend(self.look_up(moved, None));
+        }
+        actions
     }
 
-    /// Asks whether the device with this status topic runs.
-    fn look_up(&mut self, status: String, discovery_topic: Option<String>) -> Option<Action> {
-        let valid = status.ends_with("/status") && status.parse::<Topic>().is_ok();
-        if !valid || status == self.topics.status || self.former.len() >= MAX_FORMER {
-            return None;
+    /// Asks whether a former device runs.
+    fn look_up(&mut self, entry: Entry, index_topic: Option<String>) -> Vec<Action> {
+        if entry.status == self.topics.status || self.former.len() >= MAX_FORMER {
+            return Vec::new();
         }
-        self.former.insert(status.clone(), discovery_topic);
-        Some(Action::Subscribe(vec![status]))
+        let status = entry.status.clone();
+        self.former.insert(status.clone(), (entry, index_topic));
+        vec![Action::Subscribe(vec![status])]
     }
 
-    fn remove_former(&mut self, status: &str, discovery_topic: Option<String>) -> Vec<Action> {
-        self.former.remove(status);
-        let base = status.trim_end_matches("/status");
-        info!("{}: removes the former device {base} from the broker", self.address);
+    fn delete(&mut self, former: &Entry, index_topic: Option<String>) -> Vec<Action> {
+        self.former.remove(&former.status);
+        let base = former.base();
+        info!("{}: deletes the former device {base} from the broker", self.address);
+        // The announcement first: Home Assistant must not read the others while they are deleted.
         let leftovers = ["status", "health", "board"].map(|name| format!("{base}/{name}"));
-        discovery_topic
-            .into_iter()
-            .chain(leftovers)
-            .map(|topic| Action::Retain {
-                topic,
-                payload: Vec::new(),
-            })
-            .collect()
+        let topics = former.discovery.clone().into_iter().chain(leftovers).chain(index_topic);
+        topics.map(deletion).collect()
+    }
+}
+
+/// Deletes a retained message.
+fn deletion(topic: String) -> Action {
+    Action::Retain {
+        topic,
+        payload: Vec::new(),
     }
 }
 
@@ -315,14 +342,18 @@ mod tests {
     }
 
     fn discovery(name: &str) -> String {
-        format!("homeassistant/device/{BOARD}/{name}/config")
+        format!("homeassistant/device/{BOARD}_{name}/config")
     }
 
-    /// The announcement of a device with other options.
-    fn announcement(spec: &str) -> Vec<u8> {
-        match device(spec).announcement() {
-            Some(Action::Retain { payload, .. }) => payload,
-            other => panic!("{other:?}"),
+    fn index(name: &str) -> String {
+        format!("affectd/boards/{BOARD}/{name}")
+    }
+
+    /// The entry of a device with these options, as the broker has kept it.
+    fn kept(name: &str, spec: &str) -> IncomingMessage {
+        IncomingMessage {
+            retained: true,
+            ..received(&index(name), &device(spec).entry().to_json())
         }
     }
 
@@ -337,7 +368,7 @@ mod tests {
     fn a_connected_device_subscribes_claims_its_name_and_announces_itself() {
         let mut hall = device("device=hall");
         let actions = hall.connected();
-        let [Action::Subscribe(topics), Action::Retain { topic, .. }, claim] = &actions[..] else {
+        let [Action::Subscribe(topics), Action::Retain { topic, .. }, entry, claim] = &actions[..] else {
             panic!("{actions:?}")
         };
         assert_eq!(
@@ -346,11 +377,16 @@ mod tests {
                 "affectd/hall/command",
                 "affectd/hall/board",
                 "affectd/hall/status",
-                &format!("homeassistant/device/{BOARD}/+/config"),
+                &index("+"),
                 "homeassistant/status"
             ]
         );
         assert_eq!(*claim, retained("affectd/hall/board", BOARD));
+        let json = format!(
+            r#"{{"status":"affectd/hall/status","discovery":"{}"}}"#,
+            discovery("hall")
+        );
+        assert_eq!(*entry, retained(&index("hall"), &json));
         assert_eq!(*topic, discovery("hall"));
     }
 
@@ -359,7 +395,7 @@ mod tests {
         let address = Address::parse("mqtt://b?device=hall", &HostIdentity::default()).unwrap();
         let mut replay = Device::new(&address, board(BOARD), 5.0, false, false);
         let text = format!("{:?}", replay.connected());
-        assert!(!text.contains("homeassistant"), "{text}");
+        assert!(!text.contains("homeassistant") && !text.contains("boards"), "{text}");
     }
 
     #[test]
@@ -378,55 +414,65 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_removes_the_former_device() {
+    fn a_rename_deletes_the_former_device() {
         let mut hall = device("device=hall");
         hall.connected();
-        let lookup = hall.handle(received(&discovery("kitchen"), &announcement("device=kitchen")));
+        let lookup = hall.handle(kept("kitchen", "device=kitchen"));
         assert_eq!(lookup, [Action::Subscribe(vec!["affectd/kitchen/status".into()])]);
-        let removed = hall.handle(received("affectd/kitchen/status", OFFLINE));
+        let deleted = hall.handle(received("affectd/kitchen/status", OFFLINE));
         let topics = [
             discovery("kitchen"),
             "affectd/kitchen/status".into(),
             "affectd/kitchen/health".into(),
             "affectd/kitchen/board".into(),
+            index("kitchen"),
         ];
-        assert_eq!(removed, topics.map(|topic| retained(&topic, "")));
+        assert_eq!(deleted, topics.map(deletion));
     }
 
     #[test]
     fn a_second_device_of_this_board_is_kept_while_it_runs() {
         let mut left = device("device=left");
         left.connected();
-        left.handle(received(&discovery("right"), &announcement("device=right")));
+        left.handle(kept("right", "device=right"));
         assert_eq!(left.handle(received("affectd/right/status", ONLINE)), []);
     }
 
     #[test]
-    fn another_base_topic_removes_the_status_under_the_former_one() {
+    fn another_base_topic_deletes_what_is_under_the_former_one() {
         let address = Address::parse("mqtt://b/home?device=hall", &HostIdentity::default()).unwrap();
         let mut hall = Device::new(&address, board(BOARD), 5.0, false, true);
-        let lookup = hall.handle(received(&discovery("hall"), &announcement("device=hall")));
+        let lookup = hall.handle(kept("hall", "device=hall"));
         assert_eq!(lookup, [Action::Subscribe(vec!["affectd/hall/status".into()])]);
-        let removed = hall.handle(received("affectd/hall/status", OFFLINE));
-        assert_eq!(removed[0], retained("affectd/hall/status", ""));
-        assert_eq!(removed.len(), 3);
+        let deleted = hall.handle(received("affectd/hall/status", OFFLINE));
+        let topics = ["status", "health", "board"].map(|name| format!("affectd/hall/{name}"));
+        assert_eq!(deleted, topics.map(deletion));
     }
 
     #[test]
-    fn discovery_off_removes_the_device_and_announces_nothing() {
-        let mut hall = device("device=hall&discovery=off");
-        assert_eq!(hall.connected().len(), 2);
-        let removed = hall.handle(received(&discovery("hall"), &announcement("device=hall")));
-        assert_eq!(removed, [retained(&discovery("hall"), "")]);
-        assert_eq!(hall.handle(received(&discovery("hall"), b"")), []);
+    fn discovery_off_or_another_prefix_deletes_the_announcement() {
+        let mut off = device("device=hall&discovery=off");
+        assert!(!format!("{:?}", off.connected()).contains("homeassistant/device"));
+        assert_eq!(off.handle(kept("hall", "device=hall")), [deletion(discovery("hall"))]);
+        assert_eq!(off.handle(kept("hall", "device=hall&discovery=off")), []);
+        let mut other = device("device=hall&prefix=ha");
+        assert_eq!(other.handle(kept("hall", "device=hall")), [deletion(discovery("hall"))]);
+        assert_eq!(device("device=hall").handle(kept("hall", "device=hall")), []);
     }
 
     #[test]
-    fn announcements_of_other_programs_are_ignored() {
+    fn entries_that_were_just_published_or_are_invalid_are_ignored() {
         let mut hall = device("device=hall");
-        let other = br#"{"origin":{"name":"other"},"availability_topic":"x/status"}"#;
-        assert_eq!(hall.handle(received(&discovery("x"), other)), []);
-        assert_eq!(hall.handle(received(&discovery("x"), b"{")), []);
+        let echo = IncomingMessage {
+            retained: false,
+            ..kept("kitchen", "device=kitchen")
+        };
+        assert_eq!(hall.handle(echo), []);
+        let invalid = IncomingMessage {
+            retained: true,
+            ..received(&index("x"), b"{")
+        };
+        assert_eq!(hall.handle(invalid), []);
     }
 
     #[test]
@@ -441,7 +487,10 @@ mod tests {
         assert_eq!(hall.handle(gone), []);
         assert_eq!(hall.handle(received("affectd/hall/board", BOARD.as_bytes())), []);
         let moved = hall.handle(received("affectd/hall/board", smaller));
-        assert_eq!(moved, [retained(&discovery("hall"), ""), Action::Move]);
+        assert_eq!(
+            moved,
+            [deletion(discovery("hall")), deletion(index("hall")), Action::Move]
+        );
         assert_eq!(hall.topics().estimate, "affectd/hall-0000/estimate");
         let text = format!("{:?}", hall.connected());
         assert!(!text.contains("affectd/hall/"), "{text}");

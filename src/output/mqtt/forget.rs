@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, DeviceName, Topic};
+use super::board_index::{self, Entry};
 use super::client::{Client, Event};
 use super::device::ONLINE;
 use super::error::LinkError;
-use super::home_assistant;
 use super::message::{IncomingMessage, Message};
 use super::probe::connect;
 use super::settings::ConnectionSettings;
@@ -47,17 +47,18 @@ pub fn forget(address: &Address, device: &DeviceName, host: &HostIdentity) -> Re
 async fn remove(settings: &mut ConnectionSettings, device: &DeviceName) -> Result<Vec<String>, ForgetError> {
     let mut client = connect(settings).await?;
     let address = &settings.address;
-    let mut found = BTreeSet::new();
-    let announcements = home_assistant::topics_of_name(&address.discovery_prefix, device);
+    // The announcements first: Home Assistant must not read the others while they are deleted.
+    let (mut announcements, mut found) = (BTreeSet::new(), BTreeSet::new());
     let mut bases = BTreeSet::from([Topic::of_device(device)]);
     if address.device == *device {
         bases.insert(address.base.clone());
     }
-    for message in retained(&mut client, [announcements]).await? {
-        if let Some(status) = home_assistant::announced_status(&message.payload) {
-            found.insert(message.topic);
-            bases.extend(status.strip_suffix("/status").and_then(|base| base.parse().ok()));
+    for message in retained(&mut client, [board_index::topics_of_name(device)]).await? {
+        if let Some(entry) = Entry::from_json(&message.payload) {
+            bases.extend(entry.base().parse());
+            announcements.extend(entry.discovery);
         }
+        found.insert(message.topic);
     }
     let topics: Vec<Topics> = bases.iter().map(Topics::under).collect();
     let kept = |topics: &Topics| [topics.status.clone(), topics.health.clone(), topics.board.clone()];
@@ -69,11 +70,12 @@ async fn remove(settings: &mut ConnectionSettings, device: &DeviceName) -> Resul
         }
         found.insert(message.topic);
     }
-    for topic in &found {
+    let all: Vec<String> = announcements.into_iter().chain(found).collect();
+    for topic in &all {
         delete(&mut client, topic).await?;
     }
     client.disconnect(Instant::now() + QUIET).await;
-    Ok(found.into_iter().collect())
+    Ok(all)
 }
 
 /// The messages that the broker has stored for these topics.

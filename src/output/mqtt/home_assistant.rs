@@ -18,8 +18,6 @@ const STATE_EXPIRES_S: u64 = 3 * state::MAX_INTERVAL.as_secs();
 const HEALTH_EXPIRES_S: u64 = 100;
 /// Home Assistant switches face and voice off if no state confirms them for this time. A state comes every five seconds.
 const OFF_DELAY_S: u64 = 2 * state::MAX_INTERVAL.as_secs();
-/// The name in `origin`, which tells our announcements from others.
-const ORIGIN: &str = "affectd";
 
 /// A device as Home Assistant sees it.
 #[derive(Debug, Clone, Copy)]
@@ -36,33 +34,16 @@ pub struct Announcement<'a> {
 /// The discovery topic of a device.
 pub fn topic(prefix: &Topic, board: &BoardId, device: &DeviceName) -> String {
     format!(
-        "{}/device/{}/{}/config",
+        "{}/device/{}_{}/config",
         prefix.as_str(),
         board.as_str(),
         device.as_str()
     )
 }
 
-/// The discovery topics of all devices that this board has announced, also under former names.
-pub fn topics_of_board(prefix: &Topic, board: &BoardId) -> String {
-    format!("{}/device/{}/+/config", prefix.as_str(), board.as_str())
-}
-
-/// The discovery topics of all boards with this name.
-pub fn topics_of_name(prefix: &Topic, device: &DeviceName) -> String {
-    format!("{}/device/+/{}/config", prefix.as_str(), device.as_str())
-}
-
 /// The topic on which Home Assistant publishes `online` when it has started.
 pub fn birth_topic(prefix: &Topic) -> String {
     format!("{}/status", prefix.as_str())
-}
-
-/// The status topic of the device that `payload` announces; `None` if affectd did not make `payload`.
-pub fn announced_status(payload: &[u8]) -> Option<String> {
-    let payload: Value = serde_json::from_slice(payload).ok()?;
-    (payload["origin"]["name"] == ORIGIN).then_some(())?;
-    Some(payload["availability_topic"].as_str()?.to_owned())
 }
 
 impl Announcement<'_> {
@@ -78,7 +59,7 @@ impl Announcement<'_> {
                 "sw_version": env!("CARGO_PKG_VERSION"),
             },
             "origin": {
-                "name": ORIGIN,
+                "name": "affectd",
                 "sw_version": env!("CARGO_PKG_VERSION"),
             },
             "availability_topic": self.topics.status,
@@ -553,22 +534,9 @@ mod tests {
     }
 
     #[test]
-    fn only_announcements_of_affectd_are_recognized() {
-        let payload = sample(false);
-        let status = announced_status(payload.to_string().as_bytes());
-        assert_eq!(status.as_deref(), Some("affectd/kitchen/status"));
-        let other = json!({ "origin": { "name": "another" }, "availability_topic": "another/status" });
-        assert_eq!(announced_status(other.to_string().as_bytes()), None);
-        assert_eq!(announced_status(b""), None);
-    }
-
-    #[test]
     fn topics_are_those_of_device_discovery() {
         let prefix = "homeassistant".parse().unwrap();
-        let board = BoardId::sample();
-        insta::assert_snapshot!(topic(&prefix, &board, &"kitchen".parse().unwrap()), @"homeassistant/device/affectd0123456789abcdef/kitchen/config");
-        insta::assert_snapshot!(topics_of_board(&prefix, &board), @"homeassistant/device/affectd0123456789abcdef/+/config");
-        insta::assert_snapshot!(topics_of_name(&prefix, &"kitchen".parse().unwrap()), @"homeassistant/device/+/kitchen/config");
+        insta::assert_snapshot!(topic(&prefix, &BoardId::sample(), &"kitchen".parse().unwrap()), @"homeassistant/device/affectd0123456789abcdef_kitchen/config");
         insta::assert_snapshot!(birth_topic(&prefix), @"homeassistant/status");
     }
 }

@@ -20,6 +20,7 @@
 
 mod address;
 mod backoff;
+mod board_index;
 mod client;
 mod credentials;
 mod device;

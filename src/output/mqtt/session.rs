@@ -257,9 +257,9 @@ impl<'a> Session<'a> {
                     }
                 }
                 Action::Retain { topic, payload } => {
-                    let content = match topic == self.publisher.device.topics().board {
-                        true => Content::Claim,
-                        false => Content::Announcement,
+                    let content = match topic.ends_with("/config") {
+                        true => Content::Announcement,
+                        false => Content::Claim,
                     };
                     self.first.push_back((content, Message::new(topic, payload).retained()));
                 }
