@@ -21,6 +21,8 @@ pub const ONLINE: &[u8] = b"online";
 pub const OFFLINE: &[u8] = b"offline";
 /// The shortest time between two repetitions of an announcement, a claim or the status.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(3);
+/// The entry in the index replaces the former one, which must have been read by then.
+const ENTRY_DELAY: Duration = Duration::from_secs(1);
 /// How many former names are looked up.
 const MAX_FORMER: usize = 16;
 
@@ -50,6 +52,8 @@ pub struct Device {
     /// The former devices that may still run, by their status topics, each with the topic of its entry in the index; `None` for this
     /// device under another base topic.
     former: HashMap<String, (Entry, Option<String>)>,
+    /// When the entry in the index is to be published.
+    entry_due: Option<Instant>,
     /// The board has another name than configured.
     moved: bool,
     repeat: Repeat,
@@ -64,6 +68,14 @@ struct Repeat {
     last: Option<Instant>,
 }
 
+impl Repeat {
+    /// The time of the next messages, if there are any.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.announcement || self.claim || self.status;
+        waiting.then(|| self.last.map_or(now, |last| last + REPEAT_INTERVAL))
+    }
+}
+
 impl Device {
     /// `rate_hz` is the rate of the estimates. Without `announces`, Home Assistant is not told about the device.
     pub fn new(address: &Address, board: BoardId, rate_hz: f64, has_temperature: bool, announces: bool) -> Device {
@@ -75,6 +87,7 @@ impl Device {
             rate_hz,
             announces,
             former: HashMap::new(),
+            entry_due: None,
             moved: false,
             repeat: Repeat::default(),
             address: address.clone(),
@@ -101,12 +114,12 @@ impl Device {
 
     /// When [`Device::poll`] is due.
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        let waiting = self.repeat.announcement || self.repeat.claim || self.repeat.status;
-        waiting.then(|| self.repeat.last.map_or(now, |last| last + REPEAT_INTERVAL))
+        let due = self.repeat.due(now);
+        due.into_iter().chain(self.entry_due).min()
     }
 
     /// A connection was made, and the status is published.
-    pub fn connected(&mut self) -> Vec<Action> {
+    pub fn connected(&mut self, now: Instant) -> Vec<Action> {
         self.former.clear();
         let mut topics = vec![self.topics.command.clone()];
         if !self.moved {
@@ -121,12 +134,7 @@ impl Device {
         }
         let mut actions = vec![Action::Subscribe(topics)];
         actions.extend(self.announcement());
-        if self.announces {
-            actions.push(Action::Retain {
-                topic: self.index_topic(),
-                payload: self.entry().to_json(),
-            });
-        }
+        self.entry_due = self.announces.then(|| now + ENTRY_DELAY);
         if !self.moved {
             actions.push(self.claim());
         }
@@ -135,8 +143,15 @@ impl Device {
 
     /// Messages that were held back and are due.
     pub fn poll(&mut self, now: Instant) -> Vec<Action> {
-        if self.due(now).is_none_or(|due| now < due) {
-            return Vec::new();
+        let mut actions = Vec::new();
+        if self.entry_due.take_if(|due| *due <= now).is_some() {
+            actions.push(Action::Retain {
+                topic: self.index_topic(),
+                payload: self.entry().to_json(),
+            });
+        }
+        if self.repeat.due(now).is_none_or(|due| now < due) {
+            return actions;
         }
         let none = Repeat {
             last: Some(now),
@@ -148,7 +163,6 @@ impl Device {
             status,
             ..
         } = std::mem::replace(&mut self.repeat, none);
-        let mut actions = Vec::new();
         if status {
             actions.push(Action::Retain {
                 topic: self.topics.status.clone(),
@@ -367,8 +381,8 @@ mod tests {
     #[test]
     fn a_connected_device_subscribes_claims_its_name_and_announces_itself() {
         let mut hall = device("device=hall");
-        let actions = hall.connected();
-        let [Action::Subscribe(topics), Action::Retain { topic, .. }, entry, claim] = &actions[..] else {
+        let actions = hall.connected(Instant::now());
+        let [Action::Subscribe(topics), Action::Retain { topic, .. }, claim] = &actions[..] else {
             panic!("{actions:?}")
         };
         assert_eq!(
@@ -386,7 +400,9 @@ mod tests {
             r#"{{"status":"affectd/hall/status","discovery":"{}"}}"#,
             discovery("hall")
         );
-        assert_eq!(*entry, retained(&index("hall"), &json));
+        let later = Instant::now() + ENTRY_DELAY;
+        assert_eq!(hall.poll(later), [retained(&index("hall"), &json)]);
+        assert_eq!(hall.poll(later + ENTRY_DELAY), []);
         assert_eq!(*topic, discovery("hall"));
     }
 
@@ -394,7 +410,7 @@ mod tests {
     fn a_replay_does_not_announce_itself() {
         let address = Address::parse("mqtt://b?device=hall", &HostIdentity::default()).unwrap();
         let mut replay = Device::new(&address, board(BOARD), 5.0, false, false);
-        let text = format!("{:?}", replay.connected());
+        let text = format!("{:?}", replay.connected(Instant::now()));
         assert!(!text.contains("homeassistant") && !text.contains("boards"), "{text}");
     }
 
@@ -416,7 +432,7 @@ mod tests {
     #[test]
     fn a_rename_deletes_the_former_device() {
         let mut hall = device("device=hall");
-        hall.connected();
+        hall.connected(Instant::now());
         let lookup = hall.handle(kept("kitchen", "device=kitchen"));
         assert_eq!(lookup, [Action::Subscribe(vec!["affectd/kitchen/status".into()])]);
         let deleted = hall.handle(received("affectd/kitchen/status", OFFLINE));
@@ -433,7 +449,7 @@ mod tests {
     #[test]
     fn a_second_device_of_this_board_is_kept_while_it_runs() {
         let mut left = device("device=left");
-        left.connected();
+        left.connected(Instant::now());
         left.handle(kept("right", "device=right"));
         assert_eq!(left.handle(received("affectd/right/status", ONLINE)), []);
     }
@@ -452,7 +468,7 @@ mod tests {
     #[test]
     fn discovery_off_or_another_prefix_deletes_the_announcement() {
         let mut off = device("device=hall&discovery=off");
-        assert!(!format!("{:?}", off.connected()).contains("homeassistant/device"));
+        assert!(!format!("{:?}", off.connected(Instant::now())).contains("homeassistant/device"));
         assert_eq!(off.handle(kept("hall", "device=hall")), [deletion(discovery("hall"))]);
         assert_eq!(off.handle(kept("hall", "device=hall&discovery=off")), []);
         let mut other = device("device=hall&prefix=ha");
@@ -478,7 +494,7 @@ mod tests {
     #[test]
     fn of_two_boards_with_one_name_the_one_with_the_larger_identifier_moves() {
         let mut hall = device("device=hall");
-        hall.connected();
+        hall.connected(Instant::now());
         let smaller = b"affectd7fffffffffffffff";
         let gone = IncomingMessage {
             retained: true,
@@ -492,7 +508,7 @@ mod tests {
             [deletion(discovery("hall")), deletion(index("hall")), Action::Move]
         );
         assert_eq!(hall.topics().estimate, "affectd/hall-0000/estimate");
-        let text = format!("{:?}", hall.connected());
+        let text = format!("{:?}", hall.connected(Instant::now()));
         assert!(!text.contains("affectd/hall/"), "{text}");
         assert!(text.contains(&discovery("hall-0000")), "{text}");
     }
@@ -500,7 +516,7 @@ mod tests {
     #[test]
     fn the_board_with_the_smaller_identifier_repeats_its_claim() {
         let mut hall = device("device=hall");
-        hall.connected();
+        hall.connected(Instant::now());
         let larger = received("affectd/hall/board", b"affectd8000000000000001");
         assert_eq!(hall.handle(larger), []);
         assert_eq!(hall.poll(Instant::now()), [retained("affectd/hall/board", BOARD)]);

@@ -91,7 +91,7 @@ impl<'a> Session<'a> {
         let outbox = Arc::clone(&self.publisher.outbox);
         self.first.push_back((Content::Status, self.publisher.status(ONLINE)));
         outbox.state().renew_health(self.publisher.settings.address.retain);
-        let actions = self.publisher.device.connected();
+        let actions = self.publisher.device.connected(std::time::Instant::now());
         self.perform(actions);
         loop {
             if self.publisher.reload_if_told() {
