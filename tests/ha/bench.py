@@ -292,7 +292,8 @@ class Bench:
         identity.write_text(machine + "\n")
         output = f"mqtt://127.0.0.1:{port}?device={device}{options}"
         # The machine's identifier is a file, which each board sees differently.
-        script = f"mount --bind {identity} /etc/machine-id && exec affectd run --input /srv/clip.mkv --realtime --output '{output}'"
+        run = f"affectd run --input /srv/clip.mkv --realtime --output '{output}'"
+        script = f"mount --bind {identity} /etc/machine-id && exec {run}"
         board = Program("affectd", "unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script)
         if not Path("/etc/machine-id").exists():
             Path("/etc/machine-id").touch()
