@@ -68,10 +68,11 @@ pub fn login_password(text: &str) -> Option<Range<usize>> {
 
 /// Where the user and host begin, after `mqtt://` or something like it.
 fn start_of_login(text: &str) -> usize {
-    if let Some(at) = text.find("://") {
-        return at + 3;
+    let is_of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    let word = text.bytes().take_while(is_of_scheme).count();
+    if text[word..].starts_with("://") {
+        return word + 3;
     }
-    let word = text.bytes().take_while(u8::is_ascii_alphanumeric).count();
     let is_scheme = text[..word].to_ascii_lowercase().starts_with("mqtt");
     let separator = text[word..].bytes().take_while(|b| b":/".contains(b)).count();
     if is_scheme { word + separator } else { 0 }
