@@ -12,6 +12,7 @@ use super::device::ONLINE;
 use super::error::LinkError;
 use super::message::{IncomingMessage, Message};
 use super::probe::connect;
+use super::runtime::runtime;
 use super::settings::ConnectionSettings;
 use super::topics::{ClientRole, Topics};
 use crate::output::contract::{HostIdentity, OutputError};
@@ -38,7 +39,7 @@ pub fn forget(address: &Address, device: &DeviceName, host: &HostIdentity) -> Re
         process_id: std::process::id(),
     };
     let mut settings = ConnectionSettings::load(address, host, role)?;
-    let runtime = super::runtime(address)?;
+    let runtime = runtime(address)?;
     let result = runtime.block_on(remove(&mut settings, device));
     runtime.shutdown_background();
     result.map_err(|why| OutputError::Failed(format!("{address}: {why}")))

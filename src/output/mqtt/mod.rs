@@ -32,7 +32,9 @@ mod network;
 mod outbox;
 mod probe;
 mod publisher;
+mod reconnect;
 mod request;
+mod runtime;
 mod session;
 mod settings;
 mod spool;
@@ -49,7 +51,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use log::warn;
-use tokio::runtime::Runtime;
 
 use super::commands::CommandProcessor;
 use super::contract::{HostIdentity, Output, OutputContext, OutputError};
@@ -65,6 +66,7 @@ use message::Message;
 use outbox::{Outbox, State};
 use publisher::Publisher;
 use request::{ReplyTo, Request};
+use runtime::{cannot_start, runtime};
 use settings::ConnectionSettings;
 use spool::QueuedEstimate;
 use state::StateReporter;
@@ -208,23 +210,6 @@ fn is_live(when_full: WhenFull) -> bool {
 fn rate_hz(period: Duration) -> f64 {
     // Rounded, because 1/0.2 is not exactly 5 in every division.
     (1000.0 / period.as_secs_f64()).round() / 1000.0
-}
-
-/// A runtime that runs on the caller's thread. Name servers are asked on another thread.
-fn runtime(address: &Address) -> Result<Runtime, OutputError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .max_blocking_threads(2)
-        .thread_name("mqtt-names")
-        .build()
-        .map_err(|e| cannot_start(address, &e))
-}
-
-fn cannot_start(address: &Address, error: &std::io::Error) -> OutputError {
-    OutputError::Failed(format!(
-        "{address}: cannot start ({error}): end other programs to free threads and file descriptors"
-    ))
 }
 
 impl Output for Mqtt {

@@ -9,6 +9,7 @@ use super::address::Address;
 use super::backoff::Backoff;
 use super::client::{Client, Event as ClientEvent, Purpose};
 use super::error::LinkError;
+use super::runtime::runtime;
 use super::settings::ConnectionSettings;
 use super::topics::ClientRole;
 use super::version::Version;
@@ -47,7 +48,7 @@ impl Subscriber {
         Ok(Subscriber {
             settings: ConnectionSettings::load(address, host, role)?,
             topics: topics.to_vec(),
-            runtime: super::runtime(address)?,
+            runtime: runtime(address)?,
         })
     }
 

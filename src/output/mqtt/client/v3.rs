@@ -8,7 +8,7 @@ use rumqttc_v4::{
 };
 use tokio::sync::mpsc::Sender;
 
-use super::{FromBroker, Gate, Limits, Outcome, PublishError, Purpose, REQUEST_QUEUE, WINDOW, words};
+use super::protocol::{FromBroker, Gate, Limits, Outcome, PublishError, Purpose, REQUEST_QUEUE, WINDOW, words};
 use crate::output::mqtt::error::LinkError;
 use crate::output::mqtt::message::{IncomingMessage, Message, Qos};
 use crate::output::mqtt::network;
