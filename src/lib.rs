@@ -13,7 +13,8 @@
 //!
 //! [`daemon`] runs them as threads. [`model`] holds the trained graphs. [`config`] reads the user's settings, and [`cli`] has
 //! the commands. A module imports from lower layers only. The layers, lowest first: [`queue`], [`health`], [`control`],
-//! [`rate_limited_log`], [`caught_panic`] and [`retry`]; [`capture`] and [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`];
+//! [`rate_limited_log`], [`retry`], [`caught_panic`], [`printable`] and [`named_thread`]; [`capture`] and [`model`]; [`face`],
+//! [`voice`] and [`fusion`]; [`output`];
 //! [`config`]; [`daemon`]; [`monitor`]; [`cli`].
 
 #![cfg_attr(
@@ -35,7 +36,9 @@ pub mod fusion;
 pub mod health;
 pub mod model;
 pub mod monitor;
+pub mod named_thread;
 pub mod output;
+pub mod printable;
 pub mod queue;
 pub mod rate_limited_log;
 pub mod retry;

@@ -1,59 +1,69 @@
 //! Reads the environment, runs the command, and chooses the exit code.
 
-use std::io::{self, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use affectd::cli::environment::Environment;
 use affectd::cli::record::RecordError;
-use affectd::cli::{self, Cli, Command, CommandError, Common};
+use affectd::cli::signals::{OnHangup, handle};
+use affectd::cli::terminal::{Stderr, print, print_error};
+use affectd::cli::{self, Cli, Command, CommandError, Common, panics};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
-use affectd::daemon::{self, DaemonError, Ending, Signals};
-use affectd::model::{Bundle, KernelChoice, ModelError};
+use affectd::daemon::{self, DaemonError, Ending};
+use affectd::model::{Bundle, KernelChoice, UnknownKernel};
 use affectd::monitor::{self, MonitorError};
 use affectd::output::{HostIdentity, masked};
 use clap::{CommandFactory, Parser};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+
+/// The command line is wrong, or the configuration is.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match run(parse_arguments()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("affectd: {error}");
-            ExitCode::from(exit_code(&error))
-        }
-    }
+    panics::log_panics();
+    let result = panics::catch(|| match Cli::try_parse() {
+        Ok(cli) => run(cli).map(|()| 0),
+        Err(message) => explain(&message),
+    });
+    ExitCode::from(result.unwrap_or_else(|error| report(&error)))
 }
 
-/// Parses the arguments. Ends the process, as clap does, if they are invalid or ask for help.
-fn parse_arguments() -> Cli {
-    Cli::try_parse().unwrap_or_else(|error| {
-        // The message quotes an argument, which may be an address with a password.
-        let text = error.render().to_string();
-        let shown = std::env::args().fold(text.clone(), |text, argument| {
-            text.replace(&argument, &masked(&argument))
-        });
-        if shown == text {
-            error.exit();
-        }
-        eprint!("{shown}");
-        std::process::exit(error.exit_code())
-    })
+/// Prints the error of a command. Returns the exit code.
+fn report(error: &CommandError) -> u8 {
+    print_error(&error.to_string());
+    exit_code(error)
+}
+
+/// Prints the help, or the reason why the command line is wrong. Returns the exit code.
+fn explain(message: &clap::Error) -> Result<u8, CommandError> {
+    // The message quotes an argument, which may be an address with a password.
+    let text = message.render().to_string();
+    let shown = std::env::args_os().fold(text.clone(), |text, argument| {
+        let argument = argument.to_string_lossy();
+        text.replace(&*argument, &masked(&argument))
+    });
+    if shown != text {
+        let _ = Stderr::default().write_all(shown.as_bytes());
+        return Ok(USAGE);
+    }
+    match message.print() {
+        // Nobody reads the reason, but the exit code still tells.
+        _ if message.use_stderr() => Ok(USAGE),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CommandError::NotPrinted(error)),
+        _ => Ok(0),
+    }
 }
 
 /// Users and scripts rely on these codes.
 fn exit_code(error: &CommandError) -> u8 {
-    const CONFIGURATION: u8 = 2;
     const SOURCE: u8 = 3;
     const MODELS: u8 = 4;
     const OUTPUT: u8 = 5;
     const BUG: u8 = 70;
+    const SYSTEM: u8 = 71;
     match error {
-        CommandError::Config(ConfigError::Output { .. }) => OUTPUT,
-        CommandError::Config(_) | CommandError::NoBroker => CONFIGURATION,
+        CommandError::Config(_) | CommandError::Kernel(_) | CommandError::NoBroker => USAGE,
         CommandError::Capture(_) => SOURCE,
         CommandError::Model(_) => MODELS,
         CommandError::Output(_) | CommandError::NotPrinted(_) => OUTPUT,
@@ -61,30 +71,36 @@ fn exit_code(error: &CommandError) -> u8 {
             DaemonError::Source(_) => SOURCE,
             DaemonError::Model(_) => MODELS,
             DaemonError::Output(_) => OUTPUT,
+            DaemonError::Thread(_) => SYSTEM,
             DaemonError::Internal(_) => BUG,
         },
         CommandError::Monitor(error) => match error {
-            MonitorError::Source(_) | MonitorError::Display(_) => OUTPUT,
+            MonitorError::InvalidSource(_) => USAGE,
+            MonitorError::Source(_) => SOURCE,
+            MonitorError::Display(_) => OUTPUT,
+            MonitorError::Thread(_) => SYSTEM,
             MonitorError::Internal(_) => BUG,
         },
         CommandError::Record(error) => match error {
             RecordError::InputIsClip | RecordError::Capture(_) | RecordError::NothingCaptured => SOURCE,
             RecordError::FileExists(_) | RecordError::NotWritten { .. } => OUTPUT,
+            RecordError::Thread(_) => SYSTEM,
         },
-        CommandError::Signal(_) | CommandError::NotRestarted(_) => BUG,
+        CommandError::Thread(_) => SYSTEM,
+        CommandError::Signal(_) | CommandError::Panicked(_) | CommandError::NotRestarted(_) => BUG,
     }
 }
 
 fn run(cli: Cli) -> Result<(), CommandError> {
     let environment = &Environment::parse(std::env::vars_os())?;
-    env_logger::Builder::new().parse_filters(&environment.log).init();
+    cli::log::init(environment);
     let host = Arc::new(host_identity(environment));
     let load = |common: &Common, flags: &Flags| -> Result<Config, ConfigError> {
         Config::load(&layers(common, flags, environment), &host)
     };
     // Only for commands that run a graph, so that an unknown kernel does not stop the others.
-    let kernel_choice = || -> Result<KernelChoice, ModelError> {
-        Ok(KernelChoice::parse(environment.kernel.as_deref().unwrap_or_default())?)
+    let kernel_choice = || -> Result<KernelChoice, UnknownKernel> {
+        KernelChoice::parse(environment.kernel.as_deref().unwrap_or_default())
     };
     let load_with = |kernel: KernelChoice, common: &Common, flags: &Flags| -> Result<Config, ConfigError> {
         load(common, flags).map(|config| Config { kernel, ..config })
@@ -94,16 +110,15 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             let flags = outputs.add_to(input.add_to(common.flags()));
             let kernel = kernel_choice()?;
             let config = load_with(kernel, &common, &flags)?;
-            let signals = Signals {
-                stop: stop_on_signals()?,
-                reload: reload_on_signal()?,
-            };
+            let signals = handle(OnHangup::Reload)?;
             let fault = environment.fault.as_deref().and_then(daemon::Fault::from_name);
             let read_config = || load_with(kernel, &common, &flags);
-            match daemon::run(config, &host, &signals, fault, read_config)? {
+            let finish = |result: Result<Ending, DaemonError>| match result? {
                 Ending::Done => Ok(()),
                 Ending::RestartRequested => restart(),
-            }
+            };
+            let leave = |result| process::exit(finish(result).map_or_else(|error| report(&error).into(), |()| 0));
+            finish(daemon::run(config, &host, &signals, fault, read_config, leave))
         }
         Command::Check { common, input } => {
             let config = load_with(kernel_choice()?, &common, &input.add_to(common.flags()))?;
@@ -117,7 +132,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             common, file, max_mb, ..
         } => {
             let config = load(&common, &common.flags())?;
-            let stop = stop_on_signals()?;
+            let stop = handle(OnHangup::Default)?.stop;
             Ok(cli::record::record(&config, &file, max_mb, &stop)?)
         }
         Command::Bench {
@@ -135,11 +150,10 @@ fn run(cli: Cli) -> Result<(), CommandError> {
                     cli::bench::models(&config, input.as_deref(), runs)?
                 }
             };
-            report.print(json);
-            Ok(())
+            print(&report.text(json))
         }
         Command::Monitor { source, save, plain } => {
-            let stop = stop_on_signals()?;
+            let stop = handle(OnHangup::Default)?.stop;
             Ok(monitor::run(&monitor::Options { source, save, plain }, &host, &stop)?)
         }
         Command::Forget {
@@ -209,31 +223,4 @@ fn layers<'a>(common: &'a Common, flags: &Flags, environment: &'a Environment) -
         variables: &environment.settings,
         flags: flags.clone(),
     }
-}
-
-/// Writes to standard output. A reader that closes early, such as `head`, is not an error.
-fn print(text: &str) -> Result<(), CommandError> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::NotPrinted(error)),
-        _ => Ok(()),
-    }
-}
-
-/// A flag that the first SIGINT or SIGTERM sets. A second one ends affectd at once.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, CommandError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(CommandError::Signal)?;
-    }
-    Ok(stop)
-}
-
-/// A flag that SIGHUP sets.
-fn reload_on_signal() -> Result<Arc<AtomicBool>, CommandError> {
-    let reload = Arc::new(AtomicBool::new(false));
-    flag::register(SIGHUP, Arc::clone(&reload)).map_err(CommandError::Signal)?;
-    Ok(reload)
 }

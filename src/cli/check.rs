@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::CommandError;
+use super::terminal::Printer;
 use crate::capture::camera::{Camera, CameraSettings};
 use crate::capture::clip::Clip;
 use crate::capture::microphone::{Microphone, MicrophoneSettings};
@@ -14,6 +15,7 @@ use crate::face::{FaceStage, FrameOutcome};
 use crate::fusion::FusionStage;
 use crate::health::{CameraCounters, MicrophoneCounters};
 use crate::model::{Bundle, ModelError};
+use crate::named_thread::{self, ThreadRefused};
 use crate::output::HostIdentity;
 use crate::output::wall_clock::WallClock;
 use crate::voice::VoiceStage;
@@ -48,32 +50,34 @@ impl<E: Into<CommandError>> From<Result<String, E>> for Finding {
 
 /// Checks all parts and prints a line for each. The error is that of the first part that fails.
 pub fn check(config: &Config, host: &HostIdentity) -> Result<(), CommandError> {
-    println!("ok   configuration");
+    let mut printer = Printer::default();
+    printer.line("ok   configuration")?;
     let mut first = None;
     let mut report = |part: &str, finding: Finding| match finding {
-        Finding::Good(text) => println!("ok   {part}: {text}"),
-        Finding::Poor(text) => println!("warn {part}: {text}"),
+        Finding::Good(text) => printer.line(&format!("ok   {part}: {text}")),
+        Finding::Poor(text) => printer.line(&format!("warn {part}: {text}")),
         Finding::Failed(error) => {
-            println!("fail {part}: {error}");
+            let printed = printer.line(&format!("fail {part}: {error}"));
             first.get_or_insert(error);
+            printed
         }
     };
-    report("models", models(config).into());
+    report("models", models(config).into())?;
     match &config.source {
-        Source::Clip { path, .. } => report("input", Clip::open(path).map(|clip| clip.description).into()),
+        Source::Clip { path, .. } => report("input", Clip::open(path).map(|clip| clip.description).into())?,
         Source::Devices(devices) => {
-            let findings = watch(config, devices);
+            let findings = watch(config, devices)?;
             for finding in findings.camera {
-                report("camera", finding);
+                report("camera", finding)?;
             }
             for finding in findings.microphone {
-                report("microphone", finding);
+                report("microphone", finding)?;
             }
         }
     }
-    report("clock", clock());
+    report("clock", clock())?;
     for output in &config.outputs {
-        report("output", output.check(host).map(|()| output.to_string()).into());
+        report("output", output.check(host).map(|()| output.to_string()).into())?;
     }
     first.map_or(Ok(()), Err)
 }
@@ -103,14 +107,16 @@ struct DeviceFindings {
 }
 
 /// Watches both devices at the same time.
-fn watch(config: &Config, devices: &DeviceSettings) -> DeviceFindings {
+fn watch(config: &Config, devices: &DeviceSettings) -> Result<DeviceFindings, ThreadRefused> {
     let off = || vec![Finding::Good("off".into())];
     thread::scope(|scope| {
         let camera = devices.camera.as_ref();
-        let camera = scope.spawn(move || camera.map_or_else(off, |settings| watch_camera(config, settings)));
+        let camera = named_thread::spawn_scoped(scope, "camera", move || {
+            camera.map_or_else(off, |settings| watch_camera(config, settings))
+        })?;
         let microphone = devices.microphone.as_ref().map_or_else(off, watch_microphone);
         let camera = camera.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        DeviceFindings { camera, microphone }
+        Ok(DeviceFindings { camera, microphone })
     })
 }
 

@@ -27,7 +27,7 @@ pub fn to_toml(settings: &Settings) -> String {
         // A line break in a path would end the comment.
         let origin = origin.to_string().replace(char::is_control, "\u{fffd}");
         let _ = match value {
-            Some(value) => writeln!(text, "{name} = {}  # {origin}", shown(value)),
+            Some(value) => writeln!(text, "{name} = {}  # {origin}", shown(key, value)),
             None => writeln!(text, "# {name}: not set  # {origin}"),
         };
     }
@@ -37,17 +37,17 @@ pub fn to_toml(settings: &Settings) -> String {
 /// `{"face.rate_hz": {"value": 10.0, "origin": "default"}, …}`; the value is null if a key is not set.
 pub fn to_json(settings: &Settings) -> String {
     let entries = settings.all().map(|Setting { key, value, origin }| {
-        let entry = serde_json::json!({ "value": value.map(shown), "origin": origin.to_string() });
+        let entry = serde_json::json!({ "value": value.map(|value| shown(key, value)), "origin": origin.to_string() });
         (key.to_owned(), entry)
     });
     serde_json::Value::Object(entries.collect()).to_string() + "\n"
 }
 
-/// Without passwords, whatever the key.
-fn shown(value: Value) -> Value {
+/// Without passwords, which are in output specs and URLs. A path that only looks like one stays as it is.
+fn shown(key: &str, value: Value) -> Value {
     match value {
-        Value::String(text) => Value::String(masked(&text)),
-        Value::Array(items) => Value::Array(items.into_iter().map(shown).collect()),
+        Value::String(text) if key == "output" || text.contains("://") => Value::String(masked(&text)),
+        Value::Array(items) => Value::Array(items.into_iter().map(|item| shown(key, item)).collect()),
         other => other,
     }
 }

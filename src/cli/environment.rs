@@ -15,8 +15,13 @@ const FAULT: &str = "AFFECTD_FAULT";
 /// Set by systemd for a unit with `LoadCredential=`.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
+/// Set by systemd if standard error is connected to the journal.
+const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
+/// See no-color.org.
+const NO_COLOR: &str = "NO_COLOR";
+
 /// What is logged without `AFFECTD_LOG`.
-const DEFAULT_LOG: &str = "info,tract=warn";
+const DEFAULT_LOG: &str = "info";
 
 /// All that affectd reads from its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +34,10 @@ pub struct Environment {
     pub kernel: Option<String>,
     /// `AFFECTD_FAULT`: the fault to inject. Only a build with the feature `faults` reads it.
     pub fault: Option<String>,
+    /// `JOURNAL_STREAM`: the socket of the systemd journal, if the service writes to it.
+    pub journal_stream: Option<String>,
+    /// `NO_COLOR`: no colours in a terminal.
+    pub no_color: bool,
     /// The folder of this service's credentials.
     pub credentials: Option<PathBuf>,
     /// All other `AFFECTD_*` variables. Each sets a key of the configuration.
@@ -43,6 +52,8 @@ impl Environment {
             log: DEFAULT_LOG.to_owned(),
             kernel: None,
             fault: None,
+            journal_stream: None,
+            no_color: false,
             credentials: None,
             settings: Vec::new(),
         };
@@ -54,6 +65,8 @@ impl Environment {
             let name = name.to_string_lossy().into_owned();
             match name.as_str() {
                 CREDENTIALS => environment.credentials = Some(value.into()),
+                JOURNAL_STREAM => environment.journal_stream = value.into_string().ok(),
+                NO_COLOR => environment.no_color = true,
                 CONFIG => environment.config = Some(value.into()),
                 name if !name.starts_with(VARIABLE_PREFIX) => {}
                 _ => environment.set(name, value)?,

@@ -6,8 +6,9 @@ use super::record::RecordError;
 use crate::capture::CaptureError;
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
-use crate::model::ModelError;
+use crate::model::{ModelError, UnknownKernel};
 use crate::monitor::MonitorError;
+use crate::named_thread::ThreadRefused;
 use crate::output::OutputError;
 
 /// Each text is one line: the thing, the reason, the remedy.
@@ -25,17 +26,27 @@ pub enum CommandError {
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     #[error(transparent)]
+    Kernel(#[from] UnknownKernel),
+    #[error(transparent)]
     Monitor(#[from] MonitorError),
     #[error(transparent)]
     Record(#[from] RecordError),
     #[error("no output is an MQTT broker: add --output mqtt://broker")]
     NoBroker,
+    #[error(transparent)]
+    Thread(#[from] ThreadRefused),
     /// The result of a command cannot be written.
     #[error("standard output: cannot be written ({0}): free some space, or write to another place")]
     NotPrinted(io::Error),
     /// A signal handler cannot be installed.
-    #[error("signals cannot be caught ({0}): this is a bug in affectd, please report it with the log above")]
+    #[error(
+        "signals cannot be caught ({0}): this is a bug in affectd: please report it as an issue in affectd's repository"
+    )]
     Signal(io::Error),
+    #[error(
+        "panicked ({0}): this is a bug in affectd: please report it as an issue in affectd's repository, with the log above"
+    )]
+    Panicked(String),
     #[error("affectd cannot start itself again ({0}): start it with the same command")]
     NotRestarted(io::Error),
 }

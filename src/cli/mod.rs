@@ -7,9 +7,14 @@ pub mod devices;
 pub mod environment;
 pub mod error;
 pub mod forget;
+pub mod log;
 pub mod model;
+pub mod panics;
 pub mod record;
+pub mod signals;
+pub mod terminal;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -35,7 +40,8 @@ Exit codes:
   3   A camera, microphone or clip cannot be used.
   4   The models cannot be used.
   5   An output cannot be used.
-  70  A bug in affectd.";
+  70  A bug in affectd.
+  71  The system refuses a thread.";
 
 /// Estimates valence and arousal from a camera and a microphone, on this machine
 ///
@@ -209,7 +215,7 @@ pub struct Outputs {
     /// mqtts://user@broker:8883/topic?version=5&device=NAME&password_file=PATH&ca=PEM&cert=PEM&key=PEM&discovery=off&prefix=homeassistant&spool=10m&qos=1&retain=on.
     /// The frames of wire=frame are described in cross/wire.md.
     #[arg(long = "output", value_name = "SPEC")]
-    pub specs: Vec<String>,
+    pub specs: Vec<OsString>,
 }
 
 impl Common {

@@ -17,6 +17,7 @@ use crate::capture::microphone::Microphone;
 use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
 use crate::config::{Config, DeviceSettings, Source};
 use crate::health::{CameraCounters, MicrophoneCounters};
+use crate::named_thread::{self, ThreadRefused};
 
 /// Frames and audio blocks that wait for the disk: about a second of both.
 const QUEUE_LENGTH: usize = 100;
@@ -35,6 +36,8 @@ pub enum RecordError {
     /// A device failed. The clip holds everything that came before.
     #[error(transparent)]
     Capture(CaptureError),
+    #[error(transparent)]
+    Thread(#[from] ThreadRefused),
     #[error(
         "record: nothing was captured within {} s: run `affectd check` to test camera and microphone",
         START_TIMEOUT.as_secs()
@@ -73,14 +76,16 @@ pub fn record(config: &Config, path: &Path, max_mb: u64, stop: &AtomicBool) -> R
     let finished = AtomicBool::new(false);
     let recording = thread::scope(|scope| {
         let (items, incoming) = bounded(QUEUE_LENGTH);
-        start_devices(scope, devices, items, &finished);
-        let recording = write(devices, &incoming, file, max_mb.saturating_mul(1_000_000), stop);
+        let recording = start_devices(scope, devices, items, &finished).map(|()| {
+            let max_size = max_mb.saturating_mul(1_000_000);
+            write(devices, &incoming, file, max_size, stop).map_err(failed)
+        });
         finished.store(true, Ordering::Relaxed);
         // A thread that waits for space in the queue now gets an error, and ends.
         drop(incoming);
         recording
     });
-    let Recording { size, device_error } = recording.map_err(failed)?;
+    let Recording { size, device_error } = recording??;
     if size == 0 {
         let _ = std::fs::remove_file(path);
     } else {
@@ -99,29 +104,30 @@ fn start_devices<'scope>(
     devices: &'scope DeviceSettings,
     items: Sender<Item>,
     finished: &'scope AtomicBool,
-) {
+) -> Result<(), ThreadRefused> {
     let epoch = Instant::now();
     if let Some(settings) = &devices.camera {
         let items = items.clone();
-        scope.spawn(move || {
+        named_thread::spawn_scoped(scope, "camera", move || {
             let counters = CameraCounters::default();
             send_all(&items, finished, || {
                 let mut camera = Camera::open(settings, epoch, &counters)?;
                 info!("camera: {}", camera.description());
                 Ok(move || camera.next_frame().map(|frame| frame.map(Item::Frame)))
             });
-        });
+        })?;
     }
     if let Some(settings) = &devices.microphone {
-        scope.spawn(move || {
+        named_thread::spawn_scoped(scope, "microphone", move || {
             let counters = MicrophoneCounters::default();
             send_all(&items, finished, || {
                 let mut microphone = Microphone::open(settings, epoch, &counters)?;
                 info!("microphone: {}", microphone.description());
                 Ok(move || microphone.next_block().map(|block| block.map(Item::Audio)))
             });
-        });
+        })?;
     }
+    Ok(())
 }
 
 /// Opens a device and sends everything that it delivers.

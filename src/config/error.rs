@@ -9,6 +9,12 @@ use super::origin::Origin;
 pub enum ConfigError {
     #[error("{}: cannot be read ({reason}): check the path given with --config or AFFECTD_CONFIG", .path.display())]
     Unreadable { path: PathBuf, reason: String },
+    #[error(
+        "{path}: is not UTF-8, but probably {encoding}: convert it with iconv -f {encoding} -t UTF-8 {path} >NEW, and use the \
+         new file",
+        path = .path.display()
+    )]
+    NotUtf8 { path: PathBuf, encoding: &'static str },
     /// Not TOML, an unknown key, or a value of the wrong type.
     #[error("{origin}: {reason}: correct or remove it")]
     Malformed { origin: String, reason: String },

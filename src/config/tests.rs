@@ -254,6 +254,35 @@ fn a_password_in_an_output_spec_is_rejected_and_not_shown() {
 }
 
 #[test]
+fn a_value_of_the_wrong_type_is_described_in_plain_words_and_not_shown() {
+    let error = |file: &str| load(file, &[], Flags::default()).unwrap_err();
+    insta::assert_snapshot!(error("output = \"mqtt://u:hunter2@b\"\n"), @r#"affectd.toml line 1: must be a list, for example ["stdout"], not a text: correct or remove it"#);
+    insta::assert_snapshot!(error("models = 5\n"), @"affectd.toml line 1: must be a text in quotes, not 5: correct or remove it");
+    insta::assert_snapshot!(error("[camera]\nwidth = \"wide\"\n"), @"affectd.toml line 2: must be a whole number, not a text: correct or remove it");
+    insta::assert_snapshot!(error("[camera]\nwidth = -1\n"), @"affectd.toml line 2: must be a whole number, not -1: correct or remove it");
+    insta::assert_snapshot!(error("[face]\nrate_hz = []\n"), @"affectd.toml line 2: must be a number, not a list: correct or remove it");
+    insta::assert_snapshot!(error("[models]\n"), @"affectd.toml line 1: must be a text in quotes, not a section: correct or remove it");
+    let error = load("", &[("AFFECTD_INPUT_REALTIME", "often")], Flags::default()).unwrap_err();
+    insta::assert_snapshot!(error, @"environment variable AFFECTD_INPUT_REALTIME: must be true or false, not a text: correct or remove it");
+}
+
+#[test]
+fn a_comma_in_a_path_does_not_split_a_list_of_outputs() {
+    let outputs = |list: &str| {
+        let settings = read("", &[("AFFECTD_OUTPUT", list)], Flags::default()).unwrap();
+        settings.raw().unwrap().output
+    };
+    assert_eq!(
+        outputs("stdout, file:/a,b.csv,serial:/dev/x"),
+        ["stdout", "file:/a,b.csv", "serial:/dev/x"]
+    );
+    assert_eq!(outputs("file:/a,stdout"), ["file:/a", "stdout"]);
+    assert_eq!(outputs("file:/a,mqtt//u:pw@b"), ["file:/a", "mqtt//u:pw@b"]);
+    assert_eq!(outputs("file:/a,telegraph:x"), ["file:/a", "telegraph:x"]);
+    assert_eq!(outputs("stdout,nonsense"), ["stdout", "nonsense"]);
+}
+
+#[test]
 fn a_clip_needs_no_device() {
     let off = "[camera]\ndevice = \"off\"\n[microphone]\ndevice = \"off\"\n";
     let flags = Flags {

@@ -1,5 +1,6 @@
 //! From the raw form to a [`Config`], which holds only values that affectd can run with.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use super::checked::{Config, DeviceSettings, Pace, Source};
@@ -23,6 +24,7 @@ impl Config {
     /// Checks each value.
     pub fn from_settings(settings: &Settings, host: &HostIdentity) -> Result<Config, ConfigError> {
         let raw = settings.raw()?;
+        let specs = settings.output_specs(&raw);
         let check = Check { settings };
         let devices = check.devices(raw.camera, raw.microphone)?;
         Ok(Config {
@@ -31,7 +33,7 @@ impl Config {
             source: check.source(raw.input, devices)?,
             face: check.face(&raw.face)?,
             fusion: check.fusion(&raw.estimate)?,
-            outputs: check.outputs(raw.output, host)?,
+            outputs: check.outputs(specs, host)?,
         })
     }
 }
@@ -150,23 +152,24 @@ impl Check<'_> {
         }
     }
 
-    fn outputs(&self, specs: Vec<String>, host: &HostIdentity) -> Result<Vec<OutputSpec>, ConfigError> {
+    fn outputs(&self, specs: Vec<OsString>, host: &HostIdentity) -> Result<Vec<OutputSpec>, ConfigError> {
         if specs.is_empty() {
             return Err(self.invalid("output", "[]", "needs at least one output, for example \"stdout\""));
         }
         let mut outputs: Vec<OutputSpec> = Vec::new();
         for spec in specs {
+            let text = spec.to_string_lossy();
             let rejected = |reason: String| ConfigError::Output {
-                spec: masked(&spec),
+                spec: masked(&text),
                 // The parser's reason may quote a part of the password.
-                reason: if has_secret_option(&spec) {
+                reason: if has_secret_option(&text) {
                     "a password cannot be an option: write it into a file, and name the file with password_file=PATH"
                         .into()
                 } else {
                     reason
                 },
             };
-            let output = OutputSpec::parse(&spec, host).map_err(rejected)?;
+            let output = OutputSpec::parse_os(&spec, host).map_err(rejected)?;
             if let Some(other) = outputs.iter().find(|other| other.same_place(&output)) {
                 return Err(rejected(format!("writes to the same place as {other}: keep one")));
             }

@@ -2,6 +2,7 @@
 
 use crate::capture::CaptureError;
 use crate::model::ModelError;
+use crate::named_thread::ThreadRefused;
 use crate::output::OutputError;
 
 /// Each text is one line: the thing, the reason, and the remedy.
@@ -16,7 +17,9 @@ pub enum DaemonError {
     /// An output cannot start, or failed later.
     #[error(transparent)]
     Output(#[from] OutputError),
+    #[error(transparent)]
+    Thread(#[from] ThreadRefused),
     /// A bug in affectd.
-    #[error("{0}: this is a bug in affectd, please report it with the log above")]
+    #[error("{0}: this is a bug in affectd: please report it as an issue in affectd's repository, with the log above")]
     Internal(String),
 }

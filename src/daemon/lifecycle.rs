@@ -1,14 +1,16 @@
 //! The running daemon: starts the stages, watches them, and applies a changed configuration.
 
+use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::Scope;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use log::{error, info};
 
 use crate::config::{Config, ConfigError, DeviceSettings, Pace, Source};
 use crate::model::{Bundle, ModelError};
+use crate::named_thread::{self, ThreadRefused};
 use crate::output::OutputError;
 use crate::queue::{WhenFull, queue};
 
@@ -29,9 +31,14 @@ const AUDIO_QUEUE: usize = 64;
 const FACE_RESULT_QUEUE: usize = 16;
 /// How often the main thread checks signals and stages.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a reload checks whether the stages are loaded.
+const LOAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// During a reload, the watchdog is fed for at most this long.
+const MAX_RELOAD: Duration = Duration::from_secs(60);
 
 /// Flags that signal handlers set.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Signals {
     pub stop: Arc<AtomicBool>,
     pub reload: Arc<AtomicBool>,
@@ -48,6 +55,8 @@ enum ReloadError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Output(#[from] OutputError),
+    #[error(transparent)]
+    Thread(#[from] ThreadRefused),
 }
 
 /// All threads, and the configuration they run with.
@@ -73,9 +82,9 @@ struct SourceThread {
 
 impl SourceThread {
     /// Ends the thread and closes its device.
-    fn retire(self) {
+    fn retire(self, progress: &mut dyn FnMut()) {
         self.retired.store(true, Ordering::Relaxed);
-        self.exit.wait();
+        wait(&self.exit, progress);
     }
 }
 
@@ -102,7 +111,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             fusion: None,
             outputs,
         };
-        daemon.start_stages(stages);
+        daemon.start_stages(stages, &mut || {});
         daemon.camera = sources.video.map(|video| daemon.start_camera(video, IfUnusable::Fail));
         daemon.microphone = sources
             .audio
@@ -111,7 +120,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
     }
 
     /// Starts the stages with new queues. Stages that already run first process the rest of their own queues.
-    fn start_stages(&mut self, stages: Stages) {
+    fn start_stages(&mut self, stages: Stages, progress: &mut dyn FnMut()) {
         let (pipeline, health) = (self.pipeline, self.pipeline.health);
         let face = stages.face.map(|stage| {
             let capacity = match pipeline.pace {
@@ -134,7 +143,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             pipeline.audio.disconnect();
         }
         if let Some(previous) = self.fusion.take() {
-            previous.wait();
+            wait(&previous, progress);
         }
         let faces = face.map(|(stage, frames)| {
             let (sender, results) = queue(FACE_RESULT_QUEUE, WhenFull::Wait, &Default::default());
@@ -153,6 +162,10 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         let seen_retired = Arc::clone(&retired);
         let work = move || pipeline.camera(input, &seen_retired, if_unusable);
         let exit = self.threads.start(self.scope, "camera", work);
+        if exit.has_come() {
+            // The system may have refused the thread, which would have ended the stream of frames.
+            pipeline.frames.disconnect();
+        }
         SourceThread { retired, exit }
     }
 
@@ -161,6 +174,9 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         let seen_retired = Arc::clone(&retired);
         let work = move || pipeline.microphone(input, &seen_retired, if_unusable);
         let exit = self.threads.start(self.scope, "microphone", work);
+        if exit.has_come() {
+            pipeline.audio.disconnect();
+        }
         SourceThread { retired, exit }
     }
 
@@ -186,11 +202,21 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
                 is_ready = true;
             }
             if signals.reload.swap(false, Ordering::Relaxed) {
-                systemd.reloading();
-                if let Err(error) = self.reload(read_config) {
+                // Before the first estimate, the service is still starting.
+                if is_ready {
+                    systemd.reloading();
+                }
+                let mut progress = || {
+                    if now.elapsed() < MAX_RELOAD {
+                        systemd.feed_watchdog(Instant::now());
+                    }
+                };
+                if let Err(error) = self.reload(read_config, &mut progress) {
                     error!("reload rejected, the old configuration stays active: {error}");
                 }
-                systemd.ready();
+                if is_ready {
+                    systemd.ready();
+                }
                 stall_detector = StallDetector::new(Instant::now());
             }
             let stage = match self.pipeline.pace {
@@ -217,8 +243,13 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         systemd.stopping();
     }
 
-    /// Applies what has changed in the configuration; the rest keeps running. On an error, everything keeps running.
-    fn reload(&mut self, read_config: &impl Fn() -> Result<Config, ConfigError>) -> Result<(), ReloadError> {
+    /// Applies what has changed in the configuration; the rest keeps running. On an error, everything keeps running. `progress`
+    /// is called several times a second.
+    fn reload(
+        &mut self,
+        read_config: &impl Fn() -> Result<Config, ConfigError>,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), ReloadError> {
         let config = read_config()?;
         let (Source::Devices(old), Source::Devices(new)) = (self.config.source.clone(), config.source.clone()) else {
             return Err(ReloadError::Clip);
@@ -237,21 +268,24 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             || config.face != self.config.face
             || config.fusion != self.config.fusion
             || kinds != InputKinds::of(&old);
-        let stages = stages_change.then(|| Stages::load(&config, kinds)).transpose()?;
-        self.outputs.change(&config.outputs, config.fusion.period)?;
+        let stages = match stages_change {
+            true => Some(load_stages(&config, kinds, progress)?),
+            false => None,
+        };
+        self.outputs.change(&config.outputs, config.fusion.period, progress)?;
         self.config = config;
         self.models = models;
         // Nothing fails from here on: a device that is absent or unusable is waited for.
         let DeviceSettings { camera, microphone } = new;
         let (camera_changes, microphone_changes) = (camera != old.camera, microphone != old.microphone);
         if camera_changes && let Some(thread) = self.camera.take() {
-            thread.retire();
+            thread.retire(progress);
         }
         if microphone_changes && let Some(thread) = self.microphone.take() {
-            thread.retire();
+            thread.retire(progress);
         }
         if let Some(stages) = stages {
-            self.start_stages(stages);
+            self.start_stages(stages, progress);
         }
         if camera_changes {
             self.camera = camera.map(|settings| self.start_camera(VideoInput::Camera(settings), IfUnusable::Retry));
@@ -262,6 +296,26 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         }
         info!("reload: the new configuration is active");
         Ok(())
+    }
+}
+
+/// Loads the stages on a thread of its own, because this takes seconds on a slow board.
+fn load_stages(config: &Config, kinds: InputKinds, progress: &mut dyn FnMut()) -> Result<Stages, ReloadError> {
+    thread::scope(|scope| {
+        let loading = named_thread::spawn_scoped(scope, "load", || Stages::load(config, kinds))?;
+        while !loading.is_finished() {
+            progress();
+            thread::sleep(LOAD_CHECK_INTERVAL);
+        }
+        let loaded = loading.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+        Ok(loaded?)
+    })
+}
+
+/// Waits until a thread has ended.
+fn wait(exit: &ExitSignal, progress: &mut dyn FnMut()) {
+    while !exit.wait_timeout(CHECK_INTERVAL) {
+        progress();
     }
 }
 

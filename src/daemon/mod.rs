@@ -29,14 +29,15 @@ mod stall_detector;
 mod systemd;
 mod thread_group;
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use log::info;
+use log::{info, warn};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Pace};
 use crate::health::{Health, SourceState};
 use crate::output::HostIdentity;
 use lifecycle::{Daemon, when_full};
@@ -58,14 +59,20 @@ pub enum Ending {
     RestartRequested,
 }
 
+/// How long the threads may take to end after a stop. Then affectd ends without those that are stuck, for example in a write
+/// that nobody reads.
+const STOP_TIMEOUT: Duration = Duration::from_millis(4500);
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Runs until the source ends, all readers of the outputs are gone, or a signal stops it. `read_config` reads the
-/// configuration again when a reload is requested.
+/// configuration again when a reload is requested. `leave` ends the process with a result while threads are stuck.
 pub fn run(
     config: Config,
     host: &Arc<HostIdentity>,
     signals: &Signals,
     fault: Option<Fault>,
     read_config: impl Fn() -> Result<Config, ConfigError>,
+    leave: impl FnOnce(Result<Ending, DaemonError>) -> Infallible,
 ) -> Result<Ending, DaemonError> {
     let started = Instant::now();
     let (sources, pace) = Sources::open(&config.source)?;
@@ -90,18 +97,50 @@ pub fn run(
         frames: Default::default(),
         audio: Default::default(),
         last_seq: AtomicU64::new(0),
+        last_face_id: AtomicU32::new(0),
     };
     let threads = ThreadGroup::new(&signals.stop);
     thread::scope(|scope| {
         let period = config.fusion.period;
         let outputs = OutputThreads::start(scope, &threads, &health, &config.outputs, period, when_full(pace), host)?;
         Daemon::start(scope, &pipeline, &threads, outputs, config, sources, stages).supervise(signals, &read_config);
-        Ok::<_, DaemonError>(())
-    })?;
-    info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
-    threads.result()?;
-    Ok(match pipeline.restart.load(Ordering::Relaxed) {
-        true => Ending::RestartRequested,
-        false => Ending::Done,
+        if pace == Pace::Realtime {
+            // The last output may have ended while the devices still run, or are absent.
+            threads.stop();
+        }
+        let stuck = wait_for_end(&threads, &signals.stop);
+        let result = || {
+            info!("{health}; took {:.2} s", started.elapsed().as_secs_f32());
+            threads.result()?;
+            Ok(match pipeline.restart.load(Ordering::Relaxed) {
+                true => Ending::RestartRequested,
+                false => Ending::Done,
+            })
+        };
+        if !stuck.is_empty() {
+            warn!(
+                "not ended after {} s and left behind: {}",
+                STOP_TIMEOUT.as_secs(),
+                stuck.join(", ")
+            );
+            match leave(result()) {}
+        }
+        result()
     })
+}
+
+/// Waits for all threads to end. Returns those that have not ended some time after a stop. Without a stop, it waits for as long
+/// as the outputs write.
+fn wait_for_end(threads: &ThreadGroup, stop: &AtomicBool) -> Vec<String> {
+    let mut deadline = None;
+    loop {
+        let running = threads.wait_timeout(STOP_CHECK_INTERVAL);
+        let now = Instant::now();
+        if stop.load(Ordering::Relaxed) {
+            deadline.get_or_insert(now + STOP_TIMEOUT);
+        }
+        if running.is_empty() || deadline.is_some_and(|deadline| now >= deadline) {
+            return running;
+        }
+    }
 }

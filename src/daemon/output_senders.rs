@@ -1,9 +1,6 @@
 //! The queues to all outputs.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
-
-use log::warn;
 
 use crate::fusion::Estimate;
 use crate::health::HealthReport;
@@ -12,9 +9,6 @@ use crate::queue::{Disconnected, QueueSender};
 
 use super::output_thread::OutputItem;
 use super::thread_group::ExitSignal;
-
-/// How long a closed output may take to write what is left.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The queues to all running outputs, shared between threads.
 #[derive(Clone, Default)]
@@ -54,19 +48,8 @@ impl OutputSenders {
         }
     }
 
-    /// While the list is locked, senders wait.
+    /// While the list is locked, senders wait: lock it only for as long as it takes to change the list.
     pub fn lock(&self) -> MutexGuard<'_, Vec<OutputSender>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl OutputSender {
-    /// Ends the output's queue, and waits until the output has written what is left.
-    pub fn close(self) {
-        let OutputSender { spec, queue, exit } = self;
-        drop(queue);
-        if !exit.wait_timeout(CLOSE_TIMEOUT) {
-            warn!("{spec}: not closed after {} s", CLOSE_TIMEOUT.as_secs());
-        }
     }
 }

@@ -38,7 +38,8 @@ impl OpenOutput {
     }
 
     /// The work of the thread: writes until the queue ends, the reader is gone, or the output fails. A failure does not stop
-    /// the other outputs; it is recorded for the end. `running` counts the output threads.
+    /// the other outputs; it is recorded for the end. If this was the last output, nothing has to be estimated any more, so
+    /// all threads stop. `running` counts the output threads.
     pub fn run(
         mut self,
         items: &QueueReceiver<OutputItem>,
@@ -46,21 +47,33 @@ impl OpenOutput {
         running: &AtomicUsize,
         threads: &ThreadGroup<'_>,
     ) {
-        let result = write_all(&mut *self.output, items, latency);
+        let written = write_all(&mut *self.output, items, latency);
         let others = running.fetch_sub(1, Ordering::Relaxed) - 1;
-        match result {
-            Ok(()) => {}
-            Err(OutputError::ReaderGone) => info!("{}: the reader is gone", self.spec),
-            Err(error @ OutputError::Failed(_)) => {
-                if others > 0 {
-                    warn!("{error}; the other outputs continue");
-                }
-                threads.record_failure(error.into());
-            }
+        let failed = match written {
+            // A reload or the end of affectd has closed the queue. The other outputs decide what follows.
+            Ok(()) => return self.output.finish().unwrap_or_else(|error| self.report(error, threads)),
+            Err(error) => error,
+        };
+        if others > 0
+            && let OutputError::Failed(why) = &failed
+        {
+            warn!("{why}; the other outputs continue");
+        }
+        self.report(failed, threads);
+        if others == 0 {
+            threads.stop();
+        }
+    }
+
+    fn report(&self, error: OutputError, threads: &ThreadGroup<'_>) {
+        match error {
+            OutputError::ReaderGone => info!("{}: the reader is gone", self.spec),
+            error @ OutputError::Failed(_) => threads.record_failure(error.into()),
         }
     }
 }
 
+/// Writes until the queue ends.
 fn write_all(output: &mut dyn Output, items: &QueueReceiver<OutputItem>, latency: &Latency) -> Result<(), OutputError> {
     loop {
         let item = match output.poll_interval() {
@@ -77,7 +90,7 @@ fn write_all(output: &mut dyn Output, items: &QueueReceiver<OutputItem>, latency
             Ok(OutputItem::Health(report)) => output.health(&report)?,
             Ok(OutputItem::Reload) => output.reload(),
             Err(RecvTimeoutError::Timeout) => output.poll()?,
-            Err(RecvTimeoutError::Disconnected) => return output.finish(),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Scope;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 
 use crate::control::Control;
@@ -20,12 +20,16 @@ use crate::queue::{WhenFull, queue};
 use super::health_reporter;
 use super::output_senders::{OutputSender, OutputSenders};
 use super::output_thread::OpenOutput;
-use super::thread_group::ThreadGroup;
+use super::thread_group::{ExitSignal, ThreadGroup};
 
 /// Capacity of the queue to an output.
 const OUTPUT_QUEUE: usize = 16;
 /// Capacity of the queue of requests to the fusion stage. People send them, so it rarely holds more than one.
 const CONTROL_QUEUE: usize = 4;
+/// How long a closed output may take to write what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a reload that waits for outputs reports that it does.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The running outputs. When this is dropped, and all clones of its senders are, the threads write what is left and end.
 pub struct OutputThreads<'scope, 'env> {
@@ -102,16 +106,20 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
     }
 
     /// Changes the outputs to `specs`, for estimates `period` apart. Unchanged outputs keep running. If a new one cannot be
-    /// opened, the old ones stay.
-    pub fn change(&mut self, specs: &[OutputSpec], period: Duration) -> Result<(), OutputError> {
+    /// opened, the old ones stay. No estimate waits for an output that opens or closes slowly. `progress` is called several
+    /// times a second until the change is complete.
+    pub fn change(
+        &mut self,
+        specs: &[OutputSpec],
+        period: Duration,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), OutputError> {
         let context = OutputContext {
             period,
             ..self.context.clone()
         };
         let same_period = period == self.context.period;
-        // Locked until the change is complete: an estimate that comes meanwhile waits, and is not lost.
-        let mut senders = self.senders.lock();
-        let old_specs: Vec<OutputSpec> = senders.iter().map(|sender| sender.spec.clone()).collect();
+        let old_specs: Vec<OutputSpec> = self.senders.lock().iter().map(|sender| sender.spec.clone()).collect();
         let (kept, removed): (Vec<_>, Vec<_>) = old_specs
             .into_iter()
             .partition(|spec| same_period && specs.contains(spec));
@@ -120,46 +128,150 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             .iter()
             .filter(|spec| !kept.contains(spec))
             .partition(|spec| removed.iter().any(|old| old.same_place(spec)));
-        let mut opened = open_all(new, &context)?;
-        let mut closed = Vec::new();
-        for spec in reopened {
-            for old in removed.iter().filter(|old| old.same_place(spec)) {
-                close(&mut senders, old);
-                closed.push(old);
-            }
-            match OpenOutput::open(spec, &context) {
-                Ok(output) => opened.push(output),
-                Err(error) => {
-                    drop(opened);
-                    for old in closed {
-                        match OpenOutput::open(old, &self.context) {
-                            Ok(output) => senders.push(self.spawn(output, &self.context)),
-                            Err(error) => warn!("{error}; this output stays closed after the rejected reload"),
-                        }
-                    }
-                    return Err(error);
-                }
-            }
+        let opening: Vec<Opening> = new
+            .into_iter()
+            .map(|spec| self.start_opening(spec, &context, Vec::new()))
+            .collect();
+        let mut opened = Vec::new();
+        for Opening { sender, result } in opening {
+            wait_until_open(&result, progress)?;
+            opened.push(sender);
         }
-        removed.iter().for_each(|old| close(&mut senders, old));
-        senders.extend(opened.into_iter().map(|output| self.spawn(output, &context)));
+        let (replaced, closed): (Vec<_>, Vec<_>) = removed
+            .into_iter()
+            .partition(|old| reopened.iter().any(|spec| old.same_place(spec)));
+        if let Err(error) = self.replace(&replaced, &reopened, &context, progress) {
+            // Back to the old outputs.
+            let old: Vec<&OutputSpec> = replaced.iter().collect();
+            let new: Vec<OutputSpec> = reopened.into_iter().cloned().collect();
+            if let Err(error) = self.replace(&new, &old, &self.context, progress) {
+                warn!("{error}; this output stays closed after the rejected reload");
+            }
+            return Err(error);
+        }
+        // Changed at once, so that each estimate goes to the old outputs or to the new ones.
+        let mut senders = self.senders.lock();
+        let closing: Vec<OutputSender> = senders.extract_if(.., |sender| closed.contains(&sender.spec)).collect();
+        senders.extend(opened);
         drop(senders);
         self.context = context;
+        for OutputSender { spec, queue, exit } in closing {
+            drop(queue);
+            if !wait_for_exit(&exit, progress) {
+                warn!("{spec}: not closed after {} s", CLOSE_TIMEOUT.as_secs());
+            }
+        }
         Ok(())
     }
 
+    /// Opens `new` in the place of those of `old` that use the same port, file or broker. Estimates that come before a new
+    /// output is open wait in its queue. The error is that of the first output that cannot be opened.
+    fn replace(
+        &self,
+        old: &[OutputSpec],
+        new: &[&OutputSpec],
+        context: &OutputContext,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), OutputError> {
+        let mut senders = self.senders.lock();
+        let mut results = Vec::new();
+        for spec in new {
+            let replaced: Vec<OutputSender> = senders
+                .extract_if(.., |sender| old.contains(&sender.spec) && sender.spec.same_place(spec))
+                .collect();
+            let previous = replaced.into_iter().map(|sender| sender.exit).collect();
+            let Opening { sender, result } = self.start_opening(spec, context, previous);
+            senders.push(sender);
+            results.push(result);
+        }
+        drop(senders);
+        let mut first = Ok(());
+        for result in &results {
+            first = first.and(wait_until_open(result, progress));
+        }
+        first
+    }
+
+    /// Starts the thread of an output, which waits for the `previous` outputs in the same place to end, and then opens it.
+    fn start_opening(&self, spec: &OutputSpec, context: &OutputContext, previous: Vec<ExitSignal>) -> Opening {
+        let (opened, result) = bounded(1);
+        let (spec_to_open, context_to_open) = (spec.clone(), context.clone());
+        let sender = self.start_thread(spec, context, move || {
+            if !previous.iter().all(|exit| exit.wait_timeout(CLOSE_TIMEOUT)) {
+                let seconds = CLOSE_TIMEOUT.as_secs();
+                warn!("{spec_to_open}: the output with the old options is not closed after {seconds} s");
+            }
+            let (output, outcome) = match OpenOutput::open(&spec_to_open, &context_to_open) {
+                Ok(output) => (Some(output), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            // The reload waits for this.
+            let _ = opened.send(outcome);
+            output
+        });
+        Opening { sender, result }
+    }
+
     fn spawn(&self, output: OpenOutput, context: &OutputContext) -> OutputSender {
+        let spec = output.spec.clone();
+        self.start_thread(&spec, context, move || Some(output))
+    }
+
+    /// Starts a thread that runs the output that `open` returns.
+    fn start_thread(
+        &self,
+        spec: &OutputSpec,
+        context: &OutputContext,
+        open: impl FnOnce() -> Option<OpenOutput> + Send + 'scope,
+    ) -> OutputSender {
         let (queue, items) = queue(OUTPUT_QUEUE, context.when_full, &context.dropped);
         self.running.fetch_add(1, Ordering::Relaxed);
         let (running, threads, latency) = (Arc::clone(&self.running), self.threads, &self.health.latency);
-        let spec = output.spec.clone();
         let name = format!("output-{}", spec.kind());
         let exit = threads.start(self.scope, &name, move || {
-            output.run(&items, latency, &running, threads);
+            match open() {
+                Some(output) => output.run(&items, latency, &running, threads),
+                None => {
+                    running.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
             Ok(())
         });
-        OutputSender { spec, queue, exit }
+        OutputSender {
+            spec: spec.clone(),
+            queue,
+            exit,
+        }
     }
+}
+
+/// An output whose thread opens it.
+struct Opening {
+    sender: OutputSender,
+    result: Receiver<Result<(), OutputError>>,
+}
+
+fn wait_until_open(result: &Receiver<Result<(), OutputError>>, progress: &mut dyn FnMut()) -> Result<(), OutputError> {
+    loop {
+        match result.recv_timeout(PROGRESS_INTERVAL) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) => progress(),
+            // The thread could not start or has panicked, which ends affectd with its own error.
+            Err(RecvTimeoutError::Disconnected) => return Err(OutputError::ReaderGone),
+        }
+    }
+}
+
+/// Waits for at most [`CLOSE_TIMEOUT`]; returns whether the thread has ended.
+fn wait_for_exit(exit: &ExitSignal, progress: &mut dyn FnMut()) -> bool {
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
+    while Instant::now() < deadline {
+        if exit.wait_timeout(PROGRESS_INTERVAL) {
+            return true;
+        }
+        progress();
+    }
+    false
 }
 
 fn context(
@@ -184,13 +296,6 @@ fn open_all<'a>(
     context: &OutputContext,
 ) -> Result<Vec<OpenOutput>, OutputError> {
     specs.into_iter().map(|spec| OpenOutput::open(spec, context)).collect()
-}
-
-/// Closes the output `spec`, unless that has already been done.
-fn close(senders: &mut Vec<OutputSender>, spec: &OutputSpec) {
-    if let Some(at) = senders.iter().position(|sender| sender.spec == *spec) {
-        senders.remove(at).close();
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The work of the camera, microphone, face and fusion threads.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -53,6 +53,8 @@ pub struct Pipeline<'a> {
     pub audio: SwappableSender<AudioBlock>,
     /// The sequence number of the newest estimate.
     pub last_seq: AtomicU64,
+    /// The id of the newest face. A face stage that a reload starts continues after it.
+    pub last_face_id: AtomicU32,
 }
 
 impl Pipeline<'_> {
@@ -171,12 +173,14 @@ impl Pipeline<'_> {
         let mut load_shedder = LoadShedder::new(Instant::now());
         let mut undecodable = RateLimitedLog::new();
         self.health.face_rate_hz.set(configured_hz);
+        stage.continue_ids_after(self.last_face_id.load(Ordering::Relaxed));
         for frame in frames.iter() {
             let (at, started) = (frame.at, Instant::now());
             if let Some(fault) = self.fault {
                 fault.before_frame(self.health);
             }
             let outcome = stage.process(frame)?;
+            self.last_face_id.store(stage.last_face_id(), Ordering::Relaxed);
             let now = Instant::now();
             // A replay keeps the stage busy on purpose.
             if self.pace == Pace::Realtime

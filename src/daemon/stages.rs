@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::face::FaceStage;
 use crate::fusion::FusionStage;
 use crate::model::{Bundle, ModelError};
+use crate::named_thread;
 use crate::voice::VoiceStage;
 
 use super::sources::InputKinds;
@@ -28,14 +29,23 @@ impl Stages {
         let started = Instant::now();
         let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
         let stages = thread::scope(|scope| {
-            let face = kinds
-                .video
-                .then(|| scope.spawn(|| FaceStage::load(&bundle, config.face)));
+            let load_face = || FaceStage::load(&bundle, config.face);
+            let loading = match kinds.video {
+                true => named_thread::spawn_scoped(scope, "load-face", load_face).map(Some),
+                false => Ok(None),
+            };
             let voice = VoiceStage::load(&bundle)?;
             let fusion = FusionStage::load(&bundle, config.fusion)?;
-            let face = face
-                .map(|loading| loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .transpose()?;
+            let face = match loading {
+                Ok(Some(loading)) => Some(
+                    loading
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+                ),
+                Ok(None) => None,
+                // Without another thread, the load takes longer.
+                Err(_) => Some(load_face()?),
+            };
             Ok::<_, ModelError>(Stages {
                 kinds,
                 face,

@@ -3,21 +3,23 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, Scope};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::thread::Scope;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::error::DaemonError;
+use crate::named_thread;
 
 /// Signals that a thread has ended, even by a panic: its channel is then closed.
 pub struct ExitSignal(Receiver<Infallible>);
 
 impl ExitSignal {
-    pub fn wait(&self) {
-        let _ = self.0.recv();
+    /// Whether the thread has ended.
+    pub fn has_come(&self) -> bool {
+        self.wait_timeout(Duration::ZERO)
     }
 
     /// Waits for at most `timeout`; returns whether the thread has ended.
@@ -30,6 +32,10 @@ impl ExitSignal {
 pub struct ThreadGroup<'a> {
     stop: &'a AtomicBool,
     failure: Mutex<Option<DaemonError>>,
+    /// The names of the threads that have not ended.
+    running: Mutex<Vec<String>>,
+    /// Notified when a thread ends.
+    ended: Condvar,
 }
 
 impl<'a> ThreadGroup<'a> {
@@ -38,10 +44,13 @@ impl<'a> ThreadGroup<'a> {
         ThreadGroup {
             stop,
             failure: Mutex::new(None),
+            running: Mutex::default(),
+            ended: Condvar::new(),
         }
     }
 
-    /// Starts a thread. If it panics, that is an internal error.
+    /// Starts a thread. If it panics, that is an internal error. If the system refuses the thread, that is a failure of the
+    /// group, and the signal is that of a thread that has ended.
     pub fn start<'scope, 'env>(
         &'scope self,
         scope: &'scope Scope<'scope, 'env>,
@@ -59,17 +68,45 @@ impl<'a> ThreadGroup<'a> {
             if let Err(error) = result {
                 self.fail(error);
             }
+            self.remove(&label);
         };
-        if let Err(e) = Builder::new().name(name.to_string()).spawn_scoped(scope, guarded) {
-            self.fail(DaemonError::Internal(format!("the {name} thread cannot start ({e})")));
+        self.running().push(name.to_owned());
+        if let Err(error) = named_thread::spawn_scoped(scope, name, guarded) {
+            self.remove(name);
+            self.fail(error.into());
         }
         ExitSignal(ended)
     }
 
+    fn running(&self) -> MutexGuard<'_, Vec<String>> {
+        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn remove(&self, name: &str) {
+        let mut running = self.running();
+        if let Some(at) = running.iter().position(|other| other == name) {
+            running.remove(at);
+        }
+        self.ended.notify_all();
+    }
+
+    /// Waits for at most `timeout`; returns the names of the threads that have not ended.
+    pub fn wait_timeout(&self, timeout: Duration) -> Vec<String> {
+        let waited = self
+            .ended
+            .wait_timeout_while(self.running(), timeout, |running| !running.is_empty());
+        waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.clone()
+    }
+
     /// Records a failure and tells all threads to stop.
     fn fail(&self, error: DaemonError) {
-        self.stop.store(true, Ordering::Relaxed);
         self.record_failure(error);
+        self.stop();
+    }
+
+    /// Tells all threads to stop.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Records a failure that affectd reports when it ends. The threads keep running. Only the first failure counts, because
@@ -79,13 +116,10 @@ impl<'a> ThreadGroup<'a> {
         first.get_or_insert(error);
     }
 
-    /// The first failure. Call it when all threads have ended.
-    pub fn result(self) -> Result<(), DaemonError> {
-        let failure = self
-            .failure
-            .into_inner()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        failure.map_or(Ok(()), Err)
+    /// The first failure. Call it once, when affectd ends.
+    pub fn result(&self) -> Result<(), DaemonError> {
+        let mut failure = self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        failure.take().map_or(Ok(()), Err)
     }
 }
 

@@ -78,6 +78,16 @@ impl FaceStage {
         self.settings.rate_hz = rate_hz;
     }
 
+    /// The id of the newest face.
+    pub fn last_face_id(&self) -> u32 {
+        self.tracker.last_id()
+    }
+
+    /// Gives new faces ids above `id`. Call it before the first frame.
+    pub fn continue_ids_after(&mut self, id: u32) {
+        self.tracker.continue_ids_after(id);
+    }
+
     /// How often the detector has run so far.
     pub fn detections(&self) -> u64 {
         self.detections

@@ -47,6 +47,15 @@ pub struct Tracker {
 }
 
 impl Tracker {
+    pub fn last_id(&self) -> u32 {
+        self.last_id
+    }
+
+    /// Gives new faces ids above `id`, so that a tracker that replaces another one uses none of its ids again.
+    pub fn continue_ids_after(&mut self, id: u32) {
+        self.last_id = self.last_id.max(id);
+    }
+
     /// Adds the detected faces of the frame captured at `at`.
     pub fn update(&mut self, at: Duration, faces: &[Face], coverage: Coverage) {
         self.now = at;
@@ -76,7 +85,7 @@ impl Tracker {
             }
         }
         for (face, _) in faces.iter().zip(claimed).filter(|(_, claimed)| !claimed) {
-            self.last_id += 1;
+            self.last_id = self.last_id.wrapping_add(1);
             self.tracks.push(Track {
                 id: self.last_id,
                 face: *face,

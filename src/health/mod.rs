@@ -109,8 +109,11 @@ impl fmt::Display for Health {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         write!(
             f,
-            "{} estimates; {} frames, {} analyzed, {} with a face, {} detections",
-            get(&self.estimates),
+            "{}; {} frames, {} analyzed, {} with a face, {} detections",
+            match get(&self.estimates) {
+                1 => "1 estimate".to_owned(),
+                estimates => format!("{estimates} estimates"),
+            },
             get(&self.frames),
             get(&self.frames_analyzed),
             get(&self.frames_with_face),

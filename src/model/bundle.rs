@@ -15,7 +15,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::int8::MAX_FILE_BYTES;
-use super::kernel::{KernelChoice, UnknownKernel};
+use super::kernel::KernelChoice;
 
 /// The newest manifest format that this version reads. Every manifest names its format.
 pub const FORMAT: u32 = 1;
@@ -52,8 +52,6 @@ pub enum ModelError {
     File { path: PathBuf, reason: String },
     #[error("{graph}: {reason}: use the models of this affectd's release")]
     Unusable { graph: GraphName, reason: String },
-    #[error(transparent)]
-    Kernel(#[from] UnknownKernel),
 }
 
 /// The four graphs of a bundle, one per stage.

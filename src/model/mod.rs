@@ -8,5 +8,5 @@ pub mod kernel;
 pub mod session;
 
 pub use bundle::{Bundle, GraphName, Location, ModelError};
-pub use kernel::KernelChoice;
+pub use kernel::{KernelChoice, UnknownKernel};
 pub use session::Session;

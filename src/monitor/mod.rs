@@ -5,6 +5,7 @@
 //! ```
 
 mod error;
+mod follow;
 mod plot;
 mod received;
 mod screen;
@@ -13,11 +14,12 @@ mod source;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::Terminal;
 use ratatui::backend::TermionBackend;
@@ -26,8 +28,10 @@ use ratatui::termion::input::TermRead;
 use ratatui::termion::raw::IntoRawMode;
 use ratatui::termion::screen::IntoAlternateScreen;
 
+use crate::named_thread;
 use crate::output::HostIdentity;
 use crate::output::mqtt::subscriber::Listening;
+use crate::printable::printable;
 use received::Received;
 use session::Session;
 use source::Source;
@@ -36,7 +40,7 @@ pub use error::MonitorError;
 
 /// The time between two drawings. A resize of the terminal is noticed then.
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
-/// Events that wait to be shown. A source that is faster than the monitor is slowed down.
+/// Events that wait to be shown. A source that sends faster waits. At most so many are handled between two drawings.
 const EVENT_QUEUE: usize = 256;
 
 /// The arguments of `affectd monitor`.
@@ -60,7 +64,7 @@ enum Event {
 /// Runs until the source ends, the user quits, or `stop` is set. Writes text if standard output is not a terminal.
 pub fn run(options: &Options, host: &HostIdentity, stop: &AtomicBool) -> Result<(), MonitorError> {
     let source = Source::parse(&options.source, host)?;
-    let mut session = Session::new(options.source.clone());
+    let mut session = Session::new(options.source.clone(), source.hint());
     let (to, events) = sync_channel(EVENT_QUEUE);
     start_listening(source, host.clone(), to.clone())?;
     let plain = options.plain || !io::stdout().is_terminal();
@@ -68,6 +72,8 @@ pub fn run(options: &Options, host: &HostIdentity, stop: &AtomicBool) -> Result<
         true => print(&mut session, &events, stop),
         false => show(&mut session, &events, to, stop),
     };
+    // What switches back to the normal screen must arrive before an error does.
+    let _ = io::stdout().flush();
     if let Some(path) = &options.save {
         save(path, &session)?;
     }
@@ -81,14 +87,14 @@ fn start_listening(source: Source, host: HostIdentity, to: SyncSender<Event>) ->
             Ok(()) => Listening::Continue,
             Err(_) => Listening::Stop,
         };
-        if let Err(failure) = source.listen(&host, &mut listener) {
+        let listened = catch_unwind(AssertUnwindSafe(|| source.listen(&host, &mut listener)));
+        let panicked = |_| Err(MonitorError::Internal("the source thread panicked".into()));
+        if let Err(failure) = listened.unwrap_or_else(panicked) {
             let _ = to.send(Event::Failed(failure));
         }
     };
-    match thread::Builder::new().name("source".into()).spawn(work) {
-        Ok(_) => Ok(()),
-        Err(e) => Err(MonitorError::Internal(format!("the source thread cannot start ({e})"))),
-    }
+    named_thread::spawn("source", work)?;
+    Ok(())
 }
 
 /// Prints a line for each estimate, for each change of the source, and for each problem of the device.
@@ -101,7 +107,10 @@ fn print(session: &mut Session, events: &Receiver<Event>, stop: &AtomicBool) -> 
         let line = match events.recv_timeout(DRAW_INTERVAL) {
             Ok(Event::Received(Received::End) | Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Ok(Event::Failed(failure)) => return Err(failure),
-            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Timeout) => match session.notice_silence(Instant::now()) {
+                true => format!("{}: {}", session.source, session.status),
+                false => continue,
+            },
             Ok(Event::Received(received)) => {
                 let line = match &received {
                     Received::Status(status) => Some(format!("{}: {status}", session.source)),
@@ -119,7 +128,7 @@ fn print(session: &mut Session, events: &Receiver<Event>, stop: &AtomicBool) -> 
                 }
             }
         };
-        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        match writeln!(out, "{}", printable(&line)).and_then(|()| out.flush()) {
             Ok(()) => {}
             // A reader that closes early, as `head` does, is not an error.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
@@ -142,14 +151,14 @@ fn show(
     let failed = |e: io::Error| MonitorError::Display(format!("the terminal cannot be used ({e}): try --plain"));
     // Keys are read from the terminal itself, because standard input may be the source.
     let keys = File::open("/dev/tty").map_err(failed)?;
-    thread::spawn(move || {
+    named_thread::spawn("keys", move || {
         let quits = |key: &Key| matches!(key, Key::Char('q') | Key::Esc | Key::Ctrl('c'));
         for key in keys.keys().map_while(Result::ok) {
             if quits(&key) && to.send(Event::Quit).is_err() {
                 break;
             }
         }
-    });
+    })?;
     let screen = io::stdout()
         .into_raw_mode()
         .and_then(IntoAlternateScreen::into_alternate_screen)
@@ -160,14 +169,17 @@ fn show(
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // All pending events are handled before the next drawing.
+        // Pending events are handled before the next drawing.
         let mut next = events.recv_timeout(DRAW_INTERVAL);
-        loop {
+        for _ in 0..EVENT_QUEUE {
             match next {
                 Ok(Event::Received(received)) => session.receive(received),
                 Ok(Event::Failed(failure)) => return Err(failure),
                 Ok(Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    session.notice_silence(Instant::now());
+                    break;
+                }
             }
             match events.try_recv() {
                 Ok(event) => next = Ok(event),

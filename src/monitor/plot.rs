@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::printable::printable;
+
 use super::session::{Affect, Moment, Session};
 
 /// Sizes in pixels: the square of the plane, the width of the time series, and the margin around them.
@@ -27,7 +29,7 @@ pub fn svg(session: &Session) -> String {
     let arousal = path(session.all(), |m, affect| (over_time(m), down(affect.arousal)));
     let caption = format!(
         "{} · {} estimates, {} missed, {} invalid lines · {:.0} s",
-        xml_escaped(&session.source),
+        xml_escaped(&printable(&session.source)),
         session.estimates,
         session.missed,
         session.invalid_lines,
@@ -109,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_session_without_estimates_has_a_plot() {
-        let svg = svg(&Session::new(String::new()));
+        let svg = svg(&Session::new(String::new(), ""));
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && !svg.contains("NaN"));
     }
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::health::HealthReport;
+use crate::output::csv;
 
 /// The fields of an estimate that the monitor shows. Other fields are ignored, so estimates of newer devices can be read.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -74,9 +75,22 @@ fn parsed<T: serde::de::DeserializeOwned>(
     serde_json::from_value(Value::Object(object)).map_or(Received::Invalid, received)
 }
 
-/// Splits a stream of bytes into lines. A last line without a line end is dropped.
-#[derive(Debug, Default)]
-pub struct LineSplitter(Vec<u8>);
+/// Splits a stream of bytes into lines of JSON or CSV. A last line without a line end is dropped.
+#[derive(Debug)]
+pub struct LineSplitter {
+    rest: Vec<u8>,
+    /// The columns of CSV rows.
+    columns: Vec<String>,
+}
+
+impl Default for LineSplitter {
+    fn default() -> LineSplitter {
+        LineSplitter {
+            rest: Vec::new(),
+            columns: columns(csv::HEADER),
+        }
+    }
+}
 
 impl LineSplitter {
     /// The longest line, in bytes. Messages are far shorter.
@@ -84,18 +98,83 @@ impl LineSplitter {
 
     /// Adds the next bytes and returns what the completed lines contain.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Received> {
-        self.0.extend_from_slice(bytes);
+        self.rest.extend_from_slice(bytes);
         let mut received = Vec::new();
-        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.0.drain(..=end).collect();
-            received.extend(Received::from_json(&line));
+        let mut from = 0;
+        while let Some(length) = self.rest[from..].iter().position(|byte| *byte == b'\n') {
+            let line = self.rest[from..from + length].to_vec();
+            received.extend(self.parse(&line));
+            from += length + 1;
         }
-        if self.0.len() > LineSplitter::MAX_LINE_BYTES {
-            self.0.clear();
+        self.rest.drain(..from);
+        if self.rest.len() > LineSplitter::MAX_LINE_BYTES {
+            self.rest.clear();
             received.push(Received::Invalid);
         }
         received
     }
+
+    /// Forgets a part of a line.
+    pub fn restart(&mut self) {
+        self.rest.clear();
+    }
+
+    fn parse(&mut self, line: &[u8]) -> Option<Received> {
+        let text = line.trim_ascii();
+        let is_json = text.starts_with(b"{");
+        let Ok(text) = str::from_utf8(text) else {
+            return Some(Received::Invalid);
+        };
+        if is_json || text.is_empty() {
+            return Received::from_json(line);
+        }
+        if text.starts_with("seq,") {
+            self.columns = columns(text);
+            return None;
+        }
+        let reading = from_csv(&self.columns, text);
+        Some(reading.map_or(Received::Invalid, Received::Estimate))
+    }
+}
+
+fn columns(header: &str) -> Vec<String> {
+    header.split(',').map(|name| name.trim().to_owned()).collect()
+}
+
+/// An estimate as a row of comma-separated values. Unknown columns are ignored.
+fn from_csv(columns: &[String], row: &str) -> Option<Reading> {
+    let cells: Vec<&str> = row.split(',').map(str::trim).collect();
+    if cells.len() != columns.len() {
+        return None;
+    }
+    let cell = |name: &str| {
+        let at = columns.iter().position(|column| column == name)?;
+        (!cells[at].is_empty()).then(|| cells[at])
+    };
+    let number = |name: &str| cell(name)?.parse::<f32>().ok();
+    let is_set = |name: &str| cell(name) == Some("1");
+    let modalities = [("from_face", "face"), ("from_voice", "voice")];
+    Some(Reading {
+        seq: cell("seq")?.parse().ok()?,
+        t: cell("t")?.parse().ok().filter(|t: &f64| t.is_finite())?,
+        valence: number("valence"),
+        arousal: number("arousal"),
+        confidence: number("confidence"),
+        modalities: modalities
+            .iter()
+            .filter(|(column, _)| is_set(column))
+            .map(|(_, name)| name.to_string())
+            .collect(),
+        face: cell("face_id").and_then(|id| id.parse().ok()).map(|id| Face {
+            id,
+            score: number("face_score").unwrap_or_default(),
+        }),
+        voice: cell("voice_active").map(|_| Voice {
+            active: is_set("voice_active"),
+            level_db: number("voice_level_db"),
+        }),
+        latency_ms: cell("latency_ms").and_then(|ms| ms.parse().ok()),
+    })
 }
 
 #[cfg(test)]

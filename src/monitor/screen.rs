@@ -8,6 +8,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::canvas::{Canvas, Context, Line as Stroke, Points};
 use ratatui::widgets::{Block, Paragraph};
 
+use crate::printable::printable;
+
 use super::session::{SERIES_S, Session, affect};
 
 const VALENCE: Color = Color::Cyan;
@@ -142,7 +144,7 @@ fn text(frame: &mut Frame, area: Rect, session: &Session) {
     let (health, has_problem) = match &session.health {
         None => ("health –".into(), false),
         Some(health) => match &health.problem {
-            Some(problem) => (problem.clone(), true),
+            Some(problem) => (printable(problem).into_owned(), true),
             None => {
                 let degrees = health.temperature_c.map_or(String::new(), |c| format!("  {c:.0} °C"));
                 (format!("healthy{degrees}"), false)
@@ -169,8 +171,8 @@ fn text(frame: &mut Frame, area: Rect, session: &Session) {
         Line::styled(counts, alarm(has_losses)),
         Line::styled(health, alarm(has_problem)),
         Line::raw(format!("#{}{latency}", last.seq)),
-        Line::raw(session.status.clone()),
-        Line::styled(session.source.clone(), AXES),
+        Line::raw(printable(&session.status)),
+        Line::styled(printable(&session.source), AXES),
     ];
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn before_the_first_message_the_source_is_shown() {
-        let screen = drawn(60, 12, &Session::new("serial:/dev/ttyUSB0".into()));
+        let screen = drawn(60, 12, &Session::new("serial:/dev/ttyUSB0".into(), ""));
         assert!(
             screen.contains("waiting") && screen.contains("serial:/dev/ttyUSB0"),
             "{screen}"

@@ -1,12 +1,17 @@
 //! What the monitor has received so far, in the form that is shown.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use super::received::{Reading, Received};
 use crate::health::HealthReport;
 
 /// The length of the time series, in seconds.
 pub const SERIES_S: f64 = 60.0;
+/// The most points of the time series, for a device whose clock does not advance.
+const MAX_RECENT: usize = 6000;
+/// After this time without an estimate, the user is told what to check.
+const SILENCE: Duration = Duration::from_secs(5);
 /// The most points that the plot of a session keeps. When it is reached, every other point is dropped.
 const MAX_POINTS: usize = 100_000;
 
@@ -42,6 +47,13 @@ pub struct Session {
     pub invalid_lines: u64,
     pub estimates: u64,
     pub ended: bool,
+    /// What to check if no estimates come.
+    hint: &'static str,
+    started: Instant,
+    /// The user was told that no estimates come.
+    told: bool,
+    /// Added to the source's clock, so that the time of the plot never goes back.
+    offset: f64,
     recent: VecDeque<Moment>,
     all: Vec<Moment>,
     /// One of this many moments goes into `all`.
@@ -57,7 +69,8 @@ pub fn affect(reading: &Reading) -> Option<Affect> {
 }
 
 impl Session {
-    pub fn new(source: String) -> Session {
+    /// `hint` tells what to check if no estimates come.
+    pub fn new(source: String, hint: &'static str) -> Session {
         Session {
             source,
             last: None,
@@ -68,6 +81,10 @@ impl Session {
             invalid_lines: 0,
             estimates: 0,
             ended: false,
+            hint,
+            started: Instant::now(),
+            told: false,
+            offset: 0.0,
             recent: VecDeque::new(),
             all: Vec::new(),
             stride: 1,
@@ -87,6 +104,20 @@ impl Session {
         }
     }
 
+    /// If no estimate has come for a while, sets the status to what the user may check, once. Returns whether it did.
+    pub fn notice_silence(&mut self, now: Instant) -> bool {
+        if self.told || self.ended || self.estimates > 0 || now.saturating_duration_since(self.started) < SILENCE {
+            return false;
+        }
+        self.told = true;
+        let seen = match self.invalid_lines {
+            0 => String::new(),
+            lines => format!(" ({lines} invalid lines)"),
+        };
+        self.status = format!("{}: no estimates yet{seen}: {}", self.status, self.hint);
+        true
+    }
+
     fn estimate(&mut self, reading: Reading) {
         if let Some(last) = &self.last {
             if reading.seq == last.seq {
@@ -94,10 +125,12 @@ impl Session {
                 return;
             }
             if reading.seq > last.seq {
-                self.missed += reading.seq - last.seq - 1;
-            } else {
-                // The device has restarted, and so has its clock.
+                self.missed = self.missed.saturating_add(reading.seq - last.seq - 1);
+            }
+            if reading.t < last.t {
+                // The device has restarted, or its clock has wrapped, as that of frames does after 49 days.
                 self.recent.clear();
+                self.offset += last.t - reading.t;
             }
         }
         let moment = Moment {
@@ -105,11 +138,14 @@ impl Session {
             affect: affect(&reading),
         };
         self.recent.push_back(moment);
-        while self.recent.front().is_some_and(|m| reading.t - m.t > SERIES_S) {
+        while self.recent.len() > MAX_RECENT || self.recent.front().is_some_and(|m| reading.t - m.t > SERIES_S) {
             self.recent.pop_front();
         }
         if self.estimates.is_multiple_of(self.stride) {
-            self.all.push(moment);
+            self.all.push(Moment {
+                t: moment.t + self.offset,
+                ..moment
+            });
         }
         if self.all.len() >= MAX_POINTS {
             let mut keep = false;
@@ -180,7 +216,7 @@ pub mod samples {
 
     /// A minute, with one missing estimate and one invalid line.
     pub fn session() -> Session {
-        let mut session = Session::new("mqtt://broker/affectd/kitchen".into());
+        let mut session = Session::new("mqtt://broker/affectd/kitchen".into(), "check the topic");
         for seq in (1..=300).filter(|seq| *seq != 100) {
             session.receive(Received::Estimate(reading(seq)));
         }
@@ -221,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_long_session_keeps_a_limited_number_of_points_from_start_to_end() {
-        let mut session = Session::new(String::new());
+        let mut session = Session::new(String::new(), "");
         for seq in 1..=250_000 {
             session.receive(Received::Estimate(reading(seq)));
         }
@@ -231,9 +267,44 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_goes_back_or_stands_keeps_the_time_series_and_the_plot_in_order() {
+        let mut session = Session::new(String::new(), "");
+        let at = |seq, t| Received::Estimate(Reading { seq, t, ..reading(seq) });
+        session.receive(at(1, 4_294_967.2));
+        session.receive(at(2, 0.1));
+        assert_eq!(session.recent().count(), 1);
+        for seq in 3..20_000 {
+            session.receive(at(seq, 0.1));
+        }
+        assert_eq!(session.recent().count(), MAX_RECENT);
+        assert!(session.all().is_sorted_by(|one, next| one.t <= next.t));
+        session.receive(Received::Estimate(reading(u64::MAX)));
+        session.receive(Received::Estimate(reading(1)));
+        session.receive(Received::Estimate(reading(u64::MAX)));
+        assert_eq!(session.missed, u64::MAX);
+    }
+
+    #[test]
+    fn silence_is_noticed_once_with_what_to_check() {
+        let mut session = Session::new("-".into(), "pipe something");
+        let start = session.started;
+        session.receive(Received::Invalid);
+        assert!(!session.notice_silence(start));
+        assert!(session.notice_silence(start + SILENCE));
+        assert_eq!(
+            session.status,
+            "waiting: no estimates yet (1 invalid lines): pipe something"
+        );
+        assert!(!session.notice_silence(start + 2 * SILENCE));
+        let mut session = super::samples::session();
+        let later = session.started + SILENCE;
+        assert!(!session.notice_silence(later));
+    }
+
+    #[test]
     fn a_line_of_text_shows_the_known_values() {
         insta::assert_snapshot!(session().line(), @"     60.0 s  valence -0.61  arousal +0.52  confidence 0.81  face+voice  missed 1  invalid lines 1");
-        let mut unknown = Session::new(String::new());
+        let mut unknown = Session::new(String::new(), "");
         unknown.receive(Received::Estimate(Reading {
             seq: 1,
             t: 0.2,

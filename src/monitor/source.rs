@@ -1,6 +1,5 @@
 //! The sources of the monitor: a serial port, the topics of a broker, a file, or standard input.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::thread;
@@ -13,8 +12,11 @@ use crate::output::wire::{FrameReader, Message, Record};
 use crate::output::{HostIdentity, OutputSpec, masked};
 
 use super::error::MonitorError;
+use super::follow::{FollowedFile, Progress};
 use super::received::{Face, LineSplitter, Reading, Received, Voice};
 
+/// The time between two reads of a file that has not grown.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 /// The time between two reads of a silent serial port.
 const READ_INTERVAL: Duration = Duration::from_millis(20);
 /// The time between two attempts to open an absent port.
@@ -33,7 +35,7 @@ pub enum Source {
 impl Source {
     /// Parses `serial:/dev/ttyUSB0?wire=frame`, `mqtt://broker/affectd/kitchen`, a path, or `-`.
     pub fn parse(text: &str, host: &HostIdentity) -> Result<Source, MonitorError> {
-        let failed = |why: String| MonitorError::Source(format!("{}: {why}", masked(text)));
+        let failed = |why: String| MonitorError::InvalidSource(format!("{}: {why}", masked(text)));
         if text == "-" {
             return Ok(Source::StandardInput);
         }
@@ -53,6 +55,18 @@ impl Source {
         Ok(Source::File(text.strip_prefix("file:").unwrap_or(text).into()))
     }
 
+    /// What to check if no estimates come.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Source::Serial(_) => "check the cable, and baud= and wire= on both sides",
+            Source::Mqtt { .. } => {
+                "check that the topic is that of a running affectd: mosquitto_sub -t 'affectd/#' -v shows all of them"
+            }
+            Source::File(_) => "name the file of an output of affectd",
+            Source::StandardInput => "pipe the output of affectd into this command",
+        }
+    }
+
     /// Opens the source and passes everything received to `listener`, on the caller's thread, until the source ends or the
     /// listener stops.
     pub fn listen(self, host: &HostIdentity, listener: &mut Listener) -> Result<(), MonitorError> {
@@ -61,12 +75,12 @@ impl Source {
             Source::File(path) => {
                 // A misspelt address of a broker, with its password, counts as a path, too.
                 let name = masked(&path.display().to_string());
-                let mut file = File::open(&path).map_err(|e| {
+                let file = FollowedFile::open(&path).map_err(|e| {
                     MonitorError::Source(format!(
                         "{name}: cannot be read ({e}): give a file, a port such as serial:/dev/ttyUSB0, an mqtt:// address, or -"
                     ))
                 })?;
-                read_stream(&mut file, &name, listener)
+                follow(file, &name, listener)
             }
             Source::Serial(serial) => read_port(&serial, listener),
             Source::Mqtt { address, topics } => read_broker(&address, &topics, host, listener),
@@ -120,6 +134,43 @@ fn read_stream(from: &mut dyn Read, name: &str, listener: &mut Listener) -> Resu
     }
 }
 
+/// Reads a file until the listener stops, and waits for what is appended.
+fn follow(mut file: FollowedFile, name: &str, listener: &mut Listener) -> Result<(), MonitorError> {
+    let mut lines = LineSplitter::default();
+    let mut buffer = [0; 8192];
+    let mut told = false;
+    loop {
+        let progress = match file.read(&mut buffer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            result => {
+                result.map_err(|e| MonitorError::Source(format!("{name}: cannot be read ({e}): check its disk")))?
+            }
+        };
+        let listening = match progress {
+            Progress::Bytes(count) => pass_on(lines.push(&buffer[..count]), listener),
+            Progress::Restarted => {
+                lines.restart();
+                listener(Received::Status("the file starts anew".into()))
+            }
+            Progress::Nothing if told => {
+                thread::sleep(FOLLOW_INTERVAL);
+                Listening::Continue
+            }
+            Progress::Nothing => {
+                told = true;
+                listener(Received::Status("at the end of the file, waits for more".into()))
+            }
+            Progress::End => {
+                listener(Received::End);
+                Listening::Stop
+            }
+        };
+        if listening == Listening::Stop {
+            return Ok(());
+        }
+    }
+}
+
 /// Reads a port until the listener stops. Reopens a port that was unplugged and comes back.
 fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), MonitorError> {
     let mut buffer = [0; 1024];
@@ -131,27 +182,67 @@ fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), Monitor
             thread::sleep(RETRY_INTERVAL);
             continue;
         };
-        let mut lines = LineSplitter::default();
-        let mut frames = FrameReader::default();
+        let mut decoders = Decoders::default();
         if listener(Received::Status("open".into())) == Listening::Stop {
             return Ok(());
         }
-        while let Ok(read) = port.read(&mut buffer) {
-            if read == 0 {
-                thread::sleep(READ_INTERVAL);
-                continue;
+        let failure = loop {
+            match port.read(&mut buffer) {
+                Ok(0) => thread::sleep(READ_INTERVAL),
+                Ok(read) => {
+                    if pass_on(decoders.push(serial.wire(), &buffer[..read]), listener) == Listening::Stop {
+                        return Ok(());
+                    }
+                }
+                Err(error) => break error,
             }
-            let received: Vec<Received> = match serial.wire() {
-                Wire::Json => lines.push(&buffer[..read]),
-                Wire::Frame => buffer[..read]
-                    .iter()
-                    .filter_map(|b| frames.push(*b))
-                    .filter_map(from_frame)
-                    .collect(),
-            };
-            if pass_on(received, listener) == Listening::Stop {
-                return Ok(());
-            }
+        };
+        if listener(Received::Status(format!("the port is gone ({failure})"))) == Listening::Stop {
+            return Ok(());
+        }
+        // A port that opens and cannot be read would otherwise keep a core busy.
+        thread::sleep(RETRY_INTERVAL);
+    }
+}
+
+/// Decodes both forms of messages, to see which one the device sends.
+#[derive(Default)]
+struct Decoders {
+    lines: LineSplitter,
+    frames: FrameReader,
+    /// The device sends the configured form, or the user knows that it sends the other one.
+    settled: bool,
+}
+
+impl Decoders {
+    /// What arrived in the form `wire`. Tells once if estimates arrive in the other form.
+    fn push(&mut self, wire: Wire, bytes: &[u8]) -> Vec<Received> {
+        let mut received = self.decode(wire, bytes);
+        if self.settled {
+            return received;
+        }
+        let (other, mend) = match wire {
+            Wire::Json => (Wire::Frame, "the device sends frames: add ?wire=frame"),
+            Wire::Frame => (Wire::Json, "the device sends lines of JSON: use wire=json"),
+        };
+        let are_valid = |received: &[Received]| received.iter().any(|one| matches!(one, Received::Estimate(_)));
+        if are_valid(&received) {
+            self.settled = true;
+        } else if are_valid(&self.decode(other, bytes)) {
+            self.settled = true;
+            received.push(Received::Status(mend.into()));
+        }
+        received
+    }
+
+    fn decode(&mut self, wire: Wire, bytes: &[u8]) -> Vec<Received> {
+        match wire {
+            Wire::Json => self.lines.push(bytes),
+            Wire::Frame => bytes
+                .iter()
+                .filter_map(|b| self.frames.push(*b))
+                .filter_map(from_frame)
+                .collect(),
         }
     }
 }
@@ -247,6 +338,40 @@ mod tests {
             let error = parse(spec).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_device_that_sends_the_other_form_is_told_once() {
+        let mut frame = vec![0];
+        let record = Record {
+            seq: 7,
+            t_ms: 1400,
+            valence: None,
+            arousal: None,
+            confidence: None,
+            from_face: false,
+            from_voice: false,
+            face: None,
+            voice: None,
+            latency_ms: None,
+        };
+        Message::Estimate(record).encode(&mut frame);
+        let line = b"{\"seq\":1,\"t\":0.2}\n";
+        let told = |wire: Wire, bytes: &[u8]| -> Vec<String> {
+            let mut decoders = Decoders::default();
+            let received = (0..3).flat_map(|_| decoders.push(wire, bytes));
+            let statuses = received.filter_map(|one| match one {
+                Received::Status(status) => Some(status),
+                _ => None,
+            });
+            statuses.collect()
+        };
+        assert_eq!(told(Wire::Json, &frame), ["the device sends frames: add ?wire=frame"]);
+        assert_eq!(
+            told(Wire::Frame, line),
+            ["the device sends lines of JSON: use wire=json"]
+        );
+        assert!(told(Wire::Frame, &frame).is_empty() && told(Wire::Json, line).is_empty());
     }
 
     #[test]

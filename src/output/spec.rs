@@ -1,7 +1,9 @@
 //! Output specs, as in `--output` and `output = […]`: a kind, a place and options, for example
 //! `file:/var/log/affect.csv?format=csv&keep=3`.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 
 use super::contract::{HostIdentity, Output, OutputContext, OutputError};
 use super::file::FileSpec;
@@ -21,6 +23,27 @@ pub enum OutputSpec {
 }
 
 impl OutputSpec {
+    /// Parses a spec, in which a path may be any bytes. `host` and the error are those of [`OutputSpec::parse`].
+    pub fn parse_os(spec: &OsStr, host: &HostIdentity) -> Result<OutputSpec, String> {
+        if let Some(text) = spec.to_str() {
+            return OutputSpec::parse(text, host);
+        }
+        let bytes = spec.as_bytes();
+        let end = bytes.iter().position(|byte| *byte == b'?').unwrap_or(bytes.len());
+        let (place, options) = bytes.split_at(end);
+        let Ok(options) = str::from_utf8(options) else {
+            return Err("its options must be UTF-8".into());
+        };
+        let options = Options::parse(options.strip_prefix('?').unwrap_or_default())?;
+        if let Some(path) = place.strip_prefix(b"file:") {
+            FileSpec::parse(OsStr::from_bytes(path), &options).map(OutputSpec::File)
+        } else if let Some(path) = place.strip_prefix(b"serial:") {
+            SerialSpec::parse(OsStr::from_bytes(path), &options).map(OutputSpec::Serial)
+        } else {
+            Err("must be UTF-8, except for the paths of file: and serial:".into())
+        }
+    }
+
     /// Parses a spec. `host` gives the default device name of an MQTT output. The error is one line without a password.
     pub fn parse(spec: &str, host: &HostIdentity) -> Result<OutputSpec, String> {
         // An address is parsed on its own: a question mark in it may belong to a password, which no error may show.
@@ -36,6 +59,11 @@ impl OutputSpec {
                 let format = options.get_or("format", Format::Json)?;
                 Ok(OutputSpec::Stdout { format })
             }
+            ("serial" | "file", path) if path.starts_with('~') => Err(format!(
+                "~ stands for the home folder only in a shell, at the start of a word: write the whole path, or \
+                 {kind}:\"$HOME\"{}",
+                path.trim_start_matches('~')
+            )),
             ("serial", path) => SerialSpec::parse(path, &options).map(OutputSpec::Serial),
             ("file", path) => FileSpec::parse(path, &options).map(OutputSpec::File),
             _ => Err("unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker".into()),
@@ -116,6 +144,24 @@ mod tests {
             let parsed = parse(spec).unwrap();
             assert_eq!(parse(&parsed.to_string()), Ok(parsed));
         }
+    }
+
+    #[test]
+    fn paths_may_be_any_bytes_and_options_may_not() {
+        let parse = |spec: &[u8]| OutputSpec::parse_os(OsStr::from_bytes(spec), &HostIdentity::default());
+        let Ok(OutputSpec::File(file)) = parse(b"file:/caf\xe9.csv?format=csv") else {
+            panic!("not a file")
+        };
+        assert_eq!(file.path().as_os_str().as_bytes(), b"/caf\xe9.csv");
+        assert!(matches!(parse(b"serial:/dev/\xff"), Ok(OutputSpec::Serial(_))));
+        assert_eq!(parse(b"stdout"), OutputSpec::parse("stdout", &HostIdentity::default()));
+        insta::assert_snapshot!(parse(b"file:/x?format=\xff").unwrap_err(), @"its options must be UTF-8");
+        insta::assert_snapshot!(parse(b"stdout\xff").unwrap_err(), @"must be UTF-8, except for the paths of file: and serial:");
+    }
+
+    #[test]
+    fn a_home_folder_that_only_a_shell_knows_is_rejected() {
+        insta::assert_snapshot!(parse("file:~/x.csv").unwrap_err(), @r#"~ stands for the home folder only in a shell, at the start of a word: write the whole path, or file:"$HOME"/x.csv"#);
     }
 
     #[test]

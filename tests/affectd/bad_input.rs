@@ -147,7 +147,7 @@ fn an_unknown_output_is_rejected() {
         .arg(demo())
         .output()
         .unwrap();
-    assert_eq!(run.status.code(), Some(5));
+    assert_eq!(run.status.code(), Some(2));
     let error = String::from_utf8(run.stderr).unwrap();
     insta::assert_snapshot!(error.trim(), @r#"affectd: output = "telegraph": unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker"#);
 }

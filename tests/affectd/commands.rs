@@ -1,6 +1,6 @@
 //! `affectd --version` and `affectd completions`.
 
-use super::affectd;
+use super::{affectd, demo};
 
 fn stdout(arguments: &[&str]) -> String {
     let output = affectd().args(arguments).output().unwrap();
@@ -51,11 +51,22 @@ fn a_bash_that_reads_the_completions_completes_a_command() {
 
 #[test]
 fn a_result_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_not() {
-    for arguments in [&["config"][..], &["completions", "bash"], &["model"], &["devices"]] {
+    let demo = demo();
+    for arguments in [
+        &["config"][..],
+        &["completions", "bash"],
+        &["model"],
+        &["devices"],
+        &["check", "--input", demo.to_str().unwrap()],
+        &["bench", "--iterations", "1"],
+        &["--help"],
+        &["run", "--help"],
+    ] {
         let full = std::fs::File::create("/dev/full").unwrap();
         let output = affectd().args(arguments).stdout(full).output().unwrap();
         assert_eq!(output.status.code(), Some(5), "{arguments:?}");
         let error = String::from_utf8(output.stderr).unwrap();
+        let error = error.lines().last().unwrap_or_default();
         assert!(
             error.starts_with("affectd: standard output: cannot be written ("),
             "{error}"

@@ -77,12 +77,12 @@ fn csv_has_the_values_of_json() {
     }
 }
 
-/// The error of `affectd run` and `affectd check` for an output, without the folder.
-fn error_of(spec: &str, folder: &Path) -> String {
+/// The error of `affectd run` and `affectd check` for an output, without the folder. Both end with `code`.
+fn error_of(code: i32, spec: &str, folder: &Path) -> String {
     let run = run(&["stdout", spec]).output().unwrap();
     assert!(run.stdout.is_empty(), "affectd must not start");
     let log = String::from_utf8(run.stderr).unwrap();
-    assert_eq!(run.status.code(), Some(5), "{log}");
+    assert_eq!(run.status.code(), Some(code), "{log}");
     let message = log.lines().last().unwrap().to_string();
     let check = affectd()
         .args(["check", "--input"])
@@ -90,18 +90,19 @@ fn error_of(spec: &str, folder: &Path) -> String {
         .env("AFFECTD_OUTPUT", format!("stdout,{spec}"))
         .output()
         .unwrap();
-    assert_eq!(check.status.code(), Some(5));
+    assert_eq!(check.status.code(), Some(code));
     let error = String::from_utf8(check.stderr).unwrap();
     assert_eq!(error.lines().last().unwrap(), message);
     message.replace(&folder.display().to_string(), "/tmp")
 }
 
 #[test]
-fn invalid_specs_end_affectd_immediately() {
+fn invalid_specs_are_a_wrong_configuration() {
     let folder = Path::new("/nonexistent");
-    insta::assert_snapshot!(error_of("carrier:pigeon", folder), @r#"affectd: output = "carrier:pigeon": unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker"#);
-    insta::assert_snapshot!(error_of("serial:/dev/ttyAMA0?baud=fast", folder), @r#"affectd: output = "serial:/dev/ttyAMA0?baud=fast": baud=fast: must be a number from 300 to 4000000, for example 115200"#);
-    insta::assert_snapshot!(error_of("stdout?format=csv", folder), @r#"affectd: output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
+    insta::assert_snapshot!(error_of(2, "file:~/affect.csv", folder), @r#"affectd: output = "file:~/affect.csv": ~ stands for the home folder only in a shell, at the start of a word: write the whole path, or file:"$HOME"/affect.csv"#);
+    insta::assert_snapshot!(error_of(2, "carrier:pigeon", folder), @r#"affectd: output = "carrier:pigeon": unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker"#);
+    insta::assert_snapshot!(error_of(2, "serial:/dev/ttyAMA0?baud=fast", folder), @r#"affectd: output = "serial:/dev/ttyAMA0?baud=fast": baud=fast: must be a number from 300 to 4000000, for example 115200"#);
+    insta::assert_snapshot!(error_of(2, "stdout?format=csv", folder), @r#"affectd: output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
 }
 
 #[test]
@@ -110,9 +111,9 @@ fn outputs_that_cannot_be_opened_end_affectd_before_it_starts() {
     let folder = folder.path();
     let path = |name: &str| folder.join(name).display().to_string();
     let missing = format!("file:{}", path("nowhere/affect.csv"));
-    insta::assert_snapshot!(error_of(&missing, folder), @"affectd: /tmp/nowhere/affect.csv: no such folder: create it with mkdir -p /tmp/nowhere");
-    insta::assert_snapshot!(error_of("serial:/dev/null", folder), @"affectd: /dev/null: is not a serial port: use a serial port, for example /dev/ttyUSB0 or /dev/serial0");
-    insta::assert_snapshot!(error_of(&format!("serial:{}", path("ttyAMA0")), folder), @"affectd: /tmp/ttyAMA0: no such port: list the ports with ls -l /dev/serial/by-id /dev/serial[01]; a UART of the board must be enabled first (sudo raspi-config)");
+    insta::assert_snapshot!(error_of(5, &missing, folder), @"affectd: /tmp/nowhere/affect.csv: no such folder: create it with mkdir -p /tmp/nowhere");
+    insta::assert_snapshot!(error_of(5, "serial:/dev/null", folder), @"affectd: /dev/null: is not a serial port: use a serial port, for example /dev/ttyUSB0 or /dev/serial0");
+    insta::assert_snapshot!(error_of(5, &format!("serial:{}", path("ttyAMA0")), folder), @"affectd: /tmp/ttyAMA0: no such port: list the ports with ls -l /dev/serial/by-id /dev/serial[01]; a UART of the board must be enabled first (sudo raspi-config)");
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn a_port_in_use_by_another_program_is_rejected() {
     let locked = unsafe { libc::flock(other.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
     assert_eq!(locked, 0);
     let spec = format!("serial:{}", link.display());
-    insta::assert_snapshot!(error_of(&spec, folder.path()), @"affectd: /tmp/ttyUSB0: is in use by another program: stop that program, or use another port");
+    insta::assert_snapshot!(error_of(5, &spec, folder.path()), @"affectd: /tmp/ttyUSB0: is in use by another program: stop that program, or use another port");
 }
 
 #[test]

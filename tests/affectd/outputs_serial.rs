@@ -316,3 +316,23 @@ fn check_reports_a_port_that_is_not_plugged_in() {
         "{report}"
     );
 }
+
+#[test]
+fn a_peer_that_prints_without_pause_gets_at_most_one_answer_between_two_estimates() {
+    let port = PortPath::new();
+    let mut pty = port.plug_in();
+    let running = Running::new(&["stdout", &port.spec("wire=json")]);
+    let (mut estimates, mut answers_since) = (0, 0);
+    while estimates < 10 {
+        pty.send(b"login incorrect\nwho are you\n");
+        let line = pty.line();
+        if line.starts_with("{\"schema\"") {
+            estimates += 1;
+            answers_since = 0;
+        } else if line.starts_with("{\"error\"") {
+            answers_since += 1;
+            assert!(answers_since <= 1, "{line}");
+        }
+    }
+    running.stop();
+}

@@ -1,9 +1,11 @@
 //! affectd as a service: its notifications to the service manager, and reloads.
 
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,14 +25,14 @@ impl Service {
         let folder = tempfile::tempdir().unwrap();
         let path = Service::write(&folder, config);
         let log = File::create(folder.path().join("log")).unwrap();
-        let child = affectd()
-            .arg("run")
-            .arg("--config")
-            .arg(path)
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = Service::command(&path).stderr(log).spawn().unwrap();
         Service { folder, child }
+    }
+
+    fn command(config: &Path) -> Command {
+        let mut command = affectd();
+        command.arg("run").arg("--config").arg(config);
+        command
     }
 
     /// Writes a configuration with absent devices. `{}` in `config` stands for the folder.
@@ -165,6 +167,34 @@ fn a_reload_without_a_change_does_nothing() {
     service.stop();
 }
 
+#[test]
+fn an_output_that_closes_slowly_does_not_hold_back_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Service::write(&folder, "output = [\"stdout\", \"file:{}/a\"]");
+    let log = File::create(folder.path().join("log")).unwrap();
+    // Nobody reads standard output, and a line does not fit into the rest of the pipe.
+    let (_reader, stdout) = std::io::pipe().unwrap();
+    // SAFETY: fcntl with this command accesses no memory.
+    assert!(unsafe { libc::fcntl(stdout.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } > 0);
+    (&stdout).write_all(&[b' '; 4096]).unwrap();
+    let child = Service::command(&path).stdout(stdout).stderr(log).spawn().unwrap();
+    let mut service = Service { folder, child };
+    service.numbers("a", 3);
+    service.reload("output = [\"file:{}/a\", \"file:{}/b\"]");
+    service.wait_for("stdout: not closed after 5 s");
+    service.wait_for("the new configuration is active");
+    service.numbers("b", 3);
+    let before = service.numbers("a", 0).len();
+    service.numbers("a", before + 3);
+    signal(&service.child, libc::SIGTERM);
+    assert_eq!(service.child.wait().unwrap().code(), Some(0));
+    for name in ["a", "b"] {
+        let numbers = numbers(&service.path(name));
+        let without_a_gap: Vec<u64> = (numbers[0]..).take(numbers.len()).collect();
+        assert_eq!(numbers, without_a_gap, "{name}");
+    }
+}
+
 /// The service manager's end of the notification socket. The tests on the board use systemd itself.
 struct Manager {
     socket: UnixDatagram,
@@ -180,6 +210,33 @@ impl Manager {
             self.received.extend(text.lines().map(String::from));
         }
     }
+}
+
+#[test]
+fn a_reload_before_the_first_estimate_does_not_report_ready_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let notify = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let path = Service::write(&folder, "output = [\"file:{}/a\"]\nestimate.rate_hz = 2.5");
+    let log = File::create(folder.path().join("log")).unwrap();
+    let mut command = Service::command(&path);
+    let child = command.env("NOTIFY_SOCKET", &notify).stderr(log).spawn().unwrap();
+    let mut service = Service { folder, child };
+    // Signals are handled from before this line on, and no estimate has been made.
+    service.wait_for("models: ");
+    signal(&service.child, libc::SIGHUP);
+    service.wait_for("unchanged");
+    let mut buffer = [0; 4096];
+    let first = loop {
+        let length = socket.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if text.contains("READY=1") || text.contains("RELOADING=1") {
+            break text;
+        }
+    };
+    assert!(!first.contains("RELOADING=1"), "{first}");
+    service.stop();
 }
 
 #[test]

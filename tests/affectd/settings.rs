@@ -84,6 +84,59 @@ fn a_variable_that_is_not_utf_8_is_an_error_only_if_it_is_ours() {
 }
 
 #[test]
+fn a_clip_on_the_command_line_writes_to_stdout_unless_an_output_is_given_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "affectd.toml", b"output = [\"file:/nonexistent/estimates\"]\n");
+    let run = |arguments: &[&str]| {
+        let mut run = affectd();
+        run.args(["run", "--config"]).arg(&path).args(arguments).arg("--input");
+        run.arg(demo()).output().unwrap()
+    };
+    let shown = run(&[]);
+    assert!(shown.status.success(), "{}", error(&shown));
+    assert!(String::from_utf8(shown.stdout).unwrap().lines().count() >= 45);
+    let estimates = folder.path().join("x");
+    let written = run(&["--output", &format!("file:{}", estimates.display())]);
+    assert!(
+        written.status.success() && written.stdout.is_empty(),
+        "{}",
+        error(&written)
+    );
+    assert!(estimates.exists());
+    let text = config(&["--config", path.to_str().unwrap(), "--input", "x.mkv"], &[]);
+    assert!(text.contains("output = [\"stdout\"]  # flag --input"), "{text}");
+}
+
+#[test]
+fn a_configuration_in_another_encoding_is_named_with_the_conversion() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "output = [\"stdout\"]\n";
+    let utf_16: Vec<u8> = std::iter::once(0xfeff)
+        .chain(text.encode_utf16())
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for (name, bytes, encoding) in [
+        ("utf16", &utf_16[..], "UTF-16"),
+        ("utf16-without-mark", &utf_16[2..], "UTF-16"),
+        ("latin1", b"models = \"/m\xfcller\"\n", "ISO-8859-1"),
+    ] {
+        let path = file(&folder, name, bytes);
+        let output = affectd().arg("config").arg("--config").arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let path = path.display();
+        assert_eq!(
+            error(&output),
+            format!(
+                "affectd: {path}: is not UTF-8, but probably {encoding}: convert it with iconv -f {encoding} -t UTF-8 {path} \
+                 >NEW, and use the new file"
+            )
+        );
+    }
+    let marked = file(&folder, "marked", format!("\u{feff}{text}").as_bytes());
+    assert!(config(&["--config", marked.to_str().unwrap()], &[]).contains("# file "));
+}
+
+#[test]
 fn config_prints_each_value_with_its_origin() {
     let folder = tempfile::tempdir().unwrap();
     let path = some_settings(&folder);

@@ -21,6 +21,8 @@ const LAYERS: &[&[&str]] = &[
         "caught_panic",
         "control",
         "health",
+        "named_thread",
+        "printable",
         "queue",
         "rate_limited_log",
         "retry",

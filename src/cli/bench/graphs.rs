@@ -1,5 +1,6 @@
 //! The speed of each graph, on one thread.
 
+use std::fmt::Write;
 use std::mem::discriminant;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use crate::model::bundle;
 use crate::model::engine::{Engine, Footprint};
 use crate::model::int8::FallbackNode;
 use crate::model::{Bundle, GraphName, KernelChoice, ModelError};
+use crate::printable::printable;
 
 /// How long each graph runs, unless the number of runs is given.
 const SPAN: Duration = Duration::from_secs(1);
@@ -141,9 +143,12 @@ fn noise(count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Prints a table. `peak` is the peak throughput of one core, in multiply-accumulates per second.
-pub fn print(graphs: &[GraphReport], peak: Option<f64>) {
-    println!(
+/// A table. `peak` is the peak throughput of one core, in multiply-accumulates per second.
+pub fn table(graphs: &[GraphReport], peak: Option<f64>) -> String {
+    let mut table = String::new();
+    // Writing into a string cannot fail.
+    let _ = writeln!(
+        table,
         "{:<28} {:>9} {:>9} {:>7} {:>7} {:>7} {:>5} {:>5} {:>6} {:>6}  kernels",
         "graph", "median", "p99", "M MAC", "GMAC/s", "of peak", "nodes", "MACs", "KiB", "load"
     );
@@ -153,9 +158,10 @@ pub fn print(graphs: &[GraphReport], peak: Option<f64>) {
             .memory
             .as_ref()
             .map_or("-".to_string(), |m| m.loaded.div_ceil(1024).to_string());
-        println!(
+        let _ = writeln!(
+            table,
             "{:<28} {:>6.3} ms {:>6.3} ms {:>7.1} {:>7.1} {:>7} {:>5} {:>5} {:>6} {:>3.0} ms  {}",
-            g.name,
+            printable(&g.name),
             g.median_ms,
             g.p99_ms,
             g.macs as f64 / 1e6,
@@ -168,10 +174,13 @@ pub fn print(graphs: &[GraphReport], peak: Option<f64>) {
             g.kernel,
         );
         for line in in_groups(&g.fallback_nodes) {
-            println!("  not in integers: {line}");
+            let _ = writeln!(table, "  not in integers: {}", printable(&line));
         }
     }
-    println!("nodes, MACs: the share computed in integers; KiB: memory of the loaded graph; load: time to load it");
+    table.push_str(
+        "nodes, MACs: the share computed in integers; KiB: memory of the loaded graph; load: time to load it\n",
+    );
+    table
 }
 
 fn percent(share: f64) -> String {

@@ -3,6 +3,7 @@
 mod graphs;
 mod pipeline;
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use log::warn;
@@ -85,6 +86,8 @@ fn demo_clip() -> Option<PathBuf> {
             .take(1)
             .map(|prefix| prefix.join("share/affectd/demo.mkv")),
     );
+    // This program may be a copy of an installed one.
+    places.extend(["/usr/share/affectd/demo.mkv", "/usr/local/share/affectd/demo.mkv"].map(PathBuf::from));
     places.into_iter().find(|place| place.is_file())
 }
 
@@ -98,25 +101,25 @@ pub fn file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result<Re
 }
 
 impl Report {
-    pub fn print(&self, json: bool) {
+    /// A table, or one JSON object.
+    pub fn text(&self, json: bool) -> String {
         if json {
-            println!(
-                "{}",
-                serde_json::to_string(self).expect("numbers and strings serialize")
-            );
-            return;
+            return serde_json::to_string(self).expect("numbers and strings serialize") + "\n";
         }
         let peak = self.peak.as_ref().map(|peak| peak.macs_per_s);
-        graphs::print(&self.graphs, peak);
+        let mut text = graphs::table(&self.graphs, peak);
+        // Writing into a string cannot fail.
         if let Some(peak) = &self.peak {
-            println!(
+            let _ = writeln!(
+                text,
                 "peak of one core in 8 bits: {:.1} GMAC/s ({})",
                 peak.macs_per_s / 1e9,
                 peak.instructions
             );
         }
         if let Some(pipeline) = &self.pipeline {
-            println!("\n{pipeline}");
+            let _ = writeln!(text, "\n{pipeline}");
         }
+        text
     }
 }

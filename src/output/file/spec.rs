@@ -1,5 +1,6 @@
 //! How a file output is written on the command line and in the configuration.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -46,8 +47,9 @@ pub(super) enum Fsync {
 
 impl FileSpec {
     /// `path` is the text between the colon and the question mark.
-    pub fn parse(path: &str, options: &Options) -> Result<FileSpec, String> {
-        if path.is_empty() || path.ends_with('/') {
+    pub fn parse(path: impl AsRef<OsStr>, options: &Options) -> Result<FileSpec, String> {
+        let path = path.as_ref();
+        if path.is_empty() || path.as_encoded_bytes().ends_with(b"/") {
             return Err("the path of a file is missing: write, for example, file:/var/log/affectd/affect.jsonl".into());
         }
         options.allow_only(&["format", "max_mb", "keep", "fsync"])?;
@@ -96,7 +98,10 @@ impl FileSpec {
                 format!("{path}: permission denied: allow the user that runs affectd to write to {folder}")
             }
             ErrorKind::ReadOnlyFilesystem => {
-                format!("{path}: the file system is read-only: use a file on another file system")
+                format!(
+                    "{path}: its file system is read-only, for this service at least: use a folder that it may write to, for \
+                     example /var/log/affectd"
+                )
             }
             ErrorKind::StorageFull => {
                 format!("{path}: no space left on the disk: free some space, or lower max_mb and keep")

@@ -76,7 +76,7 @@ use address::Retain;
 pub use address::{Address, DeviceName};
 
 /// How long waiting estimates may still be sent at the end.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(4);
 /// The shortest time between two commands, and the longest delay of an answer.
 const SERVE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -193,7 +193,7 @@ impl Mqtt {
         }
         if publisher.is_finished() && publisher.join().is_err() {
             warn!(
-                "{}: the publisher thread panicked: this is a bug in affectd, please report it with the log above",
+                "{}: the publisher thread panicked: this is a bug in affectd: please report it as an issue in affectd's repository, with the log above",
                 self.name
             );
         }

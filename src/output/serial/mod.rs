@@ -38,6 +38,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two writes while draining.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(2);
+/// After this many periods without an estimate, answers no longer wait for the next one.
+const ANSWER_PERIODS: u32 = 3;
 /// Bytes per read.
 const READ_BYTES: usize = 256;
 /// Reads per poll. A peer that sends without end must not delay the estimates.
@@ -55,6 +57,8 @@ pub struct Serial {
     stuck: bool,
     encoder: SerialEncoder,
     outbox: Outbox,
+    /// When one more answer may be written, even if no estimate has been sent.
+    answer_due: Instant,
     pacing: Pacing,
     rate: EstimateRate,
     reader: CommandReader,
@@ -78,6 +82,7 @@ impl Serial {
             log: RateLimitedLog::new(),
             encoder: SerialEncoder::new(spec.wire()),
             outbox: Outbox::default(),
+            answer_due: Instant::now(),
             pacing: Pacing::new(spec.baud()),
             rate: EstimateRate::default(),
             reader: CommandReader::default(),
@@ -151,6 +156,11 @@ impl Serial {
 
     /// Reads what has arrived and writes what the port has room for.
     fn exchange(&mut self) {
+        let now = Instant::now();
+        if now >= self.answer_due {
+            self.outbox.permit_answer();
+            self.answer_due = now + ANSWER_PERIODS * self.context.period;
+        }
         let result = self.read_commands().and_then(|()| match &self.port {
             Some(port) => self.outbox.flush(|bytes| port.write(bytes)),
             None => Ok(()),
@@ -186,7 +196,8 @@ impl Serial {
         }
     }
 
-    /// Queues an answer. Pacing does not count answers, so a peer that asks without end cannot hold back the estimates.
+    /// Queues an answer. Pacing does not count answers, and the outbox sends at most one between two estimates, so a peer that
+    /// asks without end cannot hold back the estimates.
     fn answer(&mut self, answer: &serde_json::Value) {
         self.outbox.push_answer(self.encoder.answer(answer));
     }
@@ -194,7 +205,7 @@ impl Serial {
     /// Writes until the outbox is empty, the port is gone, or [`DRAIN_TIMEOUT`] is over.
     fn drain(&mut self) {
         let started = Instant::now();
-        while self.port.is_some() && !self.outbox.is_empty() {
+        while self.port.is_some() && !self.outbox.is_idle() {
             if self.stuck || started.elapsed() >= DRAIN_TIMEOUT {
                 self.stuck = true;
                 return;
@@ -222,6 +233,7 @@ impl Output for Serial {
         }
         let message = self.encoder.estimate(estimate);
         self.pacing.sent(message.len(), now);
+        self.answer_due = now + ANSWER_PERIODS * self.context.period;
         if self.outbox.push_estimate(message).is_some() {
             count(&self.context.dropped);
         }
@@ -251,7 +263,7 @@ impl Output for Serial {
     fn finish(&mut self) -> Result<(), OutputError> {
         self.drain();
         if let Some(port) = &self.port
-            && !self.outbox.is_empty()
+            && !self.outbox.is_idle()
         {
             port.discard_output();
         }

@@ -13,6 +13,9 @@ pub struct Outbox {
     sent: usize,
     answers: VecDeque<Vec<u8>>,
     estimate: Option<Vec<u8>>,
+    /// An answer was written since the last estimate. The next one waits, so that a peer that asks without end cannot hold
+    /// back the estimates.
+    answered: bool,
 }
 
 impl Outbox {
@@ -28,18 +31,24 @@ impl Outbox {
         self.estimate.replace(message)
     }
 
-    /// Queues an answer. Answers are written before estimates.
+    /// Queues an answer. One answer is written between two estimates.
     pub fn push_answer(&mut self, message: Vec<u8>) {
         if self.answers.len() < MAX_ANSWERS {
             self.answers.push_back(message);
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.sent == self.current.len() && self.answers.is_empty() && self.estimate.is_none()
+    /// Permits one more answer before the next estimate.
+    pub fn permit_answer(&mut self) {
+        self.answered = false;
     }
 
-    /// Writes until nothing is left or the line has no more room. `write` returns how many bytes it took.
+    /// Whether nothing may be written now. Answers may still wait for their turn.
+    pub fn is_idle(&self) -> bool {
+        self.sent == self.current.len() && self.estimate.is_none() && (self.answered || self.answers.is_empty())
+    }
+
+    /// Writes until nothing may be written or the line has no more room. `write` returns how many bytes it took.
     pub fn flush(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
         loop {
             while self.sent < self.current.len() {
@@ -48,7 +57,16 @@ impl Outbox {
                     taken => self.sent += taken,
                 }
             }
-            match self.answers.pop_front().or_else(|| self.estimate.take()) {
+            let answer = match self.answered {
+                true => None,
+                false => self.answers.pop_front(),
+            };
+            self.answered |= answer.is_some();
+            let next = answer.or_else(|| {
+                self.answered &= self.estimate.is_none();
+                self.estimate.take()
+            });
+            match next {
                 Some(message) => (self.current, self.sent) = (message, 0),
                 None => return Ok(()),
             }
@@ -85,7 +103,7 @@ mod tests {
                 line.extend_from_slice(bytes);
                 Ok(bytes.len())
             }).unwrap();
-            prop_assert!(outbox.is_empty());
+            prop_assert!(outbox.is_idle());
             let text = String::from_utf8(line).unwrap();
             let numbers: Vec<usize> = text.lines().filter_map(|l| l.strip_prefix("estimate ")).map(|n| n.parse().unwrap()).collect();
             prop_assert!(numbers.is_sorted());
@@ -93,6 +111,30 @@ mod tests {
             prop_assert_eq!(numbers.last(), Some(&(room.len() - 1)));
             prop_assert!(text.lines().skip(1).all(|l| l.starts_with("estimate ") || l.starts_with("answer ")));
         }
+    }
+
+    #[test]
+    fn at_most_one_answer_is_written_between_two_estimates() {
+        let mut outbox = Outbox::default();
+        let mut line = Vec::new();
+        let mut flush = |outbox: &mut Outbox| {
+            let mut write = |bytes: &[u8]| {
+                line.extend_from_slice(bytes);
+                Ok(bytes.len())
+            };
+            outbox.flush(&mut write).unwrap();
+            assert!(outbox.is_idle());
+        };
+        (0..4).for_each(|_| outbox.push_answer(b"a".to_vec()));
+        flush(&mut outbox);
+        flush(&mut outbox);
+        outbox.push_estimate(b"E".to_vec());
+        flush(&mut outbox);
+        outbox.permit_answer();
+        flush(&mut outbox);
+        outbox.push_estimate(b"E".to_vec());
+        flush(&mut outbox);
+        assert_eq!(line, b"aEaaEa");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `serial:PATH?baud=…&wire=…`.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -22,8 +23,9 @@ struct Baud(u32);
 
 impl SerialSpec {
     /// `path` is the text between the colon and the question mark.
-    pub fn parse(path: &str, options: &Options) -> Result<SerialSpec, String> {
-        if !path.starts_with('/') {
+    pub fn parse(path: impl AsRef<OsStr>, options: &Options) -> Result<SerialSpec, String> {
+        let path = path.as_ref();
+        if !path.as_encoded_bytes().starts_with(b"/") {
             return Err("the path of a port is missing: write, for example, serial:/dev/ttyUSB0".into());
         }
         options.allow_only(&["baud", "wire"])?;

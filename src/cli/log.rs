@@ -1,0 +1,93 @@
+//! The log on standard error: with a time and colours in a terminal, with priorities for the systemd journal.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, AsRawFd};
+
+use env_logger::{Builder, Target, WriteStyle};
+use log::{Level, Record};
+
+use super::environment::Environment;
+use super::terminal::Stderr;
+use crate::printable::printable;
+
+/// Dependencies that log a lot at debug level. `AFFECTD_LOG` can name them.
+const TALKATIVE: &[&str] = &["tract", "rustls", "rumqttc"];
+
+/// Starts the log.
+pub fn init(environment: &Environment) {
+    let to_journal = environment.journal_stream.as_deref().is_some_and(is_stderr);
+    let style = match io::stderr().is_terminal() && !environment.no_color {
+        true => WriteStyle::Always,
+        false => WriteStyle::Never,
+    };
+    Builder::new()
+        .parse_filters(&filters(&environment.log))
+        .target(Target::Pipe(Box::new(Stderr::default())))
+        .write_style(style)
+        .format(move |line, record| {
+            let message = record.args().to_string();
+            let message = printable(&message);
+            if to_journal {
+                return writeln!(line, "<{}>{}{message}", priority(record.level()), prefix(record));
+            }
+            let (time, level) = (line.timestamp(), record.level());
+            let style = line.default_level_style(level);
+            writeln!(
+                line,
+                "[{time} {style}{level:<5}{style:#} {}] {message}",
+                record.target()
+            )
+        })
+        .init();
+}
+
+/// The levels of the user, and quiet dependencies unless the user names them.
+fn filters(levels: &str) -> String {
+    let mut filters = levels.to_owned();
+    for dependency in TALKATIVE {
+        if !levels.contains(dependency) {
+            filters.push_str(&format!(",{dependency}=warn"));
+        }
+    }
+    filters
+}
+
+/// Whether `JOURNAL_STREAM`, the device and inode of a socket of the journal, is standard error. It is not if standard error is
+/// redirected.
+fn is_stderr(journal_stream: &str) -> bool {
+    // SAFETY: `stat` is plain data for which all-zero bytes are valid, and the pointer is to this live variable.
+    let known = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        (libc::fstat(io::stderr().as_fd().as_raw_fd(), &mut stat) == 0).then_some(stat)
+    };
+    known.is_some_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == journal_stream)
+}
+
+/// The priority of a line in the journal, see sd-daemon(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// The module, for messages that do not come from affectd itself.
+fn prefix(record: &Record) -> String {
+    match record.target().starts_with("affectd") {
+        true => String::new(),
+        false => format!("{}: ", record.target()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_quiet_unless_the_user_names_them() {
+        assert_eq!(filters("debug"), "debug,tract=warn,rustls=warn,rumqttc=warn");
+        assert_eq!(filters("info,tract=debug"), "info,tract=debug,rustls=warn,rumqttc=warn");
+    }
+}

@@ -1,0 +1,89 @@
+//! The signals that stop and reload affectd. A thread waits for them.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use std::{fs, process, thread};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals as IncomingSignals;
+
+use super::error::CommandError;
+use super::terminal::print_error;
+use crate::daemon::Signals;
+use crate::named_thread;
+
+/// A second signal ends affectd at once, but not earlier than this after the first one: `timeout` and service managers send the
+/// same signal twice, to the process and to its group.
+const FORCE_AFTER: Duration = Duration::from_secs(1);
+/// affectd ends this long after the first signal, whatever it is stuck in. It normally ends before.
+const STOP_LIMIT: Duration = Duration::from_secs(6);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What SIGHUP does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnHangup {
+    /// It reloads the configuration. If it comes because the terminal was closed, it stops affectd.
+    Reload,
+    /// The default of the system: it ends affectd.
+    Default,
+}
+
+/// Starts to handle signals. SIGINT and SIGTERM set `stop`.
+pub fn handle(on_hangup: OnHangup) -> Result<Signals, CommandError> {
+    let signals = Signals::default();
+    let had_terminal = has_terminal() && !is_hangup_ignored();
+    let handled: &[i32] = match on_hangup {
+        OnHangup::Reload => &[SIGINT, SIGTERM, SIGHUP],
+        OnHangup::Default => &[SIGINT, SIGTERM],
+    };
+    let mut incoming = IncomingSignals::new(handled).map_err(CommandError::Signal)?;
+    let Signals { stop, reload } = signals.clone();
+    named_thread::spawn("signals", move || {
+        let mut stopping: Option<(i32, Instant)> = None;
+        loop {
+            let arrived: Vec<i32> = match stopping {
+                None => incoming.wait().collect(),
+                Some(_) => incoming.pending().collect(),
+            };
+            for signal in arrived {
+                let terminal_closed = || had_terminal && !has_terminal();
+                match stopping {
+                    _ if signal == SIGHUP && !terminal_closed() => reload.store(true, Ordering::Relaxed),
+                    None => {
+                        stop.store(true, Ordering::Relaxed);
+                        stopping = Some((signal, Instant::now()));
+                    }
+                    Some((_, since)) if since.elapsed() >= FORCE_AFTER => process::exit(128 + signal),
+                    Some(_) => {}
+                }
+            }
+            if let Some((signal, since)) = stopping {
+                if since.elapsed() >= STOP_LIMIT {
+                    print_error(&format!("not ended after {} s: ends at once", STOP_LIMIT.as_secs()));
+                    process::exit(128 + signal);
+                }
+                thread::sleep(CHECK_INTERVAL);
+            }
+        }
+    })?;
+    Ok(signals)
+}
+
+/// Whether this process has a controlling terminal.
+fn has_terminal() -> bool {
+    fs::File::open("/dev/tty").is_ok_and(|terminal| {
+        // SAFETY: isatty accesses no memory of this process.
+        unsafe { libc::isatty(terminal.as_fd().as_raw_fd()) == 1 }
+    })
+}
+
+/// Whether SIGHUP is ignored, as `nohup` does it: then affectd runs on when the terminal is closed.
+fn is_hangup_ignored() -> bool {
+    // SAFETY: `sigaction` is plain data for which all-zero bytes are valid. A null pointer asks only for the current action,
+    // which is written to this live variable.
+    unsafe {
+        let mut current: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(SIGHUP, std::ptr::null(), &mut current) == 0 && current.sa_sigaction == libc::SIG_IGN
+    }
+}
