@@ -6,8 +6,8 @@
 //!
 //! An estimate stays in the [`spool`] until the broker acknowledges it (QoS 1), so an outage of the broker loses none.
 //!
-//! The protocol is that of the rumqttc-next family. Until then the client was our own, on a codec crate. Four were compared, the
-//! first by measurements, the next two by reading their source, the last by its manifest and licence:
+//! The client is of the rumqttc-next family. Four were compared: the first by its source and by measurements, the second by parts of
+//! its source, the third by its documentation and interface, the last by its manifest and licence:
 //!
 //! | crate | verdict |
 //! | --- | --- |
