@@ -15,7 +15,7 @@ use super::tracker::{Coverage, SAME_PERSON_IOU, Tracker};
 use super::view::View;
 
 /// With a known subject, one of this many looks is at the whole image.
-const LOOKS_PER_WHOLE_IMAGE: u32 = 4;
+const LOOKS_PER_WHOLE_IMAGE: u32 = 2;
 /// Smaller faces, in pixels of the detector's input, get their landmarks from a second look. They are imprecise then.
 const PRECISE_WIDTH: f32 = 32.0;
 /// The lowest score of a face in a tile, and of its confirmation.

@@ -57,6 +57,8 @@ pub struct FaceObservation {
     pub at: Duration,
     /// The same moment on this machine's monotonic clock.
     pub captured: Instant,
+    /// Time since the frame that was analysed before; zero for the first.
+    pub frame_interval: Duration,
     /// The id of the face. It stays the same while the tracker follows the face.
     pub id: u32,
     /// The face's box as fractions of the image, clipped at its edges.

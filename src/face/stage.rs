@@ -52,6 +52,8 @@ pub struct FaceStage {
     detected: Option<DetectedFace>,
     /// When the next frame is due.
     due: Duration,
+    /// When the frame before was captured that was analysed.
+    analyzed: Option<Duration>,
     detections: u64,
 }
 
@@ -65,6 +67,7 @@ impl FaceStage {
             settings,
             detected: None,
             due: Duration::ZERO,
+            analyzed: None,
             detections: 0,
         })
     }
@@ -103,6 +106,7 @@ impl FaceStage {
             Ok(image) => image,
             Err(error) => return Ok(FrameOutcome::Undecodable(error)),
         };
+        let before = self.analyzed.replace(at);
         if !self.follow(at, &image) {
             self.detect(at, &image)?;
         }
@@ -113,6 +117,7 @@ impl FaceStage {
         Ok(FrameOutcome::Face(FaceObservation {
             at,
             captured,
+            frame_interval: before.map_or(Duration::ZERO, |before| at.saturating_sub(before)),
             id,
             bounds: as_fractions(face.bounds, &image),
             score: face.score,

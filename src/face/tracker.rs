@@ -112,9 +112,13 @@ impl Tracker {
         self.visible().find(|t| Some(t.id) == self.subject).copied()
     }
 
-    /// Whether a larger face than the subject is visible, and may soon replace it.
+    /// Whether a larger face than the subject was in the last whole frame, and may soon replace it.
     pub fn is_contested(&self) -> bool {
-        self.subject().is_some_and(|subject| self.rival(&subject).is_some())
+        let Some(subject) = self.subject() else {
+            return false;
+        };
+        let mut recent = self.tracks.iter().filter(|t| t.last_seen >= self.last_whole);
+        recent.any(|t| is_rival(t, &subject))
     }
 
     /// The last place of a subject that is not visible in the latest frame, but keeps its id.
@@ -137,8 +141,7 @@ impl Tracker {
     /// The largest visible face that is larger than the subject's, and of comparable score.
     fn rival(&self, subject: &Track) -> Option<&Track> {
         self.visible()
-            .filter(|t| is_credible_beside(t, subject))
-            .filter(|t| t.face.bounds.area() * EQUAL_AREA > subject.face.bounds.area())
+            .filter(|t| is_rival(t, subject))
             .max_by(|a, b| a.face.bounds.area().total_cmp(&b.face.bounds.area()))
     }
 
@@ -164,6 +167,10 @@ impl Tracker {
             .filter(|t| t.face.bounds.area() >= largest * EQUAL_AREA)
             .min_by_key(|t| (t.first_seen, t.id))
     }
+}
+
+fn is_rival(face: &Track, subject: &Track) -> bool {
+    is_credible_beside(face, subject) && face.face.bounds.area() * EQUAL_AREA > subject.face.bounds.area()
 }
 
 fn is_credible_beside(face: &Track, subject: &Track) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! The network's window has [`STEPS`] steps; the newest one ends now. The face features of a step come from all frames that
 //! were captured within it, its voice embedding from the second of audio that ends with it. Absent features are zero and
-//! masked.
+//! masked. Between the frames of a camera with fewer than 2.5 frames per second, the last face counts.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,6 +15,8 @@ pub const STEPS: usize = 8;
 /// The same, to multiply durations.
 const STEPS_U32: u32 = 8;
 const _: () = assert!(STEPS_U32 as usize == STEPS);
+/// A face of a slow camera counts until the next frame is due, with half a frame interval of tolerance, but not longer than this.
+const MAX_HOLD: Duration = Duration::from_millis(1250);
 /// Face features per step: mean, maximum and log mean of the eight voted expressions, mean and log mean of the eight shown ones,
 /// mean valence and arousal.
 pub const FACE_FEATURES: usize = 5 * EXPRESSIONS.len() + 2;
@@ -78,13 +80,13 @@ impl Timeline {
 
     /// The newest face within the step that ends at `at`.
     pub fn newest_face(&self, at: Duration) -> Option<&FaceObservation> {
-        self.faces_in_step(at).last()
+        self.faces_in_step(at).last().or_else(|| self.held_face(at))
     }
 
     /// The window at `tick`, whose time is `at`. Drops the observations that no later window needs.
     pub fn window(&mut self, tick: u64, at: Duration) -> Window {
         let span = self.step * STEPS_U32;
-        self.faces.retain(|f| f.at + span > at);
+        self.faces.retain(|f| f.at + span + MAX_HOLD > at);
         let oldest_tick = tick.saturating_sub(self.ticks_per_step * (STEPS as u64 - 1));
         self.voices.retain(|(t, _)| *t >= oldest_tick);
 
@@ -97,7 +99,8 @@ impl Timeline {
         };
         for (back, column) in (0..STEPS_U32).zip((0..STEPS).rev()) {
             if let Some(end) = at.checked_sub(self.step * back)
-                && let Some(features) = face_features(self.faces_in_step(end))
+                && let Some(features) =
+                    face_features(self.faces_in_step(end)).or_else(|| face_features(self.held_face(end).into_iter()))
             {
                 put_column(&mut window.face, column, &features);
                 window.mask[column] = 1.0;
@@ -112,6 +115,13 @@ impl Timeline {
             }
         }
         window
+    }
+
+    /// The newest face at `end`, if frames are further apart than a step and the next one is not due yet.
+    fn held_face(&self, end: Duration) -> Option<&FaceObservation> {
+        let newest = self.faces.iter().rev().find(|f| f.at <= end)?;
+        let hold = (newest.frame_interval * 3 / 2).min(MAX_HOLD);
+        (newest.frame_interval > self.step && newest.at + hold > end).then_some(newest)
     }
 
     fn faces_in_step(&self, end: Duration) -> impl Iterator<Item = &FaceObservation> {
@@ -186,6 +196,7 @@ mod tests {
             id: 1,
             bounds: Rect::default(),
             score: 1.0,
+            frame_interval: Duration::ZERO,
             appearance: Appearance {
                 votes: Expressions([1.0 - happiness, happiness, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
                 shown: Expressions([0.5, happiness / 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5 - happiness / 2.0]),
@@ -216,6 +227,28 @@ mod tests {
         assert_eq!(w.mask[..STEPS], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
         assert_eq!(w.shares(), [0.25, 0.0]);
         assert!(w.face_now);
+    }
+
+    #[test]
+    fn the_face_of_a_slow_camera_counts_until_the_next_frame_is_due() {
+        let mut t = timeline();
+        for at in [1000, 2000, 3000] {
+            t.add_face(FaceObservation {
+                frame_interval: Duration::from_secs(1),
+                ..face(at, 0.5)
+            });
+        }
+        let w = window(&mut t, 20);
+        // At 4.0 s; the first frame is at 1.0 s.
+        assert_eq!(w.mask[..STEPS], [1.0; STEPS]);
+        assert!(t.newest_face(Duration::from_millis(4200)).is_some());
+        assert!(t.newest_face(Duration::from_millis(4300)).is_none());
+        let mut fast = timeline();
+        fast.add_face(FaceObservation {
+            frame_interval: Duration::from_millis(100),
+            ..face(3000, 0.5)
+        });
+        assert!(fast.newest_face(Duration::from_millis(3400)).is_none());
     }
 
     #[test]

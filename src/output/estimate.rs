@@ -194,6 +194,7 @@ pub mod samples {
                     h: 0.24,
                 },
                 score: 0.97,
+                frame_interval: Duration::from_millis(100),
                 appearance: Appearance {
                     votes: Expressions(expressions),
                     shown: Expressions(expressions),

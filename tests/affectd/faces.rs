@@ -126,8 +126,31 @@ fn a_near_face_replaces_a_far_one_after_a_second() {
         .iter()
         .position(|&id| id != far.id)
         .expect("the near face becomes the subject");
-    assert!((10..=30).contains(&switch), "after {switch} frames");
+    assert!((10..=22).contains(&switch), "after {switch} frames");
     assert!(faces[switch..].iter().all(|&id| id == faces[switch]));
+}
+
+#[test]
+fn a_near_face_that_walks_replaces_a_far_one() {
+    let picture = demo_frame();
+    let far = |canvas: &mut [u8]| draw(canvas, &picture, WIDTH / 3, 420, 310);
+    let mut canvas = grey();
+    far(&mut canvas);
+    let mut scene = Scene::new();
+    let first = (0..30)
+        .filter_map(|_| scene.show(&canvas))
+        .last()
+        .expect("the far face is found");
+    let last = (0..40).filter_map(|frame: u32| {
+        let mut canvas = grey();
+        let step = frame * 6 % 240;
+        draw(&mut canvas, &picture, WIDTH * 3 / 4, step.min(240 - step), 0);
+        far(&mut canvas);
+        scene.show(&canvas)
+    });
+    let last = last.last().expect("a face is visible");
+    assert_ne!(last.id, first.id);
+    assert!(last.bounds.w > first.bounds.w * 1.5, "{last:?}");
 }
 
 #[test]
