@@ -39,7 +39,12 @@ fn a_copy_of_the_models_works_in_any_folder() {
 fn a_copied_binary_works_without_any_other_file() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("affectd");
-    std::fs::copy(env!("CARGO_BIN_EXE_affectd"), &program).unwrap();
+    // By another process: a process that another test starts would inherit the open copy, which then could not be run.
+    let copied = std::process::Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_affectd"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     let run = |arguments: &[&str]| {
         let mut command = std::process::Command::new(&program);
         command
