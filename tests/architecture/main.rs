@@ -98,3 +98,47 @@ fn every_module_has_a_layer() {
     let gone: Vec<_> = listed.iter().filter(|name| !modules.contains(**name)).collect();
     assert!(gone.is_empty(), "remove {gone:?} from LAYERS");
 }
+
+/// The code between backticks in the last column of the table of threats.
+fn tests_of_threats(security: &str) -> Vec<&str> {
+    let section = security
+        .split("## Threats")
+        .nth(1)
+        .and_then(|rest| rest.split("\n## ").next());
+    let rows = section
+        .expect("a section on threats")
+        .lines()
+        .filter(|line| line.starts_with("| "));
+    rows.skip(2)
+        .filter_map(|row| row.rsplit('|').nth(1))
+        .flat_map(|tests| tests.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+#[test]
+fn the_tests_that_the_security_page_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let named = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let named = tests_of_threats(&named);
+    assert!(named.len() > 20, "{named:?}");
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let missing: Vec<&str> = named
+        .into_iter()
+        .filter(|name| !text.contains(&format!("fn {name}(")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "SECURITY.md names tests that do not exist: {missing:?}"
+    );
+}
