@@ -2,7 +2,7 @@
 
     python -m models.training.evaluate faces --atlas PNG --votes CSV [--head votes] [--disturb]
     python -m models.training.evaluate voice --tar TAR [--tsv TSV] [--speakers 22,23,24]
-    python -m models.training.evaluate clips --dir DIR [--affectd target/release/affectd]
+    python -m models.training.evaluate clips --dir DIR [--labels CSV] [--affectd target/release/affectd]
 
 DATA.md describes the formats. Needs onnxruntime, numpy and pillow. `voice` also needs ffmpeg and earshot, `clips` needs the
 affectd binary.
@@ -30,13 +30,14 @@ from .arguments import BadInput
 from .augmentation import camera_faults
 from .data.face_atlas import read_faces
 from .inference import FaceEncoder, Fusion, VoiceEncoder, decode_sound, voice_only_estimates
-from .labels import canonical, describe, read_table, read_targets, target
+from .labels import canonical, describe, number, read_table, read_targets, target
 from .metrics.agreement import affect_ccc
 from .preprocessing import voice_activity
 from .preprocessing.face_scores import HEADS
 
 SOUND_SUFFIXES = {".opus", ".ogg", ".wav", ".flac", ".mp3", ".m4a"}
-CLIP_SUFFIXES = {".mkv", ".mpg", ".mp4", ".avi", ".wav", ".webm"}
+VIDEO_SUFFIXES = {".mkv", ".mpg", ".mpeg", ".mp4", ".m4v", ".mov", ".avi", ".webm", ".ts", ".mjpg", ".mjpeg"}
+CLIP_SUFFIXES = VIDEO_SUFFIXES | SOUND_SUFFIXES
 
 
 def rounded(value):
@@ -243,20 +244,51 @@ def summarize(clip, lines, frames_with_face):
     }
 
 
+def read_labels(path, targets):
+    """{file name: (category or None, [valence, arousal])} of a table: clip and either emotion, or valence and arousal."""
+    labels = {}
+    for line, row in enumerate(read_table(path), start=2):
+        name, emotion = row.get("clip"), canonical(row.get("emotion") or "") or None
+        if not name or not (emotion or {"valence", "arousal"} <= row.keys()):
+            raise BadInput(f"{path}: line {line}: expected the columns clip and emotion, or clip, valence and arousal")
+        rated = [number(row, column, path, line) for column in ("valence", "arousal")]
+        labels[name] = (emotion, np.array(target(targets, emotion) if emotion else rated))
+    return labels
+
+
+def goal_of(clip, labels, targets, options):
+    """(category or None, [valence, arousal]) that a clip is compared with, or None without a label."""
+    if clip.name in labels:
+        return labels[clip.name]
+    known = describe(clip.name)
+    if not known:
+        return None
+    _, _, emotion, intensity = known
+    return emotion, scaled_target(targets, emotion, intensity, options)
+
+
 def clips(options):
     """The report on a folder of clips: replays each and analyzes every frame.
 
-    Clips with RAVDESS or nEMO names are compared with their targets. The estimate of a clip is the mean of its estimates,
-    weighted by confidence, because the first second of a clip is uncertain.
+    Clips in the table of --labels, or with RAVDESS or nEMO names, are compared with their targets. The estimate of a clip is the
+    mean of its estimates, weighted by confidence, because the first second of a clip is uncertain.
     """
     try:
-        found = sorted(p for p in Path(options.dir).iterdir() if p.suffix.lower() in CLIP_SUFFIXES)
+        files = sorted(p for p in Path(options.dir).iterdir() if p.is_file())
     except OSError as error:
         raise BadInput(f"{options.dir}: {error.strerror}: --dir must name a folder of clips") from None
+    found = [p for p in files if p.suffix.lower() in CLIP_SUFFIXES]
+    if len(found) < len(files):
+        left_out = sorted({p.suffix or p.name for p in files} - {p.suffix for p in found})
+        print(f"{len(files) - len(found)} files are no clips and left out: {', '.join(left_out)}")
     if not found:
         raise BadInput(f"{options.dir}: no clips ({', '.join(sorted(CLIP_SUFFIXES))})")
     targets = read_targets(options.targets)
-    rows, ticks, whole, plain, by_emotion = [], [], [], [], defaultdict(list)
+    labels = read_labels(options.labels, targets) if options.labels else {}
+    missing = sorted(labels.keys() - {clip.name for clip in found})
+    if missing:
+        raise BadInput(f"{options.labels}: {missing[0]}: no such clip in {options.dir}")
+    rows, ticks, whole, plain, by_emotion, unlabelled = [], [], [], [], defaultdict(list), 0
     for clip in found:
         lines, frames_with_face = replay(options.affectd, clip)
         row = summarize(clip, lines, frames_with_face)
@@ -264,15 +296,22 @@ def clips(options):
         print(
             " ".join(f"{value}" if key == "clip" else f"{key} {shown(value)}" for key, value in row.items()), flush=True
         )
-        known = describe(clip.name)
-        if known:
-            _, _, emotion, intensity = known
-            by_emotion[emotion].append(row)
-            goal = scaled_target(targets, emotion, intensity, options)
+        labelled = goal_of(clip, labels, targets, options)
+        if labelled is None:
+            unlabelled += 1
+        else:
+            emotion, goal = labelled
+            if emotion:
+                by_emotion[emotion].append(row)
             ticks += [((line["valence"], line["arousal"]), goal) for line in lines if line["valence"] is not None]
             if row["valence"] is not None:
                 whole.append(((row["valence"], row["arousal"]), goal))
                 plain.append(((row["plain_valence"], row["plain_arousal"]), goal))
+
+    if unlabelled:
+        print(
+            f"{unlabelled} of {len(found)} clips have no label: give a table with --labels, or names like RAVDESS or nEMO"
+        )
 
     def over(key, *emotions):
         return mean([row[key] for emotion in emotions for row in by_emotion[emotion]])
@@ -282,8 +321,8 @@ def clips(options):
         "frames_with_face_least": min(
             (r["frames_with_face"] for r in rows if r["frames_with_face"] is not None), default=None
         ),
-        "faces_mean": mean([row["faces"] for row in rows]),
-        "faces_least": min(row["faces"] or 0.0 for row in rows),
+        "faces_mean": mean([row["faces"] for row in rows if row["frames_with_face"] is not None]),
+        "faces_least": min((r["faces"] or 0.0 for r in rows if r["frames_with_face"] is not None), default=None),
         "absolute_valence": mean([row["absolute_valence"] for row in rows]),
         "absolute_arousal": mean([row["absolute_arousal"] for row in rows]),
     }
@@ -336,6 +375,11 @@ def parse():
     command.set_defaults(score=voice)
     command = commands.add_parser("clips", help="a folder of clips through the affectd binary")
     command.add_argument("--dir", type=Path, required=True)
+    command.add_argument(
+        "--labels",
+        type=Path,
+        help="table: clip and emotion, or clip, valence and arousal; without it, names must be like RAVDESS or nEMO",
+    )
     command.add_argument("--affectd", default=arguments.ROOT / "target/release/affectd")
     command.set_defaults(score=clips)
     for command in commands.choices.values():

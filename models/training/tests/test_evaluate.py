@@ -268,6 +268,23 @@ class Clips(TestInFolder):
         self.assertAlmostEqual(found["of_plain_means"]["ccc_valence"], plain, places=3)
         self.assertEqual(found["per_estimate"]["n"], 4)
 
+    def test_a_table_gives_the_labels_of_own_recordings(self):
+        clips = self.folder / "clips"
+        clips.mkdir()
+        for name in ("happy one.mov", "sad.mkv"):
+            (clips / name).touch()
+        table = self.folder / "labels.csv"
+        table.write_text("clip,emotion\nhappy one.mov,Happy\nsad.mkv,sadness\n")
+        found = self.result("clips", "--dir", clips, "--labels", table, "--affectd", self.affectd)
+        self.assertEqual(set(found["by_emotion"]), {"happiness", "sadness"})
+        table.write_text("clip,valence,arousal\nhappy one.mov,0.5,0.5\n")
+        found = self.result("clips", "--dir", clips, "--labels", table, "--affectd", self.affectd)
+        self.assertEqual((found["clips"], found["by_emotion"]), (2, {}))
+        table.write_text("clip,valence,arousal\nother.mov,0.5,0.5\n")
+        self.refused("other.mov: no such clip", "clips", "--dir", clips, "--labels", table, "--affectd", self.affectd)
+        table.write_text("clip,mood\nsad.mkv,low\n")
+        self.refused("expected the columns clip", "clips", "--dir", clips, "--labels", table, "--affectd", self.affectd)
+
     def test_a_clip_without_confidence_gets_the_plain_mean(self):
         lines = [{"valence": v, "arousal": 0.0, "confidence": 0.0, "face": None} for v in (0.2, 0.4)]
         self.assertAlmostEqual(evaluate.summarize(Path("a.mkv"), lines, None)["valence"], 0.3)
