@@ -10,8 +10,9 @@ use super::environment::Environment;
 use super::terminal::Stderr;
 use crate::printable::printable;
 
-/// Dependencies that log a lot at debug level. `AFFECTD_LOG` can name them.
-const TALKATIVE: &[&str] = &["tract", "rustls", "rumqttc"];
+/// Dependencies that log a lot, and their level. rumqttc warns of each denied message, which affectd itself says once. `AFFECTD_LOG`
+/// can name them.
+const TALKATIVE: &[(&str, &str)] = &[("tract", "warn"), ("rustls", "warn"), ("rumqttc", "error")];
 
 /// Starts the log.
 pub fn init(environment: &Environment) {
@@ -44,9 +45,9 @@ pub fn init(environment: &Environment) {
 /// The levels of the user, and quiet dependencies unless the user names them.
 fn filters(levels: &str) -> String {
     let mut filters = levels.to_owned();
-    for dependency in TALKATIVE {
+    for (dependency, level) in TALKATIVE {
         if !levels.contains(dependency) {
-            filters.push_str(&format!(",{dependency}=warn"));
+            filters.push_str(&format!(",{dependency}={level}"));
         }
     }
     filters
@@ -87,7 +88,10 @@ mod tests {
 
     #[test]
     fn dependencies_are_quiet_unless_the_user_names_them() {
-        assert_eq!(filters("debug"), "debug,tract=warn,rustls=warn,rumqttc=warn");
-        assert_eq!(filters("info,tract=debug"), "info,tract=debug,rustls=warn,rumqttc=warn");
+        assert_eq!(filters("debug"), "debug,tract=warn,rustls=warn,rumqttc=error");
+        assert_eq!(
+            filters("info,tract=debug"),
+            "info,tract=debug,rustls=warn,rumqttc=error"
+        );
     }
 }

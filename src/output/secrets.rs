@@ -5,8 +5,16 @@ use std::ops::Range;
 /// `text` with each password replaced by `…`: `user:password@` before a host, and options such as `password=`. `text` may be
 /// misspelt, so the rules are wide.
 pub fn masked(text: &str) -> String {
+    // A spec may be given as the path of another output by mistake.
+    for kind in ["file:", "serial:"] {
+        if let Some(path) = text.strip_prefix(kind)
+            && path.to_ascii_lowercase().starts_with("mqtt")
+        {
+            return format!("{kind}{}", masked(path));
+        }
+    }
     let mut shown = text.to_owned();
-    if let Some(password) = login_password(text) {
+    if let Some(password) = login_password(text).or_else(|| password_as_port(text)) {
         shown.replace_range(password, "…");
     }
     if let Some(end_of_key) = secret_option(&shown) {
@@ -60,10 +68,24 @@ pub fn login_password(text: &str) -> Option<Range<usize>> {
         lower.find("%3a").map(|at| at..at + 3),
     ];
     let colon = colon.into_iter().flatten().min_by_key(|colon| colon.start)?;
-    // Without an `@` before the first slash, the colon may come before a port, and the `@` belong to an option.
-    let is_port = !user[colon.end..].is_empty() && user[colon.end..].bytes().all(|b| b.is_ascii_digit());
+    // Without an `@` before the options, the colon may come before a port.
+    let before_options = rest.split('?').next().unwrap_or_default();
+    let is_port = !before_options.contains('@')
+        && !user[colon.end..].is_empty()
+        && user[colon.end..].bytes().all(|b| b.is_ascii_digit());
     let is_address = user.starts_with('[');
     (complete || !is_port && !is_address).then_some(start + colon.end..end)
+}
+
+/// What stands in the place of a port and is no number: the password of `mqtt://user:password`, whose host was forgotten.
+fn password_as_port(text: &str) -> Option<Range<usize>> {
+    let start = start_of_login(text);
+    let authority = text[start..].split(['/', '?']).next().unwrap_or_default();
+    let host = authority.rfind('@').map_or(0, |at| at + 1);
+    let colon = host + authority[host..].find(':')?;
+    let port = &authority[colon + 1..];
+    let is_password = start > 0 && !authority[host..].starts_with('[') && !port.bytes().all(|b| b.is_ascii_digit());
+    is_password.then_some(start + colon + 1..start + authority.len())
 }
 
 /// Where the user and host begin, after `mqtt://` or something like it.
@@ -92,9 +114,12 @@ fn secret_option(spec: &str) -> Option<usize> {
 }
 
 fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    // Some are misspelt often.
-    let words = ["pas", "pwd", "pw", "secret", "token"];
+    // Also with an escaped letter, as in `%70assword`.
+    let key = key.to_ascii_lowercase().replace("%70", "p");
+    // Some are misspelt often, and some are of other programs.
+    let words = [
+        "pas", "pwd", "pw", "secret", "token", "auth", "cred", "kennwort", "login",
+    ];
     // A file's path is no secret.
     !key.ends_with("_file") && words.iter().any(|word| key.contains(word))
 }
@@ -108,6 +133,12 @@ mod tests {
     fn passwords_are_masked_wherever_they_stand() {
         for (spec, shown) in [
             ("mqtt://li:hunter2@broker/x", "mqtt://li:…@broker/x"),
+            ("mqtt://li:12345/hunter2@broker", "mqtt://li:…@broker"),
+            ("mqtt://li:hunter2", "mqtt://li:…"),
+            ("mqtt://li@broker:hunter2/x", "mqtt://li@broker:…/x"),
+            ("file:mqtt://li:hunter2@broker", "file:mqtt://li:…@broker"),
+            ("mqtt://b?auth=hunter2", "mqtt://b?auth=…"),
+            ("mqtt://b?%70assword=hunter2", "mqtt://b?%70assword=…"),
             ("mqtt://li:hun/t?e@r2@b/x", "mqtt://li:…@b/x"),
             ("mqtt://li%3Ahunter2@b", "mqtt://li%3A…@b"),
             ("mqtt://li%3ahun/ter2@b", "mqtt://li%3a…@b"),

@@ -204,7 +204,8 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     let port = port
         .map(|port| match port.parse() {
             Ok(port) if port > 0 => Ok(port),
-            _ => Err(format!("port {port}: must be a number from 1 to 65535")),
+            // Not quoted: it may be a password.
+            _ => Err("the port must be a number from 1 to 65535".to_owned()),
         })
         .transpose()?;
     Ok((host.to_string(), port))
@@ -284,10 +285,13 @@ impl FromStr for Topic {
     type Err = &'static str;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let valid = (1..=256).contains(&name.len()) && !name.starts_with('$') && !name.contains(['+', '#', '\0']);
-        valid
-            .then(|| Topic(name.into()))
-            .ok_or("a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $")
+        let valid = (1..=256).contains(&name.len())
+            && !name.starts_with('$')
+            && !name.ends_with('/')
+            && !name.contains(['+', '#', '\0']);
+        valid.then(|| Topic(name.into())).ok_or(
+            "a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $ or end with /",
+        )
     }
 }
 
@@ -436,16 +440,18 @@ mod tests {
                 "the host has a character that no host name has: write mqtt://host?option=value"
             );
         }
-        insta::assert_snapshot!(error("mqtt://b:99999"), @"port 99999: must be a number from 1 to 65535");
+        insta::assert_snapshot!(error("mqtt://b:99999"), @"the port must be a number from 1 to 65535");
         insta::assert_snapshot!(error("mqtt://b?version=4"), @"version=4: must be auto, 3.1.1 or 5");
         insta::assert_snapshot!(error("mqtt://b?quality=1"), @"unknown option quality: the options are version, device, password_file, ca, cert, key, discovery, prefix, spool, qos, retain");
         insta::assert_snapshot!(error("mqtt://b?device=a/b"), @"device=a/b: must be 1 to 64 letters, digits, - and _");
-        insta::assert_snapshot!(error("mqtt://b/a/%23"), @"base topic a/%23: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $");
+        insta::assert_snapshot!(error("mqtt://b/a/%23"), @"base topic a/%23: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $ or end with /");
         insta::assert_snapshot!(error("mqtt://b?ca=/ca.pem"), @"ca, cert and key need TLS: write mqtts://, or remove them");
         insta::assert_snapshot!(error("mqtts://b?cert=/c.pem"), @"cert is given without key: give both");
         insta::assert_snapshot!(error("mqtt://b?password_file=/p"), @"password_file is given without a user: write mqtt://user@host");
         insta::assert_snapshot!(error("mqtt://b?discovery=homeassistant"), @"discovery=homeassistant: must be on or off: write prefix=… for a discovery prefix other than homeassistant");
-        insta::assert_snapshot!(error("mqtt://b?prefix=a/%23"), @"prefix=a/#: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $");
+        insta::assert_snapshot!(error("mqtt://b?prefix=ha/"), @"prefix=ha/: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $ or end with /");
+        assert!(error("mqtt://bob:12345/hunter2@b").contains("password"));
+        insta::assert_snapshot!(error("mqtt://b?prefix=a/%23"), @"prefix=a/#: a topic must have 1 to 256 bytes, without +, # and zero bytes, and must not begin with $ or end with /");
         insta::assert_snapshot!(error("mqtt://b?spool=1d"), @"spool=1d: must be a time span up to 2h, for example 10m");
         insta::assert_snapshot!(error("mqtt://b?device"), @r#"option "device" has no value: write device=VALUE"#);
     }

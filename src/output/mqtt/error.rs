@@ -75,6 +75,14 @@ impl LinkError {
         }
     }
 
+    /// The same error, if it happened after the broker accepted the connection: then it does speak MQTT.
+    pub fn after_acceptance(self) -> LinkError {
+        match self {
+            LinkError::NotMqtt(version) => LinkError::Protocol(format!("a packet that MQTT {version} does not have")),
+            other => other,
+        }
+    }
+
     pub fn prospect(&self) -> Prospect {
         match self {
             LinkError::FilesChanged

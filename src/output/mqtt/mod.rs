@@ -122,6 +122,8 @@ impl Mqtt {
             device,
             outbox: Arc::clone(&outbox),
             log: RateLimitedLog::new(),
+            announcing: false,
+            failed_announcements: 0,
             complaints: HashSet::new(),
         };
         let publisher = std::thread::Builder::new()

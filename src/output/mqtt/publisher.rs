@@ -18,6 +18,10 @@ pub struct Publisher {
     pub device: Device,
     pub outbox: Arc<Outbox>,
     pub log: RateLimitedLog<LogState>,
+    /// The announcement to Home Assistant is sent and not acknowledged.
+    pub announcing: bool,
+    /// Connections in a row that ended before the broker acknowledged the announcement to Home Assistant.
+    pub failed_announcements: u32,
     /// Complaints of the broker that have been logged: the kind of message and the reason.
     pub complaints: HashSet<(&'static str, String)>,
 }

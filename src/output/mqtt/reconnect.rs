@@ -11,9 +11,27 @@ use super::backoff::Backoff;
 use super::client::{Client, Purpose};
 use super::device::OFFLINE;
 use super::error::{LinkError, Prospect};
+use super::outbox::Outbox;
 use super::publisher::{LogState, Publisher};
 use super::session::{Ending, Session};
 use super::version::Version;
+
+/// The time that the loop needs to end after an attempt to connect was given up.
+const END_MARGIN: Duration = Duration::from_millis(500);
+
+/// Returns shortly before the time to finish by. It may be set while the caller waits.
+async fn last_moment(outbox: &Outbox) {
+    loop {
+        let finish_by = outbox.state().finish_by;
+        match finish_by {
+            Some(finish_by) => {
+                let moment = finish_by.checked_sub(END_MARGIN).unwrap_or(finish_by);
+                return tokio::time::sleep_until(moment.into()).await;
+            }
+            None => outbox.changed.notified().await,
+        }
+    }
+}
 
 impl Publisher {
     /// Runs until it is told to finish.
@@ -37,8 +55,13 @@ impl Publisher {
                     state.move_to(self.device.topics().clone());
                     continue;
                 }
+                Err(error) if connected.is_some() => error.after_acceptance(),
                 Err(error) => error,
             };
+            // Some brokers end the connection because of its size, without a reason.
+            if std::mem::take(&mut self.announcing) {
+                self.failed_announcements += 1;
+            }
             let waiting = {
                 let mut state = self.outbox.state();
                 state.end_connection();
@@ -97,7 +120,11 @@ impl Publisher {
             state.finish_by.map(Into::into)
         };
         let will = Some(self.status(OFFLINE));
-        let client = Client::open(&self.settings, version, &Purpose::Publish { will }, deadline).await?;
+        let purpose = Purpose::Publish { will };
+        let client = tokio::select! {
+            client = Client::open(&self.settings, version, &purpose, deadline) => client?,
+            () = last_moment(&self.outbox) => return Err(LinkError::Timeout),
+        };
         *connected = Some(Instant::now());
         let waiting = {
             let mut state = self.outbox.state();

@@ -17,6 +17,8 @@ use super::spool::EstimateId;
 
 /// After how long an unacknowledged message counts as a broken connection, even if TCP reports none.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After so many connections in a row that ended with the announcement, it is left out.
+const MAX_FAILED_ANNOUNCEMENTS: u32 = 3;
 /// The time for a clean end of the connection before the next one.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -204,7 +206,10 @@ impl<'a> Session<'a> {
             content: content.clone(),
         };
         match self.client.publish(message, ticket) {
-            Ok(()) => self.in_flight.push_back((self.sent, Instant::now())),
+            Ok(()) => {
+                self.in_flight.push_back((self.sent, Instant::now()));
+                self.publisher.announcing |= content == Content::Announcement;
+            }
             // The end of the connection is the next event. The estimate is sent on the next connection.
             Err(PublishError::Disconnected) => {}
             Err(error @ (PublishError::TooLarge { .. } | PublishError::InvalidTopic)) => {
@@ -240,6 +245,10 @@ impl<'a> Session<'a> {
 
     fn delivered(&mut self, ticket: &Ticket) {
         self.in_flight.retain(|(number, _)| *number != ticket.number);
+        if ticket.content == Content::Announcement {
+            self.publisher.announcing = false;
+            self.publisher.failed_announcements = 0;
+        }
         settle(&ticket.content, &mut self.publisher.outbox.state());
         self.publisher.outbox.room.notify_all();
     }
@@ -261,6 +270,15 @@ impl<'a> Session<'a> {
                         true => Content::Announcement,
                         false => Content::Claim,
                     };
+                    // An empty message deletes an announcement.
+                    let is_large = content == Content::Announcement && !payload.is_empty();
+                    if is_large && self.publisher.failed_announcements >= MAX_FAILED_ANNOUNCEMENTS {
+                        self.publisher.outbox.state().denied += 1;
+                        let why = format!("the connection ends whenever its {} bytes are sent", payload.len());
+                        let mend = "raise the broker's limit on the size of messages, or write discovery=off";
+                        self.publisher.complain(content.kind(), &why, mend);
+                        continue;
+                    }
                     self.first.push_back((content, Message::new(topic, payload).retained()));
                 }
                 Action::Execute(request) => self.publisher.outbox.state().request(request),
