@@ -23,7 +23,7 @@ use crate::queue::WhenFull;
 use crate::rate_limited_log::RateLimitedLog;
 use crate::retry::{Retry, RetryPolicy};
 use encoder::SerialEncoder;
-use outbox::Outbox;
+use outbox::{AnswerKind, Outbox};
 use pacing::Pacing;
 use port::{Port, PortError};
 
@@ -185,21 +185,25 @@ impl Serial {
             }
         }
         if let Some(answer) = self.commands.late_answer() {
-            self.answer(&answer.body);
+            self.answer(AnswerKind::Fixed, &answer.body);
         }
         Ok(())
     }
 
     fn execute(&mut self, command: Result<Command, String>) {
+        let kind = match command {
+            Ok(Command::Health) => AnswerKind::Present,
+            _ => AnswerKind::Fixed,
+        };
         if let Some(answer) = self.commands.execute(command, (), &mut self.rate) {
-            self.answer(&answer.body);
+            self.answer(kind, &answer.body);
         }
     }
 
     /// Queues an answer. Pacing does not count answers, and the outbox sends at most one between two estimates, so a peer that
     /// asks without end cannot hold back the estimates.
-    fn answer(&mut self, answer: &serde_json::Value) {
-        self.outbox.push_answer(self.encoder.answer(answer));
+    fn answer(&mut self, kind: AnswerKind, answer: &serde_json::Value) {
+        self.outbox.push_answer(kind, self.encoder.answer(answer));
     }
 
     /// Writes until the outbox is empty, the port is gone, or [`DRAIN_TIMEOUT`] is over.

@@ -6,12 +6,22 @@ use std::io;
 /// Answers that may wait. Further ones are dropped while a peer asks faster than the line carries.
 const MAX_ANSWERS: usize = 8;
 
+/// Whether an answer that waits may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// It belongs to its command.
+    Fixed,
+    /// It shows the present state. A newer one of this kind replaces the content of those that wait, so that a peer that asks often
+    /// does not read old states.
+    Present,
+}
+
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// The message being written. The first `sent` bytes are written.
     current: Vec<u8>,
     sent: usize,
-    answers: VecDeque<Vec<u8>>,
+    answers: VecDeque<(AnswerKind, Vec<u8>)>,
     estimate: Option<Vec<u8>>,
     /// An answer was written since the last estimate. The next one waits, so that a peer that asks without end cannot hold
     /// back the estimates.
@@ -32,9 +42,14 @@ impl Outbox {
     }
 
     /// Queues an answer. One answer is written between two estimates.
-    pub fn push_answer(&mut self, message: Vec<u8>) {
+    pub fn push_answer(&mut self, kind: AnswerKind, message: Vec<u8>) {
+        if kind == AnswerKind::Present {
+            for (_, waiting) in self.answers.iter_mut().filter(|(waiting, _)| *waiting == kind) {
+                waiting.clone_from(&message);
+            }
+        }
         if self.answers.len() < MAX_ANSWERS {
-            self.answers.push_back(message);
+            self.answers.push_back((kind, message));
         }
     }
 
@@ -59,7 +74,7 @@ impl Outbox {
             }
             let answer = match self.answered {
                 true => None,
-                false => self.answers.pop_front(),
+                false => self.answers.pop_front().map(|(_, message)| message),
             };
             self.answered |= answer.is_some();
             let next = answer.or_else(|| {
@@ -89,7 +104,7 @@ mod tests {
             for (k, room) in room.iter().enumerate() {
                 lost += usize::from(outbox.push_estimate(format!("estimate {k}\n").into_bytes()).is_some());
                 if k % 5 == 0 {
-                    outbox.push_answer(format!("answer {k}\n").into_bytes());
+                    outbox.push_answer(AnswerKind::Fixed, format!("answer {k}\n").into_bytes());
                 }
                 let mut room = *room;
                 outbox.flush(|bytes| {
@@ -125,7 +140,7 @@ mod tests {
             outbox.flush(&mut write).unwrap();
             assert!(outbox.is_idle());
         };
-        (0..4).for_each(|_| outbox.push_answer(b"a".to_vec()));
+        (0..4).for_each(|_| outbox.push_answer(AnswerKind::Fixed, b"a".to_vec()));
         flush(&mut outbox);
         flush(&mut outbox);
         outbox.push_estimate(b"E".to_vec());
@@ -135,6 +150,26 @@ mod tests {
         outbox.push_estimate(b"E".to_vec());
         flush(&mut outbox);
         assert_eq!(line, b"aEaaEa");
+    }
+
+    #[test]
+    fn answers_that_wait_show_the_newest_state() {
+        let mut outbox = Outbox::default();
+        outbox.push_answer(AnswerKind::Present, b"1".to_vec());
+        outbox.push_answer(AnswerKind::Fixed, b"p".to_vec());
+        (2..=9).for_each(|k| outbox.push_answer(AnswerKind::Present, format!("{k}").into_bytes()));
+        let mut line = Vec::new();
+        for _ in 0..4 {
+            outbox.permit_answer();
+            outbox.push_estimate(b"E".to_vec());
+            outbox
+                .flush(|bytes| {
+                    line.extend_from_slice(bytes);
+                    Ok(bytes.len())
+                })
+                .unwrap();
+        }
+        assert_eq!(String::from_utf8(line).unwrap().replace('E', ""), "9p999999");
     }
 
     #[test]
