@@ -174,7 +174,7 @@ fn luma_scan(jpeg: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// The length of the entropy-coded data, which ends at the first marker that is no restart marker.
+/// The length of the entropy-coded data. Any marker except a restart marker ends it.
 fn entropy_coded_length(data: &[u8]) -> usize {
     let ends = |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0x00 | RST_0..=RST_7 | 0xFF);
     data.windows(2).position(ends).unwrap_or(data.len())

@@ -77,7 +77,7 @@ pub fn login_password(text: &str) -> Option<Range<usize>> {
     (complete || !is_port && !is_address).then_some(start + colon.end..end)
 }
 
-/// What stands in the place of a port and is no number: the password of `mqtt://user:password`, whose host was forgotten.
+/// The place of a port that is not a number. It may be a password: in `mqtt://user:password` the host is missing.
 fn password_as_port(text: &str) -> Option<Range<usize>> {
     let start = start_of_login(text);
     let authority = text[start..].split(['/', '?']).next().unwrap_or_default();

@@ -102,7 +102,7 @@ pub fn is_ours(path: &Path) -> Result<(), FileError> {
 pub enum End {
     /// After a whole line.
     AfterLine(u64),
-    /// After text that is no line of ours. It stays, and needs an end of line.
+    /// After text that affectd did not write. The text stays, and a line end follows it.
     AfterText(u64),
 }
 
