@@ -111,16 +111,8 @@ impl Board {
 
 /// The retained topics that a later reader of `topics` finds.
 fn retained(broker: &Mosquitto, topics: &str) -> Vec<String> {
-    let output = Command::new("mosquitto_sub")
-        .args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-t", topics])
-        .args(["--retained-only", "-F", "%t", "-W", "1"])
-        .output()
-        .unwrap();
-    let mut topics: Vec<String> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    let messages = Reader::of(broker, &[topics]).retained();
+    let mut topics: Vec<String> = messages.into_iter().map(|message| message.topic).collect();
     topics.sort();
     topics
 }

@@ -320,7 +320,13 @@ class Bench:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
-        return (await process.communicate())[0].decode().split()
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), 20)
+        except TimeoutError:
+            # Some versions of mosquitto_sub hang when their -W ends.
+            process.kill()
+            raise
+        return output.decode().split()
 
     async def running(self, device="affectd kitchen"):
         """Waits until all entities of the device are available, and returns them."""

@@ -7,8 +7,9 @@ use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
 
 /// Far longer than any step takes, so that a test that hangs ends.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -44,6 +45,15 @@ impl Mosquitto {
     /// A broker without passwords.
     pub fn without_passwords(folder: &Path) -> Mosquitto {
         Mosquitto::start(folder, free_port(), "allow_anonymous true")
+    }
+
+    /// A broker of any kind that somebody else has started on this machine, without passwords.
+    pub fn running(port: u16) -> Mosquitto {
+        Mosquitto {
+            port,
+            config: PathBuf::new(),
+            process: None,
+        }
     }
 
     /// A broker that survives a kill: it keeps the subscriptions of readers with `-c -i NAME` and the messages for them.
@@ -116,11 +126,12 @@ impl Mosquitto {
     /// Publishes with `mosquitto_pub`.
     pub fn publish(&self, arguments: &[&str]) {
         let port = self.port.to_string();
-        let done = program("mosquitto_pub")
+        let mut process = program("mosquitto_pub")
             .args(["-h", "127.0.0.1", "-p", &port])
             .args(arguments)
-            .status()
+            .spawn()
             .unwrap_or_else(|e| missing("mosquitto_pub", "mosquitto-clients", &e));
+        let done = wait(|| process.try_wait().unwrap());
         assert!(done.success(), "{arguments:?}");
     }
 }
@@ -170,7 +181,7 @@ impl Reader {
             .spawn()
             .unwrap_or_else(|e| missing("mosquitto_sub", "mosquitto-clients", &e));
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let (to, messages) = channel();
+        let (to, messages) = unbounded();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let mut parts = line.splitn(3, ' ');
@@ -198,25 +209,40 @@ impl Reader {
 
     /// The next message.
     pub fn next(&self) -> Message {
+        self.next_before(Instant::now() + TIMEOUT)
+    }
+
+    fn next_before(&self, deadline: Instant) -> Message {
         if let Some(message) = self.first.borrow_mut().pop_front() {
             return message;
         }
         self.messages
-            .recv_timeout(TIMEOUT)
+            .recv_deadline(deadline)
             .unwrap_or_else(|e| panic!("no message arrived ({e})"))
     }
 
     /// All messages up to and including the first for which `wanted` is true.
     pub fn until(&self, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
+        let deadline = Instant::now() + TIMEOUT;
         let mut messages = Vec::new();
         loop {
-            let message = self.next();
+            let message = self.next_before(deadline);
             let last = wanted(&message);
             messages.push(message);
             if last {
                 return messages;
             }
         }
+    }
+
+    /// The retained messages that arrived with the subscription.
+    pub fn retained(&self) -> Vec<Message> {
+        self.first
+            .borrow()
+            .iter()
+            .filter(|message| message.retained)
+            .cloned()
+            .collect()
     }
 
     /// A message that has already arrived, if any.
