@@ -37,6 +37,7 @@ mod json_schema;
 #[path = "../support/matroska.rs"]
 mod matroska;
 #[path = "../support/mosquitto.rs"]
+#[expect(dead_code, reason = "shared with affectd-sim, which uses the rest")]
 mod mosquitto;
 #[path = "../support/pty.rs"]
 mod pty;

@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example affectd-sim -- fleet 1000 60    # devices, seconds: CPU and loss
+//! cargo run --release --example affectd-sim -- fleet 1000 60 1883 # the same, with a broker that runs on this port
 //! cargo run --release --example affectd-sim -- bridged 1000 60  # the same, through the bridge of a second broker
 //! cargo run --release --example affectd-sim -- outage 600 3     # seconds, kills of the broker, and one black hole: loss and order
 //! cargo build --release                                         # needed by the next command
@@ -44,7 +45,11 @@ fn main() -> ExitCode {
     match (arguments.first().map(String::as_str), number(1), number(2)) {
         (Some("fleet"), Some(devices), Some(seconds)) => {
             let devices = usize::try_from(devices).expect("the devices fit into memory");
-            fleet(devices, seconds, Brokers::One)
+            match arguments.get(3).map(|port| port.parse()) {
+                None => fleet(devices, seconds, Brokers::One),
+                Some(Ok(port)) => fleet(devices, seconds, Brokers::Running { port }),
+                Some(Err(_)) => usage(),
+            }
         }
         (Some("bridged"), Some(devices), Some(seconds)) => {
             let devices = usize::try_from(devices).expect("the devices fit into memory");
@@ -52,13 +57,15 @@ fn main() -> ExitCode {
         }
         (Some("outage"), Some(seconds), Some(kills)) => outage(seconds, kills),
         (Some("punctual"), Some(seconds), Some(kills)) => punctual::punctual(seconds, kills),
-        _ => {
-            eprintln!(
-                "usage: affectd-sim fleet|bridged DEVICES SECONDS | affectd-sim outage SECONDS KILLS | affectd-sim punctual SECONDS KILLS"
-            );
-            ExitCode::from(2)
-        }
+        _ => usage(),
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!(
+        "usage: affectd-sim fleet DEVICES SECONDS [PORT] | affectd-sim bridged DEVICES SECONDS | affectd-sim outage SECONDS KILLS | affectd-sim punctual SECONDS KILLS"
+    );
+    ExitCode::from(2)
 }
 
 /// The time of estimate number `seq`.
@@ -106,8 +113,13 @@ fn seq(message: &Message) -> Option<u64> {
 }
 
 /// How the reader of a fleet gets its messages.
+#[derive(Clone, Copy)]
 enum Brokers {
     One,
+    /// From a broker of any kind that somebody else has started on this machine.
+    Running {
+        port: u16,
+    },
     /// From a central broker, which the devices' broker is bridged to.
     Bridged,
 }
@@ -117,17 +129,23 @@ fn fleet(devices: usize, seconds: u64, brokers: Brokers) -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
     // One reader reads the whole fleet, so its queue must not be limited.
     let settings = "allow_anonymous true\nmax_queued_messages 0\n";
-    let broker = Mosquitto::start(folder.path(), free_port(), settings);
+    let start = || Mosquitto::start(folder.path(), free_port(), settings);
     let (broker, central) = match brokers {
-        Brokers::One => (broker, None),
+        Brokers::One => (start(), None),
+        Brokers::Running { port } => (Mosquitto::running(port), None),
         Brokers::Bridged => {
+            let broker = start();
             let bridge = "connection central\ntopic affectd/# out 1\nmax_inflight_messages 1000";
             let bridge = format!("{settings}{bridge}\naddress 127.0.0.1:{}", broker.port);
             (Mosquitto::start(folder.path(), free_port(), &bridge), Some(broker))
         }
     };
     let reader = Reader::of(central.as_ref().unwrap_or(&broker), &["affectd/+/estimate"]);
-    let mut fleet: Vec<Mqtt> = (0..devices).map(|n| device(broker.port, &format!("d{n}"))).collect();
+    // Several simulators may share a broker.
+    let prefix = format!("d{}-", std::process::id());
+    let mut fleet: Vec<Mqtt> = (0..devices)
+        .map(|n| device(broker.port, &format!("{prefix}{n}")))
+        .collect();
     let ticks = seconds * 5;
     let counting = std::thread::spawn(move || {
         let mut next = vec![1; devices];
@@ -138,7 +156,7 @@ fn fleet(devices: usize, seconds: u64, brokers: Brokers) -> ExitCode {
                 .topic
                 .split('/')
                 .nth(1)
-                .and_then(|d| d[1..].parse::<usize>().ok());
+                .and_then(|device| device.strip_prefix(&prefix)?.parse::<usize>().ok());
             let (Some(number), Some(seq)) = (number, seq(&message)) else {
                 continue;
             };
@@ -149,7 +167,11 @@ fn fleet(devices: usize, seconds: u64, brokers: Brokers) -> ExitCode {
         (received, lost)
     });
     let began = Instant::now();
-    let (broker_before, own_before) = (cpu_time(broker.process_id()), cpu_time(std::process::id()));
+    let own_mosquitto = match brokers {
+        Brokers::Running { .. } => None,
+        Brokers::One | Brokers::Bridged => Some(broker.process_id()),
+    };
+    let (broker_before, own_before) = (own_mosquitto.map(cpu_time), cpu_time(std::process::id()));
     let mut latest = Duration::ZERO;
     for tick in 1..=ticks {
         for (n, output) in fleet.iter_mut().enumerate() {
@@ -167,9 +189,11 @@ fn fleet(devices: usize, seconds: u64, brokers: Brokers) -> ExitCode {
         "{devices} devices at 5 Hz for {took:.1} s: {received} of {} estimates received, {lost} out of order",
         devices as u64 * ticks
     );
+    if let (Some(before), Some(id)) = (broker_before, own_mosquitto) {
+        println!("CPU use of mosquitto: {:.1} % of one core", share(before, id));
+    }
     println!(
-        "CPU use of one core: mosquitto {:.1} %, all devices and the reader {:.1} %; largest delay of a device {} ms",
-        share(broker_before, broker.process_id()),
+        "CPU use of all devices and the reader: {:.1} % of one core; largest delay of a device {} ms",
         share(own_before, std::process::id()),
         latest.as_millis()
     );
