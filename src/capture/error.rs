@@ -68,7 +68,7 @@ pub enum Reason {
     /// No frame within this time.
     #[error("sent no frame for {:.1} s", .0.as_secs_f64())]
     NoFrames(Duration),
-    #[error("sends only damaged frames")]
+    #[error("sends only damaged or empty frames")]
     OnlyDamagedFrames,
 
     // Microphones.
@@ -81,6 +81,12 @@ pub enum Reason {
     /// The card insists on a layout that affectd does not read.
     #[error("delivers {0}")]
     UnsupportedLayout(String),
+    /// It has no clock, like ALSA's `null`.
+    #[error("is not a microphone: it returns samples as fast as they are read")]
+    FasterThanSound,
+    /// ALSA's `file` does this at the end of its input.
+    #[error("has no more samples")]
+    OutOfSamples,
     /// No samples within this time.
     #[error("sent no samples for {:.1} s", .0.as_secs_f64())]
     NoSamples(Duration),
@@ -183,10 +189,13 @@ impl CaptureError {
                 | Reason::NotACaptureNode
                 | Reason::MultiPlanar
                 | Reason::UnknownToAlsa
-                | Reason::PlaybackOnly,
+                | Reason::PlaybackOnly
+                | Reason::FasterThanSound,
                 _,
             ) => Unusable,
-            (Reason::NoFrames(_) | Reason::OnlyDamagedFrames | Reason::NoSamples(_), _) => Stalled,
+            (Reason::NoFrames(_) | Reason::OnlyDamagedFrames | Reason::NoSamples(_) | Reason::OutOfSamples, _) => {
+                Stalled
+            }
             _ => Lost,
         }
     }
@@ -210,8 +219,11 @@ impl CaptureError {
             (Reason::NoSupportedFormat | Reason::UnexpectedFormat { .. }, _) => "use another camera",
             (Reason::NoSupportedSampleFormat | Reason::UnsupportedLayout(_), _) => "use another microphone",
             (Reason::UsbBandwidth, _) => "use another USB port, or request a smaller size or a lower rate",
-            (Reason::OnlyDamagedFrames, _) => "try another cable or USB port",
+            (Reason::OnlyDamagedFrames, _) => "try another cable, USB port or power supply",
             (Reason::UnknownToAlsa | Reason::PlaybackOnly, _) => "`affectd devices` lists the microphones",
+            (Reason::FasterThanSound | Reason::OutOfSamples, _) => {
+                "`affectd devices` lists the microphones, and `run --input CLIP --realtime` plays a file"
+            }
             (Reason::NotFound, _) => "check the path of the clip",
             (Reason::IsDirectory, _) => "give the path of a clip in it",
             (Reason::NotAFile, _) => "copy the clip to a file first",

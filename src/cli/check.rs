@@ -160,7 +160,7 @@ fn add_camera_findings(
     }
     if undecodable > 0 {
         findings.push(Finding::Poor(format!(
-            "{undecodable} frames were damaged: try another cable or USB port"
+            "{undecodable} frames were damaged: try another cable, USB port or power supply"
         )));
     }
     if stage.is_some() {

@@ -13,6 +13,7 @@ mod commands;
 mod faces;
 mod home_assistant;
 mod messages;
+mod microphones;
 mod models;
 mod monitor;
 mod mqtt;

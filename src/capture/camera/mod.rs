@@ -72,6 +72,16 @@ struct FrameReader {
     last: Option<(u32, Duration)>,
 }
 
+/// What a buffer holds.
+#[derive(Debug)]
+enum BufferContent {
+    Frame(VideoFrame),
+    /// A frame that was captured before the start.
+    Stale,
+    /// Nothing, or nothing that is an image.
+    Damaged,
+}
+
 impl Camera {
     /// Opens and starts the camera. Frame times count from `epoch`. The error is [`CaptureErrorKind::Unusable`] only if the
     /// configured device exists and can never be a camera.
@@ -147,15 +157,14 @@ impl Camera {
 }
 
 impl FrameReader {
-    /// The frame in a buffer. `None` if the buffer holds no usable frame.
-    fn read(&mut self, buffer: &FilledBuffer) -> Option<VideoFrame> {
+    fn read(&mut self, buffer: &FilledBuffer) -> BufferContent {
         let FilledBuffer { metadata, skipped, .. } = buffer;
         self.counters.skipped.fetch_add((*skipped).into(), Ordering::Relaxed);
         let captured = timestamp(metadata.timestamp)
             .and_then(moment)
             .unwrap_or_else(Instant::now);
         if captured < self.started {
-            return None;
+            return BufferContent::Stale;
         }
         let (jump, previous) = match self.last {
             Some((sequence, at)) => (metadata.sequence.wrapping_sub(sequence), at),
@@ -174,7 +183,10 @@ impl FrameReader {
         // Times never decrease, even if the driver's do.
         let at = captured.saturating_duration_since(self.epoch).max(previous);
         self.last = Some((metadata.sequence, at));
-        payload.map(|payload| VideoFrame { at, captured, payload })
+        match payload {
+            Some(payload) => BufferContent::Frame(VideoFrame { at, captured, payload }),
+            None => BufferContent::Damaged,
+        }
     }
 }
 
@@ -188,18 +200,45 @@ fn timestamp(timestamp: Timestamp) -> Option<Duration> {
 
 impl VideoSource for Camera {
     fn next_frame(&mut self) -> Result<Option<VideoFrame>, CaptureError> {
-        let deadline = Instant::now() + self.timeout;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let reader = &mut self.reader;
-            match self.stream.newest(left, |buffer| reader.read(&buffer)) {
-                Ok(Some(Some(frame))) => return Ok(Some(frame)),
-                // Unusable frames do not extend the deadline: a camera that sends only these has stalled.
-                Ok(Some(None)) if Instant::now() < deadline => {}
-                Ok(Some(None)) => return Err(CaptureError::camera(&self.name, Reason::OnlyDamagedFrames)),
-                Ok(None) => return Err(CaptureError::camera(&self.name, Reason::NoFrames(self.timeout))),
-                Err(error) => return Err(driver_error(&self.name, Operation::Read, &error)),
-            }
+        let Camera { stream, reader, .. } = self;
+        let newest = |left| stream.newest(left, |buffer| reader.read(&buffer));
+        match wait_for_frame(self.timeout, newest) {
+            Ok(frame) => Ok(Some(frame)),
+            Err(NoFrame::Silent) => Err(CaptureError::camera(&self.name, Reason::NoFrames(self.timeout))),
+            Err(NoFrame::OnlyDamaged) => Err(CaptureError::camera(&self.name, Reason::OnlyDamagedFrames)),
+            Err(NoFrame::Failed(error)) => Err(driver_error(&self.name, Operation::Read, &error)),
+        }
+    }
+}
+
+/// Why a camera has no frame.
+#[derive(Debug)]
+enum NoFrame {
+    /// It sent nothing.
+    Silent,
+    /// It sent something, but nothing usable.
+    OnlyDamaged,
+    Failed(io::Error),
+}
+
+/// Waits for a frame. `newest` waits for a buffer, and returns `None` if there is none in the given time.
+fn wait_for_frame(
+    timeout: Duration,
+    mut newest: impl FnMut(Duration) -> io::Result<Option<BufferContent>>,
+) -> Result<VideoFrame, NoFrame> {
+    let deadline = Instant::now() + timeout;
+    let mut no_frame = NoFrame::Silent;
+    loop {
+        // Unusable frames do not extend the deadline: a camera that sends only these has stalled.
+        let left = deadline.saturating_duration_since(Instant::now());
+        match newest(left).map_err(NoFrame::Failed)? {
+            Some(BufferContent::Frame(frame)) => return Ok(frame),
+            Some(BufferContent::Damaged) => no_frame = NoFrame::OnlyDamaged,
+            Some(BufferContent::Stale) => {}
+            None => return Err(no_frame),
+        }
+        if Instant::now() >= deadline {
+            return Err(no_frame);
         }
     }
 }
@@ -255,18 +294,25 @@ mod tests {
 
     /// Reads a frame captured `ago` milliseconds ago.
     fn read(reader: &mut FrameReader, sequence: u32, ago: u64, skipped: u32) -> Option<Duration> {
+        match read_bytes(reader, &[1, 2], sequence, ago, skipped) {
+            BufferContent::Frame(frame) => Some(frame.at),
+            BufferContent::Stale | BufferContent::Damaged => None,
+        }
+    }
+
+    fn read_bytes(reader: &mut FrameReader, bytes: &[u8], sequence: u32, ago: u64, skipped: u32) -> BufferContent {
         let metadata = Metadata {
             sequence,
             timestamp: (clock() - Duration::from_millis(ago)).into(),
             ..Metadata::default()
         };
         let buffer = FilledBuffer {
-            bytes: &[1, 2],
+            bytes,
             capacity: 2,
             metadata,
             skipped,
         };
-        reader.read(&buffer).map(|frame| frame.at)
+        reader.read(&buffer)
     }
 
     /// Malformed and missed frames.
@@ -305,5 +351,53 @@ mod tests {
         assert_eq!(counts(&reader), (0, 2));
         read(&mut reader, 0, 100, 0);
         assert_eq!(counts(&reader), (1, 2));
+    }
+
+    /// What is said of a camera whose frames, captured so many milliseconds ago, have these bytes. It then sends nothing.
+    fn reason(frames: &[(&'static [u8], u64)]) -> NoFrame {
+        let (mut reader, mut frames, mut sequence) = (reader(), frames.iter(), 0);
+        let newest = |_| {
+            sequence += 1;
+            Ok(frames
+                .next()
+                .map(|&(bytes, ago)| read_bytes(&mut reader, bytes, sequence, ago, 0)))
+        };
+        wait_for_frame(STALL, newest).unwrap_err()
+    }
+
+    #[test]
+    fn a_camera_that_sends_only_damaged_or_empty_frames_is_not_called_silent() {
+        assert!(matches!(
+            reason(&[(&[], 90), (&[1], 60), (&[], 30)]),
+            NoFrame::OnlyDamaged
+        ));
+        assert!(matches!(reason(&[]), NoFrame::Silent));
+        // The last frame of the previous program that wrote to a loopback camera.
+        assert!(matches!(reason(&[(&[1, 2], 7000)]), NoFrame::Silent));
+        let error = CaptureError::camera("/dev/video0", Reason::OnlyDamagedFrames);
+        assert_eq!(error.kind(), CaptureErrorKind::Stalled);
+        insta::assert_snapshot!(error, @"/dev/video0: sends only damaged or empty frames: try another cable, USB port or power supply");
+    }
+
+    #[test]
+    fn a_frame_after_damaged_ones_is_used() {
+        let mut reader = reader();
+        let mut buffers = [&[][..], &[1], &[1, 2]].into_iter().zip(1..);
+        let newest = |_| {
+            Ok(buffers
+                .next()
+                .map(|(bytes, sequence)| read_bytes(&mut reader, bytes, sequence, 9, 0)))
+        };
+        assert!(wait_for_frame(STALL, newest).is_ok());
+        assert_eq!(counts(&reader), (2, 0));
+    }
+
+    #[test]
+    fn damaged_frames_without_a_pause_do_not_extend_the_deadline() {
+        let endless = |_| Ok(Some(BufferContent::Damaged));
+        assert!(matches!(
+            wait_for_frame(Duration::from_millis(10), endless),
+            Err(NoFrame::OnlyDamaged)
+        ));
     }
 }

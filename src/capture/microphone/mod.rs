@@ -10,6 +10,7 @@ mod alsa_error;
 mod cards;
 mod drift;
 pub mod list;
+mod pace;
 mod sample_clock;
 
 use std::sync::atomic::Ordering;
@@ -27,6 +28,7 @@ use crate::health::MicrophoneCounters;
 use alsa_error::{alsa_error, capture_messages};
 use cards::{card_devices, is_playback_only};
 use drift::DriftCompensator;
+use pace::SamplePace;
 use sample_clock::SampleClock;
 
 /// A microphone that sends nothing for this long has stalled.
@@ -57,6 +59,7 @@ pub struct Microphone {
     layout: PcmLayout,
     resampler: Resampler,
     clock: SampleClock,
+    pace: SamplePace,
     drift: DriftCompensator,
     /// Frames read since the capture started.
     frames: u64,
@@ -117,9 +120,10 @@ impl Microphone {
             .map_err(|reason| CaptureError::microphone(name, reason))?;
         pcm.start().map_err(|e| alsa_error(name, Operation::Start, &e))?;
         let period = layout.rate_hz().div_ceil(WAKEUPS_HZ) as usize;
-        Ok(Microphone {
+        let mut microphone = Microphone {
             name: name.to_owned(),
             description: format!("{name}, {layout}"),
+            pace: SamplePace::new(layout.rate_hz(), Instant::now()),
             bytes: vec![0; period * layout.frame_bytes()],
             mono: Vec::with_capacity(period),
             resampler: Resampler::new(layout.rate_hz()),
@@ -132,7 +136,17 @@ impl Microphone {
             epoch,
             last: Duration::ZERO,
             counters: counters.clone(),
-        })
+        };
+        microphone.discard_waiting_samples()?;
+        Ok(microphone)
+    }
+
+    /// Reads without waiting until no samples are left. A sound card has none so soon after its start. A plugin without one, such
+    /// as ALSA's `null`, always has more, and is refused here, before it counts as a running microphone.
+    fn discard_waiting_samples(&mut self) -> Result<(), CaptureError> {
+        while self.read_ready()? {}
+        self.frames = 0;
+        Ok(())
     }
 
     /// One line with the negotiated layout: `hw:CARD=Device,DEV=0, PCM 48000 Hz 1 channel`.
@@ -160,10 +174,19 @@ impl Microphone {
         if let Some(at) = self.captured(&status) {
             self.clock.observe(self.frames, at);
         }
+        self.read_ready()
+    }
+
+    /// Reads at most a period into `mono`, without waiting. False if no samples were ready.
+    fn read_ready(&mut self) -> Result<bool, CaptureError> {
         let read = self.pcm.io_bytes().readi(&mut self.bytes);
         match read {
+            Ok(0) => Err(CaptureError::microphone(&self.name, Reason::OutOfSamples)),
             Ok(frames) => {
                 self.frames += frames as u64;
+                if self.pace.add(frames as u64, Instant::now()).is_err() {
+                    return Err(CaptureError::microphone(&self.name, Reason::FasterThanSound));
+                }
                 let bytes = &self.bytes[..frames * self.layout.frame_bytes()];
                 self.mono.clear();
                 self.layout.append_mono(bytes, &mut self.mono);
@@ -203,7 +226,12 @@ impl Microphone {
 
 impl AudioSource for Microphone {
     fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
+        let deadline = Instant::now() + 2 * STALL;
         loop {
+            // A device that is always ready and has nothing.
+            if Instant::now() > deadline {
+                return Err(CaptureError::microphone(&self.name, Reason::NoSamples(2 * STALL)));
+            }
             if !self.read()? {
                 continue;
             }

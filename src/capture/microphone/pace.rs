@@ -1,0 +1,76 @@
+//! Tells a device that captures sound from a plugin that returns samples as fast as they are read.
+
+use std::time::{Duration, Instant};
+
+/// A device may be ahead of the clock by this much. Sound servers have samples ready at the start.
+const MAX_LEAD: Duration = Duration::from_secs(2);
+/// The device's clock may be faster than ours by this share. Real clocks differ by less than 0.001.
+const MAX_CLOCK_ERROR: f64 = 0.05;
+
+/// The device returned more samples than anything can capture in this time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooFast;
+
+/// Counts samples against the clock.
+#[derive(Debug)]
+pub struct SamplePace {
+    rate_hz: u32,
+    started: Instant,
+    frames: u64,
+}
+
+impl SamplePace {
+    pub fn new(rate_hz: u32, started: Instant) -> SamplePace {
+        SamplePace {
+            rate_hz,
+            started,
+            frames: 0,
+        }
+    }
+
+    /// Counts `frames` that were read at `now`.
+    pub fn add(&mut self, frames: u64, now: Instant) -> Result<(), TooFast> {
+        self.frames += frames;
+        let captured_s = self.frames as f64 / f64::from(self.rate_hz);
+        let passed_s = now.saturating_duration_since(self.started).as_secs_f64();
+        match captured_s > passed_s * (1.0 + MAX_CLOCK_ERROR) + MAX_LEAD.as_secs_f64() {
+            true => Err(TooFast),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads 20 ms at a time for an hour, with `ahead` ready at the start, from a clock that is faster by `error`.
+    fn read_for_an_hour(ahead: Duration, error: f64) -> Result<(), TooFast> {
+        let started = Instant::now();
+        let mut pace = SamplePace::new(48_000, started);
+        pace.add(ahead.as_secs() * 48_000, started)?;
+        let period = Duration::from_millis(20).div_f64(1.0 + error);
+        (1..=180_000).try_for_each(|n| pace.add(960, started + period * n))
+    }
+
+    #[test]
+    fn sound_cards_and_servers_are_not_too_fast() {
+        assert_eq!(read_for_an_hour(Duration::ZERO, 0.0), Ok(()));
+        assert_eq!(read_for_an_hour(Duration::from_secs(1), 0.002), Ok(()));
+    }
+
+    #[test]
+    fn a_device_without_a_clock_is_too_fast_after_the_permitted_lead() {
+        let now = Instant::now();
+        let mut pace = SamplePace::new(16_000, now);
+        for _ in 0..100 {
+            assert_eq!(pace.add(320, now), Ok(()));
+        }
+        assert_eq!(pace.add(320, now), Err(TooFast));
+    }
+
+    #[test]
+    fn a_device_that_becomes_too_fast_is_found() {
+        assert_eq!(read_for_an_hour(Duration::ZERO, 0.2), Err(TooFast));
+    }
+}
