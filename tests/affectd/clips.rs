@@ -90,6 +90,19 @@ fn an_mjpeg_stream_is_a_clip() {
 }
 
 #[test]
+fn a_stream_that_was_saved_from_http_lasts_as_long_as_its_time_stamps_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = |i: usize| {
+        let stamp = 1_700_000_000.0 + i as f64 * 0.2;
+        let header = format!("--b\r\nContent-Type: image/jpeg\r\nX-Timestamp: {stamp:.6}\r\n\r\n");
+        [header.as_bytes(), &wall(i), b"\r\n"].concat()
+    };
+    let stream: Vec<u8> = (0..11).flat_map(part).collect();
+    let replay = Replay::of(&file(&folder, "stream.mjpeg", &stream));
+    assert_eq!((replay.code, replay.lines.len()), (Some(0), 10), "{}", replay.log);
+}
+
+#[test]
 fn a_corrupt_frame_is_skipped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let frame = |i: usize| match i {
@@ -332,4 +345,42 @@ fn without_ffmpeg_the_error_says_how_to_install_it() {
     assert_eq!(output.status.code(), Some(3));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("apt-get install ffmpeg"), "{log}");
+}
+
+#[test]
+fn a_pattern_names_numbered_images_and_a_file_named_like_one_is_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let pattern = folder.path().join("a%02d.png");
+    let image = |filter: &str, count: &str, to: &std::path::Path| {
+        ffmpeg(
+            &["-f", "lavfi", "-i", filter, "-frames:v", count, "-start_number", "1"],
+            to,
+        );
+    };
+    image("color=gray:s=64x48:r=25", "25", &pattern);
+    let replay = Replay::of(&pattern);
+    assert_eq!((replay.code, replay.lines.len()), (Some(0), 4), "{}", replay.log);
+    assert!(
+        replay.log.contains("a%02d.png: through ffmpeg, png 64x48"),
+        "{}",
+        replay.log
+    );
+
+    let single = folder.path().join("single.png");
+    image("color=gray:s=32x32", "1", &single);
+    std::fs::rename(&single, &pattern).unwrap();
+    let replay = Replay::of(&pattern);
+    assert_eq!((replay.code, replay.lines.len()), (Some(0), 1), "{}", replay.log);
+    assert!(
+        replay.log.contains("a%02d.png: through ffmpeg, png 32x32"),
+        "{}",
+        replay.log
+    );
+
+    let replay = Replay::of(&folder.path().join("b%02d.png"));
+    assert_eq!(replay.code, Some(3));
+    assert_eq!(
+        replay.error(folder.path()),
+        "affectd: b%02d.png: no such file: check the path of the clip"
+    );
 }

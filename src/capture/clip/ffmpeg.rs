@@ -4,7 +4,9 @@
 //! memory stays bounded. Nothing is written to the disk.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -47,9 +49,67 @@ pub struct ProbedTrack {
     pub description: String,
 }
 
-/// Asks ffprobe for the tracks of a file. Error messages call the file `name`.
-pub fn probe(tools: &Tools, path: &Path, name: &str) -> Result<Probe, CaptureError> {
-    let output = Command::new(tools.ffprobe)
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    File,
+    /// Numbered images: `a%02d.png` is a00.png, a01.png and so on.
+    Images,
+}
+
+impl Named {
+    /// What `path` names. A file whose name looks like a pattern is a file.
+    pub fn by(path: &Path) -> Named {
+        let is_pattern = !path.exists() && first_images(path).any(|image| image.exists());
+        if is_pattern { Named::Images } else { Named::File }
+    }
+
+    /// Lets ffmpeg or ffprobe read `path`.
+    fn give_to(self, command: &mut Command, path: &Path) -> std::io::Result<()> {
+        let has_percent = path.as_os_str().as_bytes().contains(&b'%');
+        if self == Named::File && has_percent {
+            // ffmpeg would take the name for a pattern.
+            command.arg("file:/proc/self/fd/0").stdin(File::open(path)?);
+        } else {
+            command.arg(url(path)).stdin(Stdio::null());
+        }
+        Ok(())
+    }
+}
+
+/// The images of a pattern of which one must exist: ffmpeg starts with the first of these that does. None if `path` is no pattern.
+fn first_images(path: &Path) -> impl Iterator<Item = PathBuf> {
+    const START_RANGE: u32 = 5;
+    let numbers = match parse_pattern(path.as_os_str().as_bytes()) {
+        Some(_) => 0..START_RANGE,
+        None => 0..0,
+    };
+    numbers.filter_map(move |number| {
+        let (before, width, after) = parse_pattern(path.as_os_str().as_bytes())?;
+        let image = [before, format!("{number:0width$}").as_bytes(), after].concat();
+        Some(OsString::from_vec(image).into())
+    })
+}
+
+/// Splits `a%02d.png` into `a`, 2 and `.png`.
+fn parse_pattern(path: &[u8]) -> Option<(&[u8], usize, &[u8])> {
+    let start = path.iter().position(|&byte| byte == b'%')?;
+    let digits = path[start + 1..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let end = start + 1 + digits;
+    if path.get(end) != Some(&b'd') || path[end..].contains(&b'%') || digits > 2 {
+        return None;
+    }
+    let width = std::str::from_utf8(&path[start + 1..end]).ok()?.parse().unwrap_or(0);
+    Some((&path[..start], width, &path[end + 1..]))
+}
+
+/// Asks ffprobe for the tracks of a clip. Error messages call it `name`.
+pub fn probe(tools: &Tools, path: &Path, named: Named, name: &str) -> Result<Probe, CaptureError> {
+    let mut command = Command::new(tools.ffprobe);
+    command
         .args([
             "-v",
             "error",
@@ -61,10 +121,10 @@ pub fn probe(tools: &Tools, path: &Path, name: &str) -> Result<Probe, CaptureErr
         ])
         .arg(
             "stream=index,codec_type,codec_name,width,height,sample_rate,channels:stream_disposition=default,attached_pic",
-        )
-        .arg(url(path))
-        .stdin(Stdio::null())
-        .output()
+        );
+    let output = named
+        .give_to(&mut command, path)
+        .and_then(|()| command.output())
         .map_err(|err| cannot_start(name, &err))?;
     if !output.status.success() {
         let reason = last_line(&output.stderr, path);
@@ -115,10 +175,11 @@ fn parse_probe(text: &str) -> Probe {
     probe
 }
 
-/// A file that ffmpeg can read.
+/// A clip that ffmpeg can read.
 pub struct Input<'a> {
     pub tools: &'a Tools<'a>,
     pub path: &'a Path,
+    pub named: Named,
     /// What error messages call it.
     pub name: &'a str,
     pub probe: &'a Probe,
@@ -149,12 +210,20 @@ impl Input<'_> {
     }
 
     fn start(&self, track: &ProbedTrack, args: &[&str]) -> Result<Matroska<Pipe>, CaptureError> {
-        let &Input { tools, path, name, .. } = self;
+        let &Input {
+            tools,
+            path,
+            named,
+            name,
+            ..
+        } = self;
         let stream = |track: &ProbedTrack| format!("0:{}", track.index);
         let mut command = Command::new(tools.ffmpeg);
+        command.args(["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]);
+        named
+            .give_to(&mut command, path)
+            .map_err(|err| cannot_start(name, &err))?;
         command
-            .args(["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"])
-            .arg(url(path))
             .args(["-map", &stream(track)])
             .args(args)
             .args(["-f", "matroska", "pipe:1"]);
@@ -191,7 +260,7 @@ fn unexpected(name: &str, content: Option<Content>) -> CaptureError {
     CaptureError::clip(name, Reason::FfmpegFailed(format!("unexpected output: {content:?}")))
 }
 
-/// Makes a URL of the path, so that ffmpeg never takes a file name for an option, a protocol or a pattern.
+/// Makes a URL of the path, so that ffmpeg never takes a file name for an option or a protocol.
 fn url(path: &Path) -> OsString {
     let mut url = OsString::from("file:");
     url.push(path);
@@ -214,8 +283,12 @@ fn last_line(stderr: &[u8], path: &Path) -> String {
         .map(str::trim)
         .rfind(|line| !line.is_empty())
         .unwrap_or("no error message");
-    let name = format!("file:{}: ", path.display());
-    line.strip_prefix(name.as_str()).unwrap_or(line).to_owned()
+    let names = [
+        format!("file:{}: ", path.display()),
+        "file:/proc/self/fd/0: ".to_owned(),
+    ];
+    let rest = names.iter().find_map(|name| line.strip_prefix(name.as_str()));
+    rest.unwrap_or(line).to_owned()
 }
 
 /// The output of an ffmpeg process. If the process fails, the end of the output is an error. Dropping this kills the process.
@@ -233,7 +306,6 @@ impl Pipe {
         // A process group of its own, so that Ctrl-C on the terminal does not reach ffmpeg before affectd has stopped reading.
         let mut child = command
             .process_group(0)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -320,10 +392,23 @@ mod tests {
         assert_eq!(parse_probe("side data\n\n"), Probe::default());
     }
 
+    #[test]
+    fn a_pattern_has_one_number() {
+        let parts = |pattern: &'static str| parse_pattern(pattern.as_bytes());
+        assert_eq!(parts("/x/a%02d.png"), Some((&b"/x/a"[..], 2, &b".png"[..])));
+        assert_eq!(parts("%d"), Some((&b""[..], 0, &b""[..])));
+        for other in ["a.png", "a%", "a%%d", "a%2", "a%s", "%d%d", "100%.mp4", "%99999999999d"] {
+            assert_eq!(parts(other), None, "{other}");
+        }
+        let images: Vec<_> = first_images(Path::new("a%02d.png")).collect();
+        assert_eq!(images.first(), Some(&PathBuf::from("a00.png")));
+        assert_eq!(images.last(), Some(&PathBuf::from("a04.png")));
+    }
+
     /// A pipe from a shell script.
     fn script(body: &str) -> Pipe {
         let mut command = Command::new("sh");
-        command.args(["-c", body]);
+        command.args(["-c", body]).stdin(Stdio::null());
         Pipe::spawn(command, Path::new("a.mp4"), "a.mp4").unwrap()
     }
 
@@ -334,7 +419,7 @@ mod tests {
             ffmpeg: nowhere,
             ffprobe: nowhere,
         };
-        let error = probe(&tools, Path::new("clip.mp4"), "clip.mp4").unwrap_err();
+        let error = probe(&tools, Path::new("clip.mp4"), Named::File, "clip.mp4").unwrap_err();
         insta::assert_snapshot!(error, @"clip.mp4: not Matroska with MJPEG and PCM, not WAV and not MJPEG, and ffmpeg, which could convert it, is not installed: sudo apt-get install ffmpeg");
     }
 
@@ -346,7 +431,7 @@ mod tests {
         assert_eq!(err, "ffmpeg ended with exit status: 1: moov atom not found");
         assert_eq!(data, b"data");
         let (ffmpeg, ffprobe) = (Path::new("false"), Path::new("false"));
-        let error = probe(&Tools { ffmpeg, ffprobe }, Path::new("a.mp4"), "a.mp4").unwrap_err();
+        let error = probe(&Tools { ffmpeg, ffprobe }, Path::new("a.mp4"), Named::File, "a.mp4").unwrap_err();
         insta::assert_snapshot!(error, @"a.mp4: ffmpeg cannot read it (no error message): the clip is damaged, or has neither video nor audio; try another clip");
     }
 

@@ -1,8 +1,10 @@
-//! A bare stream of JPEG images, one after another: video only, without timestamps.
+//! A bare stream of JPEG images, one after another: video only.
 //!
-//! Network cameras and `v4l2-ctl --stream-to` write such streams. The splitter walks the segments of each image, because the
+//! Network cameras and `v4l2-ctl --stream-to` write such streams. A stream that was saved from HTTP has a header before each image,
+//! which may have a time stamp (`X-Timestamp`, in seconds). The splitter walks the segments of each image, because the
 //! bytes of an end marker also occur in embedded thumbnails and comments.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
@@ -10,26 +12,58 @@ use std::time::{Duration, Instant};
 use super::playback::cut_short;
 use crate::capture::{CaptureError, FramePayload, VideoFrame, VideoSource};
 
-/// The stream has no timestamps. It is assumed to have 25 frames per second.
+/// Without time stamps, a stream is assumed to have 25 frames per second.
 const FRAME_INTERVAL: Duration = Duration::from_millis(40);
 
 /// Far above any camera's 8K image. A longer image has lost its end marker.
 const MAX_IMAGE: usize = 64 << 20;
 
+/// So much of what is between two images is kept: the header of the next one.
+const MAX_HEADER: usize = 1024;
+
 const SOI: u8 = 0xD8;
 const EOI: u8 = 0xD9;
 const SOS: u8 = 0xDA;
 
-/// Whether a file that starts with `head` is such a stream, or a single image.
-pub fn is_mjpeg(head: &[u8]) -> bool {
-    head.starts_with(&[0xFF, SOI, 0xFF])
+/// How a stream of JPEG images is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Only images, or a single one.
+    Bare,
+    /// A header before each image, as in HTTP.
+    Multipart,
+}
+
+impl StreamKind {
+    /// The kind of a file that starts with `head`. `None` if it is no such stream.
+    pub fn of(head: &[u8]) -> Option<StreamKind> {
+        if head.starts_with(&[0xFF, SOI, 0xFF]) {
+            return Some(StreamKind::Bare);
+        }
+        let text = String::from_utf8_lossy(head).to_ascii_lowercase();
+        let text = text.trim_start();
+        let is_part = text.starts_with("--") && text.contains("\ncontent-type: image/jpeg");
+        let is_response = text.starts_with("http/1.") && text.contains("multipart/x-mixed-replace");
+        (is_part || is_response).then_some(StreamKind::Multipart)
+    }
+}
+
+impl fmt::Display for StreamKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StreamKind::Bare => "MJPEG stream, assumed to have 25 frames per second",
+            StreamKind::Multipart => {
+                "MJPEG stream of HTTP, assumed to have 25 frames per second where it has no X-Timestamp"
+            }
+        })
+    }
 }
 
 /// A clip that is such a stream.
 pub struct Mjpeg {
     name: String,
     splitter: JpegSplitter<File>,
-    count: u32,
+    times: FrameTimes,
     ended: bool,
 }
 
@@ -38,7 +72,7 @@ impl Mjpeg {
         Mjpeg {
             name: name.to_owned(),
             splitter: JpegSplitter::new(file),
-            count: 0,
+            times: FrameTimes::default(),
             ended: false,
         }
     }
@@ -49,26 +83,59 @@ impl VideoSource for Mjpeg {
         if self.ended {
             return Ok(None);
         }
-        let at = FRAME_INTERVAL * self.count;
         match self.splitter.next() {
-            Ok(Some(bytes)) => {
-                self.count += 1;
-                Ok(Some(VideoFrame {
-                    at,
-                    captured: Instant::now(),
-                    payload: FramePayload::Jpeg(bytes),
-                }))
-            }
+            Ok(Some(bytes)) => Ok(Some(VideoFrame {
+                at: self.times.of(time_stamp(&self.splitter.header)),
+                captured: Instant::now(),
+                payload: FramePayload::Jpeg(bytes),
+            })),
             Ok(None) => {
                 self.ended = true;
                 Ok(None)
             }
             Err(error) => {
                 self.ended = true;
-                Err(cut_short(&self.name, error, at))
+                Err(cut_short(&self.name, error, self.times.next))
             }
         }
     }
+}
+
+/// Turns time stamps into times on the clip's clock.
+#[derive(Debug, Default)]
+struct FrameTimes {
+    /// The time stamp of the clip's start, once a frame has had one.
+    start: Option<Duration>,
+    /// The time of the previous frame.
+    last: Duration,
+    /// The time of the next frame, if it has no time stamp.
+    next: Duration,
+}
+
+impl FrameTimes {
+    /// The time of the next frame, which has this time stamp. Times never decrease.
+    fn of(&mut self, stamp: Option<Duration>) -> Duration {
+        let at = match stamp {
+            Some(stamp) => {
+                let start = *self.start.get_or_insert(stamp.saturating_sub(self.next));
+                stamp.saturating_sub(start).max(self.last)
+            }
+            None => self.next,
+        };
+        self.last = at;
+        self.next = at.saturating_add(FRAME_INTERVAL);
+        at
+    }
+}
+
+/// The time stamp in the header of an image.
+fn time_stamp(header: &[u8]) -> Option<Duration> {
+    let text = String::from_utf8_lossy(header);
+    let (_, value) = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .rfind(|(name, _)| name.trim().eq_ignore_ascii_case("x-timestamp"))?;
+    Duration::try_from_secs_f64(value.trim().parse().ok()?).ok()
 }
 
 /// How many JPEG images are in `bytes`, one after the other.
@@ -86,6 +153,8 @@ struct JpegSplitter<R> {
     input: BufReader<R>,
     /// The start marker of the next image was found in place of the end marker of the previous one.
     started: bool,
+    /// The last bytes before the image that was returned last.
+    header: Vec<u8>,
 }
 
 impl<R: Read> JpegSplitter<R> {
@@ -93,11 +162,13 @@ impl<R: Read> JpegSplitter<R> {
         JpegSplitter {
             input: BufReader::with_capacity(64 * 1024, input),
             started: false,
+            header: Vec::new(),
         }
     }
 
     /// The next image. `None` at the end. An invalid image is returned up to its first invalid byte.
     fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.header.clear();
         if !std::mem::take(&mut self.started) && !self.find_start()? {
             return Ok(None);
         }
@@ -146,6 +217,10 @@ impl<R: Read> JpegSplitter<R> {
                 .iter()
                 .position(|&byte| std::mem::replace(&mut last, byte) == 0xFF && byte == SOI);
             let skipped = found.map_or(buffer.len(), |at| at + 1);
+            self.header
+                .extend_from_slice(&buffer[skipped.saturating_sub(MAX_HEADER)..skipped]);
+            let surplus = self.header.len().saturating_sub(MAX_HEADER);
+            self.header.drain(..surplus);
             self.input.consume(skipped);
             if found.is_some() {
                 return Ok(true);
@@ -251,5 +326,51 @@ mod tests {
         let mut splitter = JpegSplitter::new(&stream[..]);
         assert_eq!(splitter.next().unwrap(), Some(whole));
         assert_eq!(splitter.next().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_stream_of_http_has_the_times_of_its_headers() {
+        let image = grey_jpeg(16, 16, |x, y| (x ^ y) as u8);
+        let part = |stamp: &str| {
+            [
+                b"\r\n--b\r\nContent-Type: image/jpeg\r\n",
+                stamp.as_bytes(),
+                b"\r\n\r\n",
+                &image,
+            ]
+            .concat()
+        };
+        let stream = [
+            part("X-Timestamp: 1700000000.500000"),
+            part("x-timestamp:1700000000.75"),
+            part("X-Timestamp: unknown"),
+            part("X-Timestamp: 1700000002.5"),
+            // Backwards.
+            part("X-Timestamp: 1700000001.0"),
+            part(""),
+        ]
+        .concat();
+        assert_eq!(StreamKind::of(&stream[..100]), Some(StreamKind::Multipart));
+        let (mut splitter, mut times) = (JpegSplitter::new(&stream[..]), FrameTimes::default());
+        let mut found = Vec::new();
+        while let Some(bytes) = splitter.next().unwrap() {
+            assert_eq!(bytes, image);
+            found.push(times.of(time_stamp(&splitter.header)).as_millis());
+        }
+        assert_eq!(found, [0, 250, 290, 2000, 2000, 2040]);
+    }
+
+    #[test]
+    fn a_saved_response_is_a_stream_and_other_text_is_not() {
+        let response = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace;boundary=b\r\n\r\n--b\r\n";
+        assert_eq!(StreamKind::of(response), Some(StreamKind::Multipart));
+        for other in [
+            &b"--b\r\nContent-Type: text/html\r\n"[..],
+            b"HTTP/1.1 404 Not Found\r\n",
+            b"",
+            b"--",
+        ] {
+            assert_eq!(StreamKind::of(other), None);
+        }
     }
 }

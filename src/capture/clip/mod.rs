@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | Matroska or WebM with MJPEG or uncompressed video and PCM audio | [`matroska`] |
 //! | RIFF WAV | [`wav`] |
-//! | a bare stream of JPEG images | [`mjpeg`] |
-//! | anything else | [`ffmpeg`], if that program is installed |
+//! | a stream of JPEG images, bare or saved from HTTP | [`mjpeg`] |
+//! | anything else, and numbered images (`a%02d.png`) | [`ffmpeg`], if that program is installed |
 //!
 //! The first bytes of a file decide, not its name. Video and audio each open the file separately, so that neither thread
 //! waits for the other. Both use the clock of the clip.
@@ -29,8 +29,9 @@ use std::path::Path;
 
 use log::warn;
 
+use ffmpeg::Named;
 use matroska::{Matroska, Start};
-use mjpeg::Mjpeg;
+use mjpeg::{Mjpeg, StreamKind};
 use playback::{MatroskaAudio, MatroskaVideo};
 use tracks::{Content, Media, Track, VideoCodec};
 use wav::{Wav, WavError};
@@ -68,22 +69,22 @@ fn open_with(tools: &ffmpeg::Tools, path: &Path) -> Result<Clip, CaptureError> {
             |name| name.to_string_lossy().into_owned(),
         ),
     };
+    if Named::by(path) == Named::Images {
+        return open_ffmpeg(tools, &file, Named::Images);
+    }
     let head = file.head()?;
     if head.starts_with(&matroska::MAGIC) {
         open_matroska(tools, &file)
     } else if wav::is_wav(&head) {
         open_wav(tools, &file)
-    } else if mjpeg::is_mjpeg(&head) {
+    } else if let Some(kind) = StreamKind::of(&head) {
         Ok(Clip {
             video: Some(Box::new(Mjpeg::new(&file.name, file.open()?))),
             audio: None,
-            description: format!(
-                "{}: MJPEG stream, assumed to have 25 frames per second",
-                file.short_name
-            ),
+            description: format!("{}: {kind}", file.short_name),
         })
     } else {
-        open_ffmpeg(tools, &file)
+        open_ffmpeg(tools, &file, Named::File)
     }
 }
 
@@ -117,7 +118,7 @@ impl ClipFile<'_> {
         }
         let mut head = Vec::new();
         self.open()?
-            .take(64)
+            .take(512)
             .read_to_end(&mut head)
             .map_err(|error| self.cannot_open(&error))?;
         if head.is_empty() {
@@ -145,7 +146,7 @@ fn open_wav(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError
             description: format!("{}: WAV, {}", file.short_name, wav.layout),
             audio: Some(Box::new(wav)),
         }),
-        Err(WavError::Compressed) => open_ffmpeg(tools, file),
+        Err(WavError::Compressed) => open_ffmpeg(tools, file, Named::File),
         Err(error) => Err(file.error(Reason::InvalidHeader(format!("not a usable WAV file: {error}")))),
     }
 }
@@ -176,7 +177,7 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
     for Track { number, content, .. } in [first(Media::Video), first(Media::Audio)].into_iter().flatten() {
         match content {
             Content::Video(codec) if has_two_images(open()?, *number, *codec, file)? => {
-                return open_ffmpeg(tools, file);
+                return open_ffmpeg(tools, file, Named::File);
             }
             Content::Video(codec) => {
                 clip.description += &format!(", {codec}");
@@ -186,7 +187,7 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
                 clip.description += &format!(", {layout}");
                 clip.audio = Some(Box::new(MatroskaAudio::new(&file.name, open()?, *number, *layout)));
             }
-            Content::Unsupported { .. } | Content::Invalid(_) => return open_ffmpeg(tools, file),
+            Content::Unsupported { .. } | Content::Invalid(_) => return open_ffmpeg(tools, file, Named::File),
         }
     }
     require_tracks(clip, file)
@@ -211,8 +212,8 @@ fn has_two_images(
     Ok(images > 1)
 }
 
-fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError> {
-    let probe = ffmpeg::probe(tools, file.path, &file.name)?;
+fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile, named: Named) -> Result<Clip, CaptureError> {
+    let probe = ffmpeg::probe(tools, file.path, named, &file.name)?;
     let mut clip = Clip {
         video: None,
         audio: None,
@@ -221,6 +222,7 @@ fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureEr
     let input = ffmpeg::Input {
         tools,
         path: file.path,
+        named,
         name: &file.name,
         probe: &probe,
     };
