@@ -1,4 +1,7 @@
 //! Panics of a library as errors, for code that reads bytes from outside.
+//!
+//! `model::int8` has the same for itself, with the place of the panic: it imports nothing of affectd, and `capture`, which uses this
+//! module, is beside `model` and cannot import it.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};

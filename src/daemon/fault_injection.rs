@@ -8,6 +8,12 @@ pub enum Fault {
     /// The face stage hangs after 20 frames.
     #[cfg(feature = "faults")]
     HangFace,
+    /// The face stage panics at its first frame.
+    #[cfg(feature = "faults")]
+    PanicFace,
+    /// The main thread panics.
+    #[cfg(feature = "faults")]
+    PanicMain,
 }
 
 impl Fault {
@@ -17,10 +23,24 @@ impl Fault {
         match name {
             #[cfg(feature = "faults")]
             "hang-face" => Some(Fault::HangFace),
+            #[cfg(feature = "faults")]
+            "panic-face" => Some(Fault::PanicFace),
+            #[cfg(feature = "faults")]
+            "panic-main" => Some(Fault::PanicMain),
             _ => {
-                log::error!("AFFECTD_FAULT={name}: unknown fault: the known one is hang-face");
+                log::error!("AFFECTD_FAULT={name}: unknown fault: use hang-face, panic-face or panic-main");
                 None
             }
+        }
+    }
+
+    /// Called on the main thread at the start.
+    pub fn at_start(self) {
+        match self {
+            #[cfg(feature = "faults")]
+            Fault::PanicMain => panic!("AFFECTD_FAULT=panic-main"),
+            #[cfg(feature = "faults")]
+            Fault::HangFace | Fault::PanicFace => {}
         }
     }
 
@@ -31,6 +51,10 @@ impl Fault {
     )]
     pub fn before_frame(self, health: &Health) {
         match self {
+            #[cfg(feature = "faults")]
+            Fault::PanicMain => {}
+            #[cfg(feature = "faults")]
+            Fault::PanicFace => panic!("AFFECTD_FAULT=panic-face"),
             #[cfg(feature = "faults")]
             Fault::HangFace => {
                 if health.frames_analyzed.load(std::sync::atomic::Ordering::Relaxed) >= 20 {

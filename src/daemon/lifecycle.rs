@@ -326,3 +326,6 @@ pub fn when_full(pace: Pace) -> WhenFull {
         Pace::Realtime => WhenFull::DropOldest,
     }
 }
+
+#[cfg(test)]
+mod tests;

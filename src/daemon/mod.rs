@@ -75,6 +75,9 @@ pub fn run(
     leave: impl FnOnce(Result<Ending, DaemonError>) -> Infallible,
 ) -> Result<Ending, DaemonError> {
     let started = Instant::now();
+    if let Some(fault) = fault {
+        fault.at_start();
+    }
     let (sources, pace) = Sources::open(&config.source)?;
     let stages = Stages::load(&config, sources.kinds())?;
     let health = Health::default();

@@ -173,13 +173,28 @@ fn follow(mut file: FollowedFile, name: &str, listener: &mut Listener) -> Result
 
 /// Reads a port until the listener stops. Reopens a port that was unplugged and comes back.
 fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), MonitorError> {
+    let open = || match serial.open_port() {
+        Ok(port) => Ok(port.map(|port| move |buffer: &mut [u8]| port.read(buffer))),
+        Err(error) => Err(MonitorError::Source(error.to_string())),
+    };
+    read_reopening(serial.wire(), open, thread::sleep, listener)
+}
+
+/// Reads what `open` returns until the listener stops, and opens it again after each failure. `wait` passes the time between two
+/// attempts.
+fn read_reopening<R: Fn(&mut [u8]) -> io::Result<usize>>(
+    wire: Wire,
+    open: impl Fn() -> Result<Option<R>, MonitorError>,
+    wait: impl Fn(Duration),
+    listener: &mut Listener,
+) -> Result<(), MonitorError> {
     let mut buffer = [0; 1024];
     loop {
-        let Some(port) = serial.open_port().map_err(|e| MonitorError::Source(e.to_string()))? else {
+        let Some(read) = open()? else {
             if listener(Received::Status("the port does not exist".into())) == Listening::Stop {
                 return Ok(());
             }
-            thread::sleep(RETRY_INTERVAL);
+            wait(RETRY_INTERVAL);
             continue;
         };
         let mut decoders = Decoders::default();
@@ -187,10 +202,10 @@ fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), Monitor
             return Ok(());
         }
         let failure = loop {
-            match port.read(&mut buffer) {
-                Ok(0) => thread::sleep(READ_INTERVAL),
+            match read(&mut buffer) {
+                Ok(0) => wait(READ_INTERVAL),
                 Ok(read) => {
-                    if pass_on(decoders.push(serial.wire(), &buffer[..read]), listener) == Listening::Stop {
+                    if pass_on(decoders.push(wire, &buffer[..read]), listener) == Listening::Stop {
                         return Ok(());
                     }
                 }
@@ -201,7 +216,7 @@ fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), Monitor
             return Ok(());
         }
         // A port that opens and cannot be read would otherwise keep a core busy.
-        thread::sleep(RETRY_INTERVAL);
+        wait(RETRY_INTERVAL);
     }
 }
 
@@ -312,6 +327,7 @@ fn read_broker(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
 
     fn parse(text: &str) -> Result<Source, MonitorError> {
         Source::parse(text, &HostIdentity::default())
@@ -372,6 +388,28 @@ mod tests {
             ["the device sends lines of JSON: use wire=json"]
         );
         assert!(told(Wire::Frame, &frame).is_empty() && told(Wire::Json, line).is_empty());
+    }
+
+    #[test]
+    fn a_port_whose_reads_fail_is_opened_again_after_a_wait() {
+        let waits = RefCell::new(Vec::new());
+        let mut statuses = Vec::new();
+        let mut listener = |received| {
+            statuses.extend(match received {
+                Received::Status(status) => Some(status),
+                _ => None,
+            });
+            match statuses.len() {
+                6 => Listening::Stop,
+                _ => Listening::Continue,
+            }
+        };
+        let fail = |_: &mut [u8]| Err(io::Error::from_raw_os_error(libc::EIO));
+        let wait = |time| waits.borrow_mut().push(time);
+        read_reopening(Wire::Json, || Ok(Some(fail)), wait, &mut listener).unwrap();
+        let gone = "the port is gone (Input/output error (os error 5))";
+        assert_eq!(statuses, ["open", gone, "open", gone, "open", gone]);
+        assert_eq!(*waits.borrow(), [RETRY_INTERVAL; 2]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod clips;
 mod commands;
 mod faces;
 mod home_assistant;
+#[cfg(feature = "faults")]
+mod injected_faults;
 mod messages;
 mod microphones;
 mod models;
