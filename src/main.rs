@@ -1,6 +1,6 @@
 //! Reads the environment, runs the command, and chooses the exit code.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use std::sync::Arc;
 use affectd::cli::environment::Environment;
 use affectd::cli::record::RecordError;
 use affectd::cli::signals::{OnHangup, handle};
-use affectd::cli::terminal::{Stderr, print, print_error};
+use affectd::cli::terminal::{print, print_error, print_to_stderr};
 use affectd::cli::{self, Cli, Command, CommandError, Common, panics};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
 use affectd::daemon::{self, DaemonError, Ending};
 use affectd::model::{Bundle, KernelChoice, UnknownKernel};
 use affectd::monitor::{self, MonitorError};
 use affectd::output::{HostIdentity, masked};
+use affectd::printable::has_hidden;
 use clap::{CommandFactory, Parser};
 
 /// The command line is wrong, or the configuration is.
@@ -37,14 +38,21 @@ fn report(error: &CommandError) -> u8 {
 
 /// Prints the help, or the reason why the command line is wrong. Returns the exit code.
 fn explain(message: &clap::Error) -> Result<u8, CommandError> {
-    // The message quotes an argument, which may be an address with a password.
-    let text = message.render().to_string();
-    let shown = std::env::args_os().fold(text.clone(), |text, argument| {
-        let argument = argument.to_string_lossy();
-        text.replace(&*argument, &masked(&argument))
-    });
-    if shown != text {
-        let _ = Stderr::default().write_all(shown.as_bytes());
+    // The message quotes arguments. One may be an address with a password, or control the terminal.
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    if message.use_stderr()
+        && arguments
+            .iter()
+            .any(|argument| masked(argument) != *argument || has_hidden(argument))
+    {
+        let text = message.render().to_string();
+        print_to_stderr(
+            &arguments
+                .iter()
+                .fold(text, |text, argument| text.replace(argument, &masked(argument))),
+        );
         return Ok(USAGE);
     }
     match message.print() {

@@ -6,6 +6,7 @@ use toml::Value;
 
 use crate::config::{Setting, Settings};
 use crate::output::masked;
+use crate::printable::{has_hidden, printable, printable_json, printable_toml};
 
 /// A configuration file with all keys and their values. A comment names the origin of each value.
 pub fn to_toml(settings: &Settings) -> String {
@@ -25,9 +26,10 @@ pub fn to_toml(settings: &Settings) -> String {
             current = section;
         }
         // A line break in a path would end the comment.
-        let origin = origin.to_string().replace(char::is_control, "\u{fffd}");
+        let origin = origin.to_string();
+        let origin = printable(&origin);
         let _ = match value {
-            Some(value) => writeln!(text, "{name} = {}  # {origin}", shown(key, value)),
+            Some(value) => writeln!(text, "{name} = {}  # {origin}", in_toml(&shown(key, value))),
             None => writeln!(text, "# {name}: not set  # {origin}"),
         };
     }
@@ -40,7 +42,16 @@ pub fn to_json(settings: &Settings) -> String {
         let entry = serde_json::json!({ "value": value.map(|value| shown(key, value)), "origin": origin.to_string() });
         (key.to_owned(), entry)
     });
-    serde_json::Value::Object(entries.collect()).to_string() + "\n"
+    printable_json(&serde_json::Value::Object(entries.collect()).to_string()) + "\n"
+}
+
+/// The value in the notation of TOML, without characters that could control the terminal.
+fn in_toml(value: &Value) -> String {
+    match value {
+        Value::String(text) if has_hidden(text) => printable_toml(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(in_toml).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
 }
 
 /// Without passwords, which are in output specs and URLs. A path that only looks like one stays as it is.

@@ -10,6 +10,7 @@ use crate::capture::camera::list::{CameraInfo, ModeInfo, cameras};
 use crate::capture::camera::negotiate::RequestedMode;
 use crate::capture::microphone::list::{ChannelRange, MicrophoneInfo, microphones};
 use crate::config::{Config, DeviceSettings, Source};
+use crate::printable::{printable, printable_json};
 use crate::udev::{preferred_name, stable_names};
 
 /// The devices of this machine. The lists may be empty.
@@ -37,7 +38,7 @@ pub fn list(config: &Config, json: bool) -> String {
     };
     let devices = Devices::find(&requested);
     if json {
-        serde_json::to_string(&devices).expect("names and numbers serialize into memory") + "\n"
+        printable_json(&serde_json::to_string(&devices).expect("names and numbers serialize into memory")) + "\n"
     } else {
         devices.to_string()
     }
@@ -58,7 +59,7 @@ impl fmt::Display for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cameras")?;
         for camera in &self.cameras {
-            write!(f, "  {}", camera.device)?;
+            write!(f, "  {}", printable(&camera.device))?;
             device_details(
                 f,
                 &[&camera.card, &camera.driver],
@@ -78,7 +79,7 @@ impl fmt::Display for Devices {
         write_none_if(f, self.cameras.is_empty())?;
         writeln!(f, "microphones")?;
         for microphone in &self.microphones {
-            write!(f, "  {}", microphone.device)?;
+            write!(f, "  {}", printable(&microphone.device))?;
             device_details(f, &[&microphone.card], microphone.auto, microphone.problem.as_deref())?;
             if let Some(ChannelRange { min, max }) = microphone.channels {
                 let rates: Vec<String> = microphone.rates_hz.iter().map(u32::to_string).collect();
@@ -98,7 +99,7 @@ impl fmt::Display for Devices {
             } else {
                 format!(" ({})", port.node)
             };
-            writeln!(f, "  {}{node}", port.device)?;
+            writeln!(f, "  {}", printable(&format!("{}{node}", port.device)))?;
         }
         write_none_if(f, self.serial_ports.is_empty())
     }
@@ -116,13 +117,13 @@ fn mode_size(mode: &ModeInfo) -> String {
 fn device_details(f: &mut fmt::Formatter<'_>, description: &[&str], auto: bool, problem: Option<&str>) -> fmt::Result {
     let description: Vec<&str> = description.iter().copied().filter(|text| !text.is_empty()).collect();
     if !description.is_empty() {
-        write!(f, " ({})", description.join(", "))?;
+        write!(f, " ({})", printable(&description.join(", ")))?;
     }
     if auto {
         write!(f, ", selected by `auto`")?;
     }
     if let Some(problem) = problem {
-        write!(f, "\n    {problem}")?;
+        write!(f, "\n    {}", printable(problem))?;
     }
     writeln!(f)
 }

@@ -6,6 +6,7 @@ use super::error::CommandError;
 use crate::config::Config;
 use crate::output::mqtt::{DeviceName, Mqtt};
 use crate::output::{HostIdentity, OutputSpec};
+use crate::printable::printable;
 
 /// Deletes it from the broker of each MQTT output. Returns a line for each deleted topic.
 pub fn forget(config: &Config, device: &DeviceName, host: &HostIdentity) -> Result<String, CommandError> {
@@ -19,7 +20,7 @@ pub fn forget(config: &Config, device: &DeviceName, host: &HostIdentity) -> Resu
             let _ = writeln!(text, "{address}: {} has left nothing", device.as_str());
         }
         for topic in topics {
-            let _ = writeln!(text, "{address}: deleted {topic}");
+            let _ = writeln!(text, "{}", printable(&format!("{address}: deleted {topic}")));
         }
     }
     match brokers {

@@ -1,8 +1,7 @@
 //! `affectd model`: the model card.
 
-use std::fmt::Write;
-
 use crate::model::{Bundle, GraphName, ModelError};
+use crate::printable::printable;
 
 /// The limits of any model bundle, whatever its figures.
 const LIMITS: &str = "\
@@ -14,34 +13,35 @@ is prohibited (AI Act, Article 5(1)(f)).";
 /// The card of `bundle`. The hash of each graph is checked.
 pub fn card(bundle: &Bundle) -> Result<String, ModelError> {
     let manifest = bundle.manifest();
-    let mut card = String::new();
-    // Writing into a string cannot fail.
-    let _ = writeln!(card, "{} {}, {}", manifest.name, manifest.version, bundle.location());
+    let mut lines = vec![format!("{} {}, {}", manifest.name, manifest.version, bundle.location())];
     for name in GraphName::ALL {
         let graph = bundle.graph(name)?;
         let bytes = bundle.read(name)?;
-        let _ = writeln!(card, "\n{name} {}", graph.version);
-        let _ = writeln!(
-            card,
+        lines.push(String::new());
+        lines.push(format!("{name} {}", graph.version));
+        lines.push(format!(
             "  file     {} ({} KB, SHA-256 {})",
             graph.file,
             bytes.len().div_ceil(1000),
             graph.sha256
-        );
-        let _ = writeln!(
-            card,
+        ));
+        lines.push(format!(
             "  cost     {:.1} million multiply-accumulates",
             graph.macs as f64 / 1e6
-        );
-        let _ = writeln!(card, "  source   {}", graph.source);
-        let _ = writeln!(card, "  licence  {}", graph.licence);
+        ));
+        lines.push(format!("  source   {}", graph.source));
+        lines.push(format!("  licence  {}", graph.licence));
         for on_split in graph.figures.chunk_by(|a, b| a.split == b.split) {
-            let _ = writeln!(card, "  figures  on {}, by {}", on_split[0].split, on_split[0].command);
+            lines.push(format!(
+                "  figures  on {}, by {}",
+                on_split[0].split, on_split[0].command
+            ));
             for figure in on_split {
-                let _ = writeln!(card, "           {:>8}  {}", figure.value.to_string(), figure.name);
+                lines.push(format!("           {:>8}  {}", figure.value.to_string(), figure.name));
             }
         }
     }
-    let _ = writeln!(card, "\n{LIMITS}");
-    Ok(card)
+    // The manifest of a folder is text from outside.
+    let card: String = lines.iter().map(|line| printable(line) + "\n").collect();
+    Ok(format!("{card}\n{LIMITS}\n"))
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use super::error::CommandError;
-use crate::printable::printable;
+use crate::printable::{printable, printable_lines};
 
 /// How long a message waits for room in standard error. After that it is dropped.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
@@ -18,14 +18,17 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Prints text of ours, which may have several lines. A reader that closes early, such as `head`, is not an error: later
-    /// text is dropped.
+    /// Prints text of several lines, with escapes for what could control the terminal. A reader that closes early, such as
+    /// `head`, is not an error: later text is dropped.
     pub fn text(&mut self, text: &str) -> Result<(), CommandError> {
         if self.reader_gone {
             return Ok(());
         }
         let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match stdout
+            .write_all(printable_lines(text).as_bytes())
+            .and_then(|()| stdout.flush())
+        {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.reader_gone = true,
             result => result.map_err(CommandError::NotPrinted)?,
         }
@@ -38,7 +41,7 @@ impl Printer {
     }
 }
 
-/// Prints text of ours to standard output.
+/// Prints text of several lines to standard output, with escapes for what could control the terminal.
 pub fn print(text: &str) -> Result<(), CommandError> {
     Printer::default().text(text)
 }
@@ -81,6 +84,11 @@ impl Write for Stderr {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Prints text of several lines to standard error, with escapes for what could control the terminal.
+pub fn print_to_stderr(text: &str) {
+    let _ = Stderr::default().write_all(printable_lines(text).as_bytes());
 }
 
 /// Prints one line to standard error, with escapes for what could control the terminal.

@@ -61,6 +61,23 @@ fn a_copied_binary_works_without_any_other_file() {
         replay.log
     );
     assert!(replay.count(&["face", "voice"]) > 0);
+    let bench = run(&["bench", "--iterations", "1"]);
+    assert!(bench.status.success());
+    let (table, log) = (
+        String::from_utf8_lossy(&bench.stdout),
+        String::from_utf8_lossy(&bench.stderr),
+    );
+    match Path::new("/usr/share/affectd/demo.mkv").exists() {
+        true => assert!(table.contains("pipeline on "), "{table}"),
+        false => assert!(
+            log.contains(
+                "bench: the pipeline is not measured: demo.mkv is not installed: give a clip with --input CLIP"
+            ),
+            "{log}"
+        ),
+    }
+    let bench = run(&["bench", "--iterations", "1", "--input", demo().to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&bench.stdout).contains("pipeline on "));
     let card = String::from_utf8(run(&["model"]).stdout).unwrap();
     assert!(card.starts_with("affectd-av "), "{card}");
     assert!(
@@ -205,4 +222,21 @@ fn the_model_card_has_licence_source_and_figures_of_every_graph() {
         assert!(card.matches(word).count() >= 4, "{card}");
     }
     assert!(card.contains("the models do not know how a person feels"));
+}
+
+#[test]
+fn what_a_manifest_says_does_not_control_the_terminal() {
+    let folder = copy();
+    let path = folder.path().join("manifest.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    manifest["name"] = "\u{1b}]0;title\u{7}\u{202e}\n  forged".into();
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    let output = affectd()
+        .args(["model", "--models"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let card = String::from_utf8(output.stdout).unwrap();
+    assert!(card.starts_with(r"\u{1b}]0;title\u{7}\u{202e}\n  forged 0."), "{card}");
 }

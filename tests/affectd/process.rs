@@ -363,6 +363,51 @@ fn messages_do_not_control_the_terminal() {
 }
 
 #[test]
+fn errors_of_the_command_line_do_not_control_the_terminal() {
+    let hostile = "\u{1b}[2J\u{9b}5n\u{202e}";
+    let option = format!("--{hostile}");
+    let cases: [(&[&str], i32); 6] = [
+        (&[hostile], 2),
+        (&["run", &option], 2),
+        (&["monitor", "a", hostile], 2),
+        (&["completions", hostile], 2),
+        (&["devices", "--config", hostile], 2),
+        (&["bench", "--model", hostile], 4),
+    ];
+    for (arguments, code) in cases {
+        let output = affectd().args(arguments).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        let controls = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!error.contains(controls), "{arguments:?}: {error:?}");
+        assert!(error.contains(r"\u{202e}"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn the_shown_configuration_does_not_control_the_terminal_and_keeps_its_meaning() {
+    let hostile = "file:/tmp/\u{1b}[2J\u{9b}5n\u{202e}\"\\";
+    let shown = |arguments: &[&str]| {
+        let output = affectd()
+            .args(arguments)
+            .args(["--output", hostile, "--input", hostile])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let controls = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(controls), "{text:?}");
+        text
+    };
+    let json: serde_json::Value = serde_json::from_str(&shown(&["config", "--json"])).unwrap();
+    assert_eq!(json["output"]["value"], serde_json::json!([hostile]));
+    assert_eq!(json["input.clip"]["value"], hostile);
+    let toml: toml::Table = shown(&["config"]).parse().unwrap();
+    assert_eq!(toml["output"][0].as_str(), Some(hostile));
+    assert_eq!(toml["input"]["clip"].as_str(), Some(hostile));
+}
+
+#[test]
 fn lines_for_the_journal_have_a_priority() {
     let folder = tempfile::tempdir().unwrap();
     let log = File::create(folder.path().join("log")).unwrap();

@@ -14,6 +14,7 @@ use crate::cli::error::CommandError;
 use crate::config::Config;
 use crate::model::int8::operators::kernels::peak::{self, Peak};
 use crate::model::{Bundle, KernelChoice};
+use crate::printable::printable_json;
 
 use graphs::GraphReport;
 use pipeline::PipelineReport;
@@ -104,7 +105,7 @@ impl Report {
     /// A table, or one JSON object.
     pub fn text(&self, json: bool) -> String {
         if json {
-            return serde_json::to_string(self).expect("numbers and strings serialize") + "\n";
+            return printable_json(&serde_json::to_string(self).expect("numbers and strings serialize")) + "\n";
         }
         let peak = self.peak.as_ref().map(|peak| peak.macs_per_s);
         let mut text = graphs::table(&self.graphs, peak);
