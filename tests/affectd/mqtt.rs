@@ -300,15 +300,22 @@ fn a_server_that_does_not_speak_mqtt_loses_no_estimate() {
 }
 
 #[test]
-fn a_silent_broker_does_not_block_the_stop() {
+fn a_silent_broker_does_not_block_the_stop_and_fails_only_a_replay() {
     // The kernel accepts connections, and no program answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut output = open(&format!("mqtt://127.0.0.1:{port}?device=d"));
-    output.write(&estimate(1)).unwrap();
-    let error = output.finish().unwrap_err().to_string();
-    let error = error.replace(&port.to_string(), "PORT");
+    let finish = |when_full| {
+        let context = OutputContext { when_full, ..context() };
+        let mut output = Mqtt::open(&address(&format!("mqtt://127.0.0.1:{port}?device=d")), &context).unwrap();
+        output.write(&estimate(1)).unwrap();
+        (output.finish(), context.dropped.load(Ordering::Relaxed))
+    };
+    let (replay, _) = finish(WhenFull::Wait);
+    let error = replay.unwrap_err().to_string().replace(&port.to_string(), "PORT");
     insta::assert_snapshot!(error, @"mqtt://127.0.0.1:PORT/affectd/d: 1 estimates were not delivered: check that the broker runs; the last error is in the log");
+    let (live, dropped) = finish(WhenFull::DropOldest);
+    assert!(live.is_ok());
+    assert_eq!(dropped, 1);
 }
 
 #[test]

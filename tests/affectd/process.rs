@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::mosquitto::free_port;
 use super::pty::Pty;
 use super::{affectd, demo};
 
@@ -179,6 +180,36 @@ fn a_stop_leaves_stuck_outputs_behind_and_names_them() {
             process.log()
         );
     }
+}
+
+#[test]
+fn a_broker_that_is_away_at_the_stop_fails_a_replay_but_not_a_service() {
+    let broker = format!("mqtt://127.0.0.1:{}?device=d", free_port());
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::start(&mut run_without_devices(&[&broker, &file_output(&folder, "a")]), folder);
+    process.wait_for_lines("a", 3);
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.code(), Some(0), "{}", process.log());
+    let log = process.log();
+    assert!(
+        log.contains("estimates were not delivered: check that the broker runs"),
+        "{log}"
+    );
+    assert!(log.lines().last().unwrap().contains("dropped estimates: "), "{log}");
+
+    let mut replay = affectd();
+    replay.args(["run", "--output", &broker, "--input"]).arg(demo());
+    let output = replay.output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error
+            .lines()
+            .last()
+            .unwrap()
+            .contains(" estimates were not delivered: "),
+        "{error}"
+    );
 }
 
 #[test]
