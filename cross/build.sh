@@ -93,6 +93,7 @@ export "PKG_CONFIG_SYSROOT_DIR_$shell_triple=$sysroot"
 export "PKG_CONFIG_LIBDIR_$shell_triple=$sysroot/usr/lib/$gnu/pkgconfig:$sysroot/usr/share/pkgconfig"
 export "BINDGEN_EXTRA_CLANG_ARGS_$shell_triple=--target=$gnu --sysroot=$sysroot"
 
+[ $profile = release ] || hide_build_folders
 "${cargo[@]}" build --profile "$profile" --locked --target "$triple" "$@"
 
 binary=target/$triple/$profile/affectd

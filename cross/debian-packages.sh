@@ -60,3 +60,13 @@ commit_time() {
         return 1
     fi
 }
+
+# Sets CARGO_ENCODED_RUSTFLAGS to RUSTFLAGS and flags that keep the names of this machine's folders out of the program, so that builds
+# in different folders are equal.
+hide_build_folders() {
+    local separator=$'\x1f' flags=()
+    read -r -a flags <<<"${RUSTFLAGS:-}"
+    flags+=("--remap-path-prefix=$PWD=/usr/src/affectd" "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/usr/src/crates")
+    printf -v CARGO_ENCODED_RUSTFLAGS "%s$separator" "${flags[@]}"
+    export CARGO_ENCODED_RUSTFLAGS=${CARGO_ENCODED_RUSTFLAGS%"$separator"}
+}

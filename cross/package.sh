@@ -62,7 +62,8 @@ epoch=$(commit_time)
 
 if [ -z "$binary" ]; then
     if [ "$arch" = "$host" ]; then
-        cargo build --profile dist --locked
+        # In a subshell: with other flags, cargo would build the host's programs below again.
+        (hide_build_folders && cargo build --profile dist --locked)
         binary=target/dist/affectd
     else
         options=(--dist)
@@ -124,12 +125,16 @@ completions bash "$root/usr/share/bash-completion/completions/affectd"
 completions zsh "$root/usr/share/zsh/vendor-completions/_affectd"
 completions fish "$root/usr/share/fish/vendor_completions.d/affectd.fish"
 
+mkdir -p "$doc"
+cargo run --quiet --release --locked --example sbom -- "$triple" "$epoch" >"$doc/sbom.cdx.json"
+
 # In the folders of the repository, so that the links between these pages work.
-install -D -m 644 -t "$doc" README.md SECURITY.md
-install -D -m 644 -t "$doc/models" models/{README,EXPERIMENTS,PORTABILITY}.md models/*.svg
-install -D -m 644 -t "$doc/cross" cross/messages.md cross/wire.md cross/uart.svg
-install -D -m 644 -t "$doc/cross/schema" cross/schema/*.json
-install -D -m 644 -t "$doc/examples" cross/readers/*.{c,h,py}
+pages=({README,SECURITY,CONTRIBUTING}.md models/{README,EXPERIMENTS,PORTABILITY}.md models/training/{README,DATA}.md
+    cross/{README,messages,wire}.md benches/README.md tests/{hil,ha}/README.md src/model/int8/README.md)
+for file in "${pages[@]}" models/*.svg cross/uart.svg cross/telegraf.conf cross/schema/*.json cross/readers/*.{c,h,py}; do
+    install -D -m 644 "$file" "$doc/$file"
+done
+ln -s cross/readers "$doc/examples"
 install -D -m 644 CHANGELOG.md "$doc/changelog"
 cat >"$doc/changelog.Debian" <<CHANGELOG
 affectd ($version-1) unstable; urgency=medium
@@ -139,6 +144,21 @@ affectd ($version-1) unstable; urgency=medium
  -- $maintainer  $(date -R -d "@$epoch")
 CHANGELOG
 gzip -9n "$doc"/changelog*
+
+# A page that leads to a file that is not installed is a dead end.
+for page in "${pages[@]}"; do
+    { grep -o '](\([^)#:]*\)[)#]' "$page" || true; } | sed 's/^](//; s/[)#]$//' | while read -r link; do
+        [ -z "$link" ] || [ "$link" = CHANGELOG.md ] || [ -e "$doc/$(dirname "$page")/$link" ] || echo "$page: $link"
+    done
+done >"$root/dead-ends"
+{ zgrep -oh '/usr/share/[a-z/]*[.a-z]*[a-z]' "$root"/usr/share/man/man1/*.gz || true; } | sort -u | while read -r file; do
+    [ -e "$root$file" ] || echo "the man pages: $file"
+done >>"$root/dead-ends"
+if [ -s "$root/dead-ends" ]; then
+    echo "$0: these pages name files that are not in the package; add the files above: $(paste -sd ' ' "$root/dead-ends")" >&2
+    exit 1
+fi
+rm "$root/dead-ends"
 {
     cat cross/package/copyright
     sed 's/^$/./; s/^/ /' LICENSE-MIT
@@ -150,14 +170,16 @@ cat >"$root/usr/share/lintian/overrides/affectd" <<'OVERRIDES'
 affectd: initial-upload-closes-no-bugs
 OVERRIDES
 
+# As dpkg-gencontrol counts, because the blocks of a file system depend on the machine: files in KiB, and one for everything else.
+installed_kib=$(find "$root" -printf '%y %s\n' | awk '{ kib += $1 == "f" ? int(($2 + 1023) / 1024) : 1 } END { print kib }')
 mkdir "$root/DEBIAN"
 cat >"$root/DEBIAN/control" <<CONTROL
 Package: affectd
 Version: $version-1
 Architecture: $arch
 Maintainer: $maintainer
-Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
-Depends: $depends, init-system-helpers (>= 1.54), passwd, procps, systemd | systemd-standalone-sysusers
+Installed-Size: $installed_kib
+Depends: $depends, init-system-helpers (>= 1.54), passwd, systemd | systemd-standalone-sysusers
 Suggests: ffmpeg
 Section: science
 Priority: optional

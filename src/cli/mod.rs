@@ -213,7 +213,7 @@ pub struct Outputs {
     /// Options follow a question mark: stdout?format=csv, serial:/dev/ttyAMA0?baud=115200&wire=frame,
     /// file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60,
     /// mqtts://user@broker:8883/topic?version=5&device=NAME&password_file=PATH&ca=PEM&cert=PEM&key=PEM&discovery=off&prefix=homeassistant&spool=10m&qos=1&retain=on.
-    /// The frames of wire=frame are described in cross/wire.md.
+    /// /usr/share/doc/affectd/cross/wire.md, or cross/wire.md in the repository, describes the frames of wire=frame.
     #[arg(long = "output", value_name = "SPEC")]
     pub specs: Vec<OsString>,
 }

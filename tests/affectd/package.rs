@@ -1,5 +1,6 @@
 //! The files of the Debian package that a test can run without systemd.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -49,4 +50,61 @@ fn the_generator_opens_the_network_only_for_an_mqtt_output() {
     let drop_in = |line: &str| opens_network(&[("etc/systemd/system/affectd.service.d/mqtt.conf", line)]);
     assert!(drop_in("[Service]\nEnvironment=\"AFFECTD_OUTPUT=mqtt://h\"\n"));
     assert!(!drop_in("[Service]\n#Environment=\"AFFECTD_OUTPUT=mqtt://h\"\n"));
+}
+
+/// The crates whose source files the program names, as `NAME-VERSION`: in the messages of panics.
+fn crates_that_the_program_names() -> BTreeSet<String> {
+    let program = fs::read(env!("CARGO_BIN_EXE_affectd")).unwrap();
+    let text = String::from_utf8_lossy(&program);
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
+    let names = text.split("/registry/src/").skip(1).filter_map(|path| {
+        let name = path.split('/').nth(1)?;
+        Some(name.split(|c| !is_of_name(c)).next()?.to_owned())
+    });
+    names.collect()
+}
+
+#[test]
+fn the_bill_of_materials_lists_every_linked_crate_with_its_checksum() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--release", "--locked", "--example", "sbom", "--"])
+        .args([&format!("{}-unknown-linux-gnu", std::env::consts::ARCH), "1700000000"])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let bom: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (bom["bomFormat"].as_str(), bom["specVersion"].as_str()),
+        (Some("CycloneDX"), Some("1.5"))
+    );
+    assert_eq!(bom["metadata"]["timestamp"], "2023-11-14T22:13:20Z");
+    assert_eq!(bom["metadata"]["component"]["name"], "affectd");
+
+    let components = bom["components"].as_array().unwrap();
+    let libraries: Vec<_> = components.iter().filter(|one| one["type"] == "library").collect();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let listed: BTreeSet<String> = libraries
+        .iter()
+        .map(|one| format!("{}-{}", text(&one["name"]), text(&one["version"])))
+        .collect();
+    let named = crates_that_the_program_names();
+    assert!(named.len() > 50, "{named:?}");
+    let missing: Vec<_> = named.difference(&listed).collect();
+    assert!(missing.is_empty(), "linked, but not listed: {missing:?}");
+
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+    for library in libraries {
+        assert!(
+            lock.contains(&format!("checksum = \"{}\"", text(&library["hashes"][0]["content"]))),
+            "{library}"
+        );
+        assert!(!text(&library["licenses"][0]["expression"]).is_empty(), "{library}");
+    }
+    let models = components
+        .iter()
+        .filter(|one| one["type"] == "machine-learning-model")
+        .count();
+    assert_eq!(models, 4);
 }

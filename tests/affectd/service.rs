@@ -168,6 +168,27 @@ fn a_reload_without_a_change_does_nothing() {
 }
 
 #[test]
+fn the_command_of_the_unit_reloads_without_any_program_but_the_shell() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("cross/package/affectd.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecReload=")).unwrap();
+    let script = command
+        .strip_prefix("/bin/sh -c '")
+        .and_then(|rest| rest.strip_suffix('\''));
+    let mut service = Service::start("output = [\"file:{}/a\"]");
+    service.numbers("a", 2);
+    let status = Command::new("/bin/sh")
+        .args(["-c", script.unwrap()])
+        .env_clear()
+        .env("PATH", "/nonexistent")
+        .env("MAINPID", service.child.id().to_string())
+        .status();
+    assert!(status.unwrap().success());
+    service.wait_for("reload: the configuration and the models are unchanged");
+    service.stop();
+}
+
+#[test]
 fn an_output_that_closes_slowly_does_not_hold_back_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = Service::write(&folder, "output = [\"stdout\", \"file:{}/a\"]");
