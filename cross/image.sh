@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Makes an SD-card image for a Raspberry Pi 3, 4 or Zero 2 W from Debian packages, without loop devices:
 #
-#     cross/image.sh pi [--output FILE.img] [--deb FILE] [--install]
+#     cross/image.sh pi [--output FILE.img] [--deb FILE] [--key NAME] [--install]
 #
 #     --output FILE.img  the image; the default is affectd-pi.img. Its update, FILE.update, goes beside it
 #     --deb FILE         puts this package on the image; without it, cross/package.sh makes one first
+#     --key NAME         signs the update with the key NAME.sec; boards with the image accept only updates of this key. The default
+#                        is ~/.config/affectd/update, which the script makes if it is missing
 #     --install          installs missing packages; without it, the script only lists them
 #
 # On x86-64, qemu-user runs the arm64 programs. Root is not needed where the kernel allows unprivileged user namespaces and
@@ -21,14 +23,19 @@ usage_error() {
 board=
 output=affectd-pi.img
 deb=
+key=${XDG_CONFIG_HOME:-$HOME/.config}/affectd/update
 install=no
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit ;;
     pi) board=pi ;;
-    --output | --deb)
+    --output | --deb | --key)
         [ -n "${2:-}" ] || usage_error "$1 needs a value"
-        if [ "$1" = --output ]; then output=$2; else deb=$(realpath -m "$2"); fi
+        case $1 in
+        --output) output=$2 ;;
+        --deb) deb=$(realpath -m "$2") ;;
+        --key) key=$(realpath -m "$2") ;;
+        esac
         shift
         ;;
     --install) install=yes ;;
@@ -47,7 +54,7 @@ host=$(dpkg --print-architecture)
 PATH=$PATH:/usr/sbin:/sbin
 
 # mmdebstrap needs gpg to verify Debian's lists on Ubuntu, and uidmap to work without root.
-packages=(mmdebstrap arch-test gpg uidmap squashfs-tools-ng dosfstools mtools fdisk debian-archive-keyring)
+packages=(mmdebstrap arch-test gpg uidmap signify-openbsd squashfs-tools-ng dosfstools mtools fdisk debian-archive-keyring)
 [ "$host" = arm64 ] || packages+=(qemu-user-static)
 [ -n "${SOURCE_DATE_EPOCH:-}" ] || packages+=(git)
 require_packages $install "the image" "${packages[@]}"
@@ -61,7 +68,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
-# The same commit and the same packages give the same image.
+# The same commit, packages and key give the same image.
 epoch=$(commit_time)
 reproducible_tar=(tar --owner=0 --group=0 --numeric-owner --sort=name "--mtime=@$epoch" "--mode=u+rwX,go=rX")
 
@@ -72,12 +79,20 @@ if [ -z "$deb" ]; then
     deb=$(echo "$work"/affectd_*_arm64.deb)
 fi
 
-"${reproducible_tar[@]}" -C cross/image/root -cf "$work/root.tar" .
+if [ ! -e "$key.sec" ]; then
+    mkdir -p "$(dirname "$key")"
+    (umask 077 && signify-openbsd -G -n -c "updates of affectd" -p "$key.pub" -s "$key.sec")
+    echo "$0: made the key $key.sec: keep it, because boards with this image accept no updates of another key" >&2
+fi
+mkdir "$work/root"
+cp -a cross/image/root/. "$work/root"
+cp "$key.pub" "$work/root/etc/affectd-update.pub"
+"${reproducible_tar[@]}" -C "$work/root" -cf "$work/root.tar" .
 cp "$deb" "$work/affectd.deb"
 
 # Network, time, name resolution, SSH, Wi-Fi, and the kernel with its initramfs.
 include=systemd-sysv,systemd-timesyncd,systemd-resolved,dbus,udev,kmod,iproute2,ca-certificates,openssh-server
-include+=,libasound2,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
+include+=,libasound2,signify-openbsd,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
 mirror=http://deb.debian.org
 cat >"$work/sources" <<SOURCES
 deb $mirror/debian bookworm main non-free-firmware
@@ -142,7 +157,7 @@ mkfs.vfat -F 32 -n AFFECTD -i "$disk" --invariant "$work/fat" >/dev/null
 (cd "$boot" && find . -mindepth 1 -maxdepth 1 | sort | xargs -I{} env MTOOLS_SKIP_CHECK=1 mcopy -i "$work/fat" -s -m -Q {} ::)
 dd if="$work/fat" of="$output" bs=1M seek=1 conv=notrunc,sparse status=none
 dd if="$work/root.squashfs" of="$output" bs=1M seek=$((1 + boot_size)) conv=notrunc status=none
-# The update holds the contents of a slot. The checksums come first.
+# The update holds the contents of a slot. The checksums and their signature come first.
 update=${output%.img}.update
 mkdir "$work/update"
 mv "$boot/a" "$work/update/boot"
@@ -152,6 +167,8 @@ mv "$work/root.squashfs" "$work/update/"
     for file in boot/* root.squashfs; do
         echo "$(sha256sum <"$file" | cut -d' ' -f1) $(stat -c %s "$file") $file"
     done >sums
-    "${reproducible_tar[@]}" -cf "$update" sums boot root.squashfs
+    signify-openbsd -S -s "$key.sec" -m sums -x sums.sig
+    signify-openbsd -V -q -p "$key.pub" -m sums -x sums.sig
+    "${reproducible_tar[@]}" -cf "$update" sums.sig sums boot root.squashfs
 )
 echo "$output: $(($(stat -c %s "$output") / 1000000)) MB, of which the root is $((root_size / 1000000)) MB"

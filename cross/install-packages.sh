@@ -14,7 +14,7 @@ usage() {
 }
 
 build=(build-essential pkg-config libasound2-dev libclang-dev)
-tests=(mosquitto mosquitto-clients openssl python3 ffmpeg)
+tests=(mosquitto mosquitto-clients openssl python3 ffmpeg signify-openbsd)
 
 [ $# -gt 0 ] || { usage >&2 && exit 2; }
 packages=()
@@ -35,7 +35,7 @@ cross/install-packages.sh: this system has no apt-get. Install these with its ow
         Fedora: gcc pkgconf-pkg-config alsa-lib-devel clang-devel
         Arch: base-devel alsa-lib clang
         openSUSE: gcc pkgconf-pkg-config alsa-devel clang-devel
-    for the tests: mosquitto with its clients, openssl, python3 and ffmpeg
+    for the tests: mosquitto with its clients, openssl, python3, ffmpeg and OpenBSD's signify
 TEXT
     exit 1
 fi

@@ -12,6 +12,7 @@ mod clips;
 mod commands;
 mod faces;
 mod home_assistant;
+mod image_update;
 #[cfg(feature = "faults")]
 mod injected_faults;
 mod messages;

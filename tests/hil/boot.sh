@@ -7,8 +7,8 @@
 #             card for 60 s (or $HIL_QUIET seconds)
 #     absent  boots without a camera and with the clock at 1970, then plugs the camera in
 #     pi3     boots the image without any settings on QEMU's Raspberry Pi 3 and reads estimates from GPIO 14
-#     update  updates the other slot by SSH, cuts the power during the trial, and expects the old slot; then updates again,
-#             and expects the new slot to stay
+#     update  sends an update whose signature is wrong, which the board must refuse; then updates the other slot by SSH, cuts the
+#             power during the trial, and expects the old slot; then updates again, and expects the new slot to stay
 #     cuts    cuts the power at NUMBER random moments (the default is 20); the card must not change, and must boot (long)
 #
 # Without a check, `up` and `absent` run. It needs Debian, and installs missing packages as root.
@@ -163,7 +163,8 @@ cuts() { # NUMBER
 
 slot() { mtype -i "$fat" ::config.txt | sed -n 's/^os_prefix=//p'; }
 
-# Sends the update as a user does, by SSH with a key from the boot partition. The machine then reboots, which ends QEMU.
+# Sends the update as a user does, by SSH with a key from the boot partition. Before that, it sends $work/forged, which the board must
+# refuse. The machine then reboots, which ends QEMU.
 send_update() {
     local network=user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:2222-:22 machine
     local ssh=(ssh -q -p 2222 -i "$work/key" -o StrictHostKeyChecking=accept-new -o "UserKnownHostsFile=$work/known_hosts"
@@ -174,6 +175,9 @@ send_update() {
         kill -0 $machine 2>/dev/null || fail "SSH does not answer"
         sleep 2
     done
+    if "${ssh[@]}" affectd-update <"$work/forged" 2>"$work/refused"; then fail "a forged update was accepted"; fi
+    grep -q 'is not signed with the key of this image' "$work/refused" || fail "the forged update: $(cat "$work/refused")"
+    echo "    $(cat "$work/refused")"
     "${ssh[@]}" affectd-update <"$1" | sed 's/^/    /' || true
     wait $machine
 }
@@ -182,6 +186,17 @@ update() {
     local update=${image%.img}.update
     [ -e "$update" ] || fail "$update is missing"
     write_card && write_bench
+    rm -rf "$work/forgery" && mkdir "$work/forgery"
+    tar -x -C "$work/forgery" -f "$update"
+    echo "quiet init=/bin/sh" >>"$work/forgery/boot/cmdline.txt"
+    (
+        cd "$work/forgery"
+        # As image.sh makes them, but without the key.
+        for file in boot/* root.squashfs; do
+            echo "$(sha256sum <"$file" | cut -d' ' -f1) $(stat -c %s "$file") $file"
+        done >sums
+        tar -cf "$work/forged" sums.sig sums boot root.squashfs
+    )
     rm -f "$work"/key* "$work/known_hosts" && ssh-keygen -q -t ed25519 -N '' -f "$work/key"
     MTOOLS_SKIP_CHECK=1 mcopy -o -i "$fat" "$work/key.pub" ::authorized_keys
     for try in cut confirmed; do
