@@ -137,9 +137,13 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             print(&cli::devices::list(&config, json))
         }
         Command::Record {
-            common, file, max_mb, ..
+            common,
+            devices,
+            file,
+            max_mb,
+            ..
         } => {
-            let config = load(&common, &common.flags())?;
+            let config = load(&common, &devices.add_to(common.flags()))?;
             let stop = handle(OnHangup::Default)?.stop;
             Ok(cli::record::record(&config, &file, max_mb, &stop)?)
         }

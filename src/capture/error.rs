@@ -58,8 +58,9 @@ pub enum Reason {
     MultiPlanar,
     #[error("no program writes to this loopback camera yet")]
     LoopbackIdle,
-    #[error("offers none of GREY, NV12, YUYV and MJPG")]
-    NoSupportedFormat,
+    /// The camera offers these formats.
+    #[error("offers no format that affectd reads or that camera.format names, only {0}")]
+    NoSupportedFormat(String),
     /// The driver chose a format that affectd does not read.
     #[error("was set to {requested}, but sends {actual}")]
     UnexpectedFormat { requested: String, actual: String },
@@ -70,6 +71,20 @@ pub enum Reason {
     NoFrames(Duration),
     #[error("sends only damaged or empty frames")]
     OnlyDamagedFrames,
+
+    // Programs that deliver video or audio.
+    #[error("{} is not installed", .0.program)]
+    ProgramMissing(RequiredProgram),
+    #[error("the program cannot be run ({0})")]
+    ProgramNotStarted(String),
+    /// `stderr` is its last line, or empty.
+    #[error("the program ended ({status}{})", after_semicolon(.stderr))]
+    ProgramEnded { status: String, stderr: String },
+    #[error("the program wrote nothing for {:.1} s{}", .patience.as_secs_f64(), in_parentheses(.stderr))]
+    ProgramSilent { patience: Duration, stderr: String },
+    /// The program writes something that affectd does not read; the text says what.
+    #[error("the program {0}")]
+    UnknownStream(String),
 
     // Microphones.
     #[error("ALSA knows no device of this name")]
@@ -116,6 +131,27 @@ pub enum Reason {
     /// The clip ended early, `after` this time on its own clock.
     #[error("{cause} after {:.1} s", .after.as_secs_f64())]
     CutShort { after: Duration, cause: CutCause },
+}
+
+fn after_semicolon(text: &str) -> String {
+    match text {
+        "" => String::new(),
+        text => format!("; {text}"),
+    }
+}
+
+fn in_parentheses(text: &str) -> String {
+    match text {
+        "" => String::new(),
+        text => format!(" ({text})"),
+    }
+}
+
+/// A program, and how to install it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequiredProgram {
+    pub program: &'static str,
+    pub install: &'static str,
 }
 
 /// What affectd was doing when the operating system refused it.
@@ -170,7 +206,7 @@ impl CaptureError {
         CaptureError::new(SourceKind::Clip, name, reason)
     }
 
-    fn new(source_kind: SourceKind, name: &str, reason: Reason) -> CaptureError {
+    pub(super) fn new(source_kind: SourceKind, name: &str, reason: Reason) -> CaptureError {
         CaptureError {
             source_kind,
             name: name.to_owned(),
@@ -193,11 +229,28 @@ impl CaptureError {
                 | Reason::FasterThanSound,
                 _,
             ) => Unusable,
-            (Reason::NoFrames(_) | Reason::OnlyDamagedFrames | Reason::NoSamples(_) | Reason::OutOfSamples, _) => {
-                Stalled
-            }
+            (
+                Reason::ProgramSilent { .. }
+                | Reason::NoFrames(_)
+                | Reason::OnlyDamagedFrames
+                | Reason::NoSamples(_)
+                | Reason::OutOfSamples,
+                _,
+            ) => Stalled,
             _ => Lost,
         }
+    }
+
+    /// Whether a program should be started again only after a growing wait.
+    pub fn is_of_program(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::ProgramMissing(_)
+                | Reason::ProgramNotStarted(_)
+                | Reason::ProgramEnded { .. }
+                | Reason::ProgramSilent { .. }
+                | Reason::UnknownStream(_)
+        ) && self.kind() != CaptureErrorKind::Unusable
     }
 
     /// What the user can do, where that is known.
@@ -216,8 +269,16 @@ impl CaptureError {
             (Reason::NotACamera | Reason::NotACaptureNode | Reason::MultiPlanar, _) => {
                 "`affectd devices` lists the cameras"
             }
-            (Reason::NoSupportedFormat | Reason::UnexpectedFormat { .. }, _) => "use another camera",
+            (Reason::NoSupportedFormat(_) | Reason::UnexpectedFormat { .. }, _) => {
+                "set camera.format to auto, or use another camera"
+            }
             (Reason::NoSupportedSampleFormat | Reason::UnsupportedLayout(_), _) => "use another microphone",
+            (Reason::ProgramMissing(required), _) => required.install,
+            (Reason::ProgramEnded { .. } | Reason::ProgramSilent { .. }, _) => "run the command by hand to see why",
+            (Reason::UnknownStream(_), Camera) => {
+                "make it write JPEG images (rpicam-vid --codec mjpeg), YUV4MPEG (ffmpeg -f yuv4mpegpipe), or raw luma with camera.format = \"GREY\""
+            }
+            (Reason::UnknownStream(_), _) => "make it write WAV, or raw 16-bit mono at 16 kHz",
             (Reason::UsbBandwidth, _) => "use another USB port, or request a smaller size or a lower rate",
             (Reason::OnlyDamagedFrames, _) => "try another cable, USB port or power supply",
             (Reason::UnknownToAlsa | Reason::PlaybackOnly, _) => "`affectd devices` lists the microphones",

@@ -17,7 +17,7 @@ pub struct VideoFrame {
 }
 
 /// The image in a [`VideoFrame`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum FramePayload {
     /// One JPEG image. It may be truncated or corrupt: [`FramePayload::into_luma`] checks it.
     Jpeg(Vec<u8>),

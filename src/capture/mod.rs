@@ -13,8 +13,10 @@ mod jpeg;
 mod luma;
 pub mod microphone;
 mod monotonic;
+pub mod orientation;
 pub mod paced;
 mod pcm;
+pub mod program;
 mod resample;
 mod source;
 

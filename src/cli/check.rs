@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::error::CommandError;
 use super::terminal::Printer;
-use crate::capture::camera::{Camera, CameraSettings};
+use crate::capture::camera::{CameraOpener, CameraSettings};
 use crate::capture::clip::Clip;
-use crate::capture::microphone::{Microphone, MicrophoneSettings};
-use crate::capture::{AUDIO_RATE_HZ, AudioSource, CaptureError, VideoSource};
+use crate::capture::microphone::{LiveMicrophone, MicrophoneSettings};
+use crate::capture::orientation::Rotation;
+use crate::capture::{AUDIO_RATE_HZ, CaptureError};
 use crate::config::{Config, DeviceSettings, Source};
+use crate::face::upright::missing_turn;
 use crate::face::{FaceStage, FrameOutcome};
 use crate::fusion::FusionStage;
 use crate::health::{CameraCounters, MicrophoneCounters};
@@ -135,16 +137,22 @@ fn add_camera_findings(
 ) -> Result<(), CommandError> {
     // The camera can be watched without models. Their error is reported on its own line.
     let bundle = Bundle::open(config.models.as_deref(), config.kernel);
-    let mut stage = bundle.and_then(|bundle| FaceStage::load(&bundle, config.face)).ok();
+    let bundle = bundle.ok();
+    let mut stage = bundle
+        .as_ref()
+        .and_then(|bundle| FaceStage::load(bundle, config.face).ok());
     let counters = CameraCounters::default();
-    let mut camera = Camera::open(settings, Instant::now(), &counters)?;
+    let mut opener = CameraOpener::new(settings.clone(), Instant::now(), counters.clone());
+    let mut camera = opener.open(&|| false)?;
     findings.push(Finding::Good(camera.description().to_owned()));
     let (mut frames, mut undecodable, mut face_seen) = (0u64, 0u64, false);
+    let mut last = None;
     // The time counts from the first frame: cameras take a while to start.
     let mut first = None;
     while let Some(frame) = camera.next_frame()? {
         let first = *first.get_or_insert(frame.captured);
         let watched = frame.captured.saturating_duration_since(first);
+        last = Some(frame.payload.clone());
         match stage.as_mut().map(|stage| stage.process(frame)).transpose()? {
             Some(FrameOutcome::Face(_)) => face_seen = true,
             Some(FrameOutcome::Undecodable(_)) => undecodable += 1,
@@ -163,13 +171,33 @@ fn add_camera_findings(
             "{undecodable} frames were damaged: try another cable, USB port or power supply"
         )));
     }
-    if stage.is_some() {
-        findings.push(match face_seen {
-            true => Finding::Good("a face is in view".into()),
-            false => Finding::Poor("no face in view: face the camera, within two metres and in good light".into()),
-        });
+    if let Some(bundle) = &bundle
+        && stage.is_some()
+    {
+        let last = last.and_then(|payload| payload.into_luma().ok());
+        let last = last.map(|image| config.face.orientation.apply(image));
+        let turn = last
+            .map(|image| missing_turn(bundle, config.face.min_score, &image))
+            .transpose()?;
+        findings.push(face_finding(
+            face_seen,
+            turn.flatten(),
+            config.face.orientation.rotation,
+        ));
     }
     Ok(())
+}
+
+/// `turn` shows an upright face, while the frames are turned by `configured`.
+fn face_finding(seen: bool, turn: Option<Rotation>, configured: Rotation) -> Finding {
+    match (turn, seen) {
+        (Some(turn), _) => Finding::Poor(format!(
+            "the face in view is not upright: set rotate = {} under [camera]",
+            turn.after(configured).degrees()
+        )),
+        (None, true) => Finding::Good("a face is in view".into()),
+        (None, false) => Finding::Poor("no face in view: face the camera, within two metres and in good light".into()),
+    }
 }
 
 fn rate_finding(rate_hz: f64, requested_hz: f64) -> Finding {
@@ -193,7 +221,7 @@ fn watch_microphone(settings: &MicrophoneSettings) -> Vec<Finding> {
 /// The microphone's description, and its level during [`WATCH`].
 fn measure_level(settings: &MicrophoneSettings) -> Result<(String, Level), CaptureError> {
     let counters = MicrophoneCounters::default();
-    let mut microphone = Microphone::open(settings, Instant::now(), &counters)?;
+    let mut microphone = LiveMicrophone::open(settings, Instant::now(), &counters, &|| false)?;
     let mut level = Level::default();
     while level.duration() < WATCH {
         let Some(block) = microphone.next_block()? else { break };
@@ -260,6 +288,17 @@ mod tests {
         insta::assert_snapshot!(finding(&[0.0; 100]), @"warn level -150 dB, peak -150 dB of full scale: silent: unmute it or turn it up (alsamixer)");
         insta::assert_snapshot!(finding(&[0.1, -0.1]), @"ok level -20 dB, peak -20 dB of full scale");
         insta::assert_snapshot!(finding(&[1.0, -1.0, 0.5, 0.1]), @"warn level -2 dB, peak 0 dB of full scale: clipping: turn it down (alsamixer)");
+    }
+
+    #[test]
+    fn a_face_that_is_not_upright_is_reported_with_the_setting() {
+        let finding = |turn, configured| match face_finding(true, turn, configured) {
+            Finding::Good(text) | Finding::Poor(text) => text,
+            Finding::Failed(error) => panic!("{error}"),
+        };
+        assert_eq!(finding(None, Rotation::None), "a face is in view");
+        let wrong = finding(Some(Rotation::HalfTurn), Rotation::Clockwise270);
+        assert_eq!(wrong, "the face in view is not upright: set rotate = 90 under [camera]");
     }
 
     #[test]

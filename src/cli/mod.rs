@@ -94,6 +94,8 @@ pub enum Command {
     Record {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        devices: Devices,
         /// The clip to write (Matroska). The file must not exist yet
         #[arg(value_name = "FILE")]
         file: PathBuf,
@@ -195,10 +197,26 @@ pub struct Common {
     pub models: Option<PathBuf>,
 }
 
+/// Which devices to read.
+#[derive(Debug, Args)]
+pub struct Devices {
+    /// Read this camera: a name from `affectd devices`, auto or off
+    #[arg(long, value_name = "DEVICE")]
+    pub camera: Option<String>,
+    /// Read this microphone: a name from `affectd devices`, an ALSA name, auto or off
+    #[arg(long, value_name = "DEVICE")]
+    pub microphone: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub struct Input {
+    #[command(flatten)]
+    pub devices: Devices,
+    /// Turn the image clockwise, for a camera that is mounted on its side or upside down: 0, 90, 180 or 270
+    #[arg(long, value_name = "DEGREES")]
+    pub rotate: Option<u32>,
     /// Read this clip instead of the camera and the microphone
-    #[arg(long = "input", value_name = "CLIP")]
+    #[arg(long = "input", value_name = "CLIP", conflicts_with_all = ["camera", "microphone"])]
     pub clip: Option<PathBuf>,
     /// Play the clip at its own speed, as if it came from devices
     #[arg(long, requires = "clip")]
@@ -228,13 +246,25 @@ impl Common {
     }
 }
 
+impl Devices {
+    /// Adds these flags to `flags`.
+    pub fn add_to(&self, flags: Flags) -> Flags {
+        Flags {
+            camera: self.camera.clone(),
+            microphone: self.microphone.clone(),
+            ..flags
+        }
+    }
+}
+
 impl Input {
     /// Adds these flags to `flags`.
     pub fn add_to(&self, flags: Flags) -> Flags {
         Flags {
+            rotate: self.rotate,
             clip: self.clip.clone(),
             realtime: self.realtime,
-            ..flags
+            ..self.devices.add_to(flags)
         }
     }
 }

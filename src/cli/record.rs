@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
-use crate::capture::camera::Camera;
+use crate::capture::camera::CameraOpener;
 use crate::capture::clip::writer::{ClipTracks, FrameResult, VideoFormat, Writer};
-use crate::capture::microphone::Microphone;
-use crate::capture::{AudioBlock, AudioSource, CaptureError, VideoFrame, VideoSource};
+use crate::capture::microphone::LiveMicrophone;
+use crate::capture::{AudioBlock, CaptureError, VideoFrame};
 use crate::config::{Config, DeviceSettings, Source};
 use crate::health::{CameraCounters, MicrophoneCounters};
 use crate::named_thread::{self, ThreadRefused};
@@ -110,8 +110,9 @@ fn start_devices<'scope>(
         let items = items.clone();
         named_thread::spawn_scoped(scope, "camera", move || {
             let counters = CameraCounters::default();
+            let stop = || finished.load(Ordering::Relaxed);
             send_all(&items, finished, || {
-                let mut camera = Camera::open(settings, epoch, &counters)?;
+                let mut camera = CameraOpener::new(settings.clone(), epoch, counters).open(&stop)?;
                 info!("camera: {}", camera.description());
                 Ok(move || camera.next_frame().map(|frame| frame.map(Item::Frame)))
             });
@@ -120,8 +121,9 @@ fn start_devices<'scope>(
     if let Some(settings) = &devices.microphone {
         named_thread::spawn_scoped(scope, "microphone", move || {
             let counters = MicrophoneCounters::default();
+            let stop = || finished.load(Ordering::Relaxed);
             send_all(&items, finished, || {
-                let mut microphone = Microphone::open(settings, epoch, &counters)?;
+                let mut microphone = LiveMicrophone::open(settings, epoch, &counters, &stop)?;
                 info!("microphone: {}", microphone.description());
                 Ok(move || microphone.next_block().map(|block| block.map(Item::Audio)))
             });

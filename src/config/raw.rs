@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::capture::camera::negotiate::RequestedMode;
+use crate::capture::orientation::Flip;
 
 /// How the value of a key is written in an environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,12 @@ pub const KEYS: &[(&str, Kind)] = &[
     ("camera.width", Kind::Plain),
     ("camera.height", Kind::Plain),
     ("camera.rate_hz", Kind::Plain),
+    ("camera.format", Kind::Text),
+    ("camera.delay_s", Kind::Plain),
+    ("camera.rotate", Kind::Plain),
+    ("camera.flip", Kind::Text),
     ("microphone.device", Kind::Text),
+    ("microphone.delay_s", Kind::Plain),
     ("input.clip", Kind::Text),
     ("input.realtime", Kind::Plain),
     ("face.rate_hz", Kind::Plain),
@@ -58,12 +64,17 @@ pub struct RawCamera {
     pub width: u32,
     pub height: u32,
     pub rate_hz: f64,
+    pub format: String,
+    pub delay_s: f64,
+    pub rotate: u32,
+    pub flip: Flip,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawMicrophone {
     pub device: String,
+    pub delay_s: f64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -119,13 +130,20 @@ impl Default for RawCamera {
             width: mode.width,
             height: mode.height,
             rate_hz: mode.rate_hz.into(),
+            format: "auto".into(),
+            delay_s: 0.0,
+            rotate: 0,
+            flip: Flip::None,
         }
     }
 }
 
 impl Default for RawMicrophone {
     fn default() -> RawMicrophone {
-        RawMicrophone { device: "auto".into() }
+        RawMicrophone {
+            device: "auto".into(),
+            delay_s: 0.0,
+        }
     }
 }
 

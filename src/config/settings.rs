@@ -34,6 +34,9 @@ pub struct Layers<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     pub models: Option<PathBuf>,
+    pub camera: Option<String>,
+    pub microphone: Option<String>,
+    pub rotate: Option<u32>,
     pub clip: Option<PathBuf>,
     pub realtime: bool,
     /// Empty if not given.
@@ -276,6 +279,17 @@ impl Flags {
         let mut values = Vec::new();
         if let Some(models) = &self.models {
             values.push(("models", "--models", text(models.as_os_str())));
+        }
+        for (key, flag, device) in [
+            ("camera.device", "--camera", &self.camera),
+            ("microphone.device", "--microphone", &self.microphone),
+        ] {
+            if let Some(device) = device {
+                values.push((key, flag, Value::String(device.clone())));
+            }
+        }
+        if let Some(degrees) = self.rotate {
+            values.push(("camera.rotate", "--rotate", Value::Integer(degrees.into())));
         }
         if let Some(clip) = &self.clip {
             values.push(("input.clip", CLIP_FLAG, text(clip.as_os_str())));

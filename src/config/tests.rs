@@ -63,6 +63,9 @@ fn each_value_has_the_origin_of_the_highest_layer_that_sets_it() {
     let variables = [("AFFECTD_MODELS", "/env"), ("AFFECTD_FACE_RATE_HZ", "4")];
     let flags = Flags {
         models: Some("/flag".into()),
+        camera: Some("/dev/video9".into()),
+        microphone: Some("off".into()),
+        rotate: Some(90),
         clip: Some("flag.mkv".into()),
         realtime: true,
         outputs: vec!["stdout".into()],
@@ -70,6 +73,9 @@ fn each_value_has_the_origin_of_the_highest_layer_that_sets_it() {
     let settings = read(file, &variables, flags).unwrap();
     for (key, flag) in [
         ("models", "--models"),
+        ("camera.device", "--camera"),
+        ("microphone.device", "--microphone"),
+        ("camera.rotate", "--rotate"),
         ("input.clip", "--input"),
         ("input.realtime", "--realtime"),
         ("output", "--output"),

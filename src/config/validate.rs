@@ -7,9 +7,13 @@ use super::checked::{Config, DeviceSettings, Pace, Source};
 use super::error::ConfigError;
 use super::raw::{RawBaseline, RawCamera, RawEstimate, RawFace, RawInput, RawMicrophone};
 use super::settings::{Layers, Settings};
-use crate::capture::camera::negotiate::RequestedMode;
+use crate::capture::camera::negotiate::{RequestedMode, pixel_format, pixel_format_names};
+use crate::capture::camera::program::CameraProgram;
 use crate::capture::camera::{self, CameraSettings};
+use crate::capture::microphone::program::MicrophoneProgram;
 use crate::capture::microphone::{self, MicrophoneSettings};
+use crate::capture::orientation::{Orientation, Rotation};
+use crate::capture::program::CommandLine;
 use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::model::KernelChoice;
@@ -26,17 +30,21 @@ impl Config {
         let raw = settings.raw()?;
         let specs = settings.output_specs(&raw);
         let check = Check { settings };
+        let orientation = check.orientation(&raw.camera)?;
         let devices = check.devices(raw.camera, raw.microphone)?;
         Ok(Config {
             models: raw.models,
             kernel: KernelChoice::fastest(),
             source: check.source(raw.input, devices)?,
-            face: check.face(&raw.face)?,
+            face: check.face(&raw.face, orientation)?,
             fusion: check.fusion(&raw.estimate)?,
             outputs: check.outputs(specs, host)?,
         })
     }
 }
+
+/// A longer delay is a mistake.
+const MAX_DELAY_S: f64 = 10.0;
 
 /// Names the origin of a rejected value.
 struct Check<'a> {
@@ -80,7 +88,15 @@ impl Check<'_> {
     }
 
     fn devices(&self, camera: RawCamera, microphone: RawMicrophone) -> Result<DeviceSettings, ConfigError> {
+        let format = match camera.format.as_str() {
+            "auto" => None,
+            name => Some(pixel_format(name).ok_or_else(|| {
+                let reason = format!("must be auto or one of {}", pixel_format_names());
+                self.invalid("camera.format", name, &reason)
+            })?),
+        };
         let mode = RequestedMode {
+            format,
             width: self.pixels("camera.width", camera.width)?,
             height: self.pixels("camera.height", camera.height)?,
             rate_hz: self.in_range("camera.rate_hz", camera.rate_hz, 1.0, 120.0)?,
@@ -88,16 +104,40 @@ impl Check<'_> {
         let camera = match camera.device.as_str() {
             "off" => None,
             "auto" => Some(camera::Choice::Auto),
-            path => Some(camera::Choice::Path(path.into())),
+            device => Some(match CommandLine::of_camera(device, &mode) {
+                Some(command) => camera::Choice::Program(CameraProgram {
+                    command,
+                    delay: self.seconds("camera.delay_s", camera.delay_s, MAX_DELAY_S)?,
+                }),
+                None => camera::Choice::Path(device.into()),
+            }),
         };
         let microphone = match microphone.device.as_str() {
             "off" => None,
             "auto" => Some(microphone::Choice::Auto),
-            name => Some(microphone::Choice::Name(name.into())),
+            device => Some(match CommandLine::of_microphone(device) {
+                Some(command) => microphone::Choice::Program(MicrophoneProgram {
+                    command,
+                    delay: self.seconds("microphone.delay_s", microphone.delay_s, MAX_DELAY_S)?,
+                }),
+                None => microphone::Choice::Name(device.into()),
+            }),
         };
         Ok(DeviceSettings {
             camera: camera.map(|device| CameraSettings { device, mode }),
             microphone: microphone.map(|device| MicrophoneSettings { device }),
+        })
+    }
+
+    /// It applies to clips as well, which may come from the same camera.
+    fn orientation(&self, camera: &RawCamera) -> Result<Orientation, ConfigError> {
+        let rotation = Rotation::from_degrees(camera.rotate).ok_or_else(|| {
+            let reason = "must be 0, 90, 180 or 270 (degrees, clockwise)";
+            self.invalid("camera.rotate", &camera.rotate.to_string(), reason)
+        })?;
+        Ok(Orientation {
+            rotation,
+            flip: camera.flip,
         })
     }
 
@@ -123,8 +163,9 @@ impl Check<'_> {
         }
     }
 
-    fn face(&self, face: &RawFace) -> Result<FaceSettings, ConfigError> {
+    fn face(&self, face: &RawFace, orientation: Orientation) -> Result<FaceSettings, ConfigError> {
         Ok(FaceSettings {
+            orientation,
             rate_hz: self.in_range("face.rate_hz", face.rate_hz, 1.0, 60.0)?,
             detect_every: self.seconds("face.detect_every_s", face.detect_every_s, 5.0)?,
             min_score: self.in_range("face.min_score", face.min_score, 0.1, 1.0)?,

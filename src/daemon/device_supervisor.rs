@@ -13,6 +13,11 @@ use crate::retry::{Retry, RetryPolicy};
 
 /// Opening is cheap, and a device that is back is used at once.
 const RETRY: RetryPolicy = RetryPolicy::Fixed(Duration::from_millis(500));
+/// A program may fail after seconds of work, again and again.
+const PROGRAM_RETRY: RetryPolicy = RetryPolicy::Exponential {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(30),
+};
 /// How soon `stop` is noticed during a wait.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -47,7 +52,8 @@ impl DeviceSupervisor<'_> {
         mut deliver: impl FnMut(T) -> Result<(), Disconnected>,
     ) -> Result<(), CaptureError> {
         let mut log = RateLimitedLog::new();
-        let mut retry = Retry::new(RETRY);
+        let mut device_retry = Retry::new(RETRY);
+        let mut program_retry = Retry::new(PROGRAM_RETRY);
         let mut has_run = false;
         self.health.set(SourceState::Starting, None);
         while !self.stopped() {
@@ -63,7 +69,8 @@ impl DeviceSupervisor<'_> {
                                 self.log(&mut log, Level::Info, SourceState::Running, description);
                             }
                             log.flush();
-                            retry.succeeded();
+                            device_retry.succeeded();
+                            program_retry.succeeded();
                             has_run = true;
                             if deliver(item) == Err(Disconnected) {
                                 return Ok(());
@@ -81,12 +88,20 @@ impl DeviceSupervisor<'_> {
                 }
                 Err(error) => error,
             };
+            // A stop ends the wait for a program with an error.
+            if self.stopped() {
+                return Ok(());
+            }
             let state = match error.kind() {
                 CaptureErrorKind::Stalled => SourceState::Stalled,
                 _ => SourceState::Absent,
             };
             self.log(&mut log, Level::Warn, state, error.to_string());
             self.health.set(state, Some(error.to_string()));
+            let retry = match error.is_of_program() {
+                true => &mut program_retry,
+                false => &mut device_retry,
+            };
             retry.failed(Instant::now());
             while !self.stopped() && !retry.is_due(Instant::now()) {
                 thread::sleep(STOP_CHECK_INTERVAL);

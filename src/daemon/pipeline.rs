@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use log::{Level, info, warn};
 
-use crate::capture::camera::Camera;
-use crate::capture::microphone::Microphone;
+use crate::capture::camera::{CameraOpener, LiveCamera};
+use crate::capture::microphone::LiveMicrophone;
 use crate::capture::paced::Paced;
 use crate::capture::{AudioBlock, AudioSource, CaptureError, CaptureErrorKind, VideoFrame, VideoSource};
 use crate::config::Pace;
@@ -70,18 +70,22 @@ impl Pipeline<'_> {
                 Pace::Replay => self.play(health, source, |source| source.next_frame(), deliver),
                 Pace::Realtime => self.play(health, self.paced(source), Paced::next_frame, deliver),
             },
-            VideoInput::Camera(settings) => DeviceSupervisor {
-                name: "camera",
-                health,
-                stop: &|| self.is_stopping(retired),
-                if_unusable,
+            VideoInput::Camera(settings) => {
+                let stop = || self.is_stopping(retired);
+                let mut opener = CameraOpener::new(settings, self.epoch, self.health.camera_counters.clone());
+                DeviceSupervisor {
+                    name: "camera",
+                    health,
+                    stop: &stop,
+                    if_unusable,
+                }
+                .run(
+                    || opener.open(&stop),
+                    LiveCamera::description,
+                    LiveCamera::next_frame,
+                    deliver,
+                )
             }
-            .run(
-                || Camera::open(&settings, self.epoch, &self.health.camera_counters),
-                Camera::description,
-                Camera::next_frame,
-                deliver,
-            ),
         };
         health.set(SourceState::Off, None);
         if !retired.load(Ordering::Relaxed) {
@@ -107,18 +111,21 @@ impl Pipeline<'_> {
                 Pace::Replay => self.play(health, source, |source| source.next_block(), deliver),
                 Pace::Realtime => self.play(health, self.paced(source), Paced::next_block, deliver),
             },
-            AudioInput::Microphone(settings) => DeviceSupervisor {
-                name: "microphone",
-                health,
-                stop: &|| self.is_stopping(retired),
-                if_unusable,
+            AudioInput::Microphone(settings) => {
+                let stop = || self.is_stopping(retired);
+                DeviceSupervisor {
+                    name: "microphone",
+                    health,
+                    stop: &stop,
+                    if_unusable,
+                }
+                .run(
+                    || LiveMicrophone::open(&settings, self.epoch, &self.health.microphone_counters, &stop),
+                    LiveMicrophone::description,
+                    LiveMicrophone::next_block,
+                    deliver,
+                )
             }
-            .run(
-                || Microphone::open(&settings, self.epoch, &self.health.microphone_counters),
-                Microphone::description,
-                Microphone::next_block,
-                deliver,
-            ),
         };
         health.set(SourceState::Off, None);
         if !retired.load(Ordering::Relaxed) {

@@ -22,6 +22,7 @@ pub mod observation;
 pub mod stage;
 pub mod template;
 pub mod tracker;
+pub mod upright;
 pub mod view;
 
 pub use observation::{Appearance, EXPRESSIONS, Expressions, FaceObservation};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::capture::orientation::Orientation;
 use crate::capture::{DecodeError, Luma, VideoFrame};
 use crate::model::{Bundle, GraphName, ModelError};
 
@@ -27,6 +28,8 @@ pub enum FrameOutcome {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FaceSettings {
+    /// Makes the frames upright.
+    pub orientation: Orientation,
     /// Frames processed per second, at most.
     pub rate_hz: f32,
     /// The detector runs at least this often. Between its runs, the stage follows the subject's face.
@@ -103,7 +106,7 @@ impl FaceStage {
             return Ok(FrameOutcome::NotDue);
         }
         let image = match payload.into_luma() {
-            Ok(image) => image,
+            Ok(image) => self.settings.orientation.apply(image),
             Err(error) => return Ok(FrameOutcome::Undecodable(error)),
         };
         let before = self.analyzed.replace(at);

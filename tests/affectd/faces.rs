@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use affectd::capture::clip::Clip;
+use affectd::capture::orientation::{Flip, Orientation, Rotation};
 use affectd::capture::{FramePayload, Luma, VideoFrame};
 use affectd::face::geometry::Rect;
 use affectd::face::stage::FaceSettings;
@@ -50,8 +51,14 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::turned(Orientation::default())
+    }
+
+    /// Frames are turned before they are analysed.
+    fn turned(orientation: Orientation) -> Scene {
         let bundle = Bundle::open(None, KernelChoice::fastest()).unwrap();
         let settings = FaceSettings {
+            orientation,
             rate_hz: FRAMES_PER_SECOND as f32,
             detect_every: Duration::from_millis(400),
             min_score: 0.5,
@@ -63,10 +70,14 @@ impl Scene {
     }
 
     fn show(&mut self, canvas: &[u8]) -> Option<FaceObservation> {
+        self.show_image(Luma::new(WIDTH, HEIGHT, canvas.to_vec()).unwrap())
+    }
+
+    fn show_image(&mut self, image: Luma) -> Option<FaceObservation> {
         let frame = VideoFrame {
             at: Duration::from_secs(1) * self.frames / FRAMES_PER_SECOND,
             captured: Instant::now(),
-            payload: FramePayload::Luma(Luma::new(WIDTH, HEIGHT, canvas.to_vec()).unwrap()),
+            payload: FramePayload::Luma(image),
         };
         self.frames += 1;
         match self.stage.process(frame).unwrap() {
@@ -104,6 +115,40 @@ fn a_face_three_times_as_far_away_is_found_and_stays() {
             assert_eq!(face.id, 1);
             assert!(is_inside(face.bounds, left, top, WIDTH / 3, HEIGHT / 3), "{face:?}");
         }
+    }
+}
+
+#[test]
+fn a_camera_on_its_side_shows_the_same_face_once_it_is_turned() {
+    let turn = |rotation, flip| Orientation { rotation, flip };
+    let upright = demo_frame();
+    let expected = Scene::new().show_image(upright.clone()).expect("the face is found");
+    for (mounted, setting) in [
+        (
+            turn(Rotation::Clockwise90, Flip::None),
+            turn(Rotation::Clockwise270, Flip::None),
+        ),
+        (
+            turn(Rotation::HalfTurn, Flip::None),
+            turn(Rotation::HalfTurn, Flip::None),
+        ),
+        (
+            turn(Rotation::Clockwise270, Flip::None),
+            turn(Rotation::Clockwise90, Flip::None),
+        ),
+        (
+            turn(Rotation::None, Flip::Horizontal),
+            turn(Rotation::None, Flip::Horizontal),
+        ),
+    ] {
+        let frame = mounted.apply(upright.clone());
+        let face = Scene::turned(setting).show_image(frame).expect("the face is found");
+        assert_eq!(
+            (face.bounds, face.score),
+            (expected.bounds, expected.score),
+            "{setting:?}"
+        );
+        assert_eq!(face.appearance, expected.appearance, "{setting:?}");
     }
 }
 

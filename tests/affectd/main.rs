@@ -28,6 +28,7 @@ mod outputs_wire;
 mod package;
 mod preprocessing;
 mod process;
+mod programs;
 mod run;
 mod service;
 mod settings;

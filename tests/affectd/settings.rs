@@ -162,9 +162,14 @@ fn config_prints_each_value_with_its_origin() {
     width = 640  # default
     height = 480  # default
     rate_hz = 30.0  # default
+    format = "auto"  # default
+    delay_s = 0.0  # default
+    rotate = 0  # default
+    flip = "none"  # default
 
     [microphone]
     device = "auto"  # default
+    delay_s = 0.0  # default
 
     [input]
     # clip: not set  # default

@@ -7,6 +7,8 @@ use super::node::{Identity, Node};
 use crate::capture::CaptureError;
 use crate::capture::error::{Operation, Reason};
 
+const LOOPBACK_DRIVER: &str = "v4l2 loopback";
+
 /// All video nodes, in the order of their numbers.
 pub fn nodes() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
@@ -18,6 +20,36 @@ pub fn nodes() -> Vec<PathBuf> {
         .collect();
     nodes.sort();
     nodes.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Drivers whose nodes are parts of a ribbon camera's pipeline. They deliver raw data of the sensor, or nothing without the other parts.
+const PIPELINE_DRIVERS: [&str; 7] = [
+    "bcm2835-codec",
+    "bcm2835-isp",
+    "pispbe",
+    "rp1-cfe",
+    "rpi-hevc-dec",
+    "rpivid",
+    "unicam",
+];
+
+/// Whether a node of this driver is a part of a ribbon camera's pipeline, not a camera by itself.
+pub fn is_pipeline(driver: &str) -> bool {
+    PIPELINE_DRIVERS.contains(&driver)
+}
+
+/// The nodes that may be a camera, the most probable first: those of real cameras come before loopback nodes, which show what another
+/// program writes to them.
+pub fn candidates() -> Vec<PathBuf> {
+    let mut nodes = nodes();
+    let driver = |node: &PathBuf| {
+        Node::open(node)
+            .and_then(|node| node.identity())
+            .map(|identity| identity.driver)
+    };
+    nodes.retain(|node| !driver(node).is_ok_and(|driver| is_pipeline(&driver)));
+    nodes.sort_by_key(|node| driver(node).is_ok_and(|driver| driver == LOOPBACK_DRIVER));
+    nodes
 }
 
 /// Opens a node that can capture frames.
@@ -32,7 +64,7 @@ pub fn open_node(path: &Path) -> Result<(Node, Identity), CaptureError> {
     }
     let reason = if identity.captures_planes {
         Reason::MultiPlanar
-    } else if identity.outputs || identity.driver == "v4l2 loopback" {
+    } else if identity.outputs || identity.driver == LOOPBACK_DRIVER {
         // A v4l2loopback node only becomes a capture node once a program writes to it.
         Reason::LoopbackIdle
     } else {

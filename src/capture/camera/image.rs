@@ -34,13 +34,14 @@ impl Layout {
     pub fn read(&self, bytes: &[u8], capacity: usize) -> ReadImage {
         match self.encoding {
             Encoding::Mjpeg => jpeg(bytes, capacity),
-            Encoding::Grey | Encoding::Nv12 => self.luma(bytes, 1),
-            Encoding::Yuyv => self.luma(bytes, 2),
+            Encoding::Grey | Encoding::LumaFirst => self.luma(bytes, 0, 1),
+            Encoding::LumaInEvenBytes => self.luma(bytes, 0, 2),
+            Encoding::LumaInOddBytes => self.luma(bytes, 1, 2),
         }
     }
 
-    /// Extracts every `step`th byte of every row.
-    fn luma(&self, bytes: &[u8], step: usize) -> ReadImage {
+    /// Extracts every `step`th byte of every row, from byte `first` on.
+    fn luma(&self, bytes: &[u8], first: usize, step: usize) -> ReadImage {
         let (width, height) = (self.width as usize, self.height as usize);
         let stride = (self.stride as usize).max(width * step);
         // The last row may end where its pixels do.
@@ -51,7 +52,7 @@ impl Layout {
         for row in bytes.chunks(stride).take(height) {
             match step {
                 1 => data.extend_from_slice(&row[..width]),
-                _ => data.extend(row[..width * step].chunks_exact(step).map(|pixel| pixel[0])),
+                _ => data.extend(row[..width * step].chunks_exact(step).map(|pixel| pixel[first])),
             }
         }
         let payload = Luma::new(self.width, self.height, data).map(FramePayload::Luma);
@@ -106,23 +107,30 @@ mod tests {
     fn luma_is_extracted_from_every_raw_encoding() {
         let grey = layout(Encoding::Grey, 2).read(&[1, 2, 3, 4], 4);
         assert_eq!(luma(grey), [1, 2, 3, 4]);
-        let nv12 = layout(Encoding::Nv12, 2).read(&[1, 2, 3, 4, 128, 128], 6);
+        let nv12 = layout(Encoding::LumaFirst, 2).read(&[1, 2, 3, 4, 128, 128], 6);
         assert_eq!(luma(nv12), [1, 2, 3, 4]);
-        let yuyv = layout(Encoding::Yuyv, 4).read(&[1, 128, 2, 128, 3, 128, 4, 128], 8);
+        let yuyv = layout(Encoding::LumaInEvenBytes, 4).read(&[1, 128, 2, 128, 3, 128, 4, 128], 8);
         assert_eq!(luma(yuyv), [1, 2, 3, 4]);
+        let uyvy = layout(Encoding::LumaInOddBytes, 4).read(&[128, 1, 128, 2, 128, 3, 128, 4], 8);
+        assert_eq!(luma(uyvy), [1, 2, 3, 4]);
     }
 
     #[test]
     fn padded_rows_and_unreported_strides_are_read() {
         let padded = layout(Encoding::Grey, 4).read(&[1, 2, 0, 0, 3, 4], 8);
         assert_eq!(luma(padded), [1, 2, 3, 4]);
-        let unreported = layout(Encoding::Yuyv, 0).read(&[1, 128, 2, 128, 3, 128, 4, 128], 8);
+        let unreported = layout(Encoding::LumaInEvenBytes, 0).read(&[1, 128, 2, 128, 3, 128, 4, 128], 8);
         assert_eq!(luma(unreported), [1, 2, 3, 4]);
     }
 
     #[test]
     fn a_short_buffer_is_malformed_and_yields_no_frame() {
-        for encoding in [Encoding::Grey, Encoding::Nv12, Encoding::Yuyv] {
+        for encoding in [
+            Encoding::Grey,
+            Encoding::LumaFirst,
+            Encoding::LumaInEvenBytes,
+            Encoding::LumaInOddBytes,
+        ] {
             let read = layout(encoding, 0).read(&[1, 2, 3], 8);
             assert!(read.malformed && read.payload.is_none());
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::discover::{nodes, open_node};
+use super::discover::{candidates, is_pipeline, nodes, open_node};
 use super::negotiate::{self, Encoding, Mode, RequestedMode};
 use super::node::format_name;
 use crate::capture::CaptureErrorKind;
@@ -56,8 +56,11 @@ pub fn cameras(requested: &RequestedMode) -> Vec<CameraInfo> {
         .iter()
         .filter_map(|node| camera_info(node, preferred_name(&names, node), requested))
         .collect();
-    let usable = |camera: &&mut CameraInfo| camera.problem.is_none() && !camera.modes.is_empty();
-    if let Some(first) = cameras.iter_mut().find(usable) {
+    let usable = |camera: &CameraInfo| camera.problem.is_none() && !camera.modes.is_empty();
+    let order = candidates();
+    let place = |camera: &CameraInfo| order.iter().position(|node| node.display().to_string() == camera.node);
+    let usable = cameras.iter_mut().filter(|camera| usable(camera));
+    if let Some(first) = usable.min_by_key(|camera| place(camera).unwrap_or(usize::MAX)) {
         first.auto = true;
     }
     cameras
@@ -78,6 +81,13 @@ fn camera_info(node: &Path, device: &Path, requested: &RequestedMode) -> Option<
     match open_node(node) {
         Ok((open, identity)) => {
             (camera.card, camera.driver) = (identity.card, identity.driver);
+            if is_pipeline(&camera.driver) {
+                camera.problem = Some(format!(
+                    "{}: is a part of a ribbon camera's pipeline, not a camera by itself",
+                    camera.node
+                ));
+                return Some(camera);
+            }
             camera.modes = negotiate::modes(&open, requested).iter().map(ModeInfo::from).collect();
             let formats = open.formats().into_iter();
             camera.unsupported = formats

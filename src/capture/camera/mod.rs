@@ -6,11 +6,15 @@
 //! the state of a camera that was unplugged, starved or reset.
 
 mod discover;
+mod fallback;
 mod image;
 pub mod list;
 pub mod negotiate;
 mod node;
+mod opener;
+pub mod program;
 mod stream;
+mod y4m;
 
 use std::fmt;
 use std::io;
@@ -23,16 +27,20 @@ use v4l::timestamp::Timestamp;
 
 use super::error::{Operation, Reason};
 use super::monotonic::moment;
-use super::{CaptureError, CaptureErrorKind, VideoFrame, VideoSource};
+use super::{CaptureError, VideoFrame, VideoSource};
 use crate::health::CameraCounters;
 use discover::{driver_error, open_node};
 use image::{Layout, ReadImage};
 use negotiate::{Encoding, Mode, RequestedMode};
 use node::{Format, Node};
+pub use opener::{CameraOpener, LiveCamera};
+use program::CameraProgram;
 use stream::{FilledBuffer, Stream};
 
 /// A camera that sends nothing for this long has stalled, unless its own frame interval is longer.
 const STALL: Duration = Duration::from_secs(1);
+/// The time until the first frame. Some cameras take a while to start.
+const START: Duration = Duration::from_secs(2);
 /// A larger jump means that the frame counter restarted, not that frames were dropped.
 const MAX_SEQUENCE_JUMP: u32 = 1000;
 
@@ -43,6 +51,8 @@ pub enum Choice {
     Auto,
     /// A device node, or a link to one as in /dev/v4l/by-id.
     Path(PathBuf),
+    /// A program that writes the frames.
+    Program(CameraProgram),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +61,7 @@ pub struct CameraSettings {
     pub mode: RequestedMode,
 }
 
-/// A running camera.
+/// A running V4L2 camera.
 pub struct Camera {
     name: String,
     description: String,
@@ -59,6 +69,8 @@ pub struct Camera {
     reader: FrameReader,
     /// Without a frame for this long, the camera has stalled.
     timeout: Duration,
+    /// The frame that the start waited for.
+    first: Option<VideoFrame>,
 }
 
 /// Turns buffers into frames and counts what is wrong with them.
@@ -83,37 +95,16 @@ enum BufferContent {
 }
 
 impl Camera {
-    /// Opens and starts the camera. Frame times count from `epoch`. The error is [`CaptureErrorKind::Unusable`] only if the
-    /// configured device exists and can never be a camera.
-    pub fn open(settings: &CameraSettings, epoch: Instant, counters: &CameraCounters) -> Result<Camera, CaptureError> {
-        match &settings.device {
-            Choice::Path(path) => Camera::open_path(path, &settings.mode, epoch, counters),
-            Choice::Auto => {
-                let mut first_error = None;
-                for path in discover::nodes() {
-                    match Camera::open_path(&path, &settings.mode, epoch, counters) {
-                        Ok(camera) => return Ok(camera),
-                        Err(error) if error.kind() == CaptureErrorKind::Unusable => {}
-                        Err(error) => first_error = first_error.or(Some(error)),
-                    }
-                }
-                Err(first_error.unwrap_or_else(|| CaptureError::camera("auto", Reason::NoneConnected)))
-            }
-        }
-    }
-
-    fn open_path(
+    /// Starts a camera in `mode` and waits for its first frame. Frame times count from `epoch`.
+    fn start(
         path: &Path,
+        mode: &Mode,
         requested: &RequestedMode,
         epoch: Instant,
         counters: &CameraCounters,
     ) -> Result<Camera, CaptureError> {
         let name = path.display().to_string();
         let (node, identity) = open_node(path)?;
-        let modes = negotiate::ranked(negotiate::modes(&node, requested), requested);
-        let Some(mode) = modes.first() else {
-            return Err(CaptureError::camera(&name, Reason::NoSupportedFormat));
-        };
         let negotiated =
             configure(&node, mode, requested).map_err(|e| driver_error(&name, Operation::Configure, &e))?;
         let Some(encoding) = Encoding::of(negotiated.format.fourcc) else {
@@ -135,7 +126,7 @@ impl Camera {
         let stream = Stream::of(&node).map_err(|e| driver_error(&name, Operation::Start, &e))?;
         // When buffers are requested, v4l2loopback delivers its writer's last frame again, with the time of the request.
         let started = Instant::now();
-        Ok(Camera {
+        let mut camera = Camera {
             description: format!("{name} ({}), {negotiated}", identity.card),
             name,
             stream,
@@ -147,12 +138,25 @@ impl Camera {
                 last: None,
             },
             timeout,
-        })
+            first: None,
+        };
+        camera.first = Some(camera.wait_for_frame(timeout.max(START))?);
+        Ok(camera)
     }
 
     /// One line with the negotiated mode: `/dev/video0 (HD Webcam), YUYV 640×480 at 30 Hz`.
     pub fn description(&self) -> &str {
         &self.description
+    }
+
+    fn wait_for_frame(&mut self, timeout: Duration) -> Result<VideoFrame, CaptureError> {
+        let Camera { stream, reader, .. } = self;
+        let newest = |left| stream.newest(left, |buffer| reader.read(&buffer));
+        wait_for_frame(timeout, newest).map_err(|why| match why {
+            NoFrame::Silent => CaptureError::camera(&self.name, Reason::NoFrames(timeout)),
+            NoFrame::OnlyDamaged => CaptureError::camera(&self.name, Reason::OnlyDamagedFrames),
+            NoFrame::Failed(error) => driver_error(&self.name, Operation::Read, &error),
+        })
     }
 }
 
@@ -200,13 +204,9 @@ fn timestamp(timestamp: Timestamp) -> Option<Duration> {
 
 impl VideoSource for Camera {
     fn next_frame(&mut self) -> Result<Option<VideoFrame>, CaptureError> {
-        let Camera { stream, reader, .. } = self;
-        let newest = |left| stream.newest(left, |buffer| reader.read(&buffer));
-        match wait_for_frame(self.timeout, newest) {
-            Ok(frame) => Ok(Some(frame)),
-            Err(NoFrame::Silent) => Err(CaptureError::camera(&self.name, Reason::NoFrames(self.timeout))),
-            Err(NoFrame::OnlyDamaged) => Err(CaptureError::camera(&self.name, Reason::OnlyDamagedFrames)),
-            Err(NoFrame::Failed(error)) => Err(driver_error(&self.name, Operation::Read, &error)),
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.wait_for_frame(self.timeout).map(Some),
         }
     }
 }
@@ -272,6 +272,7 @@ fn configure(node: &Node, mode: &Mode, requested: &RequestedMode) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::CaptureErrorKind;
     use crate::capture::monotonic::clock;
     use v4l::buffer::Metadata;
 

@@ -12,31 +12,69 @@ pub enum Encoding {
     /// Luma only.
     Grey,
     /// All luma, then chroma.
-    Nv12,
-    /// Luma in every second byte.
-    Yuyv,
+    LumaFirst,
+    /// Luma in every second byte, from the first on.
+    LumaInEvenBytes,
+    /// Luma in every second byte, from the second on.
+    LumaInOddBytes,
     /// One JPEG per frame.
     Mjpeg,
 }
 
+/// The pixel formats that affectd reads, by their four-character codes.
+const PIXEL_FORMATS: [(&[u8; 4], Encoding); 15] = [
+    (b"GREY", Encoding::Grey),
+    (b"NV12", Encoding::LumaFirst),
+    (b"NV21", Encoding::LumaFirst),
+    (b"NV16", Encoding::LumaFirst),
+    (b"NV61", Encoding::LumaFirst),
+    (b"NV24", Encoding::LumaFirst),
+    (b"YU12", Encoding::LumaFirst),
+    (b"YV12", Encoding::LumaFirst),
+    (b"422P", Encoding::LumaFirst),
+    (b"YUYV", Encoding::LumaInEvenBytes),
+    (b"YVYU", Encoding::LumaInEvenBytes),
+    (b"UYVY", Encoding::LumaInOddBytes),
+    (b"VYUY", Encoding::LumaInOddBytes),
+    (b"MJPG", Encoding::Mjpeg),
+    (b"JPEG", Encoding::Mjpeg),
+];
+
+/// The names of the pixel formats that affectd reads, separated by commas.
+pub fn pixel_format_names() -> String {
+    let names = PIXEL_FORMATS.map(|(name, _)| String::from_utf8_lossy(name));
+    names.join(", ")
+}
+
+/// The pixel format with this name, if affectd reads it.
+pub fn pixel_format(name: &str) -> Option<FourCC> {
+    let (name, _) = PIXEL_FORMATS.iter().find(|(known, _)| name.as_bytes() == *known)?;
+    Some(FourCC::new(name))
+}
+
 impl Encoding {
     pub fn of(fourcc: FourCC) -> Option<Encoding> {
-        match &fourcc.repr {
-            b"GREY" => Some(Encoding::Grey),
-            b"NV12" => Some(Encoding::Nv12),
-            b"YUYV" => Some(Encoding::Yuyv),
-            b"MJPG" | b"JPEG" => Some(Encoding::Mjpeg),
-            _ => None,
-        }
+        let known = PIXEL_FORMATS.iter().find(|(name, _)| fourcc.repr == **name);
+        known.map(|(_, encoding)| *encoding)
     }
 
     /// The cost on the scale of [`Mode::penalty`]. Raw encodings differ only in the bytes to copy; a JPEG must be decoded.
     fn cost(self) -> f64 {
         match self {
             Encoding::Grey => 0.0,
-            Encoding::Nv12 => 0.01,
-            Encoding::Yuyv => 0.02,
+            Encoding::LumaFirst => 0.01,
+            Encoding::LumaInEvenBytes | Encoding::LumaInOddBytes => 0.02,
             Encoding::Mjpeg => 0.3,
+        }
+    }
+
+    /// About how many bytes a pixel takes on the bus.
+    fn bytes_per_pixel(self) -> f64 {
+        match self {
+            Encoding::Grey => 1.0,
+            Encoding::LumaFirst => 1.5,
+            Encoding::LumaInEvenBytes | Encoding::LumaInOddBytes => 2.0,
+            Encoding::Mjpeg => 0.25,
         }
     }
 }
@@ -47,6 +85,8 @@ pub struct RequestedMode {
     pub width: u32,
     pub height: u32,
     pub rate_hz: f32,
+    /// `None` for the cheapest.
+    pub format: Option<FourCC>,
 }
 
 impl Default for RequestedMode {
@@ -56,6 +96,7 @@ impl Default for RequestedMode {
             width: 640,
             height: 480,
             rate_hz: 30.0,
+            format: None,
         }
     }
 }
@@ -84,6 +125,12 @@ impl Mode {
             .map_or(0.0, |rate| (f64::from(requested.rate_hz) / rate).log2().max(0.0));
         size + rate + self.encoding.cost()
     }
+
+    /// About how much of the bus this mode takes at the requested rate.
+    pub fn bytes_per_second(&self, requested: &RequestedMode) -> f64 {
+        let rate = self.rate_hz.unwrap_or(f64::MAX).min(requested.rate_hz.into());
+        f64::from(self.width) * f64::from(self.height) * self.encoding.bytes_per_pixel() * rate
+    }
 }
 
 impl fmt::Display for Mode {
@@ -102,7 +149,7 @@ pub fn ranked(mut modes: Vec<Mode>, requested: &RequestedMode) -> Vec<Mode> {
     modes
 }
 
-/// All modes of a camera in an encoding that affectd reads. If the camera supports a range of sizes, only the size nearest to
+/// All modes of a camera in an encoding that affectd reads, and in the requested format if one is requested. If the camera supports a range of sizes, only the size nearest to
 /// the requested one is listed.
 pub fn modes(node: &Node, requested: &RequestedMode) -> Vec<Mode> {
     let mut modes = Vec::new();
@@ -110,6 +157,9 @@ pub fn modes(node: &Node, requested: &RequestedMode) -> Vec<Mode> {
         let Some(encoding) = Encoding::of(fourcc) else {
             continue;
         };
+        if requested.format.is_some_and(|format| format != fourcc) {
+            continue;
+        }
         let sizes = node.sizes(fourcc);
         let mut sizes: Vec<(u32, u32)> = sizes
             .iter()
@@ -152,6 +202,7 @@ mod tests {
         width: 640,
         height: 480,
         rate_hz: 30.0,
+        format: None,
     };
 
     fn mode(fourcc: &[u8; 4], width: u32, height: u32, rate_hz: f64) -> Mode {
@@ -179,11 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn formats_have_names() {
+        assert!(pixel_format_names().starts_with("GREY, NV12, "));
+        assert_eq!(pixel_format("UYVY").map(|fourcc| fourcc.repr), Some(*b"UYVY"));
+        assert_eq!(pixel_format("H264"), None);
+    }
+
+    #[test]
     fn jpeg_is_chosen_where_raw_frames_would_be_too_slow() {
         let hd = RequestedMode {
             width: 1280,
             height: 720,
             rate_hz: 30.0,
+            format: None,
         };
         let webcam = [
             mode(b"YUYV", 640, 480, 30.0),

@@ -149,7 +149,7 @@ pub fn count_images(bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// Splits a stream into images.
-struct JpegSplitter<R> {
+pub struct JpegSplitter<R> {
     input: BufReader<R>,
     /// The start marker of the next image was found in place of the end marker of the previous one.
     started: bool,
@@ -158,7 +158,7 @@ struct JpegSplitter<R> {
 }
 
 impl<R: Read> JpegSplitter<R> {
-    fn new(input: R) -> JpegSplitter<R> {
+    pub fn new(input: R) -> JpegSplitter<R> {
         JpegSplitter {
             input: BufReader::with_capacity(64 * 1024, input),
             started: false,
@@ -167,7 +167,7 @@ impl<R: Read> JpegSplitter<R> {
     }
 
     /// The next image. `None` at the end. An invalid image is returned up to its first invalid byte.
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         self.header.clear();
         if !std::mem::take(&mut self.started) && !self.find_start()? {
             return Ok(None);
@@ -203,6 +203,11 @@ impl<R: Read> JpegSplitter<R> {
                 _ => {}
             }
         }
+    }
+
+    /// What the splitter reads from. It may have been read further than the last image.
+    pub fn input_mut(&mut self) -> &mut R {
+        self.input.get_mut()
     }
 
     /// Skips everything up to and including the next SOI marker. False at the end of the stream.

@@ -17,7 +17,7 @@ mod matroska;
 mod mjpeg;
 mod playback;
 mod tracks;
-mod wav;
+pub(in crate::capture) mod wav;
 pub mod writer;
 
 #[cfg(test)]
@@ -31,6 +31,7 @@ use log::warn;
 
 use ffmpeg::Named;
 use matroska::{Matroska, Start};
+pub(in crate::capture) use mjpeg::JpegSplitter;
 use mjpeg::{Mjpeg, StreamKind};
 use playback::{MatroskaAudio, MatroskaVideo};
 use tracks::{Content, Media, Track, VideoCodec};

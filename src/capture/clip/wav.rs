@@ -104,14 +104,14 @@ impl Wav {
 }
 
 /// The header of a WAV file, and its data from the first sample on.
-struct Header {
-    layout: PcmLayout,
+pub struct Header<R> {
+    pub layout: PcmLayout,
     size: u32,
-    data: BufReader<File>,
+    data: R,
 }
 
 /// Walks the chunks up to `data`.
-fn header(mut input: BufReader<File>) -> Result<Header, WavError> {
+pub fn header<R: Read>(mut input: R) -> Result<Header<R>, WavError> {
     let mut layout = Err(WavError::NoFormat);
     let mut riff = [0; 12];
     input.read_exact(&mut riff)?;

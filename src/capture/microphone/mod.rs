@@ -10,7 +10,9 @@ mod alsa_error;
 mod cards;
 mod drift;
 pub mod list;
+mod live_audio;
 mod pace;
+pub mod program;
 mod sample_clock;
 
 use std::sync::atomic::Ordering;
@@ -22,14 +24,13 @@ use alsa::{Direction, ValueOr};
 use super::error::{Operation, Reason};
 use super::monotonic::{from_timespec, moment};
 use super::pcm::{PcmLayout, SampleFormat};
-use super::resample::Resampler;
 use super::{AUDIO_RATE_HZ, AudioBlock, AudioSource, CaptureError, duration_of};
 use crate::health::MicrophoneCounters;
 use alsa_error::{alsa_error, capture_messages};
 use cards::{card_devices, is_playback_only};
-use drift::DriftCompensator;
+use live_audio::LiveAudio;
 use pace::SamplePace;
-use sample_clock::SampleClock;
+use program::{MicrophoneProgram, ProgramMicrophone};
 
 /// A microphone that sends nothing for this long has stalled.
 const STALL: Duration = Duration::from_secs(1);
@@ -45,6 +46,8 @@ pub enum Choice {
     Auto,
     /// An ALSA name: `default`, `hw:CARD=…`, `plughw:…`.
     Name(String),
+    /// A program that writes the samples.
+    Program(MicrophoneProgram),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,46 +59,68 @@ pub struct MicrophoneSettings {
 pub struct Microphone {
     name: String,
     pcm: PCM,
-    layout: PcmLayout,
-    resampler: Resampler,
-    clock: SampleClock,
+    audio: LiveAudio,
     pace: SamplePace,
-    drift: DriftCompensator,
-    /// Frames read since the capture started.
-    frames: u64,
-    /// Samples at [`AUDIO_RATE_HZ`] that these frames became.
-    samples: u64,
     bytes: Vec<u8>,
-    mono: Vec<f32>,
-    epoch: Instant,
-    /// Time of the previous block.
-    last: Duration,
     counters: MicrophoneCounters,
     description: String,
 }
 
-impl Microphone {
-    /// Opens and starts the microphone. Block times count from `epoch`. The error is
-    /// [`CaptureErrorKind::Unusable`](super::CaptureErrorKind::Unusable) only if the configured device exists and can never
-    /// be a microphone.
+/// A running microphone of any kind.
+pub enum LiveMicrophone<'a> {
+    Alsa(Box<Microphone>),
+    Program(Box<ProgramMicrophone<'a>>),
+}
+
+impl<'a> LiveMicrophone<'a> {
+    /// Opens and starts the configured microphone. Block times count from `epoch`. `stop` ends the wait for a program. The error is
+    /// [`CaptureErrorKind::Unusable`](super::CaptureErrorKind::Unusable) only if the configured device exists and can never be a
+    /// microphone.
     pub fn open(
         settings: &MicrophoneSettings,
         epoch: Instant,
         counters: &MicrophoneCounters,
-    ) -> Result<Microphone, CaptureError> {
+        stop: &'a dyn Fn() -> bool,
+    ) -> Result<LiveMicrophone<'a>, CaptureError> {
+        let alsa = |microphone| LiveMicrophone::Alsa(Box::new(microphone));
         match &settings.device {
-            Choice::Name(name) => Microphone::open_name(name, epoch, counters),
-            Choice::Auto => {
-                let mut first_error = None;
-                for device in card_devices().iter().filter(|device| device.captures) {
-                    match Microphone::open_name(&device.pcm_name(), epoch, counters) {
-                        Ok(microphone) => return Ok(microphone),
-                        Err(error) => first_error = first_error.or(Some(error)),
-                    }
-                }
-                Err(first_error.unwrap_or_else(|| CaptureError::microphone("auto", Reason::NoneConnected)))
+            Choice::Program(program) => {
+                let microphone = ProgramMicrophone::start(program, epoch, stop)?;
+                Ok(LiveMicrophone::Program(Box::new(microphone)))
+            }
+            Choice::Name(name) => Microphone::open_name(name, epoch, counters).map(alsa),
+            Choice::Auto => Microphone::open_any(epoch, counters).map(alsa),
+        }
+    }
+
+    /// One line for the log.
+    pub fn description(&self) -> &str {
+        match self {
+            LiveMicrophone::Alsa(microphone) => microphone.description(),
+            LiveMicrophone::Program(microphone) => microphone.description(),
+        }
+    }
+
+    /// Waits for the next block. `None` means that the microphone has ended. Times never decrease.
+    pub fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
+        match self {
+            LiveMicrophone::Alsa(microphone) => microphone.next_block(),
+            LiveMicrophone::Program(microphone) => microphone.next_block(),
+        }
+    }
+}
+
+impl Microphone {
+    /// Opens the first device that can capture.
+    fn open_any(epoch: Instant, counters: &MicrophoneCounters) -> Result<Microphone, CaptureError> {
+        let mut first_error = None;
+        for device in card_devices().iter().filter(|device| device.captures) {
+            match Microphone::open_name(&device.pcm_name(), epoch, counters) {
+                Ok(microphone) => return Ok(microphone),
+                Err(error) => first_error = first_error.or(Some(error)),
             }
         }
+        Err(first_error.unwrap_or_else(|| CaptureError::microphone("auto", Reason::NoneConnected)))
     }
 
     fn open_name(name: &str, epoch: Instant, counters: &MicrophoneCounters) -> Result<Microphone, CaptureError> {
@@ -125,16 +150,8 @@ impl Microphone {
             description: format!("{name}, {layout}"),
             pace: SamplePace::new(layout.rate_hz(), Instant::now()),
             bytes: vec![0; period * layout.frame_bytes()],
-            mono: Vec::with_capacity(period),
-            resampler: Resampler::new(layout.rate_hz()),
-            clock: SampleClock::new(layout.rate_hz()),
-            drift: DriftCompensator::default(),
-            frames: 0,
-            samples: 0,
+            audio: LiveAudio::new(layout, epoch),
             pcm,
-            layout,
-            epoch,
-            last: Duration::ZERO,
             counters: counters.clone(),
         };
         microphone.discard_waiting_samples()?;
@@ -144,8 +161,7 @@ impl Microphone {
     /// Reads without waiting until no samples are left. A sound card has none so soon after its start. A plugin without one, such
     /// as ALSA's `null`, always has more, and is refused here, before it counts as a running microphone.
     fn discard_waiting_samples(&mut self) -> Result<(), CaptureError> {
-        while self.read_ready()? {}
-        self.frames = 0;
+        while self.read_ready()? > 0 {}
         Ok(())
     }
 
@@ -154,12 +170,12 @@ impl Microphone {
         &self.description
     }
 
-    /// Waits for a period and reads it into `mono`. False if nothing was read, for example because the capture restarted.
-    fn read(&mut self) -> Result<bool, CaptureError> {
+    /// Waits for a period and reads it into `bytes`. Returns how many bytes were read: none if the capture restarted, for example.
+    fn read(&mut self) -> Result<usize, CaptureError> {
         let timeout = u32::try_from(STALL.as_millis()).unwrap_or(u32::MAX);
         let ready = match self.pcm.wait(Some(timeout)) {
             Ok(ready) => ready,
-            Err(error) => return self.recover(&error).map(|()| false),
+            Err(error) => return self.recover(&error).map(|()| 0),
         };
         if !ready {
             return Err(CaptureError::microphone(&self.name, Reason::NoSamples(STALL)));
@@ -172,38 +188,33 @@ impl Microphone {
             return Err(CaptureError::microphone(&self.name, Reason::NotConnected));
         }
         if let Some(at) = self.captured(&status) {
-            self.clock.observe(self.frames, at);
+            self.audio.captured(0, at);
         }
         self.read_ready()
     }
 
-    /// Reads at most a period into `mono`, without waiting. False if no samples were ready.
-    fn read_ready(&mut self) -> Result<bool, CaptureError> {
+    /// Reads at most a period into `bytes`, without waiting. Returns how many bytes were read: none if no samples were ready.
+    fn read_ready(&mut self) -> Result<usize, CaptureError> {
         let read = self.pcm.io_bytes().readi(&mut self.bytes);
         match read {
             Ok(0) => Err(CaptureError::microphone(&self.name, Reason::OutOfSamples)),
             Ok(frames) => {
-                self.frames += frames as u64;
                 if self.pace.add(frames as u64, Instant::now()).is_err() {
                     return Err(CaptureError::microphone(&self.name, Reason::FasterThanSound));
                 }
-                let bytes = &self.bytes[..frames * self.layout.frame_bytes()];
-                self.mono.clear();
-                self.layout.append_mono(bytes, &mut self.mono);
-                Ok(true)
+                Ok(frames * self.audio.layout.frame_bytes())
             }
-            Err(error) if error.errno() == libc::EAGAIN => Ok(false),
-            Err(error) => self.recover(&error).map(|()| false),
+            Err(error) if error.errno() == libc::EAGAIN => Ok(0),
+            Err(error) => self.recover(&error).map(|()| 0),
         }
     }
 
     /// Capture time of the next frame to be read: the time of the status minus the duration of the waiting frames. If a plugin
     /// reports no time, the status was determined just now.
-    fn captured(&self, status: &Status) -> Option<Duration> {
+    fn captured(&self, status: &Status) -> Option<Instant> {
         let reported = moment(from_timespec(status.get_htstamp())).unwrap_or_else(Instant::now);
         let waiting = u64::try_from(status.get_delay()).ok()?;
-        let waiting = duration_of(waiting, self.layout.rate_hz());
-        Some(reported.checked_sub(waiting)?.saturating_duration_since(self.epoch))
+        reported.checked_sub(duration_of(waiting, self.audio.layout.rate_hz()))
     }
 
     /// Restarts the capture after an overrun or a suspend. Returns all other errors.
@@ -217,9 +228,7 @@ impl Microphone {
             .prepare()
             .and_then(|()| self.pcm.start())
             .map_err(|e| alsa_error(&self.name, Operation::Restart, &e))?;
-        self.resampler = Resampler::new(self.layout.rate_hz());
-        self.clock = SampleClock::new(self.layout.rate_hz());
-        (self.frames, self.samples) = (0, 0);
+        self.audio.restart();
         Ok(())
     }
 }
@@ -232,28 +241,10 @@ impl AudioSource for Microphone {
             if Instant::now() > deadline {
                 return Err(CaptureError::microphone(&self.name, Reason::NoSamples(2 * STALL)));
             }
-            if !self.read()? {
-                continue;
+            let read = self.read()?;
+            if let Some(block) = self.audio.add(&self.bytes[..read]) {
+                return Ok(Some(block));
             }
-            let mut samples = Vec::with_capacity(self.mono.len());
-            self.resampler.push(&self.mono, &mut samples);
-            if samples.is_empty() {
-                continue;
-            }
-            let first = self.samples * u64::from(self.layout.rate_hz()) / u64::from(AUDIO_RATE_HZ);
-            self.samples += samples.len() as u64;
-            let Some(at) = self.clock.at(first) else {
-                continue;
-            };
-            let at = self.drift.compensate(at, &mut samples, AUDIO_RATE_HZ).max(self.last);
-            self.last = at;
-            let mut block = AudioBlock {
-                at,
-                captured: self.epoch,
-                samples,
-            };
-            block.captured += block.end();
-            return Ok(Some(block));
         }
     }
 }

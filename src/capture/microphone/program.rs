@@ -1,0 +1,119 @@
+//! A microphone behind a program: `arecord`, `ffmpeg` for network cameras, or any command of the user.
+//!
+//! The program writes WAV, or raw PCM of 16 bits, mono, at 16 kHz, to its standard output. Samples have no time of their own: they count
+//! as captured when they arrive, less a delay that the user may configure.
+
+use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
+
+use super::live_audio::LiveAudio;
+use crate::capture::clip::wav;
+use crate::capture::error::{Reason, SourceKind};
+use crate::capture::pcm::{PcmLayout, SampleFormat};
+use crate::capture::program::{CommandLine, ProgramOutput};
+use crate::capture::{AUDIO_RATE_HZ, AudioBlock, CaptureError};
+
+/// Network cameras need some seconds until their first samples.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+/// A program that writes nothing for this long is started again.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The bytes that tell WAV from raw PCM.
+const MAGIC_BYTES: usize = 12;
+/// A longer burst becomes several blocks.
+const MAX_READ: usize = 1 << 14;
+
+/// A microphone whose samples a program writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MicrophoneProgram {
+    pub command: CommandLine,
+    /// How long before its arrival a sample was captured.
+    pub delay: Duration,
+}
+
+/// A running program.
+pub struct ProgramMicrophone<'a> {
+    name: String,
+    description: String,
+    input: BufReader<ProgramOutput<'a>>,
+    /// The beginning of a frame whose rest has not arrived.
+    incomplete: Vec<u8>,
+    audio: LiveAudio,
+    delay: Duration,
+}
+
+impl CommandLine {
+    /// The command line of a microphone device in the configuration: `command:…` or a `rtsp://…` address. `None` for other devices.
+    pub fn of_microphone(device: &str) -> Option<CommandLine> {
+        if let Some(command) = device.strip_prefix("command:") {
+            return Some(CommandLine::of_user(command));
+        }
+        CommandLine::of_network(device, &format!("-vn -ac 1 -ar {AUDIO_RATE_HZ} -f s16le -"))
+    }
+}
+
+impl<'a> ProgramMicrophone<'a> {
+    /// Starts the program and waits for its first bytes. Block times count from `epoch`.
+    pub fn start(
+        program: &MicrophoneProgram,
+        epoch: Instant,
+        stop: &'a dyn Fn() -> bool,
+    ) -> Result<ProgramMicrophone<'a>, CaptureError> {
+        let MicrophoneProgram { command, delay } = program;
+        let error = |reason| CaptureError::microphone(&command.name, reason);
+        let mut output = command.start(SourceKind::Microphone, START_PATIENCE, stop)?;
+        let mut magic = [0; MAGIC_BYTES];
+        output.read_exact(&mut magic).map_err(|e| error(output.reason(&e)))?;
+        let mut input = BufReader::with_capacity(MAX_READ, output.preceded_by(&magic));
+        let layout = match wav::is_wav(&magic) {
+            true => {
+                wav::header(&mut input)
+                    .map_err(|e| error(Reason::UnknownStream(format!("writes WAV, but {e}"))))?
+                    .layout
+            }
+            false => PcmLayout::new(SampleFormat::S16, 1, AUDIO_RATE_HZ.into())
+                .map_err(|e| error(Reason::UnsupportedLayout(e.to_string())))?,
+        };
+        input.get_mut().patience = PATIENCE;
+        Ok(ProgramMicrophone {
+            description: format!("{}, {layout}", command.name),
+            name: command.name.clone(),
+            input,
+            incomplete: Vec::new(),
+            audio: LiveAudio::new(layout, epoch),
+            delay: *delay,
+        })
+    }
+
+    /// One line: `command:arecord, PCM 16000 Hz 1 channel`.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    pub fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
+        loop {
+            let bytes = match self.input.fill_buf() {
+                Ok([]) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => Ok(bytes.len().min(MAX_READ)),
+                Err(error) => Err(error),
+            };
+            let count = bytes.map_err(|error| {
+                let reason = self.input.get_mut().reason(&error);
+                CaptureError::microphone(&self.name, reason)
+            })?;
+            self.incomplete.extend_from_slice(&self.input.buffer()[..count]);
+            self.input.consume(count);
+            let frames = self.incomplete.len() / self.audio.layout.frame_bytes();
+            // A pipe delivers bursts. Only the last sample of a burst has just been captured.
+            if !self.input.get_ref().has_more() {
+                let now = Instant::now();
+                self.audio.captured(frames, now.checked_sub(self.delay).unwrap_or(now));
+            }
+            let whole = frames * self.audio.layout.frame_bytes();
+            let block = self.audio.add(&self.incomplete[..whole]);
+            self.incomplete.drain(..whole);
+            if block.is_some() {
+                return Ok(block);
+            }
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Programs that deliver video or audio on their standard output, such as `rpicam-vid` or `ffmpeg`.
+//!
+//! A program runs in a process group of its own, which is killed when its [`ProgramOutput`] is dropped: pipelines and wrapper scripts
+//! leave nothing behind.
+
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::CaptureError;
+use super::error::{Reason, RequiredProgram, SourceKind};
+
+/// How many bytes of a program's standard error are kept.
+const MAX_STDERR: usize = 4096;
+/// How soon a stop is noticed.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the last words of a program that has closed its output are awaited.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// A command line for the shell, and what log and errors call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine {
+    /// As the user wrote it in the configuration, without passwords.
+    pub name: String,
+    pub shell_command: String,
+    /// The program that must be installed, if it is known.
+    pub requires: Option<RequiredProgram>,
+}
+
+/// The standard output of a running program. Reads wait until data comes, the program's patience ends, or affectd stops.
+pub struct ProgramOutput<'a> {
+    child: Child,
+    output: ChildStdout,
+    /// The end of standard error.
+    stderr: Arc<Mutex<Vec<u8>>>,
+    /// Longer silence is an error.
+    pub patience: Duration,
+    stop: &'a dyn Fn() -> bool,
+    /// Bytes that were read to find out what the program writes, and are read again.
+    front: Vec<u8>,
+}
+
+impl CommandLine {
+    /// Starts the program. Its output must begin within `patience`.
+    pub fn start<'a>(
+        &self,
+        kind: SourceKind,
+        patience: Duration,
+        stop: &'a dyn Fn() -> bool,
+    ) -> Result<ProgramOutput<'a>, CaptureError> {
+        if let Some(required) = self.requires
+            && !is_installed(required.program)
+        {
+            return Err(CaptureError::new(kind, &self.name, Reason::ProgramMissing(required)));
+        }
+        ProgramOutput::spawn(&self.shell_command, patience, stop)
+            .map_err(|error| CaptureError::new(kind, &self.name, Reason::ProgramNotStarted(error.to_string())))
+    }
+}
+
+impl CommandLine {
+    /// A command of the user.
+    pub fn of_user(command: &str) -> CommandLine {
+        let program = command.split_whitespace().next().unwrap_or_default();
+        CommandLine {
+            name: without_passwords(&format!("command:{program}")),
+            shell_command: command.to_owned(),
+            requires: None,
+        }
+    }
+
+    /// ffmpeg with `output` options, if `device` is the address of a network camera.
+    pub fn of_network(device: &str, output: &str) -> Option<CommandLine> {
+        let schemes = ["rtsp://", "rtsps://", "http://", "https://"];
+        if !schemes.iter().any(|scheme| device.starts_with(scheme)) {
+            return None;
+        }
+        // Over UDP, a busy network loses parts of frames.
+        let transport = match device.starts_with("rtsp") {
+            true => "-rtsp_transport tcp ",
+            false => "",
+        };
+        Some(CommandLine {
+            name: without_passwords(device),
+            shell_command: format!(
+                "exec ffmpeg -nostdin -v error -fflags nobuffer {transport}-i {} {output}",
+                quoted(device)
+            ),
+            requires: Some(RequiredProgram {
+                program: "ffmpeg",
+                install: "sudo apt-get install ffmpeg",
+            }),
+        })
+    }
+}
+
+/// As one word of a shell command.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Whether PATH has a file of this name.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+impl<'a> ProgramOutput<'a> {
+    fn spawn(command: &str, patience: Duration, stop: &'a dyn Fn() -> bool) -> io::Result<ProgramOutput<'a>> {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", command])
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let missing = || io::Error::other("no pipe");
+        let output = child.stdout.take().ok_or_else(missing)?;
+        let mut pipe = child.stderr.take().ok_or_else(missing)?;
+        let stderr = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&stderr);
+        // Read continuously, because a program blocks once this pipe is full.
+        let reading = std::thread::Builder::new()
+            .name("program-stderr".into())
+            .spawn(move || {
+                let mut part = [0; 1024];
+                while let Ok(count @ 1..) = pipe.read(&mut part) {
+                    let mut kept = kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    kept.extend_from_slice(&part[..count]);
+                    let surplus = kept.len().saturating_sub(MAX_STDERR);
+                    kept.drain(..surplus);
+                }
+            });
+        let program = ProgramOutput {
+            child,
+            output,
+            stderr,
+            patience,
+            stop,
+            front: Vec::new(),
+        };
+        // Without the thread, `program` is dropped and so killed.
+        reading.map(|_| program)
+    }
+
+    /// Reads `front` again before the rest.
+    pub fn preceded_by(mut self, front: &[u8]) -> ProgramOutput<'a> {
+        self.front = front.to_vec();
+        self
+    }
+
+    /// Whether more data can be read at once.
+    pub fn has_more(&self) -> bool {
+        !self.front.is_empty() || is_readable(self.output.as_raw_fd(), Duration::ZERO).unwrap_or(true)
+    }
+
+    /// Why the output has ended or failed.
+    pub fn reason(&mut self, error: &io::Error) -> Reason {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Reason::ProgramSilent {
+                patience: self.patience,
+                stderr: self.last_words(),
+            },
+            io::ErrorKind::UnexpectedEof => self.ended(),
+            _ => Reason::ProgramNotStarted(error.to_string()),
+        }
+    }
+
+    /// The program has closed its output.
+    fn ended(&mut self) -> Reason {
+        let deadline = Instant::now() + LAST_WORDS_TIMEOUT;
+        while !(self.stop)() {
+            match self.child.try_wait() {
+                Ok(Some(status)) => {
+                    // The last words may still be in the pipe.
+                    std::thread::sleep(STOP_CHECK_INTERVAL);
+                    return Reason::ProgramEnded {
+                        status: status.to_string(),
+                        stderr: self.last_words(),
+                    };
+                }
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(STOP_CHECK_INTERVAL),
+                _ => break,
+            }
+        }
+        Reason::ProgramEnded {
+            status: "its output is closed".into(),
+            stderr: self.last_words(),
+        }
+    }
+
+    /// The last line of standard error, without passwords. Empty if there is none.
+    fn last_words(&self) -> String {
+        let stderr = self.stderr.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let text = String::from_utf8_lossy(&stderr);
+        let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+        without_passwords(last.unwrap_or_default())
+    }
+
+    /// Waits for data. An error of kind `TimedOut` means silence, one of kind `UnexpectedEof` also that affectd stops.
+    fn wait(&self) -> io::Result<()> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            if (self.stop)() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if is_readable(self.output.as_raw_fd(), STOP_CHECK_INTERVAL)? {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+}
+
+impl Read for ProgramOutput<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.front.is_empty() {
+            let count = self.front.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.front[..count]);
+            self.front.drain(..count);
+            return Ok(count);
+        }
+        self.wait()?;
+        self.output.read(buffer)
+    }
+}
+
+impl Drop for ProgramOutput<'_> {
+    fn drop(&mut self) {
+        if let Ok(group) = libc::pid_t::try_from(self.child.id()) {
+            // SAFETY: the call accesses no memory. The child leads this group and has not been waited for by anybody but this
+            // value. If the child is gone, so that its id may be used again, only a group that it founded has this id.
+            unsafe { libc::killpg(group, libc::SIGKILL) };
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether data or the end of the data is there within `timeout`.
+fn is_readable(descriptor: RawFd, timeout: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd: descriptor,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let timeout = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: `poll` is one live pollfd, as the count says. The descriptor is open, because the caller borrows its owner.
+    match unsafe { libc::poll(&raw mut poll, 1, timeout) } {
+        -1 => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            error => Err(error),
+        },
+        ready => Ok(ready > 0),
+    }
+}
+
+/// Replaces the user and the password of each URL in `text`.
+pub fn without_passwords(text: &str) -> String {
+    let mut masked = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        masked += before;
+        let authority = after.split(['/', ' ', '\'', '"', '?', '#']).next().unwrap_or_default();
+        rest = match authority.rfind('@') {
+            Some(at) => {
+                masked += "***";
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    masked + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: &dyn Fn() -> bool = &|| false;
+
+    fn start(shell_command: &str, patience: Duration) -> ProgramOutput<'static> {
+        ProgramOutput::spawn(shell_command, patience, NEVER).unwrap()
+    }
+
+    fn read_all(program: &mut ProgramOutput) -> (Vec<u8>, Option<io::Error>) {
+        let mut bytes = Vec::new();
+        let error = program.read_to_end(&mut bytes).err();
+        (bytes, error)
+    }
+
+    #[test]
+    fn the_end_of_a_program_is_told_with_its_last_words() {
+        let mut program = start(
+            "printf data; echo 'first' >&2; echo 'no cameras available' >&2; exit 3",
+            Duration::from_secs(10),
+        );
+        assert_eq!(read_all(&mut program).0, b"data");
+        let reason = program.reason(&io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(
+            reason.to_string(),
+            "the program ended (exit status: 3; no cameras available)"
+        );
+    }
+
+    #[test]
+    fn silence_is_an_error() {
+        let mut program = start(
+            "printf data; echo 'waiting' >&2; exec sleep 100",
+            Duration::from_millis(100),
+        );
+        let (bytes, error) = read_all(&mut program);
+        let error = error.unwrap();
+        assert_eq!(
+            (bytes.as_slice(), error.kind()),
+            (&b"data"[..], io::ErrorKind::TimedOut)
+        );
+        assert_eq!(
+            program.reason(&error).to_string(),
+            "the program wrote nothing for 0.1 s (waiting)"
+        );
+    }
+
+    #[test]
+    fn the_end_kills_the_whole_group() {
+        let mut program = start("sleep 1000 & echo $!; wait", Duration::from_secs(10));
+        let mut id = [0; 16];
+        let count = program.read(&mut id).unwrap();
+        let id = std::str::from_utf8(&id[..count]).unwrap().trim();
+        let command = format!("/proc/{id}/cmdline");
+        let is_running = || std::fs::read(&command).is_ok_and(|line| line.starts_with(b"sleep"));
+        assert!(is_running());
+        drop(program);
+        // The grandchild belongs to another process, which has to collect it.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_running() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!is_running());
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait() {
+        let mut program = ProgramOutput::spawn("exec sleep 1000", Duration::from_secs(1000), &|| true).unwrap();
+        assert_eq!(program.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn passwords_in_urls_are_masked() {
+        let text = "rtsp://bob:p@ss@cam.local/stream: 401 (http://x/y?z=a@b)";
+        assert_eq!(
+            without_passwords(text),
+            "rtsp://***@cam.local/stream: 401 (http://x/y?z=a@b)"
+        );
+        assert_eq!(without_passwords("no url"), "no url");
+    }
+}
