@@ -1,5 +1,6 @@
 //! Reads the environment, runs the command, and chooses the exit code.
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
@@ -14,7 +15,7 @@ use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
 use affectd::daemon::{self, DaemonError, Ending};
 use affectd::model::{Bundle, KernelChoice, UnknownKernel};
 use affectd::monitor::{self, MonitorError};
-use affectd::output::{HostIdentity, masked};
+use affectd::output::{HostIdentity, without_passwords};
 use affectd::printable::has_hidden;
 use clap::{CommandFactory, Parser};
 
@@ -32,27 +33,18 @@ fn main() -> ExitCode {
 
 /// Prints the error of a command. Returns the exit code.
 fn report(error: &CommandError) -> u8 {
-    print_error(&error.to_string());
+    print_error(&without_own_passwords(&error.to_string()));
     exit_code(error)
 }
 
 /// Prints the help, or the reason why the command line is wrong. Returns the exit code.
 fn explain(message: &clap::Error) -> Result<u8, CommandError> {
     // The message quotes arguments. One may be an address with a password, or control the terminal.
-    let arguments: Vec<String> = std::env::args_os()
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    if message.use_stderr()
-        && arguments
-            .iter()
-            .any(|argument| masked(argument) != *argument || has_hidden(argument))
-    {
-        let text = message.render().to_string();
-        print_to_stderr(
-            &arguments
-                .iter()
-                .fold(text, |text, argument| text.replace(argument, &masked(argument))),
-        );
+    let text = message.render().to_string();
+    let shown = without_own_passwords(&text);
+    let controls_terminal = std::env::args_os().any(|argument| has_hidden(&argument.to_string_lossy()));
+    if message.use_stderr() && (shown != text || controls_terminal) {
+        print_to_stderr(&shown);
         return Ok(USAGE);
     }
     match message.print() {
@@ -61,6 +53,21 @@ fn explain(message: &clap::Error) -> Result<u8, CommandError> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CommandError::NotPrinted(error)),
         _ => Ok(0),
     }
+}
+
+/// `message` without the passwords in the arguments and variables that it may quote.
+fn without_own_passwords(message: &str) -> String {
+    let arguments = std::env::args_os().skip(1);
+    let ours = |(name, value): (OsString, OsString)| name.as_encoded_bytes().starts_with(b"AFFECTD_").then_some(value);
+    let values: Vec<String> = arguments
+        .chain(std::env::vars_os().filter_map(ours))
+        .map(|value| value.to_string_lossy().into_owned())
+        .collect();
+    // As in `--output=SPEC`, of which only the value is quoted.
+    let parts = values
+        .iter()
+        .filter_map(|value| Some(value.strip_prefix("--")?.split_once('=')?.1));
+    without_passwords(message, parts.chain(values.iter().map(String::as_str)))
 }
 
 /// Users and scripts rely on these codes.
@@ -102,7 +109,14 @@ fn exit_code(error: &CommandError) -> u8 {
 fn run(cli: Cli) -> Result<(), CommandError> {
     let environment = &Environment::parse(std::env::vars_os())?;
     cli::log::init(environment);
-    let host = Arc::new(host_identity(environment));
+    let configuration = cli.command.common().and_then(|common| {
+        let layers = layers(common, &Flags::default(), environment);
+        std::path::absolute(layers.path()?).ok()
+    });
+    let host = Arc::new(HostIdentity {
+        configuration,
+        ..host_identity(environment)
+    });
     let load = |common: &Common, flags: &Flags| -> Result<Config, ConfigError> {
         Config::load(&layers(common, flags, environment), &host)
     };
@@ -128,8 +142,9 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             let leave = |result| process::exit(finish(result).map_or_else(|error| report(&error).into(), |()| 0));
             finish(daemon::run(config, &host, &signals, fault, read_config, leave))
         }
-        Command::Check { common, input } => {
-            let config = load_with(kernel_choice()?, &common, &input.add_to(common.flags()))?;
+        Command::Check { common, input, outputs } => {
+            let flags = outputs.add_to(input.add_to(common.flags()));
+            let config = load_with(kernel_choice()?, &common, &flags)?;
             cli::check::check(&config, &host)
         }
         Command::Devices { common, json } => {
@@ -226,6 +241,7 @@ fn host_identity(environment: &Environment) -> HostIdentity {
         machine_id: read("/etc/machine-id").filter(|id| !id.is_empty()),
         board_serial: read("/proc/device-tree/serial-number").filter(|serial| !serial.is_empty()),
         credentials_directory: environment.credentials.clone(),
+        configuration: None,
     }
 }
 

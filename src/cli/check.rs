@@ -79,7 +79,7 @@ pub fn check(config: &Config, host: &HostIdentity) -> Result<(), CommandError> {
     }
     report("clock", clock())?;
     for output in &config.outputs {
-        report("output", output.check(host).map(|()| output.to_string()).into())?;
+        report("output", output.check(host).into())?;
     }
     first.map_or(Ok(()), Err)
 }

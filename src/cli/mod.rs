@@ -70,13 +70,16 @@ pub enum Command {
     },
     /// Check the configuration, models, devices or clip, and outputs, and say how to fix what is wrong
     ///
-    /// Watches the camera and the microphone for two seconds. The exit code is that of the first part that fails.
+    /// Watches the camera and the microphone for two seconds. Tests the outputs that `run` with the same arguments would use. Publishes
+    /// nothing. The exit code is that of the first part that fails.
     #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Check {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         input: Input,
+        #[command(flatten)]
+        outputs: Outputs,
     },
     /// List cameras, microphones and serial ports, and which of them `auto` chooses
     #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
@@ -234,6 +237,23 @@ pub struct Outputs {
     /// /usr/share/doc/affectd/cross/wire.md, or cross/wire.md in the repository, describes the frames of wire=frame.
     #[arg(long = "output", value_name = "SPEC")]
     pub specs: Vec<OsString>,
+}
+
+impl Command {
+    /// The flags that most commands have.
+    pub fn common(&self) -> Option<&Common> {
+        match self {
+            Command::Run { common, .. }
+            | Command::Check { common, .. }
+            | Command::Devices { common, .. }
+            | Command::Record { common, .. }
+            | Command::Bench { common, .. }
+            | Command::Forget { common, .. }
+            | Command::Model { common }
+            | Command::Config { common, .. } => Some(common),
+            Command::Monitor { .. } | Command::Completions { .. } => None,
+        }
+    }
 }
 
 impl Common {

@@ -30,6 +30,14 @@ pub struct Layers<'a> {
     pub flags: Flags,
 }
 
+impl Layers<'_> {
+    /// The file that is read, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        let default_file = Path::new(DEFAULT_FILE);
+        self.file.or_else(|| default_file.is_file().then_some(default_file))
+    }
+}
+
 /// Flags that set a key.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
@@ -69,9 +77,7 @@ impl Settings {
             flags: layers.flags.clone(),
         };
         settings.lay(defaults, &Origin::Default);
-        let default_file = Path::new(DEFAULT_FILE);
-        let file = layers.file.or_else(|| default_file.is_file().then_some(default_file));
-        if let Some(path) = file {
+        if let Some(path) = layers.path() {
             settings.lay(read_file(path)?, &Origin::File(path.to_path_buf()));
         }
         for (name, value) in layers.variables {

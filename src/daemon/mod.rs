@@ -15,6 +15,7 @@
 mod device_supervisor;
 mod error;
 mod fault_injection;
+mod handover;
 mod health_reporter;
 mod input_feed;
 mod lifecycle;
@@ -80,7 +81,7 @@ pub fn run(
     }
     let (sources, pace) = Sources::open(&config.source)?;
     let stages = Stages::load(&config, sources.kinds())?;
-    let health = Health::default();
+    let health = Arc::new(Health::default());
     // The first health report is sent before the threads of the sources run.
     let kinds = sources.kinds();
     if kinds.video {

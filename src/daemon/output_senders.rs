@@ -7,6 +7,7 @@ use crate::health::HealthReport;
 use crate::output::OutputSpec;
 use crate::queue::{Disconnected, QueueSender};
 
+use super::handover::Handover;
 use super::output_thread::OutputItem;
 use super::thread_group::ExitSignal;
 
@@ -19,6 +20,7 @@ pub struct OutputSender {
     pub spec: OutputSpec,
     pub queue: QueueSender<OutputItem>,
     pub exit: ExitSignal,
+    pub handover: Handover,
 }
 
 impl OutputSenders {

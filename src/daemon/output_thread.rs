@@ -12,6 +12,7 @@ use crate::health::{HealthReport, Latency};
 use crate::output::{Output, OutputContext, OutputError, OutputSpec};
 use crate::queue::QueueReceiver;
 
+use super::handover::{Handover, QueueEnd};
 use super::thread_group::ThreadGroup;
 
 /// One item in the queue of an output.
@@ -46,12 +47,13 @@ impl OpenOutput {
         latency: &Latency,
         running: &AtomicUsize,
         threads: &ThreadGroup<'_>,
+        handover: &Handover,
     ) {
         let written = write_all(&mut *self.output, items, latency);
         let others = running.fetch_sub(1, Ordering::Relaxed) - 1;
         let failed = match written {
             // A reload or the end of affectd has closed the queue. The other outputs decide what follows.
-            Ok(()) => return self.output.finish().unwrap_or_else(|error| self.report(error, threads)),
+            Ok(()) => return self.end(threads, handover),
             Err(error) => error,
         };
         if others > 0
@@ -62,6 +64,19 @@ impl OpenOutput {
         self.report(failed, threads);
         if others == 0 {
             threads.stop();
+        }
+    }
+
+    fn end(&mut self, threads: &ThreadGroup<'_>, handover: &Handover) {
+        let ended = match handover.end() {
+            QueueEnd::EndOfRun | QueueEnd::Removed => self.output.finish(),
+            QueueEnd::Replaced => self.output.hand_over().map(|backlog| handover.leave(backlog)),
+        };
+        match ended {
+            Ok(()) => {}
+            // Said now: the end of affectd may be far, and is not the fault of this output.
+            Err(OutputError::Failed(why)) if handover.end() == QueueEnd::Removed => warn!("{why}"),
+            Err(error) => self.report(error, threads),
         }
     }
 

@@ -13,10 +13,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 
 use crate::control::Control;
-use crate::health::Health;
-use crate::output::{HostIdentity, OutputContext, OutputError, OutputSpec};
+use crate::health::{Health, LiveHealth};
+use crate::output::{Backlog, HostIdentity, OutputContext, OutputError, OutputSpec};
 use crate::queue::{WhenFull, queue};
 
+use super::handover::{Handover, QueueEnd};
 use super::health_reporter;
 use super::output_senders::{OutputSender, OutputSenders};
 use super::output_thread::OpenOutput;
@@ -51,7 +52,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
     pub fn start(
         scope: &'scope Scope<'scope, 'env>,
         threads: &'scope ThreadGroup<'_>,
-        health: &'scope Health,
+        health: &'scope Arc<Health>,
         specs: &[OutputSpec],
         period: Duration,
         when_full: WhenFull,
@@ -155,7 +156,14 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         senders.extend(opened);
         drop(senders);
         self.context = context;
-        for OutputSender { spec, queue, exit } in closing {
+        for OutputSender {
+            spec,
+            queue,
+            exit,
+            handover,
+        } in closing
+        {
+            handover.announce(QueueEnd::Removed);
             drop(queue);
             if !wait_for_exit(&exit, progress) {
                 warn!("{spec}: not closed after {} s", CLOSE_TIMEOUT.as_secs());
@@ -179,7 +187,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             let replaced: Vec<OutputSender> = senders
                 .extract_if(.., |sender| old.contains(&sender.spec) && sender.spec.same_place(spec))
                 .collect();
-            let previous = replaced.into_iter().map(|sender| sender.exit).collect();
+            let previous = replaced.into_iter().map(Predecessor::of).collect();
             let Opening { sender, result } = self.start_opening(spec, context, previous);
             senders.push(sender);
             results.push(result);
@@ -193,17 +201,27 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
     }
 
     /// Starts the thread of an output, which waits for the `previous` outputs in the same place to end, and then opens it.
-    fn start_opening(&self, spec: &OutputSpec, context: &OutputContext, previous: Vec<ExitSignal>) -> Opening {
+    fn start_opening(&self, spec: &OutputSpec, context: &OutputContext, previous: Vec<Predecessor>) -> Opening {
         let (opened, result) = bounded(1);
         let (spec_to_open, context_to_open) = (spec.clone(), context.clone());
-        let sender = self.start_thread(spec, context, move || {
-            if !previous.iter().all(|exit| exit.wait_timeout(CLOSE_TIMEOUT)) {
+        let handover = Handover::default();
+        let to_next = handover.clone();
+        let sender = self.start_thread(spec, context, handover, move || {
+            if !previous.iter().all(|one| one.exit.wait_timeout(CLOSE_TIMEOUT)) {
                 let seconds = CLOSE_TIMEOUT.as_secs();
                 warn!("{spec_to_open}: the output with the old options is not closed after {seconds} s");
             }
+            let backlog = Backlog(previous.iter().flat_map(|one| one.handover.take().0).collect());
             let (output, outcome) = match OpenOutput::open(&spec_to_open, &context_to_open) {
-                Ok(output) => (Some(output), Ok(())),
-                Err(error) => (None, Err(error)),
+                Ok(mut output) => {
+                    output.output.take_over(backlog);
+                    (Some(output), Ok(()))
+                }
+                Err(error) => {
+                    // For the old output, which is opened again.
+                    to_next.leave(backlog);
+                    (None, Err(error))
+                }
             };
             // The reload waits for this.
             let _ = opened.send(outcome);
@@ -214,7 +232,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
 
     fn spawn(&self, output: OpenOutput, context: &OutputContext) -> OutputSender {
         let spec = output.spec.clone();
-        self.start_thread(&spec, context, move || Some(output))
+        self.start_thread(&spec, context, Handover::default(), move || Some(output))
     }
 
     /// Starts a thread that runs the output that `open` returns.
@@ -222,15 +240,17 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         &self,
         spec: &OutputSpec,
         context: &OutputContext,
+        handover: Handover,
         open: impl FnOnce() -> Option<OpenOutput> + Send + 'scope,
     ) -> OutputSender {
         let (queue, items) = queue(OUTPUT_QUEUE, context.when_full, &context.dropped);
         self.running.fetch_add(1, Ordering::Relaxed);
         let (running, threads, latency) = (Arc::clone(&self.running), self.threads, &self.health.latency);
         let name = format!("output-{}", spec.kind());
+        let of_thread = handover.clone();
         let exit = threads.start(self.scope, &name, move || {
             match open() {
-                Some(output) => output.run(&items, latency, &running, threads),
+                Some(output) => output.run(&items, latency, &running, threads, &of_thread),
                 None => {
                     running.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -241,7 +261,22 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             spec: spec.clone(),
             queue,
             exit,
+            handover,
         }
+    }
+}
+
+/// An output that a reload replaces. Its queue has ended.
+struct Predecessor {
+    exit: ExitSignal,
+    handover: Handover,
+}
+
+impl Predecessor {
+    fn of(sender: OutputSender) -> Predecessor {
+        let OutputSender { exit, handover, .. } = sender;
+        handover.announce(QueueEnd::Replaced);
+        Predecessor { exit, handover }
     }
 }
 
@@ -278,7 +313,7 @@ fn context(
     period: Duration,
     when_full: WhenFull,
     controls: Sender<Control>,
-    health: &Health,
+    health: &Arc<Health>,
     host: &Arc<HostIdentity>,
 ) -> OutputContext {
     OutputContext {
@@ -287,6 +322,7 @@ fn context(
         controls,
         dropped: Arc::clone(&health.estimates_dropped),
         lost: Arc::clone(&health.output_outages),
+        health: LiveHealth::of(Arc::clone(health)),
         host: Arc::clone(host),
     }
 }
@@ -315,7 +351,7 @@ mod tests {
     fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         threads: &'scope ThreadGroup<'_>,
-        health: &'scope Health,
+        health: &'scope Arc<Health>,
         outputs: Vec<Box<dyn Output>>,
     ) -> OutputThreads<'scope, 'env> {
         let open = |output| OpenOutput {
@@ -362,7 +398,7 @@ mod tests {
     }
 
     fn run(capacities: [usize; 2], failure: fn() -> OutputError) -> Outcome {
-        let (health, stop) = (Health::default(), AtomicBool::new(false));
+        let (health, stop) = (Arc::<Health>::default(), AtomicBool::new(false));
         let threads = ThreadGroup::new(&stop);
         let mut sent = 0;
         let (written, probes): (Vec<_>, Vec<Box<dyn Output>>) = capacities
@@ -424,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_change_of_a_device_is_reported_at_once_and_a_counter_is_not() {
-        let (health, stop) = (Health::default(), AtomicBool::new(false));
+        let (health, stop) = (Arc::<Health>::default(), AtomicBool::new(false));
         let threads = ThreadGroup::new(&stop);
         let (to, reports) = mpsc::channel();
         std::thread::scope(|scope| {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 mod atomic_f32;
 mod latency;
@@ -95,6 +95,33 @@ impl Health {
     pub fn condition(&self) -> impl PartialEq + use<> {
         let states = (self.camera.get(), self.microphone.get());
         (states, self.face_rate_hz.get(), self.problem())
+    }
+}
+
+/// Gives health reports as of now.
+#[derive(Debug, Clone)]
+pub struct LiveHealth {
+    health: Arc<Health>,
+    started: Instant,
+}
+
+impl LiveHealth {
+    /// The uptime in the reports counts from now.
+    pub fn of(health: Arc<Health>) -> LiveHealth {
+        LiveHealth {
+            health,
+            started: Instant::now(),
+        }
+    }
+
+    pub fn report(&self) -> HealthReport {
+        self.health.report(self.started.elapsed())
+    }
+}
+
+impl Default for LiveHealth {
+    fn default() -> LiveHealth {
+        LiveHealth::of(Arc::default())
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Received {
     Invalid,
     /// The state of the source: connected, lost.
     Status(String),
+    /// A device uses the broker, with this base topic.
+    Device(String),
     /// The end of the source.
     End,
 }

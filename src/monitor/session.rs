@@ -1,6 +1,6 @@
 //! What the monitor has received so far, in the form that is shown.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::received::{Reading, Received};
@@ -12,6 +12,8 @@ pub const SERIES_S: f64 = 60.0;
 const MAX_RECENT: usize = 6000;
 /// After this time without an estimate, the user is told what to check.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How many devices are named that use the broker.
+const MAX_DEVICES: usize = 8;
 /// The most points that the plot of a session keeps. When it is reached, every other point is dropped.
 const MAX_POINTS: usize = 100_000;
 
@@ -49,6 +51,8 @@ pub struct Session {
     pub ended: bool,
     /// What to check if no estimates come.
     hint: &'static str,
+    /// The base topics of devices that use the broker.
+    devices: BTreeSet<String>,
     started: Instant,
     /// The user was told that no estimates come.
     told: bool,
@@ -82,6 +86,7 @@ impl Session {
             estimates: 0,
             ended: false,
             hint,
+            devices: BTreeSet::new(),
             started: Instant::now(),
             told: false,
             offset: 0.0,
@@ -97,6 +102,11 @@ impl Session {
             Received::Health(health) => self.health = Some(health),
             Received::Invalid => self.invalid_lines += 1,
             Received::Status(status) => self.status = status,
+            Received::Device(base) => {
+                if self.devices.len() < MAX_DEVICES {
+                    self.devices.insert(base);
+                }
+            }
             Received::End => {
                 self.ended = true;
                 self.status = "ended".into();
@@ -114,7 +124,12 @@ impl Session {
             0 => String::new(),
             lines => format!(" ({lines} invalid lines)"),
         };
-        self.status = format!("{}: no estimates yet{seen}: {}", self.status, self.hint);
+        let devices: Vec<&str> = self.devices.iter().map(String::as_str).collect();
+        let known = match devices.is_empty() {
+            true => String::new(),
+            false => format!("; devices that use this broker: {}", devices.join(", ")),
+        };
+        self.status = format!("{}: no estimates yet{seen}: {}{known}", self.status, self.hint);
         true
     }
 
@@ -296,6 +311,16 @@ mod tests {
             "waiting: no estimates yet (1 invalid lines): pipe something"
         );
         assert!(!session.notice_silence(start + 2 * SILENCE));
+        let mut session = Session::new("mqtt://b/x".into(), "check the topic");
+        for base in ["affectd/kitchen", "affectd/hall", "affectd/hall"] {
+            session.receive(Received::Device(base.into()));
+        }
+        let later = session.started + SILENCE;
+        assert!(session.notice_silence(later));
+        assert_eq!(
+            session.status,
+            "waiting: no estimates yet: check the topic; devices that use this broker: affectd/hall, affectd/kitchen"
+        );
         let mut session = super::samples::session();
         let later = session.started + SILENCE;
         assert!(!session.notice_silence(later));

@@ -59,9 +59,7 @@ impl Source {
     pub fn hint(&self) -> &'static str {
         match self {
             Source::Serial(_) => "check the cable, and baud= and wire= on both sides",
-            Source::Mqtt { .. } => {
-                "check that the topic is that of a running affectd: mosquitto_sub -t 'affectd/#' -v shows all of them"
-            }
+            Source::Mqtt { .. } => "check that the topic is that of a running affectd",
             Source::File(_) => "name the file of an output of affectd",
             Source::StandardInput => "pipe the output of affectd into this command",
         }
@@ -308,6 +306,7 @@ fn read_broker(
     subscriber.run(&mut |event| match event {
         Event::Connected => listener(Received::Status("connected".into())),
         Event::Disconnected(why) => listener(Received::Status(why)),
+        Event::Device(base) => listener(Received::Device(base)),
         Event::Message { topic, payload } => {
             let Some((base, kind)) = topic.rsplit_once('/') else {
                 return Listening::Continue;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::estimate_rate::EstimateRate;
 use crate::control::Control;
-use crate::health::HealthReport;
+use crate::health::LiveHealth;
 
 /// The longest command, in bytes. Longer texts are ignored.
 pub const MAX_COMMAND_BYTES: usize = 64;
@@ -26,7 +26,7 @@ pub enum Command {
     Ping,
     /// Send this many estimates a second on this output, from 0.1 to 100.
     Rate(f64),
-    /// Send the newest health report.
+    /// Send a health report as of now.
     Health,
     /// Use the next ten seconds as the person's neutral state.
     Baseline,
@@ -79,25 +79,20 @@ pub struct Answer<R> {
 #[derive(Debug)]
 pub struct CommandProcessor<R> {
     controls: Sender<Control>,
-    health: Option<HealthReport>,
+    health: LiveHealth,
     /// The reader that waits for the start of a calibration, and the message of the `fusion` thread.
     baseline: Option<(R, Receiver<()>)>,
     opened: Instant,
 }
 
 impl<R> CommandProcessor<R> {
-    pub fn new(controls: Sender<Control>) -> CommandProcessor<R> {
+    pub fn new(controls: Sender<Control>, health: LiveHealth) -> CommandProcessor<R> {
         CommandProcessor {
             controls,
-            health: None,
+            health,
             baseline: None,
             opened: Instant::now(),
         }
-    }
-
-    /// Sets the newest health report, which answers the command `health`.
-    pub fn set_health(&mut self, report: &HealthReport) {
-        self.health = Some(report.clone());
     }
 
     /// Executes a command of `reader`. The answer to `baseline` comes later, from [`CommandProcessor::late_answer`].
@@ -113,10 +108,7 @@ impl<R> CommandProcessor<R> {
                 rate.set_hz(rate_hz);
                 Ok(json!({ "rate": rate_hz }))
             }
-            Ok(Command::Health) => match &self.health {
-                Some(report) => Ok(json!(report)),
-                None => Err("health: no report yet: ask again in a second".into()),
-            },
+            Ok(Command::Health) => Ok(json!(self.health.report())),
             Ok(Command::Baseline) => match self.start_baseline() {
                 Some(started) => {
                     self.baseline = Some((reader, started));
@@ -198,7 +190,10 @@ impl CommandReader {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::health::{Health, count};
     use proptest::prelude::*;
 
     fn read(bytes: &[u8]) -> Vec<Result<Command, String>> {
@@ -228,7 +223,8 @@ mod tests {
 
     fn processor() -> (CommandProcessor<u8>, Receiver<Control>, EstimateRate) {
         let (controls, requests) = bounded(1);
-        (CommandProcessor::new(controls), requests, EstimateRate::default())
+        let processor = CommandProcessor::new(controls, LiveHealth::default());
+        (processor, requests, EstimateRate::default())
     }
 
     #[test]
@@ -274,6 +270,20 @@ mod tests {
         let answer = processor.execute(Ok(Command::Rate(2.5)), 1, &mut rate).unwrap();
         assert_eq!(answer.body, json!({ "ok": { "rate": 2.5 } }));
         assert_eq!(rate.hz(), Some(2.5));
+    }
+
+    #[test]
+    fn health_is_that_of_now() {
+        let (mut processor, _requests, mut rate) = processor();
+        let counters = Arc::<Health>::default();
+        processor.health = LiveHealth::of(Arc::clone(&counters));
+        let mut estimates = || {
+            let answer = processor.execute(Ok(Command::Health), 1, &mut rate).unwrap();
+            answer.body["ok"]["estimates"].clone()
+        };
+        assert_eq!(estimates(), 0);
+        count(&counters.estimates);
+        assert_eq!(estimates(), 1);
     }
 
     #[test]

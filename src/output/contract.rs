@@ -9,14 +9,14 @@ use crossbeam_channel::Sender;
 
 use crate::control::Control;
 use crate::fusion::Estimate;
-use crate::health::HealthReport;
+use crate::health::{HealthReport, LiveHealth};
 use crate::queue::WhenFull;
 
 /// A destination for estimates. All methods are called on the output's own thread.
 pub trait Output: Send {
     fn write(&mut self, estimate: &Estimate) -> Result<(), OutputError>;
 
-    /// Receives the newest health report. Outputs that neither publish it nor answer requests for it ignore it.
+    /// Receives the newest health report. Outputs that do not publish it ignore it.
     fn health(&mut self, _report: &HealthReport) -> Result<(), OutputError> {
         Ok(())
     }
@@ -38,6 +38,26 @@ pub trait Output: Send {
     fn finish(&mut self) -> Result<(), OutputError> {
         Ok(())
     }
+
+    /// Called instead of [`Output::finish`] if another output takes over the same place: returns what is still queued.
+    fn hand_over(&mut self) -> Result<Backlog, OutputError> {
+        self.finish().map(|()| Backlog::default())
+    }
+
+    /// Called before the first item: takes what its predecessor in the same place could not deliver.
+    fn take_over(&mut self, _backlog: Backlog) {}
+}
+
+/// Estimates that an output could not deliver yet, oldest first.
+#[derive(Debug, Default)]
+pub struct Backlog(pub Vec<QueuedEstimate>);
+
+/// An estimate, encoded when it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedEstimate {
+    /// Time on the source's clock.
+    pub at: Duration,
+    pub json: Vec<u8>,
 }
 
 /// Why an output cannot start or continue.
@@ -64,6 +84,8 @@ pub struct OutputContext {
     pub dropped: Arc<AtomicU64>,
     /// Counts how often an output lost its port, file or broker, or did not find it.
     pub lost: Arc<AtomicU64>,
+    /// Answers requests for a health report.
+    pub health: LiveHealth,
     pub host: Arc<HostIdentity>,
 }
 
@@ -78,6 +100,8 @@ pub struct HostIdentity {
     pub board_serial: Option<String>,
     /// The folder of this service's systemd credentials.
     pub credentials_directory: Option<PathBuf>,
+    /// The absolute path of the configuration file, if there is one. It tells two services on one machine apart.
+    pub configuration: Option<PathBuf>,
 }
 
 impl HostIdentity {

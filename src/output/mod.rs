@@ -19,6 +19,6 @@ pub mod stdout;
 pub mod wall_clock;
 pub mod wire;
 
-pub use contract::{HostIdentity, Output, OutputContext, OutputError};
-pub use secrets::{has_secret_option, masked, masked_quotes};
+pub use contract::{Backlog, HostIdentity, Output, OutputContext, OutputError};
+pub use secrets::{has_secret_option, masked, masked_quotes, without_passwords};
 pub use spec::OutputSpec;

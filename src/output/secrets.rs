@@ -2,9 +2,34 @@
 
 use std::ops::Range;
 
+/// `message` without the passwords in `values`, which it may quote, and in words that look like addresses. For every message that
+/// quotes what a user has written, in whatever place.
+pub fn without_passwords<'a>(message: &str, values: impl IntoIterator<Item = &'a str>) -> String {
+    let mut shown = message.to_owned();
+    for value in values {
+        let masked = masked(value);
+        if masked != value {
+            shown = shown.replace(value, &masked);
+        }
+    }
+    let words = shown.split_inclusive(char::is_whitespace);
+    words
+        .map(|word| {
+            let address = word.trim_start_matches(['"', '`', '\'', '(']).trim_end();
+            match address.contains("://") || is_scheme(address) {
+                true => word.replacen(address, &masked(address), 1),
+                false => word.to_owned(),
+            }
+        })
+        .collect()
+}
+
 /// `text` with each password replaced by `…`: `user:password@` before a host, and options such as `password=`. `text` may be
-/// misspelt, so the rules are wide.
+/// misspelt, so the rules are wide. A path stays as it is.
 pub fn masked(text: &str) -> String {
+    if text.starts_with(['/', '.', '~']) {
+        return text.to_owned();
+    }
     // A spec may be given as the path of another output by mistake.
     for kind in ["file:", "serial:"] {
         if let Some(path) = text.strip_prefix(kind)
@@ -14,13 +39,16 @@ pub fn masked(text: &str) -> String {
         }
     }
     let mut shown = text.to_owned();
-    if let Some(password) = login_password(text).or_else(|| password_as_port(text)) {
+    let password = login_password(text)
+        .or_else(|| password_as_port(text))
+        .or_else(|| password_as_path(text));
+    if let Some(password) = password {
         shown.replace_range(password, "…");
     }
-    if let Some(end_of_key) = secret_option(&shown) {
+    if let Some(secret) = secret_option(&shown, |key, value| is_secret(key) || is_secret_key(key, value)) {
         // A password may contain `&`, so everything after it is hidden, too.
-        shown.truncate(end_of_key);
-        shown.push_str("=…");
+        shown.truncate(secret);
+        shown.push('…');
     }
     shown
 }
@@ -45,13 +73,13 @@ pub fn masked_quotes(message: &str) -> String {
 
 /// Whether one of the options is a password.
 pub fn has_secret_option(spec: &str) -> bool {
-    secret_option(spec).is_some()
+    secret_option(spec, |key, _| is_secret(key)).is_some()
 }
 
 /// The place of the password in `mqtt://user:password@host`. The colon may be written as `%3A`, and the slashes may be wrong. A
 /// password may contain `/`, `?` and `@`.
 pub fn login_password(text: &str) -> Option<Range<usize>> {
-    if ["file:", "serial:"].iter().any(|kind| text.starts_with(kind)) {
+    if is_path_of_output(text) {
         return None;
     }
     let start = start_of_login(text);
@@ -88,6 +116,22 @@ fn password_as_port(text: &str) -> Option<Range<usize>> {
     is_password.then_some(start + colon + 1..start + authority.len())
 }
 
+/// The place of the text between a slash and `@`, as in `mqtt://user/password@host`.
+fn password_as_path(text: &str) -> Option<Range<usize>> {
+    if is_path_of_output(text) {
+        return None;
+    }
+    let start = start_of_login(text);
+    let rest = text[start..].split('?').next().unwrap_or_default();
+    let (slash, at) = (rest.find('/')?, rest.rfind('@')?);
+    let is_password = start > 0 && slash < at && !rest[..slash].contains('@');
+    is_password.then_some(start + slash + 1..start + at)
+}
+
+fn is_path_of_output(text: &str) -> bool {
+    ["file:", "serial:"].iter().any(|kind| text.starts_with(kind))
+}
+
 /// Where the user and host begin, after `mqtt://` or something like it.
 fn start_of_login(text: &str) -> usize {
     let is_of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
@@ -95,22 +139,36 @@ fn start_of_login(text: &str) -> usize {
     if text[word..].starts_with("://") {
         return word + 3;
     }
-    let is_scheme = text[..word].to_ascii_lowercase().starts_with("mqtt");
-    let separator = text[word..].bytes().take_while(|b| b":/".contains(b)).count();
-    if is_scheme { word + separator } else { 0 }
+    let separator = text[word..].bytes().take_while(|b| b":;,/".contains(b)).count();
+    if is_scheme(text) && separator > 0 {
+        word + separator
+    } else {
+        0
+    }
 }
 
-/// The end of the key of the first option that is a password.
-fn secret_option(spec: &str) -> Option<usize> {
+fn is_scheme(text: &str) -> bool {
+    text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mqtt"))
+}
+
+/// Where the value of the first option begins that is secret. The sign between key and value may be escaped or missing.
+fn secret_option(spec: &str, is_secret: impl Fn(&str, &str) -> bool) -> Option<usize> {
     let mut start = spec.find(['?', '&', ';'])? + 1;
     for option in spec[start..].split(['&', ';']) {
-        let key = option.split('=').next().unwrap_or_default();
-        if key.len() < option.len() && is_secret(key) {
-            return Some(start + key.len());
+        let lower = option.to_ascii_lowercase();
+        let signs = ["=", "%3d", ":"].map(|sign| lower.find(sign).map(|at| (at, at + sign.len())));
+        let (key, value) = signs.into_iter().flatten().min().unwrap_or((option.len(), 0));
+        if is_secret(&option[..key], &option[value..]) {
+            return Some(start + value);
         }
         start += option.len() + 1;
     }
     None
+}
+
+/// Whether this is a key itself, as in `api_key=`, and not the path of one.
+fn is_secret_key(key: &str, value: &str) -> bool {
+    key.to_ascii_lowercase().ends_with("key") && !value.contains(['/', '.'])
 }
 
 fn is_secret(key: &str) -> bool {
@@ -157,6 +215,14 @@ mod tests {
             ("mqtt://li:hunter2@b?pw=hunter2", "mqtt://li:…@b?pw=…"),
             ("file:/tmp/x?token=hunter2", "file:/tmp/x?token=…"),
             ("stdout?pw=hunter2", "stdout?pw=…"),
+            ("mqtt;//li:hunter2@b", "mqtt;//li:…@b"),
+            ("mqtt://li/hunter2@b", "mqtt://li/…@b"),
+            ("mqtt://li/hun/ter2@b?version=5", "mqtt://li/…@b?version=5"),
+            ("mqtt://b?password%3Dhunter2", "mqtt://b?password%3D…"),
+            ("mqtt://b?password:hunter2", "mqtt://b?password:…"),
+            ("mqtt://b?passwordhunter2", "mqtt://b?…"),
+            ("mqtt://b?api_key=hunter2", "mqtt://b?api_key=…"),
+            ("--input=mqtt://b?password=hunter2", "--input=mqtt://b?password=…"),
         ] {
             assert_eq!(masked(spec), shown);
         }
@@ -173,6 +239,9 @@ mod tests {
             "mqtts://[fd00::1]:8883?ca=/etc/affectd@hall/ca.pem",
             "file:/var/log/passwords.jsonl?keep=2",
             "file:/var/log/a:b@c.jsonl",
+            "/models?token=1",
+            "./li:x@y?password=1",
+            "mqtt://li@b/home/mood",
         ] {
             assert_eq!(masked(spec), spec);
         }
@@ -185,10 +254,28 @@ mod tests {
         insta::assert_snapshot!(masked("unknown field `mqtt://li:hunter2@b`, expected one of `models`, `output`"), @"unknown field `mqtt://li:…@b`, expected one of `models`, `output`");
     }
 
+    #[test]
+    fn passwords_in_messages_that_quote_anything_are_masked() {
+        let address = "mqtt://li:hun ter2@b";
+        insta::assert_snapshot!(without_passwords("mqtt://li:hun ter2@b: cannot be read: check the path", [address]), @"mqtt://li:…@b: cannot be read: check the path");
+        insta::assert_snapshot!(without_passwords("file \"mqtt://li:hunter2@b\": missing\nsee mqtt://b?pw=hunter2", []), @r#"
+        file "mqtt://li:…@b": missing
+        see mqtt://b?pw=…
+        "#);
+        for message in [
+            "mqtts://li@localhost:8883/affectd/d: no secure connection: add ca=/path/to/ca.pem",
+            "/models?token=1: cannot be read",
+            "password_file is given without a user: write mqtt://user@host",
+            "unknown scheme http://: write mqtt:// or mqtts://",
+        ] {
+            assert_eq!(without_passwords(message, ["/models?token=1", "check"]), message);
+        }
+    }
+
     proptest! {
         #[test]
         fn no_login_shows_its_password(
-            scheme in "(mqtt|mqtts|MQTT|http|tcp)", separator in "(://|:/|//|:)", colon in "(:|%3A|%3a)", password in "[a-z/?&]{0,6}hunter2",
+            scheme in "(mqtt|mqtts|MQTT|http|tcp)", separator in "(://|:/|//|:|;//)", colon in "(:|%3A|%3a)", password in "[a-z/?&]{0,6}hunter2",
         ) {
             prop_assume!(scheme.to_lowercase().starts_with("mqtt") || separator == "://");
             let shown = masked(&format!("{scheme}{separator}li{colon}{password}@broker/x"));
@@ -199,6 +286,7 @@ mod tests {
         fn no_text_makes_it_panic(text in ".{0,60}") {
             masked(&text);
             masked_quotes(&text);
+            without_passwords(&text, [text.as_str()]);
         }
     }
 }

@@ -80,14 +80,15 @@ impl OutputSpec {
         })
     }
 
-    /// Whether [`OutputSpec::open`] would succeed. Leaves nothing behind.
-    pub fn check(&self, host: &HostIdentity) -> Result<(), OutputError> {
+    /// Whether [`OutputSpec::open`] would succeed. Leaves nothing behind. Returns a description.
+    pub fn check(&self, host: &HostIdentity) -> Result<String, OutputError> {
         match self {
-            OutputSpec::Stdout { .. } => Ok(()),
-            OutputSpec::Serial(serial) => serial.check(),
-            OutputSpec::File(file) => file.check(),
-            OutputSpec::Mqtt(address) => Mqtt::check(address, host),
+            OutputSpec::Stdout { .. } => {}
+            OutputSpec::Serial(serial) => serial.check()?,
+            OutputSpec::File(file) => file.check()?,
+            OutputSpec::Mqtt(address) => return Ok(format!("{self}: {}", Mqtt::check(address, host)?)),
         }
+        Ok(self.to_string())
     }
 
     /// The kind of output, for thread names and the log.

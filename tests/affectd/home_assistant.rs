@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use affectd::control::Control;
 use affectd::fusion::{Affect, Estimate};
+use affectd::health::LiveHealth;
 use affectd::output::mqtt::{Address, Mqtt};
 use affectd::output::{HostIdentity, Output, OutputContext};
 use affectd::queue::WhenFull;
@@ -48,6 +49,7 @@ impl Board {
             controls: sender,
             dropped: Arc::default(),
             lost: Arc::default(),
+            health: LiveHealth::default(),
             host: Arc::clone(&host),
         };
         let address = Address::parse(&format!("mqtt://127.0.0.1:{port}?{options}"), &host).unwrap();
@@ -83,6 +85,14 @@ impl Board {
             self.write();
             std::thread::sleep(PERIOD);
         }
+    }
+
+    /// Writes estimates and answers commands until `done` returns something.
+    fn run_until<T>(&mut self, mut done: impl FnMut() -> Option<T>) -> T {
+        wait(|| {
+            self.write();
+            done()
+        })
     }
 
     /// Serves all commands that are waiting.
@@ -133,6 +143,13 @@ fn listed(broker: &Mosquitto) -> Vec<String> {
         .iter()
         .map(|topic| topic.rsplit('/').next().unwrap().to_owned())
         .collect()
+}
+
+fn forget(broker: &Mosquitto, device: &str) -> Command {
+    let mut command = affectd();
+    let output = format!("mqtt://127.0.0.1:{}", broker.port);
+    command.args(["forget", device, "--output", &output]);
+    command
 }
 
 fn is_online(device: &str) -> impl Fn(&Message) -> bool {
@@ -190,15 +207,29 @@ fn a_rename_deletes_what_the_old_name_left() {
 #[test]
 fn two_outputs_of_one_board_keep_each_other() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::without_passwords(folder.path());
+    let broker = Mosquitto::start(folder.path(), free_port(), "allow_anonymous true\nlog_type all");
     let reader = Reader::of(&broker, &["affectd/#"]);
-    let _left = Board::start(&broker, "left", "", "m");
+    let mut left = Board::start(&broker, "left", "", "m");
     reader.until(is_online("left"));
+    wait(|| (listed(&broker) == ["left"]).then_some(()));
     let _right = Board::start(&broker, "right", "", "m");
-    reader.until(is_online("right"));
-    wait(|| (listed(&broker) == ["left", "right"]).then_some(()));
-    std::thread::sleep(Duration::from_secs(1));
+    // It has asked whether the left one runs, and has decided.
+    left.run_until(|| broker.log().contains("Received UNSUBSCRIBE").then_some(()));
     assert_eq!(announced(&broker), ["left", "right"]);
+    assert_eq!(listed(&broker), ["left", "right"]);
+}
+
+#[test]
+fn a_rename_deletes_the_old_name_even_if_the_broker_restores_it_as_online() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::without_passwords(folder.path());
+    let mut kitchen = Board::start(&broker, "kitchen", "", "m");
+    wait(|| (listed(&broker) == ["kitchen"]).then_some(()));
+    kitchen.output.finish().unwrap();
+    broker.publish(&["-t", "affectd/kitchen/status", "-r", "-m", "online"]);
+    let _lounge = Board::start(&broker, "lounge", "", "m");
+    wait(|| (announced(&broker) == ["lounge"]).then_some(()));
+    wait(|| retained(&broker, "affectd/kitchen/#").is_empty().then_some(()));
 }
 
 #[test]
@@ -265,10 +296,6 @@ fn commands_are_answered_in_both_versions() {
             ("baseline", json!({ "ok": "baseline" })),
             ("rate 2", json!({ "ok": { "rate": 2.0 } })),
             (
-                "health",
-                json!({ "error": "health: no report yet: ask again in a second" }),
-            ),
-            (
                 "rate fast",
                 json!({ "error": "rate fast: must be a number from 0.1 to 100 estimates a second" }),
             ),
@@ -276,6 +303,10 @@ fn commands_are_answered_in_both_versions() {
             broker.publish(&["-t", &command, "-m", text]);
             board.serve_until(&answers, &answer);
         }
+        broker.publish(&["-t", &command, "-m", "health"]);
+        let health = board.run_until(|| answers.try_next());
+        let health: Value = serde_json::from_str(&health.payload).unwrap();
+        assert_eq!(Schema::read("health").validate(&health["ok"]), Ok(()), "{health}");
     }
 }
 
@@ -357,23 +388,20 @@ fn forget_deletes_an_offline_device_and_leaves_an_online_one_alone() {
     reader.until(is_online("attic"));
     wait(|| (listed(&broker) == ["attic"]).then_some(()));
     wait(|| (retained(&broker, "affectd/attic/#").len() == 3).then_some(()));
-    let forget = |device: &str| {
-        let output = format!("mqtt://127.0.0.1:{}", broker.port);
-        affectd()
-            .args(["forget", device, "--output", &output])
-            .output()
-            .unwrap()
-    };
     let port = broker.port.to_string();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(&port, "PORT");
-    let refused = forget("attic");
+    let mut refused = forget(&broker, "attic").stderr(Stdio::piped()).spawn().unwrap();
+    board.run_until(|| refused.try_wait().unwrap());
+    let refused = refused.wait_with_output().unwrap();
     assert_eq!(refused.status.code(), Some(5));
     let error = text(&refused.stderr);
     assert!(error.contains("affectd/attic is online: stop it first"), "{error}");
     assert_eq!(retained(&broker, "affectd/attic/#").len(), 3);
 
     board.output.finish().unwrap();
-    let done = forget("attic");
+    // A broker that was killed restores an old status.
+    broker.publish(&["-t", "affectd/attic/status", "-r", "-m", "online"]);
+    let done = forget(&broker, "attic").output().unwrap();
     let lines = text(&done.stdout);
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
     for topic in [
@@ -386,7 +414,7 @@ fn forget_deletes_an_offline_device_and_leaves_an_online_one_alone() {
     }
     assert_eq!(retained(&broker, "affectd/#"), Vec::<String>::new());
     assert_eq!(announced(&broker), Vec::<String>::new());
-    let nothing = forget("attic");
+    let nothing = forget(&broker, "attic").output().unwrap();
     assert!(
         text(&nothing.stdout).contains("attic has left nothing"),
         "{}",
@@ -395,4 +423,51 @@ fn forget_deletes_an_offline_device_and_leaves_an_online_one_alone() {
 
     let without_broker = affectd().args(["forget", "attic"]).output().unwrap();
     assert_eq!(without_broker.status.code(), Some(2));
+}
+
+#[test]
+fn forget_deletes_no_topics_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::without_passwords(folder.path());
+    let keep = |topic: &str, payload: &str| broker.publish(&["-t", topic, "-r", "-m", payload]);
+    // Anybody may write an entry.
+    let index = "affectd/boards/affectd0123456789abcdef/evil";
+    let light = "homeassistant/light/x/config";
+    keep(light, "{}");
+    keep(
+        index,
+        &format!(r#"{{"status":"affectd/evil/status","discovery":"{light}"}}"#),
+    );
+    assert!(forget(&broker, "evil").status().unwrap().success());
+    assert_eq!(retained(&broker, "homeassistant/#"), [light]);
+    assert_eq!(retained(&broker, "affectd/#"), Vec::<String>::new());
+
+    // The topics of another board.
+    keep("affectd/hall/status", "offline");
+    keep("affectd/hall/board", "affectd1111111111111111");
+    keep(index, r#"{"status":"affectd/hall/status","discovery":null}"#);
+    assert!(forget(&broker, "evil").status().unwrap().success());
+    assert_eq!(
+        retained(&broker, "affectd/#"),
+        ["affectd/hall/board", "affectd/hall/status"]
+    );
+}
+
+#[test]
+fn forget_deletes_nothing_if_it_cannot_hear_the_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let rights = folder.path().join("rights");
+    let settings = format!("allow_anonymous true\nacl_file {}", rights.display());
+    std::fs::write(
+        &rights,
+        "topic readwrite affectd/boards/#\ntopic read affectd/attic/status\ntopic write affectd/attic/#\ntopic readwrite test/#\n",
+    )
+    .unwrap();
+    let broker = Mosquitto::start(folder.path(), free_port(), &settings);
+    broker.publish(&["-t", "affectd/attic/status", "-r", "-m", "online"]);
+    let refused = forget(&broker, "attic").output().unwrap();
+    assert_eq!(refused.status.code(), Some(5));
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("affectd/attic may be online"), "{error}");
+    assert_eq!(retained(&broker, "affectd/attic/status"), ["affectd/attic/status"]);
 }

@@ -183,10 +183,14 @@ fn a_device_that_sends_frames_instead_of_lines_is_named() {
 fn a_source_without_estimates_is_told_with_what_to_check() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::without_passwords(folder.path());
+    let index = "affectd/boards/affectd0123456789abcdef/hall";
+    let entry = r#"{"status":"affectd/hall/status","discovery":null}"#;
+    broker.publish(&["-t", index, "-r", "-m", entry]);
     let monitor = monitor(&[&format!("mqtt://127.0.0.1:{}/nothing/here", broker.port)]);
     let line = first_line_with(monitor, "no estimates yet");
     assert!(
-        line.contains("connected: no estimates yet: check that the topic"),
+        line.contains("connected: no estimates yet: check that the topic")
+            && line.ends_with("devices that use this broker: affectd/hall"),
         "{line}"
     );
 }

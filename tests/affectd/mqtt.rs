@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use affectd::fusion::Estimate;
+use affectd::health::LiveHealth;
 use affectd::output::mqtt::{Address, Mqtt};
 use affectd::output::{HostIdentity, Output, OutputContext};
 use affectd::queue::WhenFull;
@@ -26,6 +27,7 @@ pub fn context() -> OutputContext {
         controls: crossbeam_channel::bounded(1).0,
         dropped: Arc::default(),
         lost: Arc::default(),
+        health: LiveHealth::default(),
         host: Arc::default(),
     }
 }

@@ -1,6 +1,7 @@
 //! MQTT: TLS, passwords that change, and `affectd check`.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -11,12 +12,12 @@ use affectd::output::{HostIdentity, Output};
 use serde_json::Value;
 
 use crate::mosquitto::{Mosquitto, Reader, free_port, wait};
-use crate::mqtt::{Certificates, address, estimate, open, seq, tls_settings};
+use crate::mqtt::{BadBroker, Certificates, address, estimate, open, seq, tls_settings};
 
 /// The result of `affectd check` for an output, without the port and the folder.
 fn check(spec: &str, port: u16, folder: &Path) -> String {
     match Mqtt::check(&address(spec), &HostIdentity::default()) {
-        Ok(()) => "ok".into(),
+        Ok(_) => "ok".into(),
         Err(error) => error
             .to_string()
             .replace(&port.to_string(), "PORT")
@@ -205,10 +206,65 @@ fn check_logs_in_and_publishes_nothing() {
     fs::write(folder.path().join("pw"), "new").unwrap();
     let (broker, spec) = broker_with_password(folder.path());
     let reader = Reader::with(&broker, &["affectd/#", "homeassistant/#"], &["-u", "li", "-P", "new"]);
-    assert_eq!(check(&spec, broker.port, folder.path()), "ok");
+    let known = Mqtt::check(&address(&spec), &HostIdentity::default()).unwrap();
+    insta::assert_snapshot!(known, @"logged in with MQTT 5; publishing was not tried: the broker may still deny topics");
+    let run = crate::affectd()
+        .args(["check", "--input"])
+        .arg(crate::demo())
+        .args(["--output", &spec])
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(run.stdout).unwrap();
+    assert!(
+        lines.contains("ok   output: mqtt://li@127.0.0.1:") && lines.contains("logged in with MQTT 5"),
+        "{lines}"
+    );
+    let without_password = spec.split("&password_file").next().unwrap();
+    insta::assert_snapshot!(check(without_password, broker.port, folder.path()), @"mqtt://li@127.0.0.1:PORT/affectd/d: authentication failed: the address has a user and there is no password: add password_file=/path/to/the/file, or check the user");
     fs::write(folder.path().join("pw"), "wrong").unwrap();
     insta::assert_snapshot!(check(&spec, broker.port, folder.path()), @"mqtt://li@127.0.0.1:PORT/affectd/d: authentication failed: check the user, the password and the user's rights on the broker");
     assert_eq!(reader.try_next(), None);
     let port = free_port();
     insta::assert_snapshot!(check(&format!("mqtt://127.0.0.1:{port}?device=d"), port, folder.path()), @"mqtt://127.0.0.1:PORT/affectd/d: no program accepts connections there: start the broker, or check host and port");
+}
+
+#[test]
+fn a_broker_without_the_forced_version_is_named_with_the_option_to_leave_out() {
+    let folder = tempfile::tempdir().unwrap();
+    // Brokers of MQTT 3.1.1 answer with "unacceptable protocol version" in a packet that is too short for MQTT 5, or with nothing.
+    for answer in [&[0x20, 2, 0, 1][..], &[]] {
+        let old = BadBroker::start(move |mut stream| {
+            let _ = stream.read(&mut [0; 512]);
+            let _ = stream.write_all(answer);
+        });
+        let error = check(
+            &format!("mqtt://127.0.0.1:{}?version=5", old.port),
+            old.port,
+            folder.path(),
+        );
+        let end = "or the broker does not support MQTT 5, which version=5 forces: leave version= out";
+        assert!(error.ends_with(end), "{error}");
+    }
+}
+
+#[test]
+fn without_retain_the_broker_keeps_nothing_from_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::without_passwords(folder.path());
+    let spec = format!("mqtt://127.0.0.1:{}?device=d", broker.port);
+    let watcher = Reader::of(&broker, &["affectd/#", "homeassistant/#"]);
+    let mut output = open(&spec);
+    output.health(&Health::default().report(Duration::ZERO)).unwrap();
+    watcher.until(|m| m.topic.starts_with("affectd/boards/"));
+    output.finish().unwrap();
+    let _output = open(&format!("{spec}&retain=off"));
+    let mut left: Vec<&str> = vec!["/status", "/health", "/board", "/config", "boards/"];
+    while !left.is_empty() {
+        let message = watcher.next();
+        let is_deleted =
+            |end: &&str| message.topic.ends_with(*end) || message.topic.contains("boards/") && *end == "boards/";
+        if message.payload.is_empty() {
+            left.retain(|end| !is_deleted(end));
+        }
+    }
 }

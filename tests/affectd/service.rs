@@ -13,6 +13,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{affectd, demo, file};
+use crate::mosquitto::{Mosquitto, Reader, free_port, wait};
+use crate::mqtt::seq;
 
 /// A daemon that waits for absent devices, and its files.
 struct Service {
@@ -290,4 +292,59 @@ fn the_service_manager_is_notified_of_ready_watchdog_reload_and_stop() {
     signal(&child, libc::SIGTERM);
     manager.wait_for("STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_reload_with_other_options_hands_over_the_estimates_that_wait_for_the_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    // The broker keeps what is published before the reader is back.
+    let mut broker = Mosquitto::persistent(folder.path(), free_port());
+    let reader = Reader::with(&broker, &["affectd/d/estimate"], &["-c", "-i", "reader"]);
+    broker.save();
+    wait(|| folder.path().join("mosquitto.db").exists().then_some(()));
+    broker.kill();
+    let port = broker.port;
+    let outputs = |options: &str| format!("output = [\"mqtt://127.0.0.1:{port}?device=d{options}\", \"file:{{}}/a\"]");
+    let service = Service::start(&outputs(""));
+    service.numbers("a", 5);
+    service.reload(&outputs("&spool=5m"));
+    service.wait_for("estimates that are waiting");
+    service.wait_for("reload: the new configuration is active");
+    let last = *service.numbers("a", 10).last().unwrap();
+    broker.restart();
+    let messages = reader.until(|message| seq(message) >= Some(last));
+    assert!(messages.iter().filter_map(seq).eq(1..=last), "{messages:?}");
+}
+
+#[test]
+fn a_reload_that_removes_a_broker_says_how_many_estimates_are_lost() {
+    let service = Service::start(&format!(
+        "output = [\"mqtt://127.0.0.1:{}?device=d\", \"file:{{}}/a\"]",
+        free_port()
+    ));
+    service.numbers("a", 5);
+    service.reload("output = [\"file:{}/a\"]");
+    service.wait_for("estimates were not delivered");
+}
+
+#[test]
+fn a_client_with_the_same_identifier_is_suspected_if_the_broker_gives_no_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::without_passwords(folder.path());
+    let port = broker.port;
+    let service = Service::start(&format!(
+        "output = [\"mqtt://127.0.0.1:{port}?device=d&discovery=off&version=3.1.1\"]"
+    ));
+    let client = wait(|| {
+        let log = broker.log();
+        let name = log.split(" as ").find(|name| name.starts_with("affectd"))?;
+        name.split_whitespace().next().map(str::to_owned)
+    });
+    // It connects again whenever affectd has taken its place.
+    let _other = Reader::with(&broker, &["test/other"], &["-c", "-i", &client]);
+    wait(|| {
+        let log = fs::read_to_string(service.path("log")).unwrap();
+        log.contains(&format!("another client may use the identifier {client}"))
+            .then_some(())
+    });
 }

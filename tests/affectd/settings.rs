@@ -288,12 +288,32 @@ fn config_never_shows_a_password() {
 #[test]
 fn a_password_in_a_misplaced_argument_is_not_shown() {
     for arguments in [
-        &["mqtt://li:hunter2@b"][..],
-        &["run", "mqtt://li:hunter2@b"],
-        &["monitor", "mqtt:/li:hunter2@b"],
+        &["run", "--input", "mqtt://bob:hunter2@h"][..],
+        &["run", "--input=mqtt://b?password%3Dhunter2"],
+        &["run", "--output", "mqtt://bob/hunter2@h"],
+        &["run", "--output", "mqtt://b?passwordhunter2"],
+        &["run", "--models", "mqtt://bob/hunter2@h"],
+        &["check", "--config", "mqtt;//bob:hunter2@h"],
+        &["bench", "--model", "mqtt://bob:hunter2@h"],
+        &["monitor", "mqtt;//bob:hunter2@h"],
+        &["monitor", "mqtt:/bob:hunter2@h"],
+        &["monitor", "mqtt://b?passwordhunter2"],
+        &["mqtt://bob:hunter2@h"],
+        &["run", "mqtt://bob:hunter2@h"],
+        &["forget", "mqtt://bob:hunter2@h"],
     ] {
-        let output = crate::affectd().args(arguments).output().unwrap();
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert!(!message.contains("hunter2") && message.contains("li:…@b"), "{message}");
+        let run = affectd().args(arguments).output().unwrap();
+        let error = error(&run);
+        assert!(
+            !run.status.success() && !error.contains("hunter2"),
+            "{arguments:?}: {error}"
+        );
+        assert!(
+            error.contains('…') || error.contains("write %40"),
+            "{arguments:?}: {error}"
+        );
     }
+    // A path is no address.
+    let text = config(&["--models", "/a?token=1"], &[]);
+    assert!(text.contains("models = \"/a?token=1\""), "{text}");
 }

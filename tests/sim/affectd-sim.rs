@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use affectd::fusion::{Affect, Estimate};
+use affectd::health::LiveHealth;
 use affectd::output::mqtt::{Address, Mqtt};
 use affectd::output::{HostIdentity, Output, OutputContext};
 use affectd::queue::WhenFull;
@@ -98,6 +99,7 @@ fn device(port: u16, name: &str) -> Mqtt {
         controls: crossbeam_channel::bounded(1).0,
         dropped: Arc::default(),
         lost: Arc::default(),
+        health: LiveHealth::default(),
         host: Arc::new(HostIdentity {
             machine_id: Some(format!("affectd-sim {name}")),
             ..HostIdentity::default()

@@ -1,3 +1,4 @@
+use crate::health::LiveHealth;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ fn context() -> OutputContext {
         controls: crossbeam_channel::bounded(1).0,
         dropped: Default::default(),
         lost: Default::default(),
+        health: LiveHealth::default(),
         host: Default::default(),
     }
 }

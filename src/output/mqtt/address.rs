@@ -9,7 +9,7 @@ use super::message::Qos;
 use super::version::VersionChoice;
 use crate::output::contract::HostIdentity;
 use crate::output::options::{Options, percent_decoded};
-use crate::output::secrets::login_password;
+use crate::output::secrets::{has_secret_option, login_password};
 
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
@@ -27,8 +27,6 @@ const OPTIONS: [&str; 11] = [
     "qos",
     "retain",
 ];
-/// This is not an option, but some users try it. It gets an error of its own.
-const PASSWORD_OPTION: &str = "password=";
 const PASSWORD_IN_ADDRESS: &str = "the address contains a password, which everybody on this machine can read: put the \
                                    password into a file and add password_file=/path/to/the/file";
 
@@ -126,10 +124,16 @@ impl Address {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         // Before the options are parsed, whose errors show the values.
-        if query.split('&').any(|option| option.starts_with(PASSWORD_OPTION)) {
+        if has_secret_option(&format!("?{query}")) {
             return Err(PASSWORD_IN_ADDRESS.into());
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // Not quoted: what is before it may be a password.
+        if path.contains('@') {
+            return Err(
+                "the base topic has an @: write %40 for it; if it belongs to a login, write mqtt://user@host".into(),
+            );
+        }
         let (user, host_port) = match authority.rsplit_once('@') {
             Some((user, host_port)) => (Some(user), host_port),
             None => (None, authority),
@@ -273,6 +277,12 @@ impl Topic {
     /// The base topic of a device that has no other.
     pub fn of_device(device: &DeviceName) -> Topic {
         Topic(format!("affectd/{}", device.as_str()))
+    }
+
+    /// Whether this is `prefix`, or a topic below it.
+    pub fn is_under(&self, prefix: &Topic) -> bool {
+        let rest = self.0.strip_prefix(&prefix.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// `TOPIC-SUFFIX`.
@@ -464,6 +474,8 @@ mod tests {
             "mqtt://li:hun?ter2@b/x",
             "mqtt://li%3Ahunter2@b",
             "mqtt://b?password=hunter2",
+            "mqtt://b?password%3Dhunter2",
+            "mqtt://b?token=hunter2",
             "mqtt://b?version=5&password=%hunter2",
         ] {
             let error = error(spec);
@@ -471,6 +483,8 @@ mod tests {
             assert!(!error.contains("ter2"), "{error}");
         }
         assert!(parse("mqtts://b:8883?ca=/etc/affectd@hall/ca.pem").is_ok());
+        insta::assert_snapshot!(error("mqtt://li/hunter2@b"), @"the base topic has an @: write %40 for it; if it belongs to a login, write mqtt://user@host");
+        assert_eq!(parse("mqtt://b/a%40b").unwrap().base.as_str(), "a@b");
     }
 
     proptest! {

@@ -64,13 +64,14 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::mqtt::error::Login;
 
     #[test]
     fn an_unreachable_broker_is_tried_every_two_seconds_and_a_refusing_one_every_two_minutes() {
         let mut backoff = Backoff::new();
         let mut longest = |error: &LinkError| (0..10).map(|_| backoff.after(error, None)).max();
         assert!(longest(&LinkError::ConnectionRefused) <= Some(Duration::from_secs(2)));
-        let refused = longest(&LinkError::NotAuthorized).unwrap();
+        let refused = longest(&LinkError::NotAuthorized(Login::default())).unwrap();
         assert!((60.0..=120.0).contains(&refused.as_secs_f64()), "{refused:?}");
         // The network fails: the broker is tried often again.
         assert!(longest(&LinkError::Timeout) <= Some(Duration::from_secs(2)));

@@ -2,56 +2,42 @@
 //! connection: it turns messages into [`Action`]s.
 //!
 //! Announcements are retained, so they outlive the device. A board keeps a list of its own on the broker, see
-//! [`board_index`](super::board_index), and deletes those under former names. Two boards with the same name would overwrite each other's messages. So each publishes its identifier on the
-//! topic `board`, and the board with the larger identifier moves to another name.
+//! [`board_index`](super::board_index), and deletes those under former names, see [`former`](super::former).
+//!
+//! Two boards with the same name would overwrite each other's messages. So each publishes its identifier on the topic `board`, and
+//! the board with the larger identifier moves to another name.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::warn;
 
-use super::address::{Address, DeviceName, Discovery};
-use super::board_index::{self, Entry};
+use super::action::{Action, deletion};
+use super::address::{Address, DeviceName, Discovery, Retain};
+use super::board_index::{self, Entry, ListedDevice};
+use super::former::{FormerDevices, ThisDevice};
 use super::home_assistant::{self, Announcement};
+use super::liveness::{OFFLINE, ONLINE};
 use super::message::IncomingMessage;
 use super::request::Request;
-use super::topics::{BoardId, Topics};
+use super::topics::{BoardId, ConfigurationId, Topics};
+use crate::output::contract::HostIdentity;
 
-pub const ONLINE: &[u8] = b"online";
-pub const OFFLINE: &[u8] = b"offline";
 /// The shortest time between two repetitions of an announcement, a claim or the status.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(3);
 /// The entry in the index replaces the former one, which must have been read by then.
 const ENTRY_DELAY: Duration = Duration::from_secs(1);
-/// How many former names are looked up.
-const MAX_FORMER: usize = 16;
-
-/// What the device wants.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    Subscribe(Vec<String>),
-    /// Publish a retained message. An empty payload deletes it from the broker.
-    Retain {
-        topic: String,
-        payload: Vec<u8>,
-    },
-    Execute(Request),
-    /// Another board has the name. Connect again under the new topics.
-    Move,
-}
 
 pub struct Device {
     address: Address,
     board: BoardId,
+    configuration: ConfigurationId,
     name: DeviceName,
     topics: Topics,
     /// For the announcement.
     has_temperature: bool,
     rate_hz: f64,
     announces: bool,
-    /// The former devices that may still run, by their status topics, each with the topic of its entry in the index; `None` for this
-    /// device under another base topic.
-    former: HashMap<String, (Entry, Option<String>)>,
+    former: FormerDevices,
     /// When the entry in the index is to be published.
     entry_due: Option<Instant>,
     /// The board has another name than configured.
@@ -78,15 +64,16 @@ impl Repeat {
 
 impl Device {
     /// `rate_hz` is the rate of the estimates. Without `announces`, Home Assistant is not told about the device.
-    pub fn new(address: &Address, board: BoardId, rate_hz: f64, has_temperature: bool, announces: bool) -> Device {
+    pub fn new(address: &Address, host: &HostIdentity, rate_hz: f64, has_temperature: bool, announces: bool) -> Device {
         Device {
-            board,
+            board: BoardId::of(host),
+            configuration: ConfigurationId::of(host),
             name: address.device.clone(),
             topics: Topics::under(&address.base),
             has_temperature,
             rate_hz,
             announces,
-            former: HashMap::new(),
+            former: FormerDevices::default(),
             entry_due: None,
             moved: false,
             repeat: Repeat::default(),
@@ -107,6 +94,8 @@ impl Device {
             "Home Assistant's status"
         } else if topic == board_index::topics_of_board(&self.board) {
             "the list of its own devices"
+        } else if self.former.hear(topic) {
+            "the topics of a former device"
         } else {
             "the name of the device"
         }
@@ -114,8 +103,10 @@ impl Device {
 
     /// When [`Device::poll`] is due.
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        let due = self.repeat.due(now);
-        due.into_iter().chain(self.entry_due).min()
+        [self.repeat.due(now), self.entry_due, self.former.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A connection was made, and the status is published.
@@ -134,7 +125,7 @@ impl Device {
         }
         let mut actions = vec![Action::Subscribe(topics)];
         actions.extend(self.announcement());
-        self.entry_due = self.announces.then(|| now + ENTRY_DELAY);
+        self.entry_due = (self.announces && self.address.retain.is_on()).then(|| now + ENTRY_DELAY);
         if !self.moved {
             actions.push(self.claim());
         }
@@ -143,7 +134,7 @@ impl Device {
 
     /// Messages that were held back and are due.
     pub fn poll(&mut self, now: Instant) -> Vec<Action> {
-        let mut actions = Vec::new();
+        let mut actions = self.former.poll(now, &self.board, &self.address);
         if self.entry_due.take_if(|due| *due <= now).is_some() {
             actions.push(Action::Retain {
                 topic: self.index_topic(),
@@ -178,11 +169,16 @@ impl Device {
         actions
     }
 
+    /// The broker has acknowledged a subscription.
+    pub fn subscribed(&self, topic: &str) -> Vec<Action> {
+        self.former.subscribed(topic)
+    }
+
     /// Handles a message from the broker. Further actions may be due at the next [`Device::poll`].
     pub fn handle(&mut self, received: IncomingMessage) -> Vec<Action> {
         let IncomingMessage { topic, payload, .. } = &received;
         if *topic == self.topics.command {
-            let request = Request::from_message(received, &self.topics);
+            let request = Request::from_message(received, &self.topics, &self.address.discovery_prefix);
             return request.map(Action::Execute).into_iter().collect();
         }
         if *topic == home_assistant::birth_topic(&self.address.discovery_prefix) {
@@ -193,22 +189,36 @@ impl Device {
             return self.claim_of_board(payload, received.retained);
         }
         if *topic == self.topics.status {
-            // A board that has just moved to another name may have published it here.
-            self.repeat.status |= payload == OFFLINE && !received.retained;
+            return self.own_status(payload, received.retained);
+        }
+        if self.former.add(&received) {
             return Vec::new();
         }
-        if let Some((former, index_topic)) = self.former.get(topic) {
-            return match payload.as_slice() {
-                OFFLINE => self.delete(&former.clone(), index_topic.clone()),
-                // A second affectd on this board, with another name.
-                _ => Vec::new(),
-            };
-        }
-        match Entry::from_json(payload) {
-            // Only the entries of this board are subscribed. Those that are not retained have just been published.
-            Some(entry) if received.retained => self.found(topic, entry),
+        match ListedDevice::from_message(topic, payload) {
+            // Those that are not retained have just been published.
+            Some(listed) if received.retained && listed.board == self.board => {
+                // Without retain, the former announcement is deleted, so Home Assistant must learn of the device again.
+                self.repeat.announcement |= listed.device == self.name && self.address.retain == Retain::Off;
+                let this = ThisDevice {
+                    address: &self.address,
+                    name: &self.name,
+                    entry: self.entry(),
+                };
+                self.former.found(topic, listed, &this)
+            }
             _ => Vec::new(),
         }
+    }
+
+    fn own_status(&mut self, status: &[u8], retained: bool) -> Vec<Action> {
+        if retained && self.address.retain == Retain::Off {
+            return [&self.topics.status, &self.topics.health]
+                .map(|topic| deletion(topic.clone()))
+                .into();
+        }
+        // A board that has just moved to another name may have published it here.
+        self.repeat.status |= status == OFFLINE && !retained;
+        Vec::new()
     }
 
     fn claim(&self) -> Action {
@@ -223,6 +233,9 @@ impl Device {
         let Some(id) = BoardId::parse(id) else {
             return Vec::new();
         };
+        if retained && id == self.board && self.address.retain == Retain::Off {
+            return vec![deletion(self.topics.board.clone())];
+        }
         // A retained identifier is from a board that may be gone. A board that is there repeats its identifier.
         if self.moved || retained || id == self.board {
             return Vec::new();
@@ -260,6 +273,7 @@ impl Device {
         Entry {
             status: self.topics.status.clone(),
             discovery: (self.address.discovery == Discovery::On).then(|| self.discovery_topic()),
+            configuration: Some(self.configuration.clone()),
         }
     }
 
@@ -276,69 +290,21 @@ impl Device {
             payload: announcement.payload(),
         })
     }
-
-    /// An entry of this board in the index: its own from before, or one of another name.
-    fn found(&mut self, index_topic: &str, entry: Entry) -> Vec<Action> {
-        if index_topic != self.index_topic() {
-            return self.look_up(entry, Some(index_topic.to_owned()));
-        }
-        let now = self.entry();
-        let mut actions = Vec::new();
-        if let Some(discovery) = entry.discovery.clone()
-            && now.discovery.as_ref() != Some(&discovery)
-        {
-            info!("{}: deletes the former announcement to Home Assistant", self.address);
-            actions.push(deletion(discovery));
-        }
-        if entry.status != now.status {
-            let moved = Entry {
-                discovery: None,
-                ..entry
-            };
-            actions.extend(self.look_up(moved, None));
-        }
-        actions
-    }
-
-    /// Asks whether a former device runs.
-    fn look_up(&mut self, entry: Entry, index_topic: Option<String>) -> Vec<Action> {
-        if entry.status == self.topics.status || self.former.len() >= MAX_FORMER {
-            return Vec::new();
-        }
-        let status = entry.status.clone();
-        self.former.insert(status.clone(), (entry, index_topic));
-        vec![Action::Subscribe(vec![status])]
-    }
-
-    fn delete(&mut self, former: &Entry, index_topic: Option<String>) -> Vec<Action> {
-        self.former.remove(&former.status);
-        let base = former.base();
-        info!("{}: deletes the former device {base} from the broker", self.address);
-        // The announcement first: Home Assistant must not read the others while they are deleted.
-        let leftovers = ["status", "health", "board"].map(|name| format!("{base}/{name}"));
-        let topics = former.discovery.clone().into_iter().chain(leftovers).chain(index_topic);
-        topics.map(deletion).collect()
-    }
-}
-
-/// Deletes a retained message.
-fn deletion(topic: String) -> Action {
-    Action::Retain {
-        topic,
-        payload: Vec::new(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::contract::HostIdentity;
 
     const BOARD: &str = "affectd8000000000000000";
 
     fn device(spec: &str) -> Device {
-        let address = Address::parse(&format!("mqtt://b?{spec}"), &HostIdentity::default()).unwrap();
-        Device::new(&address, board(BOARD), 5.0, false, true)
+        let host = HostIdentity::default();
+        let address = Address::parse(&format!("mqtt://b?{spec}"), &host).unwrap();
+        Device {
+            board: board(BOARD),
+            ..Device::new(&address, &host, 5.0, false, true)
+        }
     }
 
     fn board(id: &str) -> BoardId {
@@ -397,7 +363,7 @@ mod tests {
         );
         assert_eq!(*claim, retained("affectd/hall/board", BOARD));
         let json = format!(
-            r#"{{"status":"affectd/hall/status","discovery":"{}"}}"#,
+            r#"{{"status":"affectd/hall/status","discovery":"{}","configuration":"5983c8ae88aba670"}}"#,
             discovery("hall")
         );
         let later = Instant::now() + ENTRY_DELAY;
@@ -409,7 +375,7 @@ mod tests {
     #[test]
     fn a_replay_does_not_announce_itself() {
         let address = Address::parse("mqtt://b?device=hall", &HostIdentity::default()).unwrap();
-        let mut replay = Device::new(&address, board(BOARD), 5.0, false, false);
+        let mut replay = Device::new(&address, &HostIdentity::default(), 5.0, false, false);
         let text = format!("{:?}", replay.connected(Instant::now()));
         assert!(!text.contains("homeassistant") && !text.contains("boards"), "{text}");
     }
@@ -430,50 +396,23 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_deletes_the_former_device() {
-        let mut hall = device("device=hall");
-        hall.connected(Instant::now());
-        let lookup = hall.handle(kept("kitchen", "device=kitchen"));
-        assert_eq!(lookup, [Action::Subscribe(vec!["affectd/kitchen/status".into()])]);
-        let deleted = hall.handle(received("affectd/kitchen/status", OFFLINE));
-        let topics = [
-            discovery("kitchen"),
-            "affectd/kitchen/status".into(),
-            "affectd/kitchen/health".into(),
-            "affectd/kitchen/board".into(),
-            index("kitchen"),
-        ];
-        assert_eq!(deleted, topics.map(deletion));
-    }
-
-    #[test]
-    fn a_second_device_of_this_board_is_kept_while_it_runs() {
-        let mut left = device("device=left");
-        left.connected(Instant::now());
-        left.handle(kept("right", "device=right"));
-        assert_eq!(left.handle(received("affectd/right/status", ONLINE)), []);
-    }
-
-    #[test]
-    fn another_base_topic_deletes_what_is_under_the_former_one() {
-        let address = Address::parse("mqtt://b/home?device=hall", &HostIdentity::default()).unwrap();
-        let mut hall = Device::new(&address, board(BOARD), 5.0, false, true);
-        let lookup = hall.handle(kept("hall", "device=hall"));
-        assert_eq!(lookup, [Action::Subscribe(vec!["affectd/hall/status".into()])]);
-        let deleted = hall.handle(received("affectd/hall/status", OFFLINE));
-        let topics = ["status", "health", "board"].map(|name| format!("affectd/hall/{name}"));
-        assert_eq!(deleted, topics.map(deletion));
-    }
-
-    #[test]
-    fn discovery_off_or_another_prefix_deletes_the_announcement() {
-        let mut off = device("device=hall&discovery=off");
-        assert!(!format!("{:?}", off.connected(Instant::now())).contains("homeassistant/device"));
-        assert_eq!(off.handle(kept("hall", "device=hall")), [deletion(discovery("hall"))]);
-        assert_eq!(off.handle(kept("hall", "device=hall&discovery=off")), []);
-        let mut other = device("device=hall&prefix=ha");
-        assert_eq!(other.handle(kept("hall", "device=hall")), [deletion(discovery("hall"))]);
-        assert_eq!(device("device=hall").handle(kept("hall", "device=hall")), []);
+    fn without_retain_what_was_retained_is_deleted() {
+        let mut hall = device("device=hall&retain=off");
+        let kept_of = |topic: &str, payload: &[u8]| IncomingMessage {
+            retained: true,
+            ..received(topic, payload)
+        };
+        let status_and_health = ["affectd/hall/status", "affectd/hall/health"].map(|topic| deletion(topic.into()));
+        assert_eq!(hall.handle(kept_of("affectd/hall/status", ONLINE)), status_and_health);
+        let board = kept_of("affectd/hall/board", BOARD.as_bytes());
+        assert_eq!(hall.handle(board), [deletion("affectd/hall/board".into())]);
+        let announcement = [discovery("hall"), index("hall")];
+        assert_eq!(hall.handle(kept("hall", "device=hall")), announcement.map(deletion));
+        // Home Assistant has forgotten the device and learns of it again.
+        let again = hall.poll(Instant::now());
+        assert!(
+            matches!(&again[..], [Action::Retain { topic, payload }] if *topic == discovery("hall") && !payload.is_empty())
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Why a connection to a broker failed or ended.
 
-use super::version::Version;
+use super::version::{Version, VersionChoice};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
@@ -29,10 +29,15 @@ pub enum LinkError {
     PacketTooLarge,
     #[error("no secure connection: {0}")]
     Tls(String),
-    #[error("authentication failed: check the user, the password and the user's rights on the broker")]
-    NotAuthorized,
-    #[error("the broker does not support MQTT {0}: try version=3.1.1 or version=5")]
+    #[error("authentication failed: {0}")]
+    NotAuthorized(Login),
+    #[error("the broker does not support MQTT {0}: write version={other}, or leave version= out", other = .0.other())]
     UnsupportedVersion(Version),
+    /// Old brokers fail in many ways if a client speaks MQTT 5.
+    #[error(
+        "{error}; or the broker does not support MQTT {version}, which version={version} forces: leave version= out"
+    )]
+    ForcedVersion { version: Version, error: Box<LinkError> },
     #[error("the broker rejected the connection ({0})")]
     Rejected(String),
     #[error("the broker denied the subscription to {topic} ({why}): allow it in the broker's access list")]
@@ -44,9 +49,31 @@ pub enum LinkError {
          device name; give each its own device=NAME"
     )]
     TakenOver(String),
+    /// Brokers of MQTT 3.1.1, and mosquitto before 2.0.12, do not say that another client took over.
+    #[error(
+        "the broker closed the connection several times in a row: another client may use the identifier {client_id}: if two devices \
+         share a machine identifier and a device name, give each its own device=NAME; otherwise see the broker's log"
+    )]
+    ClosedRepeatedly { client_id: String },
     /// The publisher has ended the connection itself.
     #[error("the password or the certificates have changed")]
     FilesChanged,
+}
+
+/// What a client that was not authorized has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, thiserror::Error)]
+pub enum Login {
+    #[default]
+    #[error("check the user, the password and the user's rights on the broker")]
+    UserAndPassword,
+    #[error("the address has a user and there is no password: add password_file=/path/to/the/file, or check the user")]
+    UserOnly,
+    #[error("there is a password and the address has no user: write mqtt://user@host")]
+    PasswordWithoutUser,
+    #[error(
+        "the broker wants a login, and the address has none: write mqtt://user@host and add password_file=/path/to/the/file"
+    )]
+    None,
 }
 
 /// How soon another attempt makes sense.
@@ -67,11 +94,23 @@ impl LinkError {
         ))
     }
 
-    /// The same error, if it happened before the broker accepted the connection.
-    pub fn before_acceptance(self) -> LinkError {
-        match self {
+    /// The same error, if it happened before the broker accepted the connection of a client with this login and version.
+    pub fn before_acceptance(self, login: Login, version: VersionChoice) -> LinkError {
+        let error = match self {
             LinkError::Closed => LinkError::ClosedBeforeAcceptance,
+            LinkError::NotAuthorized(_) => LinkError::NotAuthorized(login),
             other => other,
+        };
+        match version {
+            VersionChoice::Only(version)
+                if error.suggests_another_version() && !matches!(error, LinkError::UnsupportedVersion(_)) =>
+            {
+                LinkError::ForcedVersion {
+                    version,
+                    error: Box::new(error),
+                }
+            }
+            _ => error,
         }
     }
 
@@ -91,14 +130,16 @@ impl LinkError {
             | LinkError::Network(_)
             | LinkError::Timeout
             | LinkError::NoAnswer => Prospect::Unreachable,
+            LinkError::ForcedVersion { error, .. } => error.prospect(),
             LinkError::Closed
             | LinkError::ClosedBeforeAcceptance
+            | LinkError::ClosedRepeatedly { .. }
             | LinkError::DisconnectedByBroker(_)
             | LinkError::PacketTooLarge
             | LinkError::Protocol(_) => Prospect::Broken,
             LinkError::NotMqtt(_)
             | LinkError::Tls(_)
-            | LinkError::NotAuthorized
+            | LinkError::NotAuthorized(_)
             | LinkError::UnsupportedVersion(_)
             | LinkError::Rejected(_)
             | LinkError::SubscriptionDenied { .. }
@@ -117,5 +158,25 @@ impl LinkError {
                 | LinkError::NotMqtt(_)
                 | LinkError::Protocol(_)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_before_acceptance_name_the_cause_in_the_address() {
+        let error = |error: LinkError, login, version: &str| {
+            error.before_acceptance(login, version.parse().unwrap()).to_string()
+        };
+        insta::assert_snapshot!(error(LinkError::UnsupportedVersion(Version::V5), Login::None, "5"), @"the broker does not support MQTT 5: write version=3.1.1, or leave version= out");
+        insta::assert_snapshot!(error(LinkError::NotMqtt(Version::V5), Login::None, "5"), @"the other side does not speak MQTT 5: check the port, or write mqtts:// if the port expects TLS; or the broker does not support MQTT 5, which version=5 forces: leave version= out");
+        insta::assert_snapshot!(error(LinkError::Closed, Login::None, "auto"), @"the broker closed the connection before it accepted the client: if the port expects TLS, write mqtts://; otherwise see the broker's log");
+        let denied = |login| error(LinkError::NotAuthorized(Login::default()), login, "5");
+        insta::assert_snapshot!(denied(Login::UserAndPassword), @"authentication failed: check the user, the password and the user's rights on the broker");
+        insta::assert_snapshot!(denied(Login::UserOnly), @"authentication failed: the address has a user and there is no password: add password_file=/path/to/the/file, or check the user");
+        insta::assert_snapshot!(denied(Login::PasswordWithoutUser), @"authentication failed: there is a password and the address has no user: write mqtt://user@host");
+        insta::assert_snapshot!(denied(Login::None), @"authentication failed: the broker wants a login, and the address has none: write mqtt://user@host and add password_file=/path/to/the/file");
     }
 }

@@ -1,20 +1,20 @@
 //! `affectd forget`: deletes what a device has left on the broker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, DeviceName, Topic};
-use super::board_index::{self, Entry};
+use super::board_index::{self, ListedDevice};
 use super::client::{Client, Event};
-use super::device::ONLINE;
 use super::error::LinkError;
+use super::liveness::{ANSWER_TIMEOUT, Liveness, PING, Verdict};
 use super::message::{IncomingMessage, Message};
 use super::probe::connect;
 use super::runtime::runtime;
 use super::settings::ConnectionSettings;
-use super::topics::{ClientRole, Topics};
+use super::topics::{BoardId, ClientRole};
 use crate::output::contract::{HostIdentity, OutputError};
 
 /// Retained messages follow a subscription at once. After this time without one, all have come.
@@ -28,8 +28,17 @@ enum ForgetError {
     Link(#[from] LinkError),
     #[error("{0} is online: stop it first, or it publishes everything again")]
     Online(String),
-    #[error("the broker does not allow affectd to delete {topic} ({why}): allow it in the broker's access list")]
-    Denied { topic: String, why: String },
+    #[error(
+        "{0} may be online, because the broker passes on no messages under it: allow this user to read and write {0}/+ in the \
+         broker's access list"
+    )]
+    NotHeard(String),
+    #[error("the broker does not allow affectd to {action} {topic} ({why}): allow it in the broker's access list")]
+    Denied {
+        action: &'static str,
+        topic: String,
+        why: String,
+    },
 }
 
 /// Deletes the retained messages of `device`: its announcement to Home Assistant, status, health and board. Returns their topics.
@@ -45,38 +54,89 @@ pub fn forget(address: &Address, device: &DeviceName, host: &HostIdentity) -> Re
     result.map_err(|why| OutputError::Failed(format!("{address}: {why}")))
 }
 
+/// Topics under which the device may publish.
+struct Candidate {
+    base: Topic,
+    liveness: Liveness,
+    /// The board whose list names the base; `None` if the user names it.
+    board: Option<BoardId>,
+}
+
 async fn remove(settings: &mut ConnectionSettings, device: &DeviceName) -> Result<Vec<String>, ForgetError> {
     let mut client = connect(settings).await?;
     let address = &settings.address;
-    // The announcements first: Home Assistant must not read the others while they are deleted.
     let (mut announcements, mut found) = (BTreeSet::new(), BTreeSet::new());
-    let mut bases = BTreeSet::from([Topic::of_device(device)]);
+    let mut bases = BTreeMap::from([(Topic::of_device(device), None)]);
     if address.device == *device {
-        bases.insert(address.base.clone());
+        bases.insert(address.base.clone(), None);
     }
     for message in retained(&mut client, [board_index::topics_of_name(device)]).await? {
-        if let Some(entry) = Entry::from_json(&message.payload) {
-            bases.extend(entry.base().parse());
-            announcements.extend(entry.discovery);
+        if let Some(listed) = ListedDevice::from_message(&message.topic, &message.payload) {
+            if let Ok(base) = listed.entry.base().parse() {
+                bases.entry(base).or_insert(Some(listed.board));
+            }
+            announcements.extend(listed.entry.discovery);
         }
         found.insert(message.topic);
     }
-    let topics: Vec<Topics> = bases.iter().map(Topics::under).collect();
-    let kept = |topics: &Topics| [topics.status.clone(), topics.health.clone(), topics.board.clone()];
-    for message in retained(&mut client, topics.iter().flat_map(kept)).await? {
-        let is_status = topics.iter().any(|topics| topics.status == message.topic);
-        if is_status && message.payload == ONLINE {
-            let base = message.topic.trim_end_matches("/status");
-            return Err(ForgetError::Online(base.to_owned()));
+    let candidate = |(base, board)| Candidate {
+        liveness: Liveness::of(&base),
+        base,
+        board,
+    };
+    let mut candidates: Vec<Candidate> = bases.into_iter().map(candidate).collect();
+    let filters: Vec<String> = candidates.iter().map(|one| one.liveness.filter.clone()).collect();
+    for message in retained(&mut client, filters).await? {
+        for candidate in &mut candidates {
+            candidate.liveness.add(&message);
+            if candidate.liveness.retained_topics().contains(&message.topic.as_str()) {
+                found.insert(message.topic.clone());
+            }
         }
-        found.insert(message.topic);
     }
+    // The list of a board, which anybody may write, names topics of another board.
+    candidates.retain(|one| {
+        let is_own = one.board.as_ref().is_none_or(|board| one.liveness.may_be_of(board));
+        if !is_own {
+            let foreign = one.liveness.retained_topics();
+            found.retain(|topic| !foreign.contains(&topic.as_str()));
+        }
+        is_own
+    });
+    // Nothing is known of the other bases.
+    candidates.retain(|one| one.board.is_some() || one.liveness.has_status());
+    if !candidates.is_empty() {
+        assert_gone(&mut client, &mut candidates).await?;
+    }
+    // The announcements first: Home Assistant must not read the others while they are deleted.
     let all: Vec<String> = announcements.into_iter().chain(found).collect();
     for topic in &all {
-        delete(&mut client, topic).await?;
+        publish(&mut client, Message::new(topic, "").retained(), "delete").await?;
     }
     client.disconnect(Instant::now() + QUIET).await;
     Ok(all)
+}
+
+/// Asks the devices whether they run.
+async fn assert_gone(client: &mut Client<()>, candidates: &mut [Candidate]) -> Result<(), ForgetError> {
+    for candidate in &*candidates {
+        let ping = Message::new(candidate.liveness.command_topic(), PING);
+        publish(client, ping, "publish").await?;
+    }
+    let end = Instant::now() + ANSWER_TIMEOUT;
+    while let Ok(event) = timeout_at(end, client.next()).await {
+        let Event::Message(message) = event? else { continue };
+        for candidate in &mut *candidates {
+            candidate.liveness.add(&message);
+            if candidate.liveness.verdict() == Verdict::Runs {
+                return Err(ForgetError::Online(candidate.base.as_str().to_owned()));
+            }
+        }
+    }
+    match candidates.iter().find(|one| one.liveness.verdict() == Verdict::Unknown) {
+        Some(candidate) => Err(ForgetError::NotHeard(candidate.base.as_str().to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// The messages that the broker has stored for these topics.
@@ -89,24 +149,28 @@ async fn retained(
         let _ = client.subscribe(&topic);
     }
     let end = Instant::now() + STEP_TIMEOUT;
+    let mut quiet_at = Instant::now() + QUIET;
     let mut messages = Vec::new();
-    while let Ok(event) = timeout_at(end.min(Instant::now() + QUIET), client.next()).await {
+    while let Ok(event) = timeout_at(end.min(quiet_at), client.next()).await {
         match event? {
             Event::Message(message) if message.retained && !message.payload.is_empty() => messages.push(message),
             Event::NotSubscribed { topic, why } => return Err(LinkError::SubscriptionDenied { topic, why }),
-            _ => {}
+            Event::Subscribed { .. } => {}
+            // A device that runs never falls silent.
+            _ => continue,
         }
+        quiet_at = Instant::now() + QUIET;
     }
     Ok(messages)
 }
 
-async fn delete(client: &mut Client<()>, topic: &str) -> Result<(), ForgetError> {
-    let denied = |why: String| ForgetError::Denied {
-        topic: topic.to_owned(),
-        why,
-    };
-    let message = Message::new(topic, "").retained();
-    client.publish(message, ()).map_err(|e| denied(e.to_string()))?;
+/// Publishes a message and waits until the broker has it.
+async fn publish(client: &mut Client<()>, message: Message, action: &'static str) -> Result<(), ForgetError> {
+    let topic = message.topic.clone();
+    let denied = |why: String| ForgetError::Denied { action, topic, why };
+    if let Err(error) = client.publish(message, ()) {
+        return Err(denied(error.to_string()));
+    }
     let end = Instant::now() + STEP_TIMEOUT;
     loop {
         match timeout_at(end, client.next()).await.map_err(|_| LinkError::Timeout)?? {

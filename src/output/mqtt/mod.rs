@@ -18,6 +18,7 @@
 //!
 //! Sessions always start clean, and a new client is made for each connection: the spool decides what is sent again.
 
+mod action;
 mod address;
 mod backoff;
 mod board_index;
@@ -26,7 +27,9 @@ mod credentials;
 mod device;
 mod error;
 mod forget;
+mod former;
 mod home_assistant;
+mod liveness;
 mod message;
 mod network;
 mod outbox;
@@ -50,10 +53,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{info, warn};
 
 use super::commands::CommandProcessor;
-use super::contract::{HostIdentity, Output, OutputContext, OutputError};
+use super::contract::{Backlog, HostIdentity, Output, OutputContext, OutputError, QueuedEstimate};
 use super::estimate::write_json;
 use super::estimate_rate::EstimateRate;
 use super::wall_clock::WallClock;
@@ -68,9 +71,8 @@ use publisher::Publisher;
 use request::{ReplyTo, Request};
 use runtime::{cannot_start, runtime};
 use settings::ConnectionSettings;
-use spool::QueuedEstimate;
 use state::StateReporter;
-use topics::{BoardId, ClientRole, Topics, identity_problems};
+use topics::{ClientRole, Topics, identity_problems};
 
 use address::Retain;
 pub use address::{Address, DeviceName};
@@ -112,7 +114,7 @@ impl Mqtt {
         let outbox = Arc::new(Outbox::new(topics, address.spool.as_duration()));
         let device = Device::new(
             address,
-            BoardId::of(&context.host),
+            &context.host,
             rate_hz(context.period),
             temperature_c().is_some(),
             is_live(context.when_full),
@@ -138,7 +140,7 @@ impl Mqtt {
             clock: WallClock::default(),
             state: StateReporter::default(),
             rate: EstimateRate::default(),
-            commands: CommandProcessor::new(context.controls.clone()),
+            commands: CommandProcessor::new(context.controls.clone(), context.health.clone()),
             served: None,
             period: context.period,
             when_full: context.when_full,
@@ -146,8 +148,9 @@ impl Mqtt {
         })
     }
 
-    /// Reads the files, connects to the broker and logs in. Publishes nothing and does not disturb a running affectd.
-    pub fn check(address: &Address, host: &HostIdentity) -> Result<(), OutputError> {
+    /// Reads the files, connects to the broker and logs in. Publishes nothing and does not disturb a running affectd. Returns what
+    /// is known of the broker.
+    pub fn check(address: &Address, host: &HostIdentity) -> Result<String, OutputError> {
         let role = ClientRole::Reader {
             process_id: std::process::id(),
         };
@@ -170,7 +173,7 @@ impl Mqtt {
         }
         let late = self.commands.late_answer();
         let answer = late.or_else(|| {
-            let Request { command, reply_to } = self.outbox.state().next_request()?;
+            let Request { command, reply_to, .. } = self.outbox.state().next_request()?;
             self.served = Some(now);
             self.commands.execute(command, reply_to, &mut self.rate)
         });
@@ -178,6 +181,14 @@ impl Mqtt {
             self.outbox.state().answer(ReplyTo::message(answer));
             self.outbox.changed.notify_one();
         }
+    }
+
+    /// Queues an estimate, and counts those that it displaces.
+    fn push(&self, state: &mut State, estimate: QueuedEstimate) {
+        let before = state.spool.dropped();
+        state.spool.push(estimate);
+        self.dropped
+            .fetch_add(state.spool.dropped() - before, Ordering::Relaxed);
     }
 
     /// Sends what waits, publishes `offline` and ends the publisher, within a limited time. Returns how many estimates were
@@ -241,10 +252,7 @@ impl Output for Mqtt {
             let room = self.outbox.room.wait_while(state, full);
             state = room.unwrap_or_else(|poisoned| poisoned.into_inner());
         }
-        let before = state.spool.dropped();
-        state.spool.push(QueuedEstimate { at, json });
-        self.dropped
-            .fetch_add(state.spool.dropped() - before, Ordering::Relaxed);
+        self.push(&mut state, QueuedEstimate { at, json });
         drop(state);
         self.outbox.changed.notify_one();
         Ok(())
@@ -255,7 +263,6 @@ impl Output for Mqtt {
         state.health = Some(report.clone());
         state.renew_health(self.retain);
         drop(state);
-        self.commands.set_health(report);
         self.outbox.changed.notify_one();
         Ok(())
     }
@@ -279,6 +286,7 @@ impl Output for Mqtt {
         if left == 0 {
             return Ok(());
         }
+        self.dropped.fetch_add(left as u64, Ordering::Relaxed);
         let why = format!(
             "{}: {left} estimates were not delivered: check that the broker runs; the last error is in the log",
             self.name
@@ -286,10 +294,37 @@ impl Output for Mqtt {
         if is_live(self.when_full) {
             // A service that is stopped during an outage has not failed. A replay has: its estimates are wanted for their own sake.
             warn!("{why}");
-            self.dropped.fetch_add(left as u64, Ordering::Relaxed);
             return Ok(());
         }
         Err(OutputError::Failed(why))
+    }
+
+    fn hand_over(&mut self) -> Result<Backlog, OutputError> {
+        // Without a connection, time to finish would deliver nothing.
+        if self.outbox.state().connected {
+            self.close();
+        }
+        let left = self.outbox.state().spool.take();
+        self.close();
+        Ok(Backlog(left))
+    }
+
+    fn take_over(&mut self, backlog: Backlog) {
+        let Backlog(estimates) = backlog;
+        if estimates.is_empty() {
+            return;
+        }
+        info!(
+            "{}: takes over {} estimates that are waiting",
+            self.name,
+            estimates.len()
+        );
+        let mut state = self.outbox.state();
+        for estimate in estimates {
+            self.push(&mut state, estimate);
+        }
+        drop(state);
+        self.outbox.changed.notify_one();
     }
 }
 

@@ -244,7 +244,7 @@ mod tests {
             response_topic: None,
             correlation_data: None,
         };
-        let request = Request::from_message(message, &state.topics).unwrap();
+        let request = Request::from_message(message, &state.topics, &"ha".parse().unwrap()).unwrap();
         (0..1000).for_each(|_| state.request(request.clone()));
         assert_eq!(std::iter::from_fn(|| state.next_request()).count(), MAX_REQUESTS);
     }

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::backoff::Backoff;
 use super::client::{Client, Purpose};
-use super::device::OFFLINE;
 use super::error::{LinkError, Prospect};
+use super::liveness::OFFLINE;
 use super::outbox::Outbox;
 use super::publisher::{LogState, Publisher};
 use super::session::{Ending, Session};
@@ -33,6 +33,31 @@ async fn last_moment(outbox: &Outbox) {
     }
 }
 
+/// Connections in a row that the broker had accepted and then closed without a reason.
+#[derive(Debug, Default)]
+struct Closings(u32);
+
+impl Closings {
+    /// After so many, another client may cause them.
+    const SUSPICIOUS: u32 = 3;
+    /// A connection that was open for longer begins a new row.
+    const LONGEST: Duration = Duration::from_secs(5 * 60);
+
+    /// The error for the end of a connection that was open for this time.
+    fn add(&mut self, open: Duration, client_id: &str) -> LinkError {
+        self.0 = match open < Closings::LONGEST {
+            true => self.0.saturating_add(1),
+            false => 1,
+        };
+        match self.0 {
+            Closings::SUSPICIOUS.. => LinkError::ClosedRepeatedly {
+                client_id: client_id.into(),
+            },
+            _ => LinkError::Closed,
+        }
+    }
+}
+
 impl Publisher {
     /// Runs until it is told to finish.
     pub fn run(mut self, runtime: Runtime) {
@@ -43,6 +68,7 @@ impl Publisher {
 
     async fn keep_connected(&mut self) {
         let mut backoff = Backoff::new();
+        let mut closings = Closings::default();
         let mut version = self.settings.address.version.first();
         loop {
             let finishing = self.outbox.state().finish_by.is_some();
@@ -59,9 +85,19 @@ impl Publisher {
                 Err(error) => error,
             };
             // Some brokers end the connection because of its size, without a reason.
-            if std::mem::take(&mut self.announcing) {
+            let announcing = std::mem::take(&mut self.announcing);
+            if announcing {
                 self.failed_announcements += 1;
             }
+            let error = match (error, connected) {
+                (LinkError::Closed, Some(since)) if !announcing => {
+                    closings.add(since.elapsed(), &self.settings.client_id)
+                }
+                (other, _) => {
+                    closings = Closings::default();
+                    other
+                }
+            };
             let waiting = {
                 let mut state = self.outbox.state();
                 state.end_connection();
@@ -70,7 +106,7 @@ impl Publisher {
             self.outbox.room.notify_all();
             if finishing {
                 let address = &self.settings.address;
-                warn!("{address}: {error}; {waiting} estimates are not delivered");
+                warn!("{address}: {error}; {waiting} estimates are waiting, and affectd ends or closes this output");
                 return;
             }
             let connected = connected.map(|since| since.elapsed());
@@ -135,5 +171,21 @@ impl Publisher {
         let text = format!("{address}: connected, MQTT {version}; {waiting} estimates are waiting");
         self.log.set(LogState::Connected(version), Level::Info, text);
         Session::new(self, client).run().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_third_closing_in_a_row_suspects_another_client() {
+        let mut closings = Closings::default();
+        let mut add = |seconds| closings.add(Duration::from_secs(seconds), "affectd0123456789abcdef");
+        assert_eq!(add(1), LinkError::Closed);
+        assert_eq!(add(1000), LinkError::Closed);
+        assert_eq!(add(60), LinkError::Closed);
+        insta::assert_snapshot!(add(2), @"the broker closed the connection several times in a row: another client may use the identifier affectd0123456789abcdef: if two devices share a machine identifier and a device name, give each its own device=NAME; otherwise see the broker's log");
+        assert_eq!(add(1000), LinkError::Closed);
     }
 }

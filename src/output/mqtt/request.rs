@@ -1,6 +1,7 @@
 //! A command that arrived as a message, and where its answer goes.
 
 use super::address::Topic;
+use super::board_index;
 use super::message::{IncomingMessage, Message};
 use super::topics::Topics;
 use crate::output::commands::{self, Answer, Command};
@@ -15,6 +16,19 @@ const MAX_CORRELATION_BYTES: usize = 256;
 pub struct Request {
     pub command: Result<Command, String>,
     pub reply_to: ReplyTo,
+    /// Why the answer does not go where the sender expects it.
+    pub refused: Option<Refusal>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "the response topic must have 1 to {MAX_RESPONSE_TOPIC_BYTES} bytes, without + and #, must not end like a topic of a device, \
+         as in …/command or …/status, and must not belong to Home Assistant's discovery, to affectd/boards or to the broker ($…)"
+    )]
+    ResponseTopic,
+    #[error("the correlation data must have at most {MAX_CORRELATION_BYTES} bytes")]
+    CorrelationData,
 }
 
 /// Where the answer goes.
@@ -26,7 +40,7 @@ pub struct ReplyTo {
 
 impl Request {
     /// The command in a message to the device with these topics; `None` for a message that gets no answer.
-    pub fn from_message(message: IncomingMessage, topics: &Topics) -> Option<Request> {
+    pub fn from_message(message: IncomingMessage, topics: &Topics, discovery_prefix: &Topic) -> Option<Request> {
         // A retained command is old. It would be executed at every start: a restart for ever.
         if message.retained {
             return None;
@@ -36,11 +50,16 @@ impl Request {
             topic: topics.response.clone(),
             correlation_data: None,
         };
-        Some(match reply_to(message, topics) {
-            Ok(reply_to) => Request { command, reply_to },
+        Some(match reply_to(message, topics, discovery_prefix) {
+            Ok(reply_to) => Request {
+                command,
+                reply_to,
+                refused: None,
+            },
             Err(why) => Request {
-                command: Err(why),
+                command: Err(why.to_string()),
                 reply_to: default,
+                refused: Some(why),
             },
         })
     }
@@ -55,22 +74,17 @@ impl ReplyTo {
     }
 }
 
-fn reply_to(message: IncomingMessage, topics: &Topics) -> Result<ReplyTo, String> {
+fn reply_to(message: IncomingMessage, topics: &Topics, discovery_prefix: &Topic) -> Result<ReplyTo, Refusal> {
     let topic = message.response_topic.unwrap_or_else(|| topics.response.clone());
-    if !may_answer_on(&topic, topics) {
-        return Err(format!(
-            "the response topic must have 1 to {MAX_RESPONSE_TOPIC_BYTES} bytes, without + and #, and must not be another topic of \
-             the device"
-        ));
+    if !may_answer_on(&topic, discovery_prefix) {
+        return Err(Refusal::ResponseTopic);
     }
     let correlation_data = message.correlation_data;
     if correlation_data
         .as_ref()
         .is_some_and(|data| data.len() > MAX_CORRELATION_BYTES)
     {
-        return Err(format!(
-            "the correlation data must have at most {MAX_CORRELATION_BYTES} bytes"
-        ));
+        return Err(Refusal::CorrelationData);
     }
     Ok(ReplyTo {
         topic,
@@ -78,8 +92,21 @@ fn reply_to(message: IncomingMessage, topics: &Topics) -> Result<ReplyTo, String
     })
 }
 
-/// An answer on a topic of the device itself would be taken for its status or its estimates.
-fn may_answer_on(topic: &str, topics: &Topics) -> bool {
+/// Anybody who may send commands chooses the topic, but the device publishes the answer with its own rights. On a topic of this or
+/// another device it would be taken for a command, a status or an estimate.
+fn may_answer_on(topic: &str, discovery_prefix: &Topic) -> bool {
+    let Ok(valid) = topic.parse::<Topic>() else {
+        return false;
+    };
+    topic.len() <= MAX_RESPONSE_TOPIC_BYTES
+        && !ends_like_a_device(&valid)
+        && !valid.is_under(discovery_prefix)
+        && !board_index::contains(topic)
+}
+
+/// Whether `topic` ends like one of a device, other than the one for answers.
+fn ends_like_a_device(topic: &Topic) -> bool {
+    // The last levels are the same under every base topic.
     let Topics {
         estimate,
         health,
@@ -88,9 +115,11 @@ fn may_answer_on(topic: &str, topics: &Topics) -> bool {
         command,
         response: _,
         board,
-    } = topics;
-    let own = [estimate, health, status, state, command, board];
-    topic.len() <= MAX_RESPONSE_TOPIC_BYTES && topic.parse::<Topic>().is_ok() && own.iter().all(|own| *own != topic)
+    } = Topics::under(topic);
+    [estimate, health, status, state, command, board]
+        .iter()
+        .filter_map(|own| own.strip_prefix(topic.as_str()))
+        .any(|end| topic.as_str().ends_with(end))
 }
 
 #[cfg(test)]
@@ -108,7 +137,8 @@ mod tests {
     }
 
     fn request(message: IncomingMessage) -> Option<Request> {
-        Request::from_message(message, &Topics::under(&"affectd/hall".parse().unwrap()))
+        let topics = Topics::under(&"affectd/hall".parse().unwrap());
+        Request::from_message(message, &topics, &"homeassistant".parse().unwrap())
     }
 
     #[test]
@@ -143,6 +173,14 @@ mod tests {
             "$SYS/x",
             "affectd/hall/status",
             "affectd/hall/command",
+            "affectd/attic/command",
+            "zigbee/lamp/command",
+            "/command",
+            "zigbee//command",
+            "affectd/attic/estimate",
+            "homeassistant",
+            "homeassistant/light/x/config",
+            "affectd/boards/affectd0123456789abcdef/hall",
             &long,
         ] {
             let request = request(IncomingMessage {
@@ -151,6 +189,7 @@ mod tests {
             });
             let request = request.unwrap();
             assert!(request.command.unwrap_err().contains("response topic"), "{topic}");
+            assert_eq!(request.refused, Some(Refusal::ResponseTopic));
             assert_eq!(request.reply_to.topic, "affectd/hall/response");
         }
         let request = request(IncomingMessage {

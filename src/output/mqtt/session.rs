@@ -7,9 +7,10 @@ use std::time::Duration;
 use log::warn;
 use tokio::time::{Instant, sleep_until};
 
+use super::action::Action;
 use super::client::{Client, Event, PublishError};
-use super::device::{Action, OFFLINE, ONLINE};
 use super::error::LinkError;
+use super::liveness::{OFFLINE, ONLINE, PING};
 use super::message::Message;
 use super::outbox::State;
 use super::publisher::Publisher;
@@ -47,6 +48,7 @@ enum Content {
     Status,
     Announcement,
     Claim,
+    Ping,
     Answer,
     /// The newest value of this topic.
     Present(String),
@@ -59,6 +61,7 @@ impl Content {
             Content::Status => "the status",
             Content::Announcement => "the announcement to Home Assistant",
             Content::Claim => "the claim of the device's name",
+            Content::Ping => "the question whether a former device runs",
             Content::Answer => "an answer to a command",
             Content::Present(topic) if topic.ends_with("/health") => "the health report",
             Content::Present(_) => "the present state",
@@ -238,7 +241,10 @@ impl<'a> Session<'a> {
                 let actions = self.publisher.device.handle(message);
                 self.perform(actions);
             }
-            Event::Subscribed { .. } => {}
+            Event::Subscribed { topic } => {
+                let actions = self.publisher.device.subscribed(&topic);
+                self.perform(actions);
+            }
             Event::NotSubscribed { topic, why } => self.complain_about_subscription(&topic, &why),
         }
     }
@@ -265,6 +271,10 @@ impl<'a> Session<'a> {
                         let _ = self.client.subscribe(&topic);
                     }
                 }
+                Action::Unsubscribe(topic) => {
+                    let _ = self.client.unsubscribe(&topic);
+                }
+                Action::Ping(topic) => self.first.push_back((Content::Ping, Message::new(topic, PING))),
                 Action::Retain { topic, payload } => {
                     let content = match topic.ends_with("/config") {
                         true => Content::Announcement,
@@ -281,7 +291,14 @@ impl<'a> Session<'a> {
                     }
                     self.first.push_back((content, Message::new(topic, payload).retained()));
                 }
-                Action::Execute(request) => self.publisher.outbox.state().request(request),
+                Action::Execute(request) => {
+                    if let Some(refusal) = request.refused {
+                        let mend = "correct the program that sends the command";
+                        self.publisher
+                            .complain("an answer to a command", &refusal.to_string(), mend);
+                    }
+                    self.publisher.outbox.state().request(request);
+                }
                 Action::Move => self.moved = true,
             }
         }
@@ -303,6 +320,6 @@ fn settle(content: &Content, state: &mut State) {
     match content {
         Content::Estimate(id) => state.spool.delivered(*id),
         Content::Present(topic) => state.present_delivered(topic),
-        Content::Status | Content::Announcement | Content::Claim | Content::Answer => {}
+        Content::Status | Content::Announcement | Content::Claim | Content::Ping | Content::Answer => {}
     }
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::address::Address;
 use super::credentials::Credentials;
-use super::error::LinkError;
+use super::error::{LinkError, Login};
 use super::network::Endpoint;
 use super::tls;
 use super::topics::{ClientRole, client_id};
@@ -70,6 +70,16 @@ impl ConnectionSettings {
             VersionChoice::Automatic if accepted || self.knows_v5 => Version::V5,
             VersionChoice::Automatic if error.suggests_another_version() => tried.other(),
             VersionChoice::Automatic | VersionChoice::Only(_) => tried,
+        }
+    }
+
+    /// What the client sends to log in.
+    pub fn login(&self) -> Login {
+        match &self.credentials {
+            Some(Credentials { password: Some(_), .. }) => Login::UserAndPassword,
+            Some(Credentials { password: None, .. }) => Login::UserOnly,
+            None if Credentials::file(&self.address, &self.host).is_some() => Login::PasswordWithoutUser,
+            None => Login::None,
         }
     }
 

@@ -6,13 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// An estimate, encoded when it was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueuedEstimate {
-    /// Time on the source's clock.
-    pub at: Duration,
-    pub json: Vec<u8>,
-}
+use crate::output::contract::QueuedEstimate;
 
 /// Identifies an estimate in a [`Spool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +97,14 @@ impl Spool {
         self.sent = 0;
     }
 
+    /// Takes all estimates that are not delivered.
+    pub fn take(&mut self) -> Vec<QueuedEstimate> {
+        self.first += self.entries.len() as u64;
+        (self.sent, self.undelivered) = (0, 0);
+        let undelivered = self.entries.drain(..).filter(|entry| !entry.delivered);
+        undelivered.map(|entry| entry.estimate).collect()
+    }
+
     /// How many estimates are not delivered yet.
     pub fn len(&self) -> usize {
         self.undelivered
@@ -176,6 +178,20 @@ mod tests {
         assert_eq!(spool.len(), 2);
         spool.rewind();
         assert_eq!(numbers(&send(&mut spool, 9)), [1, 3]);
+    }
+
+    #[test]
+    fn what_is_taken_is_undelivered_and_an_acknowledgement_comes_too_late() {
+        let mut spool = Spool::new(Duration::from_secs(600));
+        (0..4).for_each(|tick| spool.push(estimate(tick)));
+        let sent = send(&mut spool, 3);
+        spool.delivered(sent[1].0);
+        assert_eq!(spool.take(), [estimate(0), estimate(2), estimate(3)]);
+        assert!(spool.is_empty());
+        spool.push(estimate(4));
+        spool.delivered(sent[0].0);
+        assert_eq!(spool.len(), 1);
+        assert_eq!(numbers(&send(&mut spool, 9)), [4]);
     }
 
     /// An event of a connection.

@@ -1,4 +1,5 @@
-//! The reader's side: receives the messages of some topics and reconnects whenever the connection breaks.
+//! The reader's side: receives the messages of some topics and reconnects whenever the connection breaks. It also tells which
+//! devices use the broker, if it may know.
 
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use tokio::time::sleep;
 
 use super::address::Address;
 use super::backoff::Backoff;
+use super::board_index::{self, ListedDevice};
 use super::client::{Client, Event as ClientEvent, Purpose};
 use super::error::LinkError;
 use super::runtime::runtime;
@@ -22,6 +24,8 @@ pub enum Event {
         topic: String,
         payload: Vec<u8>,
     },
+    /// A device uses this broker, with this base topic.
+    Device(String),
     /// The connection could not be made or has broken, with the reason.
     Disconnected(String),
 }
@@ -83,17 +87,26 @@ async fn run_connection(
 ) -> Result<(), LinkError> {
     let mut client = Client::<()>::open(settings, version, &Purpose::Read, None).await?;
     *connected = Some(Instant::now());
-    for topic in topics {
+    let index = board_index::all_topics();
+    for topic in topics.iter().chain([&index]) {
         // It fails only if the connection has ended, which the next event tells.
         let _ = client.subscribe(topic);
     }
     let mut subscribed = 0;
     loop {
         let event = match client.next().await? {
+            ClientEvent::Message(message) if board_index::contains(&message.topic) => {
+                match ListedDevice::from_message(&message.topic, &message.payload) {
+                    Some(listed) => Event::Device(listed.entry.base().to_owned()),
+                    None => continue,
+                }
+            }
             ClientEvent::Message(message) => Event::Message {
                 topic: message.topic,
                 payload: message.payload,
             },
+            // Nice to know, and often not allowed.
+            ClientEvent::Subscribed { topic } | ClientEvent::NotSubscribed { topic, .. } if topic == index => continue,
             ClientEvent::Subscribed { .. } => {
                 subscribed += 1;
                 if subscribed < topics.len() {

@@ -1,5 +1,8 @@
 //! The topics of a device, and its client identifier.
 
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::address::{Address, Topic};
@@ -81,6 +84,19 @@ impl BoardId {
     }
 }
 
+/// The identifier of a service's configuration file: 16 hexadecimal digits. Its path may be confidential, so only a hash of it is
+/// sent. Two services on one board have different ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConfigurationId(String);
+
+impl ConfigurationId {
+    pub fn of(host: &HostIdentity) -> ConfigurationId {
+        let path = host.configuration.as_deref().unwrap_or_else(|| Path::new(""));
+        ConfigurationId(hashed_digits(&["affectd configuration", &path.to_string_lossy()]))
+    }
+}
+
 /// The client identifier: `affectd` and 16 hexadecimal digits. It is the same at every start and differs between machines,
 /// devices and base topics. It has 23 characters, the longest identifier that every broker must accept.
 pub fn client_id(address: &Address, host: &HostIdentity, role: ClientRole) -> String {
@@ -116,16 +132,19 @@ pub fn identity_problems(address: &Address, host: &HostIdentity) -> Vec<String> 
 }
 
 fn hashed_id(parts: &[&str]) -> String {
+    format!("{}{}", BoardId::PREFIX, hashed_digits(parts))
+}
+
+fn hashed_digits(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part);
         hash.update([0]);
     }
-    let digits: String = hash.finalize()[..BoardId::DIGITS / 2]
+    hash.finalize()[..BoardId::DIGITS / 2]
         .iter()
         .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{}{digits}", BoardId::PREFIX)
+        .collect()
 }
 
 #[cfg(test)]

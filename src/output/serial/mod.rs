@@ -18,7 +18,7 @@ use super::commands::{Command, CommandProcessor, CommandReader};
 use super::contract::{Output, OutputContext, OutputError};
 use super::estimate_rate::EstimateRate;
 use crate::fusion::Estimate;
-use crate::health::{HealthReport, count};
+use crate::health::count;
 use crate::queue::WhenFull;
 use crate::rate_limited_log::RateLimitedLog;
 use crate::retry::{Retry, RetryPolicy};
@@ -86,7 +86,7 @@ impl Serial {
             pacing: Pacing::new(spec.baud()),
             rate: EstimateRate::default(),
             reader: CommandReader::default(),
-            commands: CommandProcessor::new(context.controls.clone()),
+            commands: CommandProcessor::new(context.controls.clone(), context.health.clone()),
             stuck: false,
             port,
             spec: spec.clone(),
@@ -245,11 +245,6 @@ impl Output for Serial {
         if replay {
             self.drain();
         }
-        Ok(())
-    }
-
-    fn health(&mut self, report: &HealthReport) -> Result<(), OutputError> {
-        self.commands.set_health(report);
         Ok(())
     }
 

@@ -57,6 +57,7 @@ enum Completed<T> {
 }
 
 pub struct Client<T> {
+    pub version: Version,
     requests: Requests,
     from_broker: mpsc::Receiver<FromBroker>,
     completed: JoinSet<Completed<T>>,
@@ -92,16 +93,21 @@ impl<T: Send + 'static> Client<T> {
         let reader = AbortOnDrop(reader);
         match timeout_at(deadline, from_broker.recv()).await {
             Ok(Some(FromBroker::Connected(limits))) => Ok(Client {
+                version,
                 requests,
                 from_broker,
                 completed: JoinSet::new(),
                 limits,
                 _reader: reader,
             }),
-            Ok(Some(FromBroker::Ended(error))) => Err(error.before_acceptance()),
+            Ok(Some(FromBroker::Ended(error))) => {
+                Err(error.before_acceptance(settings.login(), settings.address.version))
+            }
             Ok(Some(FromBroker::Message(_))) => Err(LinkError::NotMqtt(version)),
             Ok(None) => Err(LinkError::Closed),
-            Err(_) if settings.endpoint().take_reached() => Err(LinkError::NoAnswer),
+            Err(_) if settings.endpoint().take_reached() => {
+                Err(LinkError::NoAnswer.before_acceptance(settings.login(), settings.address.version))
+            }
             Err(_) => Err(LinkError::Timeout),
         }
     }
@@ -159,6 +165,14 @@ impl<T: Send + 'static> Client<T> {
             }
         }
         Ok(())
+    }
+
+    /// Ends the subscription to a topic.
+    pub fn unsubscribe(&mut self, topic: &str) -> Result<(), PublishError> {
+        match &self.requests {
+            Requests::V3(requests) => requests.unsubscribe(topic),
+            Requests::V5(requests) => requests.unsubscribe(topic),
+        }
     }
 
     /// The next event. The error is the end of the connection. Nothing is lost if the future is dropped.

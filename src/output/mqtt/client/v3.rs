@@ -9,7 +9,7 @@ use rumqttc_v4::{
 use tokio::sync::mpsc::Sender;
 
 use super::protocol::{FromBroker, Gate, Limits, Outcome, PublishError, Purpose, REQUEST_QUEUE, WINDOW, words};
-use crate::output::mqtt::error::LinkError;
+use crate::output::mqtt::error::{LinkError, Login};
 use crate::output::mqtt::message::{IncomingMessage, Message, Qos};
 use crate::output::mqtt::network;
 use crate::output::mqtt::settings::ConnectionSettings;
@@ -114,6 +114,11 @@ impl Requests {
         })
     }
 
+    /// Ends a subscription. The broker's answer does not matter.
+    pub fn unsubscribe(&self, topic: &str) -> Result<(), PublishError> {
+        self.0.try_unsubscribe(topic).map_err(refused)
+    }
+
     /// Whether the request was accepted.
     pub fn disconnect(&self) -> bool {
         self.0.try_disconnect().is_ok()
@@ -158,7 +163,9 @@ fn link_error(error: ConnectionError, client_id: &str) -> LinkError {
 
 fn rejection(code: ConnectReturnCode, client_id: &str) -> LinkError {
     match code {
-        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => LinkError::NotAuthorized,
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+            LinkError::NotAuthorized(Login::default())
+        }
         ConnectReturnCode::RefusedProtocolVersion => LinkError::UnsupportedVersion(Version::V3),
         ConnectReturnCode::BadClientId => LinkError::rejected_client_id(client_id),
         other => LinkError::Rejected(words(&other)),

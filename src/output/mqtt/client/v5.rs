@@ -12,7 +12,7 @@ use rumqttc_v5::{
 use tokio::sync::mpsc::Sender;
 
 use super::protocol::{FromBroker, Gate, Limits, Outcome, PublishError, Purpose, REQUEST_QUEUE, WINDOW, words};
-use crate::output::mqtt::error::LinkError;
+use crate::output::mqtt::error::{LinkError, Login};
 use crate::output::mqtt::message::{IncomingMessage, Message, Qos};
 use crate::output::mqtt::network;
 use crate::output::mqtt::settings::ConnectionSettings;
@@ -119,6 +119,11 @@ impl Requests {
         })
     }
 
+    /// Ends a subscription. The broker's answer does not matter.
+    pub fn unsubscribe(&self, topic: &str) -> Result<(), PublishError> {
+        self.0.try_unsubscribe(topic).map_err(refused)
+    }
+
     /// Whether the request was accepted.
     pub fn disconnect(&self) -> bool {
         self.0.try_disconnect().is_ok()
@@ -191,7 +196,7 @@ fn state_error(error: StateError, client_id: &str) -> LinkError {
 fn rejection(code: &ConnectReturnCode, client_id: &str) -> LinkError {
     use ConnectReturnCode as Code;
     match code {
-        Code::BadUserNamePassword | Code::NotAuthorized => LinkError::NotAuthorized,
+        Code::BadUserNamePassword | Code::NotAuthorized => LinkError::NotAuthorized(Login::default()),
         Code::Banned => LinkError::Rejected("this client is banned: ask the broker's administrator".into()),
         Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => LinkError::UnsupportedVersion(Version::V5),
         Code::BadClientId | Code::ClientIdentifierNotValid => LinkError::rejected_client_id(client_id),
@@ -210,7 +215,7 @@ fn disconnection(code: DisconnectReasonCode, client_id: &str) -> LinkError {
     use DisconnectReasonCode as Code;
     match code {
         Code::SessionTakenOver => LinkError::TakenOver(client_id.into()),
-        Code::NotAuthorized => LinkError::NotAuthorized,
+        Code::NotAuthorized => LinkError::NotAuthorized(Login::default()),
         Code::PacketTooLarge => {
             LinkError::DisconnectedByBroker("packet too large: raise the packet limit on the broker".into())
         }

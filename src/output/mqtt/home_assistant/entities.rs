@@ -1,16 +1,12 @@
-//! Home Assistant's device discovery: one retained message that describes a device and its entities.
-//!
-//! The format is documented under "Device discovery payload" in Home Assistant's MQTT integration. Version 2024.12 is the first
-//! that reads it.
+//! The entities of a device: its sensors, buttons and settings in Home Assistant.
 
 use serde_json::{Map, Value, json};
 
-use super::address::{DeviceName, Topic};
-use super::state;
-use super::topics::{BoardId, Topics};
+use super::Announcement;
 use crate::face::EXPRESSIONS;
 use crate::health::SourceState;
 use crate::output::estimate_rate::EstimateRate;
+use crate::output::mqtt::state;
 
 /// After how long without a state its values are shown as unavailable.
 const STATE_EXPIRES_S: u64 = 3 * state::MAX_INTERVAL.as_secs();
@@ -19,59 +15,9 @@ const HEALTH_EXPIRES_S: u64 = 100;
 /// Home Assistant switches face and voice off if no state confirms them for this time. A state comes every five seconds.
 const OFF_DELAY_S: u64 = 2 * state::MAX_INTERVAL.as_secs();
 
-/// A device as Home Assistant sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Announcement<'a> {
-    pub board: &'a BoardId,
-    pub device: &'a DeviceName,
-    pub topics: &'a Topics,
-    /// Whether the kernel reports a temperature.
-    pub has_temperature: bool,
-    /// The rate of the estimates that affectd makes.
-    pub rate_hz: f64,
-}
-
-/// The discovery topic of a device.
-pub fn topic(prefix: &Topic, board: &BoardId, device: &DeviceName) -> String {
-    format!(
-        "{}/device/{}_{}/config",
-        prefix.as_str(),
-        board.as_str(),
-        device.as_str()
-    )
-}
-
-/// The topic on which Home Assistant publishes `online` when it has started.
-pub fn birth_topic(prefix: &Topic) -> String {
-    format!("{}/status", prefix.as_str())
-}
-
 impl Announcement<'_> {
-    /// The discovery message.
-    pub fn payload(&self) -> Vec<u8> {
-        let id = format!("{}_{}", self.board.as_str(), self.device.as_str());
-        let config = json!({
-            "device": {
-                "identifiers": [id],
-                "name": format!("affectd {}", self.device.as_str()),
-                "manufacturer": "affectd",
-                "model": "affectd",
-                "sw_version": env!("CARGO_PKG_VERSION"),
-            },
-            "origin": {
-                "name": "affectd",
-                "sw_version": env!("CARGO_PKG_VERSION"),
-            },
-            "availability_topic": self.topics.status,
-            "payload_available": "online",
-            "payload_not_available": "offline",
-            "qos": 0,
-            "components": self.components(&id),
-        });
-        config.to_string().into_bytes()
-    }
-
-    fn components(&self, id: &str) -> Map<String, Value> {
+    /// All entities by their keys. `id` is the identifier of the device.
+    pub(super) fn components(&self, id: &str) -> Map<String, Value> {
         let of_person = [self.affect(), self.presence()].concat();
         let of_device = [self.sources(), self.diagnostics(), self.controls()].concat();
         let mut components = Map::new();
@@ -321,6 +267,7 @@ fn merged(mut first: Value, second: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::mqtt::topics::{BoardId, Topics};
 
     /// The keys that Home Assistant's schemas allow: `DEVICE_DISCOVERY_SCHEMA`, `MQTT_ENTITY_DEVICE_INFO_SCHEMA` and
     /// `MQTT_ORIGIN_INFO_SCHEMA` in homeassistant/components/mqtt/schemas.py.
@@ -531,12 +478,5 @@ mod tests {
         assert_eq!(press("restart"), Command::Restart);
         let template = payload["components"]["rate"]["command_template"].as_str().unwrap();
         assert_eq!(command(&template.replace("{{ value }}", "2.5")), Command::Rate(2.5));
-    }
-
-    #[test]
-    fn topics_are_those_of_device_discovery() {
-        let prefix = "homeassistant".parse().unwrap();
-        insta::assert_snapshot!(topic(&prefix, &BoardId::sample(), &"kitchen".parse().unwrap()), @"homeassistant/device/affectd0123456789abcdef_kitchen/config");
-        insta::assert_snapshot!(birth_topic(&prefix), @"homeassistant/status");
     }
 }
