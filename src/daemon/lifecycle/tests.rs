@@ -64,7 +64,7 @@ impl Drop for StopOnDrop<'_> {
 #[test]
 fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
     let folder = tempfile::tempdir().unwrap();
-    let health = Health::default();
+    let health = Arc::new(Health::default());
     let stop = AtomicBool::new(false);
     let pipeline = Pipeline {
         epoch: Instant::now(),
