@@ -83,7 +83,7 @@ impl Serial {
             encoder: SerialEncoder::new(spec.wire()),
             outbox: Outbox::default(),
             answer_due: Instant::now(),
-            pacing: Pacing::new(spec.baud()),
+            pacing: Pacing::new(spec.baud(), spec.wire().usual_bytes(), context.period),
             rate: EstimateRate::default(),
             reader: CommandReader::default(),
             commands: CommandProcessor::new(context.controls.clone(), context.health.clone()),
@@ -120,6 +120,9 @@ impl Serial {
         if let Some(port) = self.port.take() {
             port.discard_output();
             count(&self.context.lost);
+            if self.outbox.has_estimate() {
+                count(&self.context.dropped);
+            }
         }
         self.set_unusable(why);
     }
@@ -228,11 +231,14 @@ impl Output for Serial {
             count(&self.context.dropped);
             return Ok(());
         }
+        if !self.rate.is_due(estimate.at, self.context.period) {
+            return Ok(());
+        }
         // A replay waits for the line. In real time, estimates that the line has no time for are left out.
         let replay = self.context.when_full == WhenFull::Wait;
         let now = Instant::now();
-        let has_room = replay || self.pacing.is_free(now);
-        if !has_room || !self.rate.is_due(estimate.at, self.context.period) {
+        if !replay && !self.pacing.is_free(now) {
+            count(&self.context.dropped);
             return Ok(());
         }
         let message = self.encoder.estimate(estimate);

@@ -41,6 +41,11 @@ impl Outbox {
         self.estimate.replace(message)
     }
 
+    /// Whether an estimate waits.
+    pub fn has_estimate(&self) -> bool {
+        self.estimate.is_some()
+    }
+
     /// Queues an answer. One answer is written between two estimates.
     pub fn push_answer(&mut self, kind: AnswerKind, message: Vec<u8>) {
         if kind == AnswerKind::Present {
