@@ -61,8 +61,8 @@ pub enum Ending {
 }
 
 /// How long the threads may take to end after a stop. Then affectd ends without those that are stuck, for example in a write
-/// that nobody reads.
-const STOP_TIMEOUT: Duration = Duration::from_millis(4500);
+/// that nobody reads. MQTT needs four seconds. The rest of the five that the documents promise is for noticing the signal.
+const STOP_TIMEOUT: Duration = Duration::from_millis(4300);
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs until the source ends, all readers of the outputs are gone, or a signal stops it. `read_config` reads the

@@ -135,7 +135,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             .collect();
         let mut opened = Vec::new();
         for Opening { sender, result } in opening {
-            wait_until_open(&result, progress)?;
+            self.wait_until_open(&result, progress)?;
             opened.push(sender);
         }
         let (replaced, closed): (Vec<_>, Vec<_>) = removed
@@ -165,7 +165,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         {
             handover.announce(QueueEnd::Removed);
             drop(queue);
-            if !wait_for_exit(&exit, progress) {
+            if !self.wait_for_exit(&exit, progress) && !self.threads.is_stopping() {
                 warn!("{spec}: not closed after {} s", CLOSE_TIMEOUT.as_secs());
             }
         }
@@ -195,7 +195,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         drop(senders);
         let mut first = Ok(());
         for result in &results {
-            first = first.and(wait_until_open(result, progress));
+            first = first.and(self.wait_until_open(result, progress));
         }
         first
     }
@@ -228,6 +228,37 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             output
         });
         Opening { sender, result }
+    }
+
+    /// Fails if affectd is told to stop meanwhile: it has to end in time.
+    fn wait_until_open(
+        &self,
+        result: &Receiver<Result<(), OutputError>>,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), OutputError> {
+        loop {
+            match result.recv_timeout(PROGRESS_INTERVAL) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if self.threads.is_stopping() => {
+                    return Err(OutputError::Failed("interrupted, because affectd stops".into()));
+                }
+                Err(RecvTimeoutError::Timeout) => progress(),
+                // The thread could not start or has panicked, which ends affectd with its own error.
+                Err(RecvTimeoutError::Disconnected) => return Err(OutputError::ReaderGone),
+            }
+        }
+    }
+
+    /// Waits for at most [`CLOSE_TIMEOUT`], and not when affectd is told to stop. Returns whether the thread has ended.
+    fn wait_for_exit(&self, exit: &ExitSignal, progress: &mut dyn FnMut()) -> bool {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        while Instant::now() < deadline && !self.threads.is_stopping() {
+            if exit.wait_timeout(PROGRESS_INTERVAL) {
+                return true;
+            }
+            progress();
+        }
+        exit.has_come()
     }
 
     fn spawn(&self, output: OpenOutput, context: &OutputContext) -> OutputSender {
@@ -284,29 +315,6 @@ impl Predecessor {
 struct Opening {
     sender: OutputSender,
     result: Receiver<Result<(), OutputError>>,
-}
-
-fn wait_until_open(result: &Receiver<Result<(), OutputError>>, progress: &mut dyn FnMut()) -> Result<(), OutputError> {
-    loop {
-        match result.recv_timeout(PROGRESS_INTERVAL) {
-            Ok(result) => return result,
-            Err(RecvTimeoutError::Timeout) => progress(),
-            // The thread could not start or has panicked, which ends affectd with its own error.
-            Err(RecvTimeoutError::Disconnected) => return Err(OutputError::ReaderGone),
-        }
-    }
-}
-
-/// Waits for at most [`CLOSE_TIMEOUT`]; returns whether the thread has ended.
-fn wait_for_exit(exit: &ExitSignal, progress: &mut dyn FnMut()) -> bool {
-    let deadline = Instant::now() + CLOSE_TIMEOUT;
-    while Instant::now() < deadline {
-        if exit.wait_timeout(PROGRESS_INTERVAL) {
-            return true;
-        }
-        progress();
-    }
-    false
 }
 
 fn context(

@@ -109,6 +109,11 @@ impl<'a> ThreadGroup<'a> {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the threads are told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     /// Records a failure that affectd reports when it ends. The threads keep running. Only the first failure counts, because
     /// later ones are often its consequences.
     pub fn record_failure(&self, error: DaemonError) {

@@ -218,6 +218,27 @@ fn an_output_that_closes_slowly_does_not_hold_back_the_others() {
     }
 }
 
+#[test]
+fn a_stop_during_a_reload_does_not_wait_for_a_stuck_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Service::write(&folder, "output = [\"stdout\", \"file:{}/a\"]");
+    let log = File::create(folder.path().join("log")).unwrap();
+    let (_reader, stdout) = std::io::pipe().unwrap();
+    // SAFETY: fcntl with this command accesses no memory.
+    assert!(unsafe { libc::fcntl(stdout.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } > 0);
+    (&stdout).write_all(&[b' '; 4096]).unwrap();
+    let child = Service::command(&path).stdout(stdout).stderr(log).spawn().unwrap();
+    let mut service = Service { folder, child };
+    service.numbers("a", 3);
+    service.reload("output = [\"file:{}/a\", \"file:{}/b\"]");
+    // The reload now waits for standard output.
+    service.numbers("b", 1);
+    service.stop();
+    let log = fs::read_to_string(service.path("log")).unwrap();
+    assert!(!log.contains("not closed after"), "{log}");
+    assert!(log.contains("left behind: output-stdout"), "{log}");
+}
+
 /// The service manager's end of the notification socket. The tests on the board use systemd itself.
 struct Manager {
     socket: UnixDatagram,
