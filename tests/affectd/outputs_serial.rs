@@ -324,7 +324,7 @@ fn a_peer_that_prints_without_pause_gets_at_most_one_answer_between_two_estimate
     let running = Running::new(&["stdout", &port.spec("wire=json")]);
     let (mut estimates, mut answers_since) = (0, 0);
     while estimates < 10 {
-        pty.send(b"login incorrect\nwho are you\n");
+        pty.offer(b"login incorrect\nwho are you\n");
         let line = pty.line();
         if line.starts_with("{\"schema\"") {
             estimates += 1;

@@ -51,6 +51,18 @@ impl Pty {
         (&self.master).write_all(bytes).unwrap();
     }
 
+    /// Sends bytes if the port has room. Returns whether it had.
+    pub fn offer(&self, bytes: &[u8]) -> bool {
+        let mut poll = libc::pollfd {
+            fd: self.master.as_raw_fd(),
+            events: libc::POLLOUT,
+            revents: 0,
+        };
+        // SAFETY: the pointer is to one live pollfd, and the count is one.
+        let has_room = unsafe { libc::poll(&mut poll, 1, 0) } == 1 && poll.revents & libc::POLLOUT != 0;
+        has_room && (&self.master).write_all(bytes).is_ok()
+    }
+
     /// Fills the port with spaces until it has no more room.
     pub fn fill(&mut self) {
         let mut options = File::options();
@@ -64,7 +76,17 @@ impl Pty {
             libc::cfmakeraw(&mut settings);
             assert_eq!(libc::tcsetattr(other.as_raw_fd(), libc::TCSANOW, &settings), 0);
         }
-        while other.write(&[b' '; 64]).is_ok() {}
+        // The kernel moves bytes to the reader's end a little later, which makes room again.
+        let mut full = 0;
+        while full < 5 {
+            match other.write(&[b' '; 64]) {
+                Ok(_) => full = 0,
+                Err(_) => full += 1,
+            }
+            if full > 0 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
         self.other = Some(other);
     }
 
