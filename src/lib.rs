@@ -44,3 +44,10 @@ pub mod rate_limited_log;
 pub mod retry;
 pub mod udev;
 pub mod voice;
+
+/// `tests/fuzz`, whose targets need entries that only tests and cargo-fuzz have.
+#[cfg(test)]
+#[path = "../tests/fuzz/replay.rs"]
+mod fuzz;
+#[cfg(test)]
+extern crate self as affectd;

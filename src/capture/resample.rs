@@ -26,10 +26,9 @@ impl Resampler {
         let fft = (rate_hz != AUDIO_RATE_HZ).then(|| {
             // Blocks of about 20 ms allow a steep filter at a low delay. The number of samples must be even. Otherwise the
             // centre of the filter lies between two samples and shifts the output.
-            let unit = rate_hz / gcd(rate_hz, AUDIO_RATE_HZ);
-            let block = unit * (rate_hz / 50).div_ceil(unit).next_multiple_of(2);
-            let (from, to) = (rate_hz as usize, AUDIO_RATE_HZ as usize);
-            let fft = Fft::new(from, to, block as usize, 1, FixedSync::Both);
+            let Ratio { from, to } = Ratio::of(rate_hz);
+            let block = from * (rate_hz / 50).div_ceil(from).next_multiple_of(2);
+            let fft = Fft::new(from as usize, to as usize, block as usize, 1, FixedSync::Both);
             Box::new(fft.expect("the rates are not zero"))
         });
         let mut resampler = Resampler {
@@ -97,8 +96,35 @@ impl Resampler {
     }
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// `from` samples of the input become `to` samples at [`AUDIO_RATE_HZ`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ratio {
+    from: u32,
+    to: u32,
+}
+
+impl Ratio {
+    /// The ratio of a rate. Only damaged or hostile files have rates such as 191 999 Hz, whose exact ratio would need blocks of
+    /// seconds. They get a near ratio with blocks of at most half a second, which is off by at most 63 parts per million, as sound cards are.
+    fn of(rate_hz: u32) -> Ratio {
+        let longest = rate_hz / 2;
+        // The convergents of the continued fraction of the ratio. The last one is exact.
+        let (mut before, mut ratio) = (Ratio { from: 0, to: 1 }, Ratio { from: 1, to: 0 });
+        let (mut dividend, mut divisor) = (rate_hz, AUDIO_RATE_HZ);
+        while divisor > 0 {
+            let quotient = dividend / divisor;
+            let next = Ratio {
+                from: quotient * ratio.from + before.from,
+                to: quotient * ratio.to + before.to,
+            };
+            if next.from > longest {
+                break;
+            }
+            (before, ratio) = (ratio, next);
+            (dividend, divisor) = (divisor, dividend % divisor);
+        }
+        ratio
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +169,24 @@ mod tests {
                 .map(|(a, b)| (a - b).abs())
                 .fold(0.0, f32::max);
             assert!(worst < 2e-3, "{rate_hz} Hz: off by {worst}");
+        }
+    }
+
+    #[test]
+    fn every_rate_has_short_blocks_and_a_ratio_that_is_exact_or_nearly_so() {
+        let ratio = |rate_hz| {
+            let Ratio { from, to } = Ratio::of(rate_hz);
+            (from, to)
+        };
+        assert_eq!(ratio(48_000), (3, 1));
+        assert_eq!(ratio(44_100), (441, 160));
+        assert_eq!(ratio(191_999), (12, 1));
+        for rate_hz in 8_000..=192_000 {
+            let Ratio { from, to } = Ratio::of(rate_hz);
+            assert!(from <= rate_hz / 2, "{rate_hz}");
+            let exact = f64::from(rate_hz) / f64::from(AUDIO_RATE_HZ);
+            let error = (f64::from(from) / f64::from(to) / exact - 1.0).abs();
+            assert!(error < 63e-6, "{rate_hz}: {error}");
         }
     }
 

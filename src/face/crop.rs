@@ -7,6 +7,7 @@
 use serde::Deserialize;
 
 use crate::capture::Luma;
+use crate::model::{Bundle, GraphName, ModelError};
 
 use super::geometry::{Landmarks, Point};
 
@@ -41,6 +42,23 @@ struct Square {
 }
 
 impl Framing {
+    /// The framing of the bundle's face encoder. Fails if the encoder was trained on crops that affectd does not compute.
+    pub fn of(bundle: &Bundle) -> Result<Framing, ModelError> {
+        let graph = GraphName::FaceEncoder;
+        let framing: Framing = bundle.preprocessing(graph)?;
+        let is_side = |side: f32| (0.1..=100.0).contains(&side);
+        let valid = is_side(framing.side_per_eye_distance)
+            && is_side(framing.side_per_eye_mouth)
+            && framing.eye_mid.iter().all(|part| (0.0..=1.0).contains(part));
+        if !valid {
+            return Err(ModelError::Unusable {
+                graph,
+                reason: format!("its framing of faces is not supported ({framing:?})"),
+            });
+        }
+        Ok(framing)
+    }
+
     fn square(&self, landmarks: &Landmarks) -> Square {
         let (right, left) = (landmarks.right_eye, landmarks.left_eye);
         let middle = right.midway(left);

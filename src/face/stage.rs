@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::capture::orientation::Orientation;
 use crate::capture::{DecodeError, Luma, VideoFrame};
-use crate::model::{Bundle, GraphName, ModelError};
+use crate::model::{Bundle, ModelError};
 
 use super::crop::Framing;
 use super::detector::Detector;
@@ -65,7 +65,7 @@ impl FaceStage {
         Ok(FaceStage {
             finder: FaceFinder::new(Detector::load(bundle, settings.min_score)?),
             encoder: Encoder::load(bundle)?,
-            framing: bundle.preprocessing(GraphName::FaceEncoder)?,
+            framing: Framing::of(bundle)?,
             tracker: Tracker::default(),
             settings,
             detected: None,

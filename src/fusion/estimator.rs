@@ -31,7 +31,7 @@ impl Spec {
         let spec: Spec = bundle.preprocessing(GraphName::Fusion)?;
         let valid = spec.steps == STEPS
             && (0.05..=5.0).contains(&spec.step_s)
-            && spec.prior_variance.iter().all(|v| *v > 0.0)
+            && spec.prior_variance.iter().all(|v| *v > 0.0 && v.is_finite())
             && spec.variance_weights.iter().flatten().all(|w| w.is_finite());
         if !valid {
             return Err(ModelError::Unusable {

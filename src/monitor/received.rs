@@ -22,6 +22,26 @@ pub struct Reading {
     pub latency_ms: Option<u64>,
 }
 
+impl Reading {
+    /// The longest time, 31 years.
+    const MAX_T: f64 = 1e9;
+
+    /// Whether all numbers are in the ranges that affectd sends. Others would spoil the plot.
+    fn is_in_range(&self) -> bool {
+        let within = |value: Option<f32>, low: f32| value.is_none_or(|value| (low..=1.0).contains(&value));
+        (0.0..=Reading::MAX_T).contains(&self.t)
+            && within(self.valence, -1.0)
+            && within(self.arousal, -1.0)
+            && within(self.confidence, 0.0)
+            && within(self.face.as_ref().map(|face| face.score), 0.0)
+            && self
+                .voice
+                .as_ref()
+                .and_then(|voice| voice.level_db)
+                .is_none_or(f32::is_finite)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Face {
     pub id: u32,
@@ -39,7 +59,7 @@ pub struct Voice {
 pub enum Received {
     Estimate(Reading),
     Health(HealthReport),
-    /// A line that is not JSON, or an invalid frame.
+    /// A line that is not JSON, an estimate with a number out of range, or an invalid frame.
     Invalid,
     /// The state of the source: connected, lost.
     Status(String),
@@ -50,6 +70,13 @@ pub enum Received {
 }
 
 impl Received {
+    fn of_reading(reading: Reading) -> Received {
+        match reading.is_in_range() {
+            true => Received::Estimate(reading),
+            false => Received::Invalid,
+        }
+    }
+
     /// Parses a JSON line. `None` for lines that the monitor ignores: empty lines and answers to commands.
     pub fn from_json(line: &[u8]) -> Option<Received> {
         let line = line.trim_ascii();
@@ -61,7 +88,7 @@ impl Received {
         };
         let has = |key| object.contains_key(key);
         if has("seq") {
-            Some(parsed(object, Received::Estimate))
+            Some(parsed(object, Received::of_reading))
         } else if has("uptime_s") {
             Some(parsed(object, Received::Health))
         } else {
@@ -80,15 +107,23 @@ fn parsed<T: serde::de::DeserializeOwned>(
 /// Splits a stream of bytes into lines of JSON or CSV. A last line without a line end is dropped.
 #[derive(Debug)]
 pub struct LineSplitter {
-    rest: Vec<u8>,
+    line: Line,
     /// The columns of CSV rows.
     columns: Vec<String>,
+}
+
+/// The line that has not ended yet.
+#[derive(Debug)]
+enum Line {
+    Kept(Vec<u8>),
+    /// It is too long, and has been counted as invalid.
+    Skipped,
 }
 
 impl Default for LineSplitter {
     fn default() -> LineSplitter {
         LineSplitter {
-            rest: Vec::new(),
+            line: Line::Kept(Vec::new()),
             columns: columns(csv::HEADER),
         }
     }
@@ -100,25 +135,33 @@ impl LineSplitter {
 
     /// Adds the next bytes and returns what the completed lines contain.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Received> {
-        self.rest.extend_from_slice(bytes);
         let mut received = Vec::new();
-        let mut from = 0;
-        while let Some(length) = self.rest[from..].iter().position(|byte| *byte == b'\n') {
-            let line = self.rest[from..from + length].to_vec();
-            received.extend(self.parse(&line));
-            from += length + 1;
-        }
-        self.rest.drain(..from);
-        if self.rest.len() > LineSplitter::MAX_LINE_BYTES {
-            self.rest.clear();
-            received.push(Received::Invalid);
+        let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
+        while let Some(piece) = pieces.next() {
+            received.extend(self.extend_line(piece));
+            let ended = pieces.peek().is_some();
+            if ended && let Line::Kept(line) = std::mem::replace(&mut self.line, Line::Kept(Vec::new())) {
+                received.extend(self.parse(&line));
+            }
         }
         received
     }
 
     /// Forgets a part of a line.
     pub fn restart(&mut self) {
-        self.rest.clear();
+        self.line = Line::Kept(Vec::new());
+    }
+
+    fn extend_line(&mut self, piece: &[u8]) -> Option<Received> {
+        let Line::Kept(line) = &mut self.line else {
+            return None;
+        };
+        if line.len() + piece.len() > LineSplitter::MAX_LINE_BYTES {
+            self.line = Line::Skipped;
+            return Some(Received::Invalid);
+        }
+        line.extend_from_slice(piece);
+        None
     }
 
     fn parse(&mut self, line: &[u8]) -> Option<Received> {
@@ -135,7 +178,7 @@ impl LineSplitter {
             return None;
         }
         let reading = from_csv(&self.columns, text);
-        Some(reading.map_or(Received::Invalid, Received::Estimate))
+        Some(reading.map_or(Received::Invalid, Received::of_reading))
     }
 }
 
@@ -158,7 +201,7 @@ fn from_csv(columns: &[String], row: &str) -> Option<Reading> {
     let modalities = [("from_face", "face"), ("from_voice", "voice")];
     Some(Reading {
         seq: cell("seq")?.parse().ok()?,
-        t: cell("t")?.parse().ok().filter(|t: &f64| t.is_finite())?,
+        t: cell("t")?.parse().ok()?,
         valence: number("valence"),
         arousal: number("arousal"),
         confidence: number("confidence"),
@@ -203,6 +246,38 @@ mod tests {
         assert_eq!(Received::from_json(br#"{"ok":"pong"}"#), None);
         assert_eq!(Received::from_json(b"\r\n"), None);
         assert_eq!(Received::from_json(&LINE.as_bytes()[40..]), Some(Received::Invalid));
+    }
+
+    #[test]
+    fn numbers_that_no_device_sends_are_invalid() {
+        for (field, value) in [
+            ("t", "-0.1"),
+            ("t", "1e308"),
+            ("valence", "1.01"),
+            ("arousal", "-1e39"),
+            ("confidence", "-0.01"),
+        ] {
+            let line = format!(r#"{{"seq":1,"t":0.2,"{field}":{value}}}"#).replace(r#""t":0.2,"t""#, r#""t""#);
+            assert_eq!(Received::from_json(line.as_bytes()), Some(Received::Invalid), "{line}");
+        }
+        let rows = b"seq,t,valence\n1,0.2,nan\n2,inf,0\n3,0.4,1\n";
+        let received = LineSplitter::default().push(rows);
+        assert_eq!(received[..2], [Received::Invalid, Received::Invalid]);
+        assert!(matches!(received[2..], [Received::Estimate(_)]));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_one_invalid_line_however_the_stream_is_cut() {
+        let long = vec![b'x'; 3 * LineSplitter::MAX_LINE_BYTES];
+        let stream = [&long[..], b"\n", LINE.as_bytes(), b"\n"].concat();
+        let expected = [Received::Invalid, Received::from_json(LINE.as_bytes()).unwrap()];
+        for cut in [1, 8192, 100_000, stream.len()] {
+            let mut splitter = LineSplitter::default();
+            let received: Vec<Received> = stream.chunks(cut).flat_map(|piece| splitter.push(piece)).collect();
+            assert_eq!(received, expected, "{cut}");
+        }
+        // Noise without a line end is counted while it lasts.
+        assert_eq!(LineSplitter::default().push(&long), [Received::Invalid]);
     }
 
     proptest! {

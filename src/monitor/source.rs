@@ -220,7 +220,7 @@ fn read_reopening<R: Fn(&mut [u8]) -> io::Result<usize>>(
 
 /// Decodes both forms of messages, to see which one the device sends.
 #[derive(Default)]
-struct Decoders {
+pub(super) struct Decoders {
     lines: LineSplitter,
     frames: FrameReader,
     /// The device sends the configured form, or the user knows that it sends the other one.
@@ -229,7 +229,7 @@ struct Decoders {
 
 impl Decoders {
     /// What arrived in the form `wire`. Tells once if estimates arrive in the other form.
-    fn push(&mut self, wire: Wire, bytes: &[u8]) -> Vec<Received> {
+    pub(super) fn push(&mut self, wire: Wire, bytes: &[u8]) -> Vec<Received> {
         let mut received = self.decode(wire, bytes);
         if self.settled {
             return received;

@@ -159,6 +159,35 @@ fn inputs_and_outputs_that_a_file_lacks_are_rejected() {
 }
 
 #[test]
+fn preprocessing_that_gives_no_numbers_is_rejected() {
+    for (graph, key, value, reason) in [
+        (
+            "face_encoder",
+            "side_per_eye_distance",
+            "1e39",
+            "its framing of faces is not supported",
+        ),
+        (
+            "face_encoder",
+            "eye_mid",
+            "[0.5,-1e39]",
+            "its framing of faces is not supported",
+        ),
+        ("fusion", "prior_variance", "[1e39,0.1]", "its window is not supported"),
+    ] {
+        let folder = copy();
+        let path = folder.path().join("manifest.json");
+        let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        manifest["graphs"][graph]["preprocessing"][key] = serde_json::from_str(value).unwrap();
+        std::fs::write(&path, manifest.to_string()).unwrap();
+        let replay = run_with(folder.path());
+        assert_eq!(replay.code, Some(4), "{}", replay.log);
+        let error = replay.error(folder.path());
+        assert!(error.starts_with(&format!("affectd: {graph}: {reason} (")), "{error}");
+    }
+}
+
+#[test]
 fn a_manifest_in_a_newer_format_asks_for_an_update() {
     let folder = copy();
     let newer = r#"{"format": 2, "graphs": "in a form of the future"}"#;

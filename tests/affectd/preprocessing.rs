@@ -4,7 +4,7 @@
 use affectd::capture::Luma;
 use affectd::face::crop::Framing;
 use affectd::face::geometry::{Landmarks, Point};
-use affectd::model::{Bundle, GraphName, KernelChoice};
+use affectd::model::{Bundle, KernelChoice};
 use affectd::voice::mel::{BANDS, FRAMES, LogMel};
 use serde::Deserialize;
 
@@ -77,6 +77,6 @@ fn log_mel_windows_match_the_training_scripts() {
 #[test]
 fn the_fixtures_use_the_framing_of_the_shipped_face_encoder() {
     let bundle = Bundle::open(Some(&super::models()), KernelChoice::fastest()).unwrap();
-    let shipped: Framing = bundle.preprocessing(GraphName::FaceEncoder).unwrap();
+    let shipped = Framing::of(&bundle).unwrap();
     assert_eq!(shipped, fixtures().framing);
 }

@@ -153,7 +153,8 @@ impl Camera {
         let Camera { stream, reader, .. } = self;
         let newest = |left| stream.newest(left, |buffer| reader.read(&buffer));
         wait_for_frame(timeout, newest).map_err(|why| match why {
-            NoFrame::Silent => CaptureError::camera(&self.name, Reason::NoFrames(timeout)),
+            // In the words of a running camera: the log must not repeat them while a stalled camera is opened again and again.
+            NoFrame::Silent => CaptureError::camera(&self.name, Reason::NoFrames(self.timeout)),
             NoFrame::OnlyDamaged => CaptureError::camera(&self.name, Reason::OnlyDamagedFrames),
             NoFrame::Failed(error) => driver_error(&self.name, Operation::Read, &error),
         })

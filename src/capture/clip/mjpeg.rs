@@ -5,7 +5,6 @@
 //! bytes of an end marker also occur in embedded thumbnails and comments.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
@@ -60,25 +59,25 @@ impl fmt::Display for StreamKind {
 }
 
 /// A clip that is such a stream.
-pub struct Mjpeg {
+pub struct Mjpeg<R> {
     name: String,
-    splitter: JpegSplitter<File>,
+    splitter: JpegSplitter<R>,
     times: FrameTimes,
     ended: bool,
 }
 
-impl Mjpeg {
-    pub fn new(name: &str, file: File) -> Mjpeg {
+impl<R: Read> Mjpeg<R> {
+    pub fn new(name: &str, input: R) -> Mjpeg<R> {
         Mjpeg {
             name: name.to_owned(),
-            splitter: JpegSplitter::new(file),
+            splitter: JpegSplitter::new(input),
             times: FrameTimes::default(),
             ended: false,
         }
     }
 }
 
-impl VideoSource for Mjpeg {
+impl<R: Read + Send> VideoSource for Mjpeg<R> {
     fn next_frame(&mut self) -> Result<Option<VideoFrame>, CaptureError> {
         if self.ended {
             return Ok(None);

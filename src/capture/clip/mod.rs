@@ -20,6 +20,9 @@ mod tracks;
 pub(in crate::capture) mod wav;
 pub mod writer;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,6 @@
 //! Recorders that write to a pipe or lose power leave a size of 0 or an invalid size in the header. The data then extends to
 //! the end of the file.
 
-use std::fs::File;
 use std::io::{BufReader, Read, Take};
 
 use super::audio::ClipAudio;
@@ -60,19 +59,19 @@ impl From<std::io::Error> for WavError {
 }
 
 /// The audio of a WAV file.
-pub struct Wav {
+pub struct Wav<R> {
     name: String,
     pub layout: PcmLayout,
-    data: Take<BufReader<File>>,
+    data: Take<BufReader<R>>,
     /// The header states the size of the data.
     size_is_known: bool,
     audio: ClipAudio,
 }
 
-impl Wav {
-    /// Reads the header of `file`, up to its first sample.
-    pub fn open(name: &str, file: File) -> Result<Wav, WavError> {
-        let Header { layout, size, data } = header(BufReader::new(file))?;
+impl<R: Read> Wav<R> {
+    /// Reads the header of `input`, up to its first sample.
+    pub fn open(name: &str, input: R) -> Result<Wav<R>, WavError> {
+        let Header { layout, size, data } = header(BufReader::new(input))?;
         let size = (size != 0 && size < UNKNOWN_SIZE).then_some(u64::from(size));
         Ok(Wav {
             name: name.to_owned(),
@@ -173,7 +172,7 @@ fn parse_format(format: &[u8]) -> Result<PcmLayout, WavError> {
     Ok(PcmLayout::new(format, channels.into(), rate_hz)?)
 }
 
-impl AudioSource for Wav {
+impl<R: Read + Send> AudioSource for Wav<R> {
     fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
         while self.audio.needs_input() {
             self.read();

@@ -68,7 +68,7 @@ impl Entry {
 
     /// The first part of the device's topics.
     pub fn base(&self) -> &str {
-        self.status.trim_end_matches("/status")
+        self.status.strip_suffix("/status").unwrap_or(&self.status)
     }
 
     fn is_of(&self, board: &BoardId, device: &DeviceName) -> bool {
@@ -119,6 +119,16 @@ mod tests {
                 entry
             }
         );
+    }
+
+    #[test]
+    fn a_base_topic_may_end_like_a_status() {
+        let entry = Entry {
+            status: "home/status/status".into(),
+            discovery: None,
+            configuration: None,
+        };
+        assert_eq!(entry.base(), "home/status");
     }
 
     #[test]
