@@ -126,7 +126,8 @@ fn a_frozen_broker_does_not_prevent_the_exit() {
     let seen = lines_of(&folder.path().join("a")).last();
     wait_for_estimates(folder.path(), seen + 3);
     let code = stop("mqtt, frozen broker", &mut process);
-    assert_eq!(code, Some(5), "{}", process.log());
+    // A service that is stopped during an outage has not failed.
+    assert_eq!(code, Some(0), "{}", process.log());
     assert!(
         process.log().contains("estimates were not delivered"),
         "{}",
@@ -143,7 +144,8 @@ fn a_broker_that_never_answers_does_not_prevent_the_exit() {
     let mut process = Process::start(command(folder.path(), &spec), &folder.path().join("log"));
     wait_for_estimates(folder.path(), 3);
     let code = stop("mqtt, broker frozen from the start", &mut process);
-    assert_eq!(code, Some(5), "{}", process.log());
+    // A service that is stopped during an outage has not failed.
+    assert_eq!(code, Some(0), "{}", process.log());
 }
 
 #[test]

@@ -119,24 +119,37 @@ async fn remove(settings: &mut ConnectionSettings, device: &DeviceName) -> Resul
 
 /// Asks the devices whether they run.
 async fn assert_gone(client: &mut Client<()>, candidates: &mut [Candidate]) -> Result<(), ForgetError> {
-    for candidate in &*candidates {
-        let ping = Message::new(candidate.liveness.command_topic(), PING);
-        publish(client, ping, "publish").await?;
+    let pings: Vec<Message> = candidates
+        .iter()
+        .map(|candidate| Message::new(candidate.liveness.command_topic(), PING))
+        .collect();
+    for ping in pings {
+        // The broker may pass on the ping, and the answer, before it acknowledges the ping.
+        for message in publish(client, ping, "publish").await? {
+            hear(candidates, &message)?;
+        }
     }
     let end = Instant::now() + ANSWER_TIMEOUT;
     while let Ok(event) = timeout_at(end, client.next()).await {
-        let Event::Message(message) = event? else { continue };
-        for candidate in &mut *candidates {
-            candidate.liveness.add(&message);
-            if candidate.liveness.verdict() == Verdict::Runs {
-                return Err(ForgetError::Online(candidate.base.as_str().to_owned()));
-            }
+        if let Event::Message(message) = event? {
+            hear(candidates, &message)?;
         }
     }
     match candidates.iter().find(|one| one.liveness.verdict() == Verdict::Unknown) {
         Some(candidate) => Err(ForgetError::NotHeard(candidate.base.as_str().to_owned())),
         None => Ok(()),
     }
+}
+
+/// Fails if `message` shows that a device runs.
+fn hear(candidates: &mut [Candidate], message: &IncomingMessage) -> Result<(), ForgetError> {
+    for candidate in candidates {
+        candidate.liveness.add(message);
+        if candidate.liveness.verdict() == Verdict::Runs {
+            return Err(ForgetError::Online(candidate.base.as_str().to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// The messages that the broker has stored for these topics.
@@ -164,19 +177,25 @@ async fn retained(
     Ok(messages)
 }
 
-/// Publishes a message and waits until the broker has it.
-async fn publish(client: &mut Client<()>, message: Message, action: &'static str) -> Result<(), ForgetError> {
+/// Publishes a message and waits until the broker has it. Returns the messages that arrive meanwhile.
+async fn publish(
+    client: &mut Client<()>,
+    message: Message,
+    action: &'static str,
+) -> Result<Vec<IncomingMessage>, ForgetError> {
     let topic = message.topic.clone();
     let denied = |why: String| ForgetError::Denied { action, topic, why };
     if let Err(error) = client.publish(message, ()) {
         return Err(denied(error.to_string()));
     }
     let end = Instant::now() + STEP_TIMEOUT;
+    let mut messages = Vec::new();
     loop {
         match timeout_at(end, client.next()).await.map_err(|_| LinkError::Timeout)?? {
-            Event::Delivered(()) => return Ok(()),
+            Event::Delivered(()) => return Ok(messages),
             Event::Denied((), why) => return Err(denied(why)),
-            _ => {}
+            Event::Message(message) => messages.push(message),
+            Event::Subscribed { .. } | Event::NotSubscribed { .. } => {}
         }
     }
 }
