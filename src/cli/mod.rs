@@ -231,9 +231,10 @@ pub struct Outputs {
     /// Where estimates go: stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker. Can be given more than once
     /// [default: stdout]
     ///
-    /// Options follow a question mark: stdout?format=csv, serial:/dev/ttyAMA0?baud=115200&wire=frame,
-    /// file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60,
-    /// mqtts://user@broker:8883/topic?version=5&device=NAME&password_file=PATH&ca=PEM&cert=PEM&key=PEM&discovery=off&prefix=homeassistant&spool=10m&qos=1&retain=on.
+    /// Options follow a question mark, with & between them: stdout?format=csv,
+    /// serial:/dev/ttyAMA0?baud=115200&wire=frame, file:/var/log/affect.csv?format=csv&max_mb=10&keep=4&fsync=60,
+    /// mqtts://user@broker:8883/topic?device=NAME&ca=PEM. An MQTT output also has the options version, password_file, cert,
+    /// key, discovery, prefix, spool, qos and retain.
     /// /usr/share/doc/affectd/cross/wire.md, or cross/wire.md in the repository, describes the frames of wire=frame.
     #[arg(long = "output", value_name = "SPEC")]
     pub specs: Vec<OsString>,
