@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-/// Whether the generator opens the network for these files below a root folder.
-fn opens_network(files: &[(&str, &str)]) -> bool {
+/// The names of the drop-ins that the generator writes for these files below a root folder.
+fn drop_ins(files: &[(&str, &str)]) -> Vec<String> {
     let root = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = root.path().join(name);
@@ -28,7 +28,31 @@ fn opens_network(files: &[(&str, &str)]) -> bool {
         .status()
         .unwrap();
     assert!(status.success());
-    units.join("affectd.service.d/network.conf").exists()
+    let folder = fs::read_dir(units.join("affectd.service.d"));
+    let mut names: Vec<String> = folder
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn opens_network(files: &[(&str, &str)]) -> bool {
+    drop_ins(files).contains(&"network.conf".to_owned())
+}
+
+#[test]
+fn the_generator_makes_room_for_programs_only_if_a_device_is_one() {
+    let with = |config: &str| drop_ins(&[("etc/affectd/affectd.toml", config)]);
+    assert_eq!(with("[camera]\ndevice = \"libcamera:\"\n"), ["program.conf"]);
+    assert_eq!(
+        with("[microphone]\ndevice = \"command:arecord -q\"\n"),
+        ["program.conf"]
+    );
+    let network = with("[camera]\ndevice = \"rtsp://bob:secret@cam/live\"\n");
+    assert_eq!(network, ["network.conf", "program.conf"]);
+    assert!(with("[camera]\ndevice = \"/dev/video0\"\n").is_empty());
 }
 
 #[test]
