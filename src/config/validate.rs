@@ -88,6 +88,15 @@ impl Check<'_> {
     }
 
     fn devices(&self, camera: RawCamera, microphone: RawMicrophone) -> Result<DeviceSettings, ConfigError> {
+        for (key, device) in [
+            ("camera.device", &camera.device),
+            ("microphone.device", &microphone.device),
+        ] {
+            let command = device.strip_prefix("command:");
+            if command.is_some_and(|command| command.trim().is_empty()) {
+                return Err(self.invalid(key, device, "names no program: write command:PROGRAM and its arguments"));
+            }
+        }
         let format = match camera.format.as_str() {
             "auto" => None,
             name => Some(pixel_format(name).ok_or_else(|| {

@@ -165,6 +165,17 @@ fn a_program_that_fails_is_started_again_and_its_last_words_are_logged() {
 }
 
 #[test]
+fn a_command_without_a_program_is_a_wrong_configuration() {
+    let output = affectd().args(["run", "--camera", "command: "]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        log.contains("camera.device = command:  (flag --camera): names no program"),
+        "{log}"
+    );
+}
+
+#[test]
 fn what_a_program_writes_is_named_if_it_cannot_be_read() {
     let h264 = r"command:printf '\000\000\000\001gABCDEFGH'; sleep 100";
     let mut daemon = Daemon::start(&["--camera", h264, "--microphone", "off"]);
