@@ -21,7 +21,7 @@ fn run(program: &str, arguments: &[&str], folder: &Path) {
     );
 }
 
-/// A board that runs from slot a, and the folder of whoever builds updates.
+/// A board that runs from slot a, and the folder of the builder of updates.
 struct Board {
     folder: TempDir,
 }

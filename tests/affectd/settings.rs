@@ -313,7 +313,7 @@ fn a_password_in_a_misplaced_argument_is_not_shown() {
             "{arguments:?}: {error}"
         );
     }
-    // A path is no address.
+    // A path is not an address.
     let text = config(&["--models", "/a?token=1"], &[]);
     assert!(text.contains("models = \"/a?token=1\""), "{text}");
 }

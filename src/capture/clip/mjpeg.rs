@@ -34,7 +34,7 @@ pub enum StreamKind {
 }
 
 impl StreamKind {
-    /// The kind of a file that starts with `head`. `None` if it is no such stream.
+    /// The kind of a file that starts with `head`. `None` if it is another file.
     pub fn of(head: &[u8]) -> Option<StreamKind> {
         if head.starts_with(&[0xFF, SOI, 0xFF]) {
             return Some(StreamKind::Bare);

@@ -49,7 +49,7 @@ pub struct CReaders {
 /// The size of the small buffer in bytes. The large one has 1024.
 pub const SMALL: usize = 40;
 
-/// Whoever calls the target has linked or loaded them.
+/// The caller of the target sets them after it has linked or loaded them.
 pub static C_READERS: OnceLock<CReaders> = OnceLock::new();
 
 /// A result of either reader.
