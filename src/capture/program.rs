@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::CaptureError;
@@ -17,8 +18,9 @@ use super::error::{Reason, RequiredProgram, SourceKind};
 const MAX_STDERR: usize = 4096;
 /// How soon a stop is noticed.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the last words of a program that has closed its output are awaited.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long the last words and the exit status of a program that has closed its output are awaited.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+const LAST_WORDS_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A command line for the shell, and what log and errors call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +34,22 @@ pub struct CommandLine {
 
 /// The standard output of a running program. Reads wait until data comes, the program's patience ends, or affectd stops.
 pub struct ProgramOutput<'a> {
-    child: Child,
+    group: ProcessGroup,
     output: ChildStdout,
     /// The end of standard error.
     stderr: Arc<Mutex<Vec<u8>>>,
+    /// Ends when standard error has been read to its end.
+    stderr_reader: JoinHandle<()>,
     /// Longer silence is an error.
     pub patience: Duration,
     stop: &'a dyn Fn() -> bool,
     /// Bytes that were read to find out what the program writes, and are read again.
     front: Vec<u8>,
+}
+
+/// A program and all that it starts. Killed when dropped.
+struct ProcessGroup {
+    leader: Child,
 }
 
 impl CommandLine {
@@ -110,20 +119,21 @@ pub fn is_installed(program: &str) -> bool {
 
 impl<'a> ProgramOutput<'a> {
     fn spawn(command: &str, patience: Duration, stop: &'a dyn Fn() -> bool) -> io::Result<ProgramOutput<'a>> {
-        let mut child = Command::new("/bin/sh")
+        let leader = Command::new("/bin/sh")
             .args(["-c", command])
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
+        let mut group = ProcessGroup { leader };
         let missing = || io::Error::other("no pipe");
-        let output = child.stdout.take().ok_or_else(missing)?;
-        let mut pipe = child.stderr.take().ok_or_else(missing)?;
+        let output = group.leader.stdout.take().ok_or_else(missing)?;
+        let mut pipe = group.leader.stderr.take().ok_or_else(missing)?;
         let stderr = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&stderr);
         // Read continuously, because a program blocks once this pipe is full.
-        let reading = std::thread::Builder::new()
+        let stderr_reader = std::thread::Builder::new()
             .name("program-stderr".into())
             .spawn(move || {
                 let mut part = [0; 1024];
@@ -133,17 +143,16 @@ impl<'a> ProgramOutput<'a> {
                     let surplus = kept.len().saturating_sub(MAX_STDERR);
                     kept.drain(..surplus);
                 }
-            });
-        let program = ProgramOutput {
-            child,
+            })?;
+        Ok(ProgramOutput {
+            group,
             output,
             stderr,
+            stderr_reader,
             patience,
             stop,
             front: Vec::new(),
-        };
-        // Without the thread, `program` is dropped and so killed.
-        reading.map(|_| program)
+        })
     }
 
     /// Reads `front` again before the rest.
@@ -172,22 +181,16 @@ impl<'a> ProgramOutput<'a> {
     /// The program has closed its output.
     fn ended(&mut self) -> Reason {
         let deadline = Instant::now() + LAST_WORDS_TIMEOUT;
-        while !(self.stop)() {
-            match self.child.try_wait() {
-                Ok(Some(status)) => {
-                    // The last words may still be in the pipe.
-                    std::thread::sleep(STOP_CHECK_INTERVAL);
-                    return Reason::ProgramEnded {
-                        status: status.to_string(),
-                        stderr: self.last_words(),
-                    };
-                }
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(STOP_CHECK_INTERVAL),
-                _ => break,
+        let mut status = None;
+        while Instant::now() < deadline && !(self.stop)() {
+            status = self.group.leader.try_wait().ok().flatten();
+            if status.is_some() && self.stderr_reader.is_finished() {
+                break;
             }
+            std::thread::sleep(LAST_WORDS_CHECK_INTERVAL);
         }
         Reason::ProgramEnded {
-            status: "its output is closed".into(),
+            status: status.map_or("its output is closed".into(), |status| status.to_string()),
             stderr: self.last_words(),
         }
     }
@@ -230,14 +233,14 @@ impl Read for ProgramOutput<'_> {
     }
 }
 
-impl Drop for ProgramOutput<'_> {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        if let Ok(group) = libc::pid_t::try_from(self.child.id()) {
-            // SAFETY: the call accesses no memory. The child leads this group and has not been waited for by anybody but this
-            // value. If the child is gone, so that its id may be used again, only a group that it founded has this id.
+        if let Ok(group) = libc::pid_t::try_from(self.leader.id()) {
+            // SAFETY: the call accesses no memory. The leader founded this group and has not been waited for by anybody but this
+            // value's owner. If it is gone, so that its id may be used again, only a group that it founded has this id.
             unsafe { libc::killpg(group, libc::SIGKILL) };
         }
-        let _ = self.child.wait();
+        let _ = self.leader.wait();
     }
 }
 
@@ -311,8 +314,8 @@ mod tests {
     #[test]
     fn silence_is_an_error() {
         let mut program = start(
-            "printf data; echo 'waiting' >&2; exec sleep 100",
-            Duration::from_millis(100),
+            "echo 'waiting' >&2; printf data; exec sleep 100",
+            Duration::from_secs(2),
         );
         let (bytes, error) = read_all(&mut program);
         let error = error.unwrap();
@@ -322,7 +325,7 @@ mod tests {
         );
         assert_eq!(
             program.reason(&error).to_string(),
-            "the program wrote nothing for 0.1 s (waiting)"
+            "the program wrote nothing for 2.0 s (waiting)"
         );
     }
 
@@ -332,11 +335,15 @@ mod tests {
         let mut id = [0; 16];
         let count = program.read(&mut id).unwrap();
         let id = std::str::from_utf8(&id[..count]).unwrap().trim();
-        let command = format!("/proc/{id}/cmdline");
-        let is_running = || std::fs::read(&command).is_ok_and(|line| line.starts_with(b"sleep"));
+        // A process that has ended stays a zombie until its parent, which is not this process, collects it.
+        let is_running = || {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            stat.rsplit(") ")
+                .next()
+                .is_some_and(|state| !state.is_empty() && !state.starts_with(['Z', 'X']))
+        };
         assert!(is_running());
         drop(program);
-        // The grandchild belongs to another process, which has to collect it.
         let deadline = Instant::now() + Duration::from_secs(10);
         while is_running() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
