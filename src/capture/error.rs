@@ -91,8 +91,10 @@ pub enum Reason {
     UnknownToAlsa,
     #[error("is a playback device")]
     PlaybackOnly,
-    #[error("offers none of S16, S32, F32 and S24_3LE")]
+    #[error("offers no interleaved samples of S16, S24, S32 or F32")]
     NoSupportedSampleFormat,
+    #[error("has no channel {number}, only {channels}")]
+    NoSuchChannel { number: u16, channels: u16 },
     /// The card insists on a layout that affectd does not read.
     #[error("delivers {0}")]
     UnsupportedLayout(String),
@@ -109,6 +111,10 @@ pub enum Reason {
     // Clips.
     #[error("no such file")]
     NotFound,
+    #[error("is a terminal")]
+    Terminal,
+    #[error("is a live stream, which has no end")]
+    LiveStream,
     #[error("is a directory")]
     IsDirectory,
     #[error("is not a regular file")]
@@ -163,6 +169,8 @@ pub enum Operation {
     Identify,
     #[error("cannot be configured")]
     Configure,
+    #[error("cannot be copied to a temporary file")]
+    Spool,
     #[error("cannot be started")]
     Start,
     #[error("cannot be read")]
@@ -214,6 +222,10 @@ impl CaptureError {
         }
     }
 
+    pub fn reason(&self) -> &Reason {
+        &self.reason
+    }
+
     pub fn kind(&self) -> CaptureErrorKind {
         use CaptureErrorKind::*;
         match (&self.reason, self.source_kind) {
@@ -226,6 +238,7 @@ impl CaptureError {
                 | Reason::MultiPlanar
                 | Reason::UnknownToAlsa
                 | Reason::PlaybackOnly
+                | Reason::NoSuchChannel { .. }
                 | Reason::FasterThanSound,
                 _,
             ) => Unusable,
@@ -273,7 +286,11 @@ impl CaptureError {
                 "set camera.format to auto, or use another camera"
             }
             (Reason::NoSupportedSampleFormat | Reason::UnsupportedLayout(_), _) => "use another microphone",
+            (Reason::NoSuchChannel { .. }, _) => "set microphone.channel to mix, or to a lower number",
             (Reason::ProgramMissing(required), _) => required.install,
+            (Reason::ProgramEnded { .. } | Reason::ProgramSilent { .. }, Clip) => {
+                "check the address, and that its server runs"
+            }
             (Reason::ProgramEnded { .. } | Reason::ProgramSilent { .. }, _) => "run the command by hand to see why",
             (Reason::UnknownStream(_), Camera) => {
                 "make it write JPEG images (rpicam-vid --codec mjpeg), YUV4MPEG (ffmpeg -f yuv4mpegpipe), or raw luma with camera.format = \"GREY\""
@@ -286,6 +303,15 @@ impl CaptureError {
                 "`affectd devices` lists the microphones, and `run --input CLIP --realtime` plays a file"
             }
             (Reason::NotFound, _) => "check the path of the clip",
+            (Reason::Terminal, _) => "pipe a clip into affectd",
+            (Reason::LiveStream, _) => "give the address as --camera, and as --microphone for its sound",
+            (
+                Reason::Failed {
+                    operation: Operation::Spool,
+                    ..
+                },
+                _,
+            ) => "set TMPDIR to a folder with more room",
             (Reason::IsDirectory, _) => "give the path of a clip in it",
             (Reason::NotAFile, _) => "copy the clip to a file first",
             (Reason::Empty, _) => "record or copy the clip again",

@@ -12,6 +12,7 @@ mod frame;
 mod jpeg;
 mod luma;
 pub mod microphone;
+pub mod mono;
 mod monotonic;
 pub mod orientation;
 pub mod paced;

@@ -1,4 +1,4 @@
-//! Interleaved PCM bytes from containers and sound cards, mixed down to mono.
+//! Interleaved PCM bytes from containers and sound cards.
 
 /// How one sample is stored. All formats are little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,6 +8,8 @@ pub enum SampleFormat {
     S16,
     /// Signed 24 bit in three bytes.
     S24,
+    /// Signed 24 bit in the lower three of four bytes.
+    S24In32,
     S32,
     F32,
     F64,
@@ -20,7 +22,7 @@ impl SampleFormat {
             SampleFormat::U8 => 1,
             SampleFormat::S16 => 2,
             SampleFormat::S24 => 3,
-            SampleFormat::S32 | SampleFormat::F32 => 4,
+            SampleFormat::S24In32 | SampleFormat::S32 | SampleFormat::F32 => 4,
             SampleFormat::F64 => 8,
         }
     }
@@ -51,7 +53,9 @@ impl SampleFormat {
         let value = match (self, sample) {
             (SampleFormat::U8, &[a]) => (f32::from(a) - 128.0) / 128.0,
             (SampleFormat::S16, &[a, b]) => f32::from(i16::from_le_bytes([a, b])) / 32768.0,
-            (SampleFormat::S24, &[a, b, c]) => (i32::from_le_bytes([0, a, b, c]) >> 8) as f32 / 8_388_608.0,
+            (SampleFormat::S24, &[a, b, c]) | (SampleFormat::S24In32, &[a, b, c, _]) => {
+                (i32::from_le_bytes([0, a, b, c]) >> 8) as f32 / 8_388_608.0
+            }
             (SampleFormat::S32, &[a, b, c, d]) => {
                 (f64::from(i32::from_le_bytes([a, b, c, d])) / 2_147_483_648.0) as f32
             }
@@ -106,21 +110,19 @@ impl PcmLayout {
         self.rate_hz
     }
 
+    pub fn channels(&self) -> u16 {
+        self.channels
+    }
+
     /// Bytes per frame: one sample of each channel.
     pub fn frame_bytes(&self) -> usize {
         self.format.bytes() * usize::from(self.channels)
     }
 
-    /// Appends the mean of all channels, in −1..1. An incomplete frame at the end is ignored.
-    pub fn append_mono(&self, bytes: &[u8], mono: &mut Vec<f32>) {
-        let scale = 1.0 / f32::from(self.channels);
-        mono.extend(bytes.chunks_exact(self.frame_bytes()).map(|frame| {
-            let sum: f32 = frame
-                .chunks_exact(self.format.bytes())
-                .map(|sample| self.format.decode(sample))
-                .sum();
-            sum * scale
-        }));
+    /// Appends the samples of one frame of [`PcmLayout::frame_bytes`], each in −1..1.
+    pub fn decode_frame(&self, frame: &[u8], samples: &mut Vec<f32>) {
+        let bytes = frame.chunks_exact(self.format.bytes());
+        samples.extend(bytes.map(|sample| self.format.decode(sample)));
     }
 }
 
@@ -135,42 +137,39 @@ impl std::fmt::Display for PcmLayout {
 mod tests {
     use super::*;
 
-    fn mono(format: SampleFormat, channels: u64, bytes: &[u8]) -> Vec<f32> {
-        let mut out = Vec::new();
-        PcmLayout::new(format, channels, 16_000.0)
+    fn samples(format: SampleFormat, bytes: &[u8]) -> Vec<f32> {
+        let mut samples = Vec::new();
+        let channels = bytes.len() / format.bytes();
+        PcmLayout::new(format, channels as u64, 16_000.0)
             .unwrap()
-            .append_mono(bytes, &mut out);
-        out
+            .decode_frame(bytes, &mut samples);
+        samples
     }
 
     #[test]
     fn every_format_decodes_full_scale_and_silence() {
-        assert_eq!(mono(SampleFormat::U8, 1, &[0, 128, 192]), [-1.0, 0.0, 0.5]);
-        assert_eq!(mono(SampleFormat::S16, 1, &[0, 0x80, 0, 0, 0, 0x40]), [-1.0, 0.0, 0.5]);
+        assert_eq!(samples(SampleFormat::U8, &[0, 128, 192]), [-1.0, 0.0, 0.5]);
+        assert_eq!(samples(SampleFormat::S16, &[0, 0x80, 0, 0, 0, 0x40]), [-1.0, 0.0, 0.5]);
         assert_eq!(
-            mono(SampleFormat::S24, 1, &[0, 0, 0x80, 0, 0, 0, 0, 0, 0x40]),
+            samples(SampleFormat::S24, &[0, 0, 0x80, 0, 0, 0, 0, 0, 0x40]),
             [-1.0, 0.0, 0.5]
         );
-        assert_eq!(mono(SampleFormat::S32, 1, &[0, 0, 0, 0x80, 0, 0, 0, 0x40]), [-1.0, 0.5]);
-        assert_eq!(mono(SampleFormat::F32, 1, &0.25f32.to_le_bytes()), [0.25]);
-        assert_eq!(mono(SampleFormat::F64, 1, &(-0.25f64).to_le_bytes()), [-0.25]);
+        assert_eq!(
+            samples(SampleFormat::S24In32, &[0, 0, 0x80, 0xff, 0, 0, 0x40, 7]),
+            [-1.0, 0.5]
+        );
+        assert_eq!(samples(SampleFormat::S32, &[0, 0, 0, 0x80, 0, 0, 0, 0x40]), [-1.0, 0.5]);
+        assert_eq!(samples(SampleFormat::F32, &0.25f32.to_le_bytes()), [0.25]);
+        assert_eq!(samples(SampleFormat::F64, &(-0.25f64).to_le_bytes()), [-0.25]);
     }
 
     #[test]
-    fn channels_are_averaged() {
-        let left_only: Vec<u8> = [16384i16, 0, -16384, 0].iter().flat_map(|s| s.to_le_bytes()).collect();
-        assert_eq!(mono(SampleFormat::S16, 2, &left_only), [0.25, -0.25]);
-        assert_eq!(mono(SampleFormat::U8, 8, &[255; 8]), [127.0 / 128.0]);
-    }
-
-    #[test]
-    fn floats_are_clamped_and_incomplete_frames_are_ignored() {
+    fn floats_are_clamped() {
         let bytes: Vec<u8> = [f32::NAN, f32::INFINITY, -7.0]
             .iter()
             .flat_map(|s| s.to_le_bytes())
             .collect();
-        assert_eq!(mono(SampleFormat::F32, 1, &bytes), [0.0, 1.0, -1.0]);
-        assert_eq!(mono(SampleFormat::S16, 2, &[0, 0, 0, 0, 1]), [0.0]);
+        assert_eq!(samples(SampleFormat::F32, &bytes), [0.0, 1.0, -1.0]);
     }
 
     #[test]

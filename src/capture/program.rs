@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -83,27 +83,34 @@ impl CommandLine {
 
     /// ffmpeg with `output` options, if `device` is the address of a network camera.
     pub fn of_network(device: &str, output: &str) -> Option<CommandLine> {
-        let schemes = ["rtsp://", "rtsps://", "http://", "https://"];
-        if !schemes.iter().any(|scheme| device.starts_with(scheme)) {
-            return None;
-        }
         // Over UDP, a busy network loses parts of frames.
         let transport = match device.starts_with("rtsp") {
-            true => "-rtsp_transport tcp ",
+            true => " -rtsp_transport tcp",
             false => "",
         };
-        Some(CommandLine {
-            name: without_passwords(device),
-            shell_command: format!(
-                "exec ffmpeg -nostdin -v error -fflags nobuffer {transport}-i {} {output}",
-                quoted(device)
-            ),
+        is_address(device).then(|| CommandLine::of_ffmpeg(device, &format!("-fflags nobuffer{transport}"), output))
+    }
+
+    /// ffmpeg, which writes the file at `address` byte by byte, if it is an address.
+    pub fn of_download(address: &str) -> Option<CommandLine> {
+        is_address(address).then(|| CommandLine::of_ffmpeg(address, "-f data", "-map 0 -c copy -f data -"))
+    }
+
+    fn of_ffmpeg(address: &str, input: &str, output: &str) -> CommandLine {
+        CommandLine {
+            name: without_passwords(address),
+            shell_command: format!("exec ffmpeg -nostdin -v error {input} -i {} {output}", quoted(address)),
             requires: Some(RequiredProgram {
                 program: "ffmpeg",
                 install: "sudo apt-get install ffmpeg",
             }),
-        })
+        }
     }
+}
+
+fn is_address(device: &str) -> bool {
+    let schemes = ["rtsp://", "rtsps://", "http://", "https://"];
+    schemes.iter().any(|scheme| device.starts_with(scheme))
 }
 
 /// As one word of a shell command.
@@ -173,13 +180,24 @@ impl<'a> ProgramOutput<'a> {
                 patience: self.patience,
                 stderr: self.last_words(),
             },
-            io::ErrorKind::UnexpectedEof => self.ended(),
+            io::ErrorKind::UnexpectedEof => {
+                let status = self.exit_status();
+                self.ended_with(status)
+            }
             _ => Reason::ProgramNotStarted(error.to_string()),
         }
     }
 
-    /// The program has closed its output.
-    fn ended(&mut self) -> Reason {
+    /// The program has closed its output. An error if it failed.
+    pub fn finish(&mut self) -> Result<(), Reason> {
+        match self.exit_status() {
+            Some(status) if status.success() => Ok(()),
+            status => Err(self.ended_with(status)),
+        }
+    }
+
+    /// Waits for the end of the program and of its standard error, but not long.
+    fn exit_status(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + LAST_WORDS_TIMEOUT;
         let mut status = None;
         while Instant::now() < deadline && !(self.stop)() {
@@ -189,6 +207,10 @@ impl<'a> ProgramOutput<'a> {
             }
             std::thread::sleep(LAST_WORDS_CHECK_INTERVAL);
         }
+        status
+    }
+
+    fn ended_with(&self, status: Option<ExitStatus>) -> Reason {
         Reason::ProgramEnded {
             status: status.map_or("its output is closed".into(), |status| status.to_string()),
             stderr: self.last_words(),
@@ -245,7 +267,7 @@ impl Drop for ProcessGroup {
 }
 
 /// Whether data or the end of the data is there within `timeout`.
-fn is_readable(descriptor: RawFd, timeout: Duration) -> io::Result<bool> {
+pub(in crate::capture) fn is_readable(descriptor: RawFd, timeout: Duration) -> io::Result<bool> {
     let mut poll = libc::pollfd {
         fd: descriptor,
         events: libc::POLLIN,

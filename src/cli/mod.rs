@@ -218,7 +218,7 @@ pub struct Input {
     /// Turn the image clockwise, for a camera that is mounted on its side or upside down: 0, 90, 180 or 270
     #[arg(long, value_name = "DEGREES")]
     pub rotate: Option<u32>,
-    /// Read this clip instead of the camera and the microphone
+    /// Read this clip instead of the camera and the microphone: a file, - for standard input, or an http:// address
     #[arg(long = "input", value_name = "CLIP", conflicts_with_all = ["camera", "microphone"])]
     pub clip: Option<PathBuf>,
     /// Play the clip at its own speed, as if it came from devices

@@ -33,6 +33,7 @@ pub const KEYS: &[(&str, Kind)] = &[
     ("camera.flip", Kind::Text),
     ("microphone.device", Kind::Text),
     ("microphone.delay_s", Kind::Plain),
+    ("microphone.channel", Kind::Text),
     ("input.clip", Kind::Text),
     ("input.realtime", Kind::Plain),
     ("face.rate_hz", Kind::Plain),
@@ -75,6 +76,15 @@ pub struct RawCamera {
 pub struct RawMicrophone {
     pub device: String,
     pub delay_s: f64,
+    pub channel: RawChannel,
+}
+
+/// `channel = 2` or `channel = "mix"`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(untagged, expecting = "expected \"mix\" or the number of a channel")]
+pub enum RawChannel {
+    Number(u16),
+    Name(String),
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -143,6 +153,7 @@ impl Default for RawMicrophone {
         RawMicrophone {
             device: "auto".into(),
             delay_s: 0.0,
+            channel: RawChannel::Name("mix".into()),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::checked::{Config, DeviceSettings, Pace, Source};
 use super::error::ConfigError;
-use super::raw::{RawBaseline, RawCamera, RawEstimate, RawFace, RawInput, RawMicrophone};
+use super::raw::{RawBaseline, RawCamera, RawChannel, RawEstimate, RawFace, RawInput, RawMicrophone};
 use super::settings::{Layers, Settings};
 use crate::capture::camera::negotiate::{RequestedMode, pixel_format, pixel_format_names};
 use crate::capture::camera::program::CameraProgram;
 use crate::capture::camera::{self, CameraSettings};
 use crate::capture::microphone::program::MicrophoneProgram;
 use crate::capture::microphone::{self, MicrophoneSettings};
+use crate::capture::mono::ParseChannelError;
 use crate::capture::orientation::{Orientation, Rotation};
 use crate::capture::program::CommandLine;
 use crate::face::stage::FaceSettings;
@@ -121,6 +122,13 @@ impl Check<'_> {
                 None => camera::Choice::Path(device.into()),
             }),
         };
+        let channel = match &microphone.channel {
+            RawChannel::Number(number) => number.to_string(),
+            RawChannel::Name(name) => name.clone(),
+        };
+        let channel = channel
+            .parse()
+            .map_err(|e: ParseChannelError| self.invalid("microphone.channel", &channel, &e.to_string()))?;
         let microphone = match microphone.device.as_str() {
             "off" => None,
             "auto" => Some(microphone::Choice::Auto),
@@ -134,7 +142,7 @@ impl Check<'_> {
         };
         Ok(DeviceSettings {
             camera: camera.map(|device| CameraSettings { device, mode }),
-            microphone: microphone.map(|device| MicrophoneSettings { device }),
+            microphone: microphone.map(|device| MicrophoneSettings { device, channel }),
         })
     }
 

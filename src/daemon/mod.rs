@@ -79,7 +79,9 @@ pub fn run(
     if let Some(fault) = fault {
         fault.at_start();
     }
-    let (sources, pace) = Sources::open(&config.source)?;
+    let Some((sources, pace)) = Sources::open(&config.source, &signals.stop)? else {
+        return Ok(Ending::Done);
+    };
     let stages = Stages::load(&config, sources.kinds())?;
     let health = Arc::new(Health::default());
     // The first health report is sent before the threads of the sources run.

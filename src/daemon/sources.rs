@@ -1,5 +1,7 @@
 //! The configured sources of video and audio.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use log::info;
 
 use crate::capture::camera::CameraSettings;
@@ -33,23 +35,27 @@ pub struct InputKinds {
 
 impl Sources {
     /// Opens a clip. Devices are opened later, by the threads that own them and wait for them.
-    pub fn open(source: &Source) -> Result<(Sources, Pace), CaptureError> {
+    /// `None` if `stop` says so meanwhile.
+    pub fn open(source: &Source, stop: &AtomicBool) -> Result<Option<(Sources, Pace)>, CaptureError> {
         match source {
             Source::Clip { path, pace } => {
-                let clip = Clip::open(path)?;
+                let stop = || stop.load(Ordering::Relaxed);
+                let Some(clip) = Clip::open_unless_stopped(path, &stop)? else {
+                    return Ok(None);
+                };
                 info!("{}", clip.description);
                 let sources = Sources {
                     video: clip.video.map(VideoInput::Clip),
                     audio: clip.audio.map(AudioInput::Clip),
                 };
-                Ok((sources, *pace))
+                Ok(Some((sources, *pace)))
             }
             Source::Devices(devices) => {
                 let sources = Sources {
                     video: devices.camera.clone().map(VideoInput::Camera),
                     audio: devices.microphone.clone().map(AudioInput::Microphone),
                 };
-                Ok((sources, Pace::Realtime))
+                Ok(Some((sources, Pace::Realtime)))
             }
         }
     }

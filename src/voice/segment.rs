@@ -88,13 +88,16 @@ impl SpeechSegment {
         self.samples += samples.len() as u64;
     }
 
-    /// The root mean square level between two sample counts, in dB relative to full scale. `None` for digital silence.
+    /// The root mean square level between two sample counts, in dB relative to full scale, without a constant offset. `None` for
+    /// digital silence.
     pub fn level_db(&self, from: u64, to: u64) -> Option<f32> {
         let oldest = self.samples - self.recent.len() as u64;
         let index = |sample: u64| usize::try_from(sample.saturating_sub(oldest)).unwrap_or(usize::MAX);
         let (from, to) = (index(from), index(to));
-        let energy: f64 = self.recent.range(from..to).map(|v| f64::from(v * v)).sum();
-        let mean = energy / (to - from).max(1) as f64;
+        let count = (to - from).max(1) as f64;
+        let samples = || self.recent.range(from..to).map(|v| f64::from(*v));
+        let offset = samples().sum::<f64>() / count;
+        let mean = samples().map(|v| (v - offset).powi(2)).sum::<f64>() / count;
         // This is below the quantization noise of 24-bit samples.
         const SILENCE: f64 = 1e-15;
         #[expect(
@@ -114,7 +117,8 @@ mod tests {
         AudioBlock {
             at: Duration::from_millis(at_ms),
             captured: Instant::now(),
-            samples: vec![0.5; samples],
+            // A tone of 8 kHz with an offset.
+            samples: (0..samples).map(|n| if n % 2 == 0 { 0.75 } else { -0.25 }).collect(),
         }
     }
 

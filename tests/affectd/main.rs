@@ -9,6 +9,7 @@
 mod bad_input;
 mod bench;
 mod clips;
+mod clips_once;
 mod commands;
 mod faces;
 mod home_assistant;

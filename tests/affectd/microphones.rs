@@ -26,6 +26,9 @@ fn a_microphone_without_a_clock_is_refused() {
     for definition in [
         "pcm.mic { type null }",
         "pcm.silence { type null }\npcm.mic { type plug slave.pcm silence }",
+        // A device without interleaved samples, which ALSA converts.
+        "</usr/share/alsa/alsa.conf>\npcm.silence { type null }\npcm.mic { type multi slaves { a { pcm silence channels 2 } } \
+         bindings { 0 { slave a channel 0 } 1 { slave a channel 1 } } }",
         "pcm.silence { type null }\npcm.mic { type file slave.pcm silence file /dev/null infile \"FOLDER/sound.raw\" }",
     ] {
         let output = run_with(definition);

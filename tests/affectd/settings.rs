@@ -170,6 +170,7 @@ fn config_prints_each_value_with_its_origin() {
     [microphone]
     device = "auto"  # default
     delay_s = 0.0  # default
+    channel = "mix"  # default
 
     [input]
     # clip: not set  # default

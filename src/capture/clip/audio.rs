@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::capture::mono::MonoMixer;
 use crate::capture::pcm::PcmLayout;
 use crate::capture::resample::Resampler;
 use crate::capture::{AUDIO_RATE_HZ, AudioBlock, CaptureError, duration_of, samples_in};
@@ -20,7 +21,7 @@ const TOLERANCE: Duration = Duration::from_millis(40);
 /// count says, samples are missing: the samples so far are flushed, and `at` jumps to the block's time. If it is that much
 /// earlier, the part that lies in the past is dropped.
 pub struct ClipAudio {
-    layout: PcmLayout,
+    mixer: MonoMixer,
     resampler: Resampler,
     /// Time of the first sample since the last jump.
     start: Duration,
@@ -37,9 +38,10 @@ pub struct ClipAudio {
 }
 
 impl ClipAudio {
-    pub fn new(layout: PcmLayout) -> ClipAudio {
+    /// `name` is what the log calls the clip.
+    pub fn new(name: &str, layout: PcmLayout) -> ClipAudio {
         ClipAudio {
-            layout,
+            mixer: MonoMixer::new(name, layout),
             resampler: Resampler::new(layout.rate_hz()),
             start: Duration::ZERO,
             samples_read: 0,
@@ -54,7 +56,7 @@ impl ClipAudio {
 
     /// The time just after the last sample read.
     pub fn position(&self) -> Duration {
-        self.start + duration_of(self.samples_read, self.layout.rate_hz())
+        self.start + duration_of(self.samples_read, self.mixer.layout().rate_hz())
     }
 
     /// Adds PCM whose first sample was captured `at`.
@@ -67,8 +69,8 @@ impl ClipAudio {
             self.flush();
             self.start = at;
         } else if at + TOLERANCE < due {
-            let past = usize::try_from(samples_in(due - at, self.layout.rate_hz())).unwrap_or(usize::MAX);
-            let past = past.saturating_mul(self.layout.frame_bytes());
+            let past = usize::try_from(samples_in(due - at, self.mixer.layout().rate_hz())).unwrap_or(usize::MAX);
+            let past = past.saturating_mul(self.mixer.layout().frame_bytes());
             bytes = bytes.get(past..).unwrap_or_default();
         }
         self.push_next(bytes);
@@ -77,7 +79,7 @@ impl ClipAudio {
     /// Adds PCM that follows the previous bytes without a gap.
     pub fn push_next(&mut self, bytes: &[u8]) {
         self.mono.clear();
-        self.layout.append_mono(bytes, &mut self.mono);
+        self.mixer.push(bytes, &mut self.mono);
         self.samples_read += self.mono.len() as u64;
         self.resampler.push(&self.mono, &mut self.resampled);
         let whole = self.resampled.len() / BLOCK_SAMPLES * BLOCK_SAMPLES;
@@ -132,7 +134,7 @@ mod tests {
     use crate::capture::pcm::SampleFormat;
 
     fn audio(rate_hz: u32) -> ClipAudio {
-        ClipAudio::new(PcmLayout::new(SampleFormat::S16, 1, rate_hz.into()).unwrap())
+        ClipAudio::new("test", PcmLayout::new(SampleFormat::S16, 1, rate_hz.into()).unwrap())
     }
 
     /// Time in microseconds and number of samples of each block.

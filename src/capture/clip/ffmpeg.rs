@@ -55,6 +55,8 @@ pub enum Named {
     File,
     /// Numbered images: `a%02d.png` is a00.png, a01.png and so on.
     Images,
+    /// A file that only this process has open.
+    Descriptor,
 }
 
 impl Named {
@@ -67,8 +69,9 @@ impl Named {
     /// Lets ffmpeg or ffprobe read `path`.
     fn give_to(self, command: &mut Command, path: &Path) -> std::io::Result<()> {
         let has_percent = path.as_os_str().as_bytes().contains(&b'%');
-        if self == Named::File && has_percent {
-            // ffmpeg would take the name for a pattern.
+        // ffmpeg would take the name for a pattern.
+        let is_misread = self == Named::File && has_percent;
+        if is_misread || self == Named::Descriptor {
             command.arg("file:/proc/self/fd/0").stdin(File::open(path)?);
         } else {
             command.arg(url(path)).stdin(Stdio::null());

@@ -7,6 +7,8 @@
 //! | a stream of JPEG images, bare or saved from HTTP | [`mjpeg`] |
 //! | anything else, and numbered images (`a%02d.png`) | [`ffmpeg`], if that program is installed |
 //!
+//! Standard input (`-`), named pipes and addresses are copied to a file first, by [`spool`].
+//!
 //! The first bytes of a file decide, not its name. Video and audio each open the file separately, so that neither thread
 //! waits for the other. Both use the clock of the clip.
 
@@ -16,6 +18,7 @@ mod ffmpeg;
 mod matroska;
 mod mjpeg;
 mod playback;
+mod spool;
 mod tracks;
 pub(in crate::capture) mod wav;
 pub mod writer;
@@ -37,6 +40,7 @@ use matroska::{Matroska, Start};
 pub(in crate::capture) use mjpeg::JpegSplitter;
 use mjpeg::{Mjpeg, StreamKind};
 use playback::{MatroskaAudio, MatroskaVideo};
+use spool::Once;
 use tracks::{Content, Media, Track, VideoCodec};
 use wav::{Wav, WavError};
 
@@ -54,13 +58,33 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Opens the clip at `path`. On success it has video, audio or both.
+    /// Opens the clip at `path`, which may also be `-` for standard input, a named pipe, or the address of a file. On success it has
+    /// video, audio or both.
     pub fn open(path: &Path) -> Result<Clip, CaptureError> {
+        let clip = Clip::open_unless_stopped(path, &|| false)?;
+        clip.ok_or_else(|| CaptureError::clip(&path.display().to_string(), Reason::NoTracks))
+    }
+
+    /// Opens the clip at `path`. `None` if `stop` says so before all of standard input, a pipe or an address is read.
+    pub fn open_unless_stopped(path: &Path, stop: &dyn Fn() -> bool) -> Result<Option<Clip>, CaptureError> {
         let tools = ffmpeg::Tools {
             ffmpeg: Path::new("ffmpeg"),
             ffprobe: Path::new("ffprobe"),
         };
-        open_with(&tools, path)
+        let Some(once) = Once::of(path)? else {
+            return open_with(&tools, path).map(Some);
+        };
+        let Some(spool) = once.spool(stop)? else {
+            return Ok(None);
+        };
+        let file = ClipFile {
+            path: &spool.path(),
+            name: once.name(),
+            short_name: once.name(),
+            named: Named::Descriptor,
+        };
+        // Each reader of the clip opens the copy here, so it lives as long as they do.
+        open_file(&tools, &file).map(Some)
     }
 }
 
@@ -72,15 +96,21 @@ fn open_with(tools: &ffmpeg::Tools, path: &Path) -> Result<Clip, CaptureError> {
             || path.display().to_string(),
             |name| name.to_string_lossy().into_owned(),
         ),
+        named: Named::by(path),
     };
-    if Named::by(path) == Named::Images {
-        return open_ffmpeg(tools, &file, Named::Images);
+    match file.named {
+        Named::Images => open_ffmpeg(tools, &file),
+        _ => open_file(tools, &file),
     }
+}
+
+/// Opens anything but numbered images.
+fn open_file(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError> {
     let head = file.head()?;
     if head.starts_with(&matroska::MAGIC) {
-        open_matroska(tools, &file)
+        open_matroska(tools, file)
     } else if wav::is_wav(&head) {
-        open_wav(tools, &file)
+        open_wav(tools, file)
     } else if let Some(kind) = StreamKind::of(&head) {
         Ok(Clip {
             video: Some(Box::new(Mjpeg::new(&file.name, file.open()?))),
@@ -88,7 +118,7 @@ fn open_with(tools: &ffmpeg::Tools, path: &Path) -> Result<Clip, CaptureError> {
             description: format!("{}: {kind}", file.short_name),
         })
     } else {
-        open_ffmpeg(tools, &file, Named::File)
+        open_ffmpeg(tools, file)
     }
 }
 
@@ -99,6 +129,7 @@ struct ClipFile<'a> {
     name: String,
     /// The file name, for the log.
     short_name: String,
+    named: Named,
 }
 
 impl ClipFile<'_> {
@@ -150,7 +181,7 @@ fn open_wav(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError
             description: format!("{}: WAV, {}", file.short_name, wav.layout),
             audio: Some(Box::new(wav)),
         }),
-        Err(WavError::Compressed) => open_ffmpeg(tools, file, Named::File),
+        Err(WavError::Compressed) => open_ffmpeg(tools, file),
         Err(error) => Err(file.error(Reason::InvalidHeader(format!("not a usable WAV file: {error}")))),
     }
 }
@@ -181,7 +212,7 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
     for Track { number, content, .. } in [first(Media::Video), first(Media::Audio)].into_iter().flatten() {
         match content {
             Content::Video(codec) if has_two_images(open()?, *number, *codec, file)? => {
-                return open_ffmpeg(tools, file, Named::File);
+                return open_ffmpeg(tools, file);
             }
             Content::Video(codec) => {
                 clip.description += &format!(", {codec}");
@@ -191,7 +222,7 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
                 clip.description += &format!(", {layout}");
                 clip.audio = Some(Box::new(MatroskaAudio::new(&file.name, open()?, *number, *layout)));
             }
-            Content::Unsupported { .. } | Content::Invalid(_) => return open_ffmpeg(tools, file, Named::File),
+            Content::Unsupported { .. } | Content::Invalid(_) => return open_ffmpeg(tools, file),
         }
     }
     require_tracks(clip, file)
@@ -216,8 +247,8 @@ fn has_two_images(
     Ok(images > 1)
 }
 
-fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile, named: Named) -> Result<Clip, CaptureError> {
-    let probe = ffmpeg::probe(tools, file.path, named, &file.name)?;
+fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError> {
+    let probe = ffmpeg::probe(tools, file.path, file.named, &file.name)?;
     let mut clip = Clip {
         video: None,
         audio: None,
@@ -226,7 +257,7 @@ fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile, named: Named) -> Result<C
     let input = ffmpeg::Input {
         tools,
         path: file.path,
-        named,
+        named: file.named,
         name: &file.name,
         probe: &probe,
     };

@@ -83,7 +83,7 @@ impl<R: Read> MatroskaAudio<R> {
             name: name.to_owned(),
             matroska,
             track,
-            audio: ClipAudio::new(layout),
+            audio: ClipAudio::new(name, layout),
         }
     }
 }

@@ -78,7 +78,7 @@ impl<R: Read> Wav<R> {
             layout,
             data: data.take(size.unwrap_or(u64::MAX)),
             size_is_known: size.is_some(),
-            audio: ClipAudio::new(layout),
+            audio: ClipAudio::new(name, layout),
         })
     }
 

@@ -3,14 +3,17 @@
 use std::time::{Duration, Instant};
 
 use super::drift::DriftCompensator;
+use super::offset::OffsetRemover;
 use super::sample_clock::SampleClock;
+use crate::capture::mono::MonoMixer;
 use crate::capture::pcm::PcmLayout;
 use crate::capture::resample::Resampler;
 use crate::capture::{AUDIO_RATE_HZ, AudioBlock};
 
 /// Turns PCM into blocks of mono at [`AUDIO_RATE_HZ`], whose times follow the capture times that the source observes.
 pub struct LiveAudio {
-    pub layout: PcmLayout,
+    mixer: MonoMixer,
+    offset: OffsetRemover,
     resampler: Resampler,
     clock: SampleClock,
     drift: DriftCompensator,
@@ -26,12 +29,14 @@ pub struct LiveAudio {
 
 impl LiveAudio {
     /// Block times count from `epoch`.
-    pub fn new(layout: PcmLayout, epoch: Instant) -> LiveAudio {
+    pub fn new(mixer: MonoMixer, epoch: Instant) -> LiveAudio {
+        let layout = mixer.layout();
         LiveAudio {
-            layout,
+            offset: OffsetRemover::new(layout.rate_hz()),
             resampler: Resampler::new(layout.rate_hz()),
             clock: SampleClock::new(layout.rate_hz()),
             drift: DriftCompensator::default(),
+            mixer,
             frames: 0,
             samples: 0,
             mono: Vec::new(),
@@ -40,10 +45,14 @@ impl LiveAudio {
         }
     }
 
+    pub fn layout(&self) -> &PcmLayout {
+        self.mixer.layout()
+    }
+
     /// Starts again after samples were lost. Times go on.
     pub fn restart(&mut self) {
-        self.resampler = Resampler::new(self.layout.rate_hz());
-        self.clock = SampleClock::new(self.layout.rate_hz());
+        self.resampler = Resampler::new(self.layout().rate_hz());
+        self.clock = SampleClock::new(self.layout().rate_hz());
         (self.frames, self.samples) = (0, 0);
     }
 
@@ -56,14 +65,15 @@ impl LiveAudio {
     /// Adds whole frames. `None` if there are none, if they do not fill a sample, or if no capture time is known yet.
     pub fn add(&mut self, bytes: &[u8]) -> Option<AudioBlock> {
         self.mono.clear();
-        self.layout.append_mono(bytes, &mut self.mono);
+        self.mixer.push(bytes, &mut self.mono);
+        self.offset.remove(&mut self.mono);
         self.frames += self.mono.len() as u64;
         let mut samples = Vec::with_capacity(self.mono.len());
         self.resampler.push(&self.mono, &mut samples);
         if samples.is_empty() {
             return None;
         }
-        let first = self.samples * u64::from(self.layout.rate_hz()) / u64::from(AUDIO_RATE_HZ);
+        let first = self.samples * u64::from(self.layout().rate_hz()) / u64::from(AUDIO_RATE_HZ);
         self.samples += samples.len() as u64;
         let at = self.clock.at(first)?;
         let at = self.drift.compensate(at, &mut samples, AUDIO_RATE_HZ).max(self.last);

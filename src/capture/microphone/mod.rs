@@ -11,6 +11,7 @@ mod cards;
 mod drift;
 pub mod list;
 mod live_audio;
+mod offset;
 mod pace;
 pub mod program;
 mod sample_clock;
@@ -20,8 +21,10 @@ use std::time::{Duration, Instant};
 
 use alsa::pcm::{Access, Format, Frames, HwParams, PCM, State, Status, TstampType};
 use alsa::{Direction, ValueOr};
+use log::debug;
 
 use super::error::{Operation, Reason};
+use super::mono::{Channel, MonoMixer};
 use super::monotonic::{from_timespec, moment};
 use super::pcm::{PcmLayout, SampleFormat};
 use super::{AUDIO_RATE_HZ, AudioBlock, AudioSource, CaptureError, duration_of};
@@ -53,6 +56,7 @@ pub enum Choice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MicrophoneSettings {
     pub device: Choice,
+    pub channel: Channel,
 }
 
 /// A running microphone.
@@ -83,13 +87,14 @@ impl<'a> LiveMicrophone<'a> {
         stop: &'a dyn Fn() -> bool,
     ) -> Result<LiveMicrophone<'a>, CaptureError> {
         let alsa = |microphone| LiveMicrophone::Alsa(Box::new(microphone));
+        let channel = settings.channel;
         match &settings.device {
             Choice::Program(program) => {
-                let microphone = ProgramMicrophone::start(program, epoch, stop)?;
+                let microphone = ProgramMicrophone::start(program, channel, epoch, stop)?;
                 Ok(LiveMicrophone::Program(Box::new(microphone)))
             }
-            Choice::Name(name) => Microphone::open_name(name, epoch, counters).map(alsa),
-            Choice::Auto => Microphone::open_any(epoch, counters).map(alsa),
+            Choice::Name(name) => Microphone::open_name(name, channel, epoch, counters).map(alsa),
+            Choice::Auto => Microphone::open_any(channel, epoch, counters).map(alsa),
         }
     }
 
@@ -112,10 +117,10 @@ impl<'a> LiveMicrophone<'a> {
 
 impl Microphone {
     /// Opens the first device that can capture.
-    fn open_any(epoch: Instant, counters: &MicrophoneCounters) -> Result<Microphone, CaptureError> {
+    fn open_any(channel: Channel, epoch: Instant, counters: &MicrophoneCounters) -> Result<Microphone, CaptureError> {
         let mut first_error = None;
         for device in card_devices().iter().filter(|device| device.captures) {
-            match Microphone::open_name(&device.pcm_name(), epoch, counters) {
+            match Microphone::open_name(&device.pcm_name(), channel, epoch, counters) {
                 Ok(microphone) => return Ok(microphone),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
@@ -123,12 +128,42 @@ impl Microphone {
         Err(first_error.unwrap_or_else(|| CaptureError::microphone("auto", Reason::NoneConnected)))
     }
 
-    fn open_name(name: &str, epoch: Instant, counters: &MicrophoneCounters) -> Result<Microphone, CaptureError> {
-        let messages = capture_messages();
+    /// Opens an ALSA device. If it has no layout that affectd reads, such as samples that are not interleaved, ALSA converts them.
+    fn open_name(
+        name: &str,
+        channel: Channel,
+        epoch: Instant,
+        counters: &MicrophoneCounters,
+    ) -> Result<Microphone, CaptureError> {
         if is_playback_only(name, &card_devices()) {
             return Err(CaptureError::microphone(name, Reason::PlaybackOnly));
         }
-        let pcm = PCM::new(name, Direction::Capture, true).map_err(|e| {
+        match Microphone::open_pcm(name, name, channel, epoch, counters) {
+            Err(error) if error.reason() == &Reason::NoSupportedSampleFormat && !name.contains('\'') => {
+                let converted = format!("plug:'{name}'");
+                Microphone::open_pcm(name, &converted, channel, epoch, counters).map_err(|plug_error| {
+                    debug!("{name}: ALSA cannot convert its samples: {plug_error}");
+                    match plug_error.reason() {
+                        Reason::UnknownToAlsa => error,
+                        _ => plug_error,
+                    }
+                })
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens `pcm`, which is `name` or converts its samples.
+    fn open_pcm(
+        name: &str,
+        pcm: &str,
+        channel: Channel,
+        epoch: Instant,
+        counters: &MicrophoneCounters,
+    ) -> Result<Microphone, CaptureError> {
+        let messages = capture_messages();
+        let converted = if pcm == name { "" } else { ", converted by ALSA" };
+        let pcm = PCM::new(pcm, Direction::Capture, true).map_err(|e| {
             let printed = messages
                 .as_ref()
                 .map(|output| output.borrow().to_string())
@@ -140,17 +175,19 @@ impl Microphone {
                 alsa_error(name, Operation::Open, &e)
             }
         })?;
-        let layout = configure(&pcm)
+        let layout = configure(&pcm, channel)
             .map_err(|e| alsa_error(name, Operation::Configure, &e))?
             .map_err(|reason| CaptureError::microphone(name, reason))?;
+        let mixer = MonoMixer::new(name, layout).with_channel(channel);
+        let mixer = mixer.map_err(|reason| CaptureError::microphone(name, reason))?;
         pcm.start().map_err(|e| alsa_error(name, Operation::Start, &e))?;
         let period = layout.rate_hz().div_ceil(WAKEUPS_HZ) as usize;
         let mut microphone = Microphone {
             name: name.to_owned(),
-            description: format!("{name}, {layout}"),
+            description: format!("{name}, {layout}{converted}"),
             pace: SamplePace::new(layout.rate_hz(), Instant::now()),
             bytes: vec![0; period * layout.frame_bytes()],
-            audio: LiveAudio::new(layout, epoch),
+            audio: LiveAudio::new(mixer, epoch),
             pcm,
             counters: counters.clone(),
         };
@@ -202,7 +239,7 @@ impl Microphone {
                 if self.pace.add(frames as u64, Instant::now()).is_err() {
                     return Err(CaptureError::microphone(&self.name, Reason::FasterThanSound));
                 }
-                Ok(frames * self.audio.layout.frame_bytes())
+                Ok(frames * self.audio.layout().frame_bytes())
             }
             Err(error) if error.errno() == libc::EAGAIN => Ok(0),
             Err(error) => self.recover(&error).map(|()| 0),
@@ -214,7 +251,7 @@ impl Microphone {
     fn captured(&self, status: &Status) -> Option<Instant> {
         let reported = moment(from_timespec(status.get_htstamp())).unwrap_or_else(Instant::now);
         let waiting = u64::try_from(status.get_delay()).ok()?;
-        reported.checked_sub(duration_of(waiting, self.audio.layout.rate_hz()))
+        reported.checked_sub(duration_of(waiting, self.audio.layout().rate_hz()))
     }
 
     /// Restarts the capture after an overrun or a suspend. Returns all other errors.
@@ -250,17 +287,20 @@ impl AudioSource for Microphone {
 }
 
 /// Selects the cheapest layout of the card: 16 kHz if the hardware supports it, else the rate nearest to 48 kHz; the fewest
-/// channels; 16 bits if possible.
-fn configure(pcm: &PCM) -> alsa::Result<Result<PcmLayout, Reason>> {
+/// channels, but enough for `channel`; 16 bits if possible.
+fn configure(pcm: &PCM, channel: Channel) -> alsa::Result<Result<PcmLayout, Reason>> {
     let hw = HwParams::any(pcm)?;
     // Our resampler is better and cheaper than ALSA's.
     hw.set_rate_resample(false)?;
-    hw.set_access(Access::RWInterleaved)?;
+    if hw.set_access(Access::RWInterleaved).is_err() {
+        return Ok(Err(Reason::NoSupportedSampleFormat));
+    }
     let formats = [
         (Format::S16LE, SampleFormat::S16),
         (Format::S32LE, SampleFormat::S32),
         (Format::FloatLE, SampleFormat::F32),
         (Format::S243LE, SampleFormat::S24),
+        (Format::S24LE, SampleFormat::S24In32),
     ];
     let supported = formats.into_iter().find(|(format, _)| hw.test_format(*format).is_ok());
     let Some((format, sample_format)) = supported else {
@@ -274,7 +314,7 @@ fn configure(pcm: &PCM) -> alsa::Result<Result<PcmLayout, Reason>> {
             hw.set_rate_near(48_000, ValueOr::Nearest)?;
         }
     }
-    hw.set_channels_near(1)?;
+    hw.set_channels_near(channel.fewest().into())?;
     let period = hw.set_period_time_near(1_000_000 / WAKEUPS_HZ, ValueOr::Nearest)?;
     hw.set_buffer_time_near(BUFFER_US.max(2 * period), ValueOr::Nearest)?;
     pcm.hw_params(&hw)?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::live_audio::LiveAudio;
 use crate::capture::clip::wav;
 use crate::capture::error::{Reason, SourceKind};
+use crate::capture::mono::{Channel, MonoMixer};
 use crate::capture::pcm::{PcmLayout, SampleFormat};
 use crate::capture::program::{CommandLine, ProgramOutput};
 use crate::capture::{AUDIO_RATE_HZ, AudioBlock, CaptureError};
@@ -47,7 +48,7 @@ impl CommandLine {
         if let Some(command) = device.strip_prefix("command:") {
             return Some(CommandLine::of_user(command));
         }
-        CommandLine::of_network(device, &format!("-vn -ac 1 -ar {AUDIO_RATE_HZ} -f s16le -"))
+        CommandLine::of_network(device, &format!("-vn -ar {AUDIO_RATE_HZ} -c:a pcm_s16le -f wav -"))
     }
 }
 
@@ -55,6 +56,7 @@ impl<'a> ProgramMicrophone<'a> {
     /// Starts the program and waits for its first bytes. Block times count from `epoch`.
     pub fn start(
         program: &MicrophoneProgram,
+        channel: Channel,
         epoch: Instant,
         stop: &'a dyn Fn() -> bool,
     ) -> Result<ProgramMicrophone<'a>, CaptureError> {
@@ -73,13 +75,15 @@ impl<'a> ProgramMicrophone<'a> {
             false => PcmLayout::new(SampleFormat::S16, 1, AUDIO_RATE_HZ.into())
                 .map_err(|e| error(Reason::UnsupportedLayout(e.to_string())))?,
         };
+        let mixer = MonoMixer::new(&command.name, layout).with_channel(channel);
+        let mixer = mixer.map_err(error)?;
         input.get_mut().patience = PATIENCE;
         Ok(ProgramMicrophone {
             description: format!("{}, {layout}", command.name),
             name: command.name.clone(),
             input,
             incomplete: Vec::new(),
-            audio: LiveAudio::new(layout, epoch),
+            audio: LiveAudio::new(mixer, epoch),
             delay: *delay,
         })
     }
@@ -102,13 +106,13 @@ impl<'a> ProgramMicrophone<'a> {
             })?;
             self.incomplete.extend_from_slice(&self.input.buffer()[..count]);
             self.input.consume(count);
-            let frames = self.incomplete.len() / self.audio.layout.frame_bytes();
+            let frames = self.incomplete.len() / self.audio.layout().frame_bytes();
             // A pipe delivers bursts. Only the last sample of a burst has just been captured.
             if !self.input.get_ref().has_more() {
                 let now = Instant::now();
                 self.audio.captured(frames, now.checked_sub(self.delay).unwrap_or(now));
             }
-            let whole = frames * self.audio.layout.frame_bytes();
+            let whole = frames * self.audio.layout().frame_bytes();
             let block = self.audio.add(&self.incomplete[..whole]);
             self.incomplete.drain(..whole);
             if block.is_some() {

@@ -82,7 +82,7 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
     thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         let first = config(folder.path(), 10.0);
-        let (sources, pace) = Sources::open(&first.source).unwrap();
+        let (sources, pace) = Sources::open(&first.source, &stop).unwrap().unwrap();
         let stages = Stages::load(&first, sources.kinds()).unwrap();
         let outputs = OutputThreads::start(
             scope,
