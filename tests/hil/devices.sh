@@ -1,5 +1,5 @@
 # Prepares the bench's virtual devices. run.sh and boot.sh source it with $arch set to amd64 or arm64. It installs the host's
-# packages, unpacks Debian's kernel and libraries for the guest, builds the camera's kernel module and the programs feed and ask,
+# packages, unpacks Debian's kernel and libraries for the guest, builds the camera's kernel module and the programs feed, ask and webcam,
 # and makes what the camera and the microphone play.
 #
 # Files go to $cache; the guest's packages are unpacked in $tree. It sets $here, $root, $gnu, $qemu, $uart, $port, $version and
@@ -86,7 +86,7 @@ if [ ! -e "$tree/.done" ]; then
     touch "$tree/.done"
 fi
 
-step "v4l2loopback, feed and ask"
+step "v4l2loopback, feed, ask and webcam"
 module=$cache/v4l2loopback-$stamp.ko
 if [ ! -e "$module" ]; then
     headers=$tree/usr/src/linux-headers-$version
@@ -101,6 +101,7 @@ if [ ! -e "$module" ]; then
 fi
 "$gnu-gcc" -O2 -Wall -o "$cache/feed" "$here/feed.c" -lasound -lpthread
 "$gnu-gcc" -O2 -Wall -o "$cache/ask" "$here/ask.c"
+"$gnu-gcc" -O2 -Wall -o "$cache/webcam" "$here/webcam.c"
 
 step "the camera's video and the microphone's audio"
 if [ ! -e "$cache/face.s16" ]; then
@@ -108,8 +109,10 @@ if [ ! -e "$cache/face.s16" ]; then
     ffmpeg -v error -y -t 3 -i "$root/models/demo.mkv" -vn -ac 1 -ar 48000 -f s16le "$cache/face.s16"
 fi
 # A flash and a beep at the same instant, every two seconds.
-if [ ! -e "$cache/sync.s16" ]; then
+if [ ! -e "$cache/sync.mjpg" ]; then
     ffmpeg -v error -y -f lavfi -i "color=black:s=160x120:r=25:d=2" -vf "drawbox=enable='between(t,1,1.07)':color=white:t=fill" \
         -pix_fmt gray -f rawvideo "$cache/sync.grey"
+    ffmpeg -v error -y -f rawvideo -pix_fmt gray -s 160x120 -r 25 -i "$cache/sync.grey" -vf scale=640:480 -pix_fmt yuvj420p \
+        -c:v mjpeg -f mjpeg "$cache/sync.mjpg"
     ffmpeg -v error -y -f lavfi -i "aevalsrc='between(t,1,1.08)*0.5*sin(2*PI*1000*t)':s=48000:d=2" -f s16le "$cache/sync.s16"
 fi

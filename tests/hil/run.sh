@@ -6,7 +6,8 @@
 #     amd64, arm64  the guest's architecture; the host's is the default
 #     SCENARIO…     names from tests/hil/guest/names.sh, or `all`; without a name, all short scenarios run
 #
-# It boots Debian's kernel without KVM. v4l2loopback and vivid are the cameras, snd-aloop is the microphone. The bytes of a UART
+# It boots Debian's kernel without KVM. v4l2loopback and vivid are the cameras, snd-aloop is the microphone. tests/hil/webcam.c
+# is a USB webcam with a microphone, which the kernel's drivers for real ones use. The bytes of a UART
 # and of a USB serial port go to files on the host. It exits with 0 if every scenario passes. It needs Debian, and installs
 # missing packages as root. $HIL_CACHE keeps downloads and results; the default is ~/.cache/affectd-hil. $AFFECTD names the
 # program; the default is the result of `cargo build --release` or cross/build.sh. $HIL_TIMEOUT is the limit in seconds; the
@@ -59,7 +60,7 @@ mkdir -p "$image/usr/share" && cp -r "$tree/usr/share/alsa" "$image/usr/share/"
 modules=$image/lib/modules/$version
 mkdir -p "$modules"
 depmod -b "$tree" "$version"
-for name in virtio_pci virtio_blk videodev vivid snd-aloop xhci-pci ftdi_sio; do
+for name in virtio_pci virtio_blk videodev vivid snd-aloop xhci-pci ftdi_sio vhci-hcd uvcvideo snd-usb-audio; do
     modprobe -d "$tree" -S "$version" --show-depends "$name" | awk '$1 == "insmod" { print $2 }'
 done | awk '!seen[$0]++' | while read -r file; do
     name=$(basename "${file%.xz}")
@@ -71,7 +72,7 @@ done | awk '!seen[$0]++' | while read -r file; do
 done >"$modules/order"
 cp "$module" "$modules/v4l2loopback.ko"
 cp "$affectd" "$image/hil/affectd" && "$gnu-strip" "$image/hil/affectd"
-cp "$cache/feed" "$cache/ask" "$cache"/face.* "$cache"/sync.* "$image/hil/"
+cp "$cache/feed" "$cache/ask" "$cache/webcam" "$cache"/face.* "$cache"/sync.* "$image/hil/"
 cp "$here"/guest/*.sh "$image/hil/"
 cp "$here/guest/init" "$image/init" && chmod 755 "$image/init"
 echo "${*:-}" >"$image/hil/wanted"

@@ -160,6 +160,7 @@ scenario() { # NAME
         wait "$process" 2>/dev/null
     done
     rm -f $work/port
+    vivid_is_plugged_in || plug_vivid
     pid='' feeder='' player='' asker='' marked=0
     unset AFFECTD_CAMERA_DEVICE AFFECTD_MICROPHONE_DEVICE AFFECTD_CAMERA_RATE_HZ AFFECTD_CAMERA_WIDTH AFFECTD_CAMERA_HEIGHT
     unset AFFECTD_OUTPUT

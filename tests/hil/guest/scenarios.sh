@@ -8,6 +8,7 @@
 . /hil/messages.sh
 
 plug_vivid() { echo vivid.0 >/sys/bus/platform/drivers/vivid/bind; }
+vivid_is_plugged_in() { [ -e /sys/bus/platform/drivers/vivid/vivid.0 ]; }
 unplug_vivid() { echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind; }
 plug_card() { echo snd_aloop.0 >/sys/bus/platform/drivers/snd_aloop/bind; }
 unplug_card() { echo snd_aloop.0 >/sys/bus/platform/drivers/snd_aloop/unbind; }
@@ -363,6 +364,101 @@ record_sync() { # SECONDS NAME: records flashes and beeps, which the host compar
 audio_video_sync() { record_sync 20 audio_video_sync.mkv; }  # flashes and beeps of a recording coincide
 audio_video_sync_ten_minutes() { record_sync 600 audio_video_sync_ten_minutes.mkv; }
 
+# A USB webcam with its own microphone, through the kernel's drivers for real ones. The other cameras are gone.
+plug_webcam() { # [OPTION…]
+    /hil/webcam "${images:-/hil/face.mjpg}" "${sound:-/hil/face.s16}" "$@" 2>>$work/feed.log &
+    feeder=$!
+}
+unplug_webcam() {
+    kill -KILL "$feeder"
+    wait "$feeder" 2>/dev/null
+}
+use_webcam() { # [OPTION…]
+    export AFFECTD_CAMERA_DEVICE=auto AFFECTD_CAMERA_RATE_HZ=30 AFFECTD_MICROPHONE_DEVICE=hw:CARD=Webcam,DEV=0
+    unplug_vivid
+    plug_webcam "$@"
+}
+
+usb_face_and_voice() { # both functions of the webcam work
+    use_webcam
+    start_affectd
+    await_state camera running 30 && await_state microphone running 30 || return 1
+    await_line '"modalities":\["face","voice"\]' 30 || return 1
+    stop_affectd
+    grep -E "camera running|microphone running|$totals" $work/log | sed 's/^/    /'
+    [ "$ended" = 0 ]
+}
+
+usb_unplugged() { # the cable is pulled in the middle of a transfer, for 5 s, and then ten times for a moment
+    use_webcam
+    start_affectd
+    await_state camera running 30 && await_state microphone running 30 && await_line '"modalities":\["face","voice"\]' 30 || return 1
+    from=$(lines)
+    unplug_webcam
+    await_state camera absent 5 && await_state microphone absent 5 || return 1
+    sleep 5
+    mark
+    plug_webcam
+    recovers camera && recovers microphone || return 1
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        unplug_webcam
+        sleep 0.3
+        plug_webcam
+        sleep 2
+    done
+    await_health '"camera":"running"' 10 && await_health '"microphone":"running"' 10 || return 1
+    await_line '"modalities":\["face","voice"\]' 30 && always_since "$from" '"schema":1'
+}
+
+usb_torn_images() { # every third image ends in the middle, and every fifth is empty: the others are used
+    use_webcam torn=3 empty=5
+    start_affectd
+    await_state camera running 30 && await_line '"face":{' 30 || return 1
+    from=$(lines)
+    sleep 5
+    always_since "$from" '"face":{'
+}
+
+usb_dark() { # in the dark it sends 7 images a second instead of 30
+    use_webcam rate=7
+    start_affectd
+    await_state camera running 30 && await "at 30 Hz" 1 && await_line '"face":{' 30 || return 1
+    from=$(lines)
+    sleep 5
+    if grep -qE "camera (stalled|absent)" $work/log; then return 1; fi
+    always_since "$from" '"face":{'
+}
+
+usb_silent_mode() { # it accepts the requested mode and never delivers in it: another is used
+    use_webcam silent=1
+    start_affectd
+    await_state camera running 60 && await_line '"face":{' 30 || return 1
+    grep "camera running" $work/log | sed 's/^/    /'
+    grep -q "320×240" $work/log
+}
+
+usb_refused_mode() { # the requested mode gets no bandwidth: another is used
+    use_webcam refuse=1
+    start_affectd
+    await_state camera running 60 && await_line '"face":{' 30 || return 1
+    grep "camera running" $work/log | sed 's/^/    /'
+    grep -q "320×240" $work/log
+}
+
+usb_sync_with_drift() { # flash and beep of a webcam whose sound clock is 200 ppm too fast coincide for ten minutes
+    images=/hil/sync.mjpg sound=/hil/sync.s16
+    use_webcam rate=25 drift=200
+    images='' sound=''
+    sleep 3
+    /hil/affectd record --i-have-consent $work/clip.mkv 2>$work/log &
+    pid=$!
+    sleep 600
+    kill -KILL $pid
+    wait $pid
+    give $work/clip.mkv audio_video_sync_usb_drift.mkv
+    rm $work/clip.mkv
+}
+
 load virtio_pci
 load virtio_blk
 load videodev 2>/dev/null
@@ -372,6 +468,9 @@ load vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=0x0 no_error_inj=1
 load snd-aloop pcm_substreams=1 index=0 id=Loopback
 load xhci-pci
 load ftdi_sio
+load vhci-hcd
+load uvcvideo
+load snd-usb-audio
 sleep 1
 usb=/dev/ttyUSB0
 case $(uname -m) in
