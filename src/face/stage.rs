@@ -15,6 +15,10 @@ use super::observation::FaceObservation;
 use super::template::Template;
 use super::tracker::{Track, Tracker};
 
+/// After a frame that cannot be decoded, this share of a period passes until the next is tried: soon enough for the face to stay in
+/// view, and not so often that a camera which sends nothing else costs much.
+const UNDECODABLE_TRIES: u32 = 4;
+
 /// The result of processing one frame.
 #[derive(Debug)]
 pub enum FrameOutcome {
@@ -107,8 +111,15 @@ impl FaceStage {
         }
         let image = match payload.into_luma() {
             Ok(image) => self.settings.orientation.apply(image),
-            Err(error) => return Ok(FrameOutcome::Undecodable(error)),
+            Err(error) => {
+                self.due = at + self.period() / UNDECODABLE_TRIES;
+                return Ok(FrameOutcome::Undecodable(error));
+            }
         };
+        self.due += self.period();
+        if self.due <= at {
+            self.due = at + self.period();
+        }
         let before = self.analyzed.replace(at);
         if !self.follow(at, &image) {
             self.detect(at, &image)?;
@@ -129,17 +140,13 @@ impl FaceStage {
     }
 
     /// Reduces the frames to the configured rate, on the source's clock.
-    fn is_due(&mut self, at: Duration) -> bool {
+    fn is_due(&self, at: Duration) -> bool {
         // Containers round times, so allow half a millisecond.
-        if at + Duration::from_micros(500) < self.due {
-            return false;
-        }
-        let period = Duration::from_secs_f32(1.0 / self.settings.rate_hz);
-        self.due += period;
-        if self.due <= at {
-            self.due = at + period;
-        }
-        true
+        at + Duration::from_micros(500) >= self.due
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs_f32(1.0 / self.settings.rate_hz)
     }
 
     /// Follows the subject's face without the detector. False if a detection is due, or if the face is lost.

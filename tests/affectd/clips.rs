@@ -2,6 +2,9 @@
 
 use std::f32::consts::TAU;
 
+use affectd::capture::FramePayload;
+use affectd::capture::clip::Clip;
+
 use super::jpeg::grey_jpeg;
 use super::matroska::{TestAudio, TestVideo, make_clip};
 use super::{Replay, affectd, demo, file};
@@ -118,6 +121,39 @@ fn a_corrupt_frame_is_skipped_and_counted() {
         replay.log
     );
     assert!(replay.log.contains("; undecodable frames: 1;"), "{}", replay.log);
+}
+
+#[test]
+fn a_face_stays_in_view_while_some_frames_are_corrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut video = Clip::open(&demo()).unwrap().video.unwrap();
+    let mut next = || match video.next_frame().unwrap().unwrap().payload {
+        FramePayload::Jpeg(bytes) => bytes,
+        _ => panic!("the demo clip has JPEG images"),
+    };
+    let mut frames: Vec<Vec<u8>> = (0..45).map(|_| next()).collect();
+    // As at a bad USB port. Every third frame is due at five frames a second.
+    for torn in frames.iter_mut().step_by(3) {
+        torn.truncate(torn.len() / 2);
+    }
+    let frame = |n: usize| frames[n].clone();
+    let torn = TestVideo {
+        width: 640,
+        height: 480,
+        fps: 15.0,
+        count: frames.len(),
+        frame: &frame,
+    };
+    let clip = file(&folder, "torn.mkv", &make_clip(Some(&torn), None));
+    let run = affectd()
+        .args(["run", "--input"])
+        .arg(clip)
+        .env("AFFECTD_FACE_RATE_HZ", "5")
+        .output();
+    let replay = Replay::from(run.unwrap());
+    assert_eq!(replay.code, Some(0), "{}", replay.log);
+    let without_face = replay.lines[1..].iter().filter(|line| line["face"].is_null()).count();
+    assert_eq!((replay.lines.len(), without_face), (14, 0), "{}", replay.log);
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Failed {
     fn rules_out(&self, mode: &Mode, requested: &RequestedMode) -> bool {
         match &self.error.reason {
             Reason::UsbBandwidth => mode.bytes_per_second(requested) >= self.mode.bytes_per_second(requested),
-            _ => mode.encoding == self.mode.encoding,
+            _ => *mode == self.mode,
         }
     }
 
@@ -31,8 +31,8 @@ impl Failed {
     }
 }
 
-/// Tries `modes` in their order until one works. Returns it with those that failed before. The error is
-/// that of the first mode, or `none` if there are no modes.
+/// Tries `modes` in their order until one works. After a mode that delivers nothing, another encoding is more likely to work than
+/// another size. Returns it with those that failed before. The error is that of the first mode, or `none` if there are no modes.
 pub fn first_that_works<T>(
     modes: &[Mode],
     requested: &RequestedMode,
@@ -40,13 +40,7 @@ pub fn first_that_works<T>(
     none: impl FnOnce() -> CaptureError,
 ) -> Result<(T, Vec<Failed>), CaptureError> {
     let mut failed: Vec<Failed> = Vec::new();
-    for mode in modes {
-        if failed.iter().any(|failed| failed.rules_out(mode, requested)) {
-            continue;
-        }
-        if failed.iter().filter(|failed| failed.is_silent()).count() >= MAX_SILENT {
-            break;
-        }
+    while let Some(mode) = next(modes, &failed, requested) {
         let error = match attempt(mode) {
             Ok(works) => return Ok((works, failed)),
             Err(error) => error,
@@ -61,6 +55,18 @@ pub fn first_that_works<T>(
         }
     }
     Err(failed.into_iter().next().map_or_else(none, |first| first.error))
+}
+
+/// The mode to try next.
+fn next<'a>(modes: &'a [Mode], failed: &[Failed], requested: &RequestedMode) -> Option<&'a Mode> {
+    let silent = || failed.iter().filter(|failed| failed.is_silent());
+    if silent().count() >= MAX_SILENT {
+        return None;
+    }
+    let may_work = |mode: &&Mode| !failed.iter().any(|failed| failed.rules_out(mode, requested));
+    let is_other = |mode: &&Mode| silent().all(|failed| failed.mode.encoding != mode.encoding);
+    let left = || modes.iter().filter(may_work);
+    left().find(is_other).or_else(|| left().next())
 }
 
 #[cfg(test)]
@@ -122,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_never_delivers_is_replaced_once() {
+    fn a_format_that_never_delivers_is_replaced_by_another_once() {
         let modes = [
             mode(b"GREY", 640, 480),
             mode(b"GREY", 320, 240),
@@ -133,6 +139,15 @@ mod tests {
         let (tried, result) = attempts(&modes, silent);
         assert_eq!(tried, ["GREY 640×480 at 30 Hz", "YUYV 640×480 at 30 Hz"]);
         assert_eq!(result, Err(error(Reason::NoFrames(Duration::from_secs(2)))));
+    }
+
+    #[test]
+    fn a_size_that_never_delivers_is_replaced_if_there_is_no_other_format() {
+        let modes = [mode(b"MJPG", 640, 480), mode(b"MJPG", 320, 240)];
+        let large_is_silent = |mode: &Mode| (mode.width == 640).then_some(Reason::NoFrames(Duration::from_secs(2)));
+        let (tried, result) = attempts(&modes, large_is_silent);
+        assert_eq!(tried, ["MJPG 640×480 at 30 Hz", "MJPG 320×240 at 30 Hz"]);
+        assert_eq!(result, Ok(()));
     }
 
     #[test]

@@ -211,7 +211,7 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
     };
     for Track { number, content, .. } in [first(Media::Video), first(Media::Audio)].into_iter().flatten() {
         match content {
-            Content::Video(codec) if has_two_images(open()?, *number, *codec, file)? => {
+            Content::Video(codec) if has_two_images(open()?, *number, *codec) => {
                 return open_ffmpeg(tools, file);
             }
             Content::Video(codec) => {
@@ -229,22 +229,16 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
 }
 
 /// Whether a packet holds two JPEG images, the fields of an interlaced frame, which ffmpeg can join.
-fn has_two_images(
-    mut matroska: Matroska<File>,
-    track: u64,
-    codec: VideoCodec,
-    file: &ClipFile,
-) -> Result<bool, CaptureError> {
+fn has_two_images(mut matroska: Matroska<File>, track: u64, codec: VideoCodec) -> bool {
     let VideoCodec::Mjpeg { .. } = codec else {
-        return Ok(false);
+        return false;
     };
     // A damaged beginning is reported when the track is read.
     let Ok(Some(block)) = matroska.next_block(track) else {
-        return Ok(false);
+        return false;
     };
     let first = block.frames().next().map_or(&[][..], |(_, bytes)| bytes);
-    let images = mjpeg::count_images(first).map_err(|error| file.cannot_open(&error))?;
-    Ok(images > 1)
+    mjpeg::count_images(first).is_ok_and(|images| images > 1)
 }
 
 fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError> {
