@@ -1,9 +1,8 @@
 //! Bounded queues between threads, with an explicit rule for what happens when the receiver is too slow.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
-
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, Weak};
 
 /// What a full queue does with the next item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +24,7 @@ pub struct QueueSender<T> {
     receiver: Weak<Receiver<T>>,
     when_full: WhenFull,
     dropped: Arc<AtomicU64>,
+    is_counted: fn(&T) -> bool,
 }
 
 pub type QueueReceiver<T> = Arc<Receiver<T>>;
@@ -38,11 +38,17 @@ pub fn queue<T>(capacity: usize, when_full: WhenFull, dropped: &Arc<AtomicU64>) 
         receiver: Arc::downgrade(&receiver),
         when_full,
         dropped: Arc::clone(dropped),
+        is_counted: |_| true,
     };
     (sender, receiver)
 }
 
 impl<T> QueueSender<T> {
+    /// Counts only these of the dropped items.
+    pub fn count_only(self, is_counted: fn(&T) -> bool) -> QueueSender<T> {
+        QueueSender { is_counted, ..self }
+    }
+
     pub fn send(&self, mut item: T) -> Result<(), Disconnected> {
         if self.when_full == WhenFull::Wait {
             return self.sender.send(item).map_err(|_| Disconnected);
@@ -55,7 +61,7 @@ impl<T> QueueSender<T> {
                     item = rejected;
                     let receiver = self.receiver.upgrade().ok_or(Disconnected)?;
                     // The receiver may have made room in the meantime: then nothing is dropped.
-                    if receiver.try_recv().is_ok() {
+                    if receiver.try_recv().is_ok_and(|oldest| (self.is_counted)(&oldest)) {
                         self.dropped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -106,6 +112,18 @@ mod tests {
         }
         assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [3, 4]);
         assert_eq!(dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn only_some_of_the_dropped_items_are_counted() {
+        let dropped = Arc::default();
+        let (sender, receiver) = queue(2, WhenFull::DropOldest, &dropped);
+        let sender = sender.count_only(|item| item % 2 == 0);
+        for i in 0..5 {
+            sender.send(i).unwrap();
+        }
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! The queues to all outputs.
 
-use std::sync::{Arc, Mutex, MutexGuard};
-
 use crate::fusion::Estimate;
 use crate::health::HealthReport;
 use crate::output::OutputSpec;
 use crate::queue::{Disconnected, QueueSender};
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 use super::handover::Handover;
-use super::output_thread::OutputItem;
+use super::output_thread::{OutputItem, ReloadRequest};
 use super::thread_group::ExitSignal;
 
 /// The queues to all running outputs, shared between threads.
@@ -19,6 +18,7 @@ pub struct OutputSenders(Arc<Mutex<Vec<OutputSender>>>);
 pub struct OutputSender {
     pub spec: OutputSpec,
     pub queue: QueueSender<OutputItem>,
+    pub reload: ReloadRequest,
     pub exit: ExitSignal,
     pub handover: Handover,
 }
@@ -36,12 +36,17 @@ impl OutputSenders {
 
     /// Tells all outputs that the files which their specs name may have changed.
     pub fn send_reload(&self) {
+        let senders = self.lock();
+        senders.iter().for_each(|sender| sender.reload.set());
         // An output that has ended has nothing to reload.
-        let _ = self.send(&OutputItem::Reload);
+        let _ = OutputSenders::send_to(&senders, &OutputItem::Wake);
     }
 
     fn send(&self, item: &OutputItem) -> Result<(), Disconnected> {
-        let senders = self.lock();
+        OutputSenders::send_to(&self.lock(), item)
+    }
+
+    fn send_to(senders: &[OutputSender], item: &OutputItem) -> Result<(), Disconnected> {
         let sent = senders.iter().filter(|sender| sender.queue.send(item.clone()).is_ok());
         // The list is empty only while a reload replaces the outputs.
         match sent.count() {

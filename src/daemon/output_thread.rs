@@ -1,7 +1,7 @@
 //! The thread of one output.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::RecvTimeoutError;
@@ -20,8 +20,34 @@ use super::thread_group::ThreadGroup;
 pub enum OutputItem {
     Estimate(Arc<Estimate>),
     Health(HealthReport),
-    /// The configuration was reloaded, and the files that it names may have changed.
-    Reload,
+    /// Wakes the output, which then looks at its [`ReloadRequest`].
+    Wake,
+}
+
+impl OutputItem {
+    pub fn is_estimate(&self) -> bool {
+        matches!(self, OutputItem::Estimate(_))
+    }
+}
+
+/// The configuration was reloaded, and the files that it names may have changed. Beside the queue, because a full queue drops items.
+#[derive(Debug, Clone, Default)]
+pub struct ReloadRequest(Arc<AtomicBool>);
+
+impl ReloadRequest {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// What the thread of an output receives.
+pub struct OutputInput {
+    pub items: QueueReceiver<OutputItem>,
+    pub reload: ReloadRequest,
 }
 
 /// An output that is open, and whose thread has not started yet.
@@ -43,13 +69,13 @@ impl OpenOutput {
     /// all threads stop. `running` counts the output threads.
     pub fn run(
         mut self,
-        items: &QueueReceiver<OutputItem>,
+        input: &OutputInput,
         latency: &Latency,
         running: &AtomicUsize,
         threads: &ThreadGroup<'_>,
         handover: &Handover,
     ) {
-        let written = write_all(&mut *self.output, items, latency);
+        let written = write_all(&mut *self.output, input, latency);
         let others = running.fetch_sub(1, Ordering::Relaxed) - 1;
         let failed = match written {
             // A reload or the end of affectd has closed the queue. The other outputs decide what follows.
@@ -89,12 +115,15 @@ impl OpenOutput {
 }
 
 /// Writes until the queue ends.
-fn write_all(output: &mut dyn Output, items: &QueueReceiver<OutputItem>, latency: &Latency) -> Result<(), OutputError> {
+fn write_all(output: &mut dyn Output, input: &OutputInput, latency: &Latency) -> Result<(), OutputError> {
     loop {
         let item = match output.poll_interval() {
-            None => items.recv().map_err(RecvTimeoutError::from),
-            Some(interval) => items.recv_timeout(interval),
+            None => input.items.recv().map_err(RecvTimeoutError::from),
+            Some(interval) => input.items.recv_timeout(interval),
         };
+        if input.reload.take() {
+            output.reload();
+        }
         match item {
             Ok(OutputItem::Estimate(estimate)) => {
                 output.write(&estimate)?;
@@ -103,7 +132,7 @@ fn write_all(output: &mut dyn Output, items: &QueueReceiver<OutputItem>, latency
                 }
             }
             Ok(OutputItem::Health(report)) => output.health(&report)?,
-            Ok(OutputItem::Reload) => output.reload(),
+            Ok(OutputItem::Wake) => {}
             Err(RecvTimeoutError::Timeout) => output.poll()?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }

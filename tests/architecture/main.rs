@@ -17,6 +17,7 @@ use graph::Sources;
 /// The modules of the crate, lowest layer first. A module imports only from layers below its own. Modules of one layer do
 /// not import each other.
 const LAYERS: &[&[&str]] = &[
+    &["sync"],
     &[
         "caught_panic",
         "control",

@@ -1,0 +1,35 @@
+//! The queues to all outputs.
+
+#[path = "../../../src/daemon/output_senders.rs"]
+pub mod output_senders;
+
+pub mod output_thread {
+    use std::sync::Arc;
+
+    use crate::fusion::Estimate;
+    use crate::health::HealthReport;
+
+    #[derive(Debug, Clone)]
+    pub enum OutputItem {
+        Estimate(Arc<Estimate>),
+        Health(HealthReport),
+        Wake,
+    }
+
+    #[derive(Debug, Default)]
+    pub struct ReloadRequest;
+
+    impl ReloadRequest {
+        pub fn set(&self) {}
+    }
+}
+
+pub mod handover {
+    #[derive(Debug, Default)]
+    pub struct Handover;
+}
+
+pub mod thread_group {
+    #[derive(Debug, Default)]
+    pub struct ExitSignal;
+}
