@@ -81,8 +81,11 @@ use topics::{ClientRole, Topics, identity_problems};
 use address::Retain;
 pub use address::{Address, DeviceName};
 
-/// How long waiting estimates may still be sent at the end.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long waiting estimates may still be sent at the end. Together with [`FINISH_GRACE`], and with the time that a stop takes to
+/// reach this output, it must be below the time that affectd has to end: an output that is left behind counts nothing.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How much later the publisher may end.
+const FINISH_GRACE: Duration = Duration::from_millis(200);
 /// The shortest time between two commands, and the longest delay of an answer.
 const SERVE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -205,7 +208,7 @@ impl Mqtt {
         self.outbox.state().finish_by = Some(deadline);
         self.outbox.changed.notify_one();
         // Name resolution can block the publisher for longer. Then the thread is left running.
-        while !publisher.is_finished() && Instant::now() < deadline + Duration::from_secs(1) {
+        while !publisher.is_finished() && Instant::now() < deadline + FINISH_GRACE {
             std::thread::sleep(Duration::from_millis(2));
         }
         if publisher.is_finished() && publisher.join().is_err() {

@@ -10,6 +10,7 @@ mod port;
 mod spec;
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::{Level, warn};
@@ -120,11 +121,15 @@ impl Serial {
         if let Some(port) = self.port.take() {
             port.discard_output();
             count(&self.context.lost);
-            if self.outbox.has_estimate() {
-                count(&self.context.dropped);
-            }
+            self.count_unsent();
         }
         self.set_unusable(why);
+    }
+
+    /// The estimates in the outbox are lost.
+    fn count_unsent(&self) {
+        let unsent = self.outbox.unsent_estimates();
+        self.context.dropped.fetch_add(unsent, Ordering::Relaxed);
     }
 
     fn set_unusable(&mut self, why: String) {
@@ -271,7 +276,11 @@ impl Output for Serial {
             && !self.outbox.is_idle()
         {
             port.discard_output();
+            self.count_unsent();
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ pub struct Outbox {
     /// The message being written. The first `sent` bytes are written.
     current: Vec<u8>,
     sent: usize,
+    current_is_estimate: bool,
     answers: VecDeque<(AnswerKind, Vec<u8>)>,
     estimate: Option<Vec<u8>>,
     /// An answer was written since the last estimate. The next one waits, so that a peer that asks without end cannot hold
@@ -41,9 +42,10 @@ impl Outbox {
         self.estimate.replace(message)
     }
 
-    /// Whether an estimate waits.
-    pub fn has_estimate(&self) -> bool {
-        self.estimate.is_some()
+    /// How many estimates are not written, or not completely.
+    pub fn unsent_estimates(&self) -> u64 {
+        let is_half_written = self.current_is_estimate && self.sent < self.current.len();
+        u64::from(is_half_written) + u64::from(self.estimate.is_some())
     }
 
     /// Queues an answer. One answer is written between two estimates.
@@ -82,6 +84,7 @@ impl Outbox {
                 false => self.answers.pop_front().map(|(_, message)| message),
             };
             self.answered |= answer.is_some();
+            self.current_is_estimate = answer.is_none();
             let next = answer.or_else(|| {
                 self.answered &= self.estimate.is_none();
                 self.estimate.take()
@@ -175,6 +178,32 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(String::from_utf8(line).unwrap().replace('E', ""), "9p999999");
+    }
+
+    #[test]
+    fn estimates_that_are_not_completely_written_are_counted() {
+        let mut outbox = Outbox::default();
+        outbox.start_connection(b'\n');
+        let flush = |outbox: &mut Outbox, room: usize| {
+            let mut left = room;
+            let mut write = |bytes: &[u8]| {
+                let taken = bytes.len().min(left);
+                left -= taken;
+                Ok(taken)
+            };
+            outbox.flush(&mut write).unwrap();
+            outbox.unsent_estimates()
+        };
+        outbox.push_answer(AnswerKind::Fixed, b"ab".to_vec());
+        // A delimiter and half an answer.
+        assert_eq!(flush(&mut outbox, 2), 0);
+        outbox.push_estimate(b"EE".to_vec());
+        assert_eq!(flush(&mut outbox, 0), 1);
+        assert_eq!(flush(&mut outbox, 2), 1);
+        outbox.push_estimate(b"FF".to_vec());
+        assert_eq!(flush(&mut outbox, 0), 2);
+        assert_eq!(flush(&mut outbox, 2), 1);
+        assert_eq!(flush(&mut outbox, 1), 0);
     }
 
     #[test]

@@ -74,6 +74,15 @@ impl Port {
     }
 }
 
+impl Drop for Port {
+    /// Ends the exclusive mode, which otherwise lasts as long as anybody has the port open: a login console, or the other end of a
+    /// pseudo-terminal. Until then, nobody but root could open it again.
+    fn drop(&mut self) {
+        // SAFETY: the call acts on a descriptor that `self` keeps open, and accesses no memory of this process.
+        unsafe { libc::ioctl(self.0.as_fd().as_raw_fd(), libc::TIOCNXCL) };
+    }
+}
+
 const BUSY: &str = "is in use by another program: stop that program, or use another port";
 const NOT_A_TTY: &str = "is not a serial port: use a serial port, for example /dev/ttyUSB0 or /dev/serial0";
 
