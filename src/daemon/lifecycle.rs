@@ -1,16 +1,14 @@
 //! The running daemon: starts the stages, watches them, and applies a changed configuration.
 
-use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, Scope};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use log::{error, info};
 
 use crate::config::{Config, ConfigError, DeviceSettings, Pace, Source};
-use crate::model::{Bundle, ModelError};
-use crate::named_thread::{self, ThreadRefused};
+use crate::model::Bundle;
 use crate::output::OutputError;
 use crate::queue::{WhenFull, queue};
 
@@ -19,7 +17,7 @@ use super::input_feed::InputFeed;
 use super::output_threads::OutputThreads;
 use super::pipeline::Pipeline;
 use super::sources::{AudioInput, InputKinds, Sources, VideoInput};
-use super::stages::Stages;
+use super::stages::{LoadError, Stages};
 use super::stall_detector::StallDetector;
 use super::systemd::Systemd;
 use super::thread_group::{ExitSignal, ThreadGroup};
@@ -31,8 +29,6 @@ const AUDIO_QUEUE: usize = 64;
 const FACE_RESULT_QUEUE: usize = 16;
 /// How often the main thread checks signals and stages.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// How often a reload checks whether the stages are loaded.
-const LOAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// During a reload, the watchdog is fed for at most this long.
 const MAX_RELOAD: Duration = Duration::from_secs(60);
@@ -52,11 +48,9 @@ enum ReloadError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Load(#[from] LoadError),
     #[error(transparent)]
     Output(#[from] OutputError),
-    #[error(transparent)]
-    Thread(#[from] ThreadRefused),
 }
 
 /// All threads, and the configuration they run with.
@@ -78,14 +72,6 @@ pub struct Daemon<'scope, 'env> {
 struct SourceThread {
     retired: Arc<AtomicBool>,
     exit: ExitSignal,
-}
-
-impl SourceThread {
-    /// Ends the thread and closes its device.
-    fn retire(self, progress: &mut dyn FnMut()) {
-        self.retired.store(true, Ordering::Relaxed);
-        wait(&self.exit, progress);
-    }
 }
 
 impl<'scope, 'env> Daemon<'scope, 'env> {
@@ -119,6 +105,19 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         daemon
     }
 
+    /// Ends the thread of a source and closes its device.
+    fn retire(&self, source: SourceThread, progress: &mut dyn FnMut()) {
+        source.retired.store(true, Ordering::Relaxed);
+        self.wait(&source.exit, progress);
+    }
+
+    /// Waits until a thread has ended, or until affectd stops: its end must not wait for a thread that is stuck.
+    fn wait(&self, exit: &ExitSignal, progress: &mut dyn FnMut()) {
+        while !exit.wait_timeout(CHECK_INTERVAL) && !self.threads.is_stopping() {
+            progress();
+        }
+    }
+
     /// Starts the stages with new queues. Stages that already run first process the rest of their own queues.
     fn start_stages(&mut self, stages: Stages, progress: &mut dyn FnMut()) {
         let (pipeline, health) = (self.pipeline, self.pipeline.health);
@@ -143,7 +142,13 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             pipeline.audio.disconnect();
         }
         if let Some(previous) = self.fusion.take() {
-            wait(&previous, progress);
+            self.wait(&previous, progress);
+            if self.threads.is_stopping() {
+                // It may still run, and two stages would give the same numbers to their estimates.
+                pipeline.frames.disconnect();
+                pipeline.audio.disconnect();
+                return;
+            }
         }
         let faces = face.map(|(stage, frames)| {
             let (sender, results) = queue(FACE_RESULT_QUEUE, WhenFull::Wait, &Default::default());
@@ -269,7 +274,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             || config.fusion != self.config.fusion
             || kinds != InputKinds::of(&old);
         let stages = match stages_change {
-            true => Some(load_stages(&config, kinds, progress)?),
+            true => Some(Stages::load_until(self.pipeline.stop, &config, kinds, progress)?),
             false => None,
         };
         self.outputs.change(&config.outputs, config.fusion.period, progress)?;
@@ -279,10 +284,10 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         let DeviceSettings { camera, microphone } = new;
         let (camera_changes, microphone_changes) = (camera != old.camera, microphone != old.microphone);
         if camera_changes && let Some(thread) = self.camera.take() {
-            thread.retire(progress);
+            self.retire(thread, progress);
         }
         if microphone_changes && let Some(thread) = self.microphone.take() {
-            thread.retire(progress);
+            self.retire(thread, progress);
         }
         if let Some(stages) = stages {
             self.start_stages(stages, progress);
@@ -296,26 +301,6 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         }
         info!("reload: the new configuration is active");
         Ok(())
-    }
-}
-
-/// Loads the stages on a thread of its own, because this takes seconds on a slow board.
-fn load_stages(config: &Config, kinds: InputKinds, progress: &mut dyn FnMut()) -> Result<Stages, ReloadError> {
-    thread::scope(|scope| {
-        let loading = named_thread::spawn_scoped(scope, "load", || Stages::load(config, kinds))?;
-        while !loading.is_finished() {
-            progress();
-            thread::sleep(LOAD_CHECK_INTERVAL);
-        }
-        let loaded = loading.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
-        Ok(loaded?)
-    })
-}
-
-/// Waits until a thread has ended.
-fn wait(exit: &ExitSignal, progress: &mut dyn FnMut()) {
-    while !exit.wait_timeout(CHECK_INTERVAL) {
-        progress();
     }
 }
 

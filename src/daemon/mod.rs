@@ -45,7 +45,7 @@ use lifecycle::{Daemon, when_full};
 use output_threads::OutputThreads;
 use pipeline::Pipeline;
 use sources::Sources;
-use stages::Stages;
+use stages::{LoadError, Stages};
 use thread_group::ThreadGroup;
 
 pub use error::DaemonError;
@@ -61,7 +61,8 @@ pub enum Ending {
 }
 
 /// How long the threads may take to end after a stop. Then affectd ends without those that are stuck, for example in a write
-/// that nobody reads. MQTT needs four seconds. The rest of the five that the documents promise is for noticing the signal.
+/// that nobody reads. MQTT needs 3.2 s, after a stop has reached it through the stages, which takes a period of the estimates. The rest
+/// of the five that the documents promise is for noticing the signal.
 const STOP_TIMEOUT: Duration = Duration::from_millis(4300);
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -82,7 +83,12 @@ pub fn run(
     let Some((sources, pace)) = Sources::open(&config.source, &signals.stop)? else {
         return Ok(Ending::Done);
     };
-    let stages = Stages::load(&config, sources.kinds())?;
+    let stages = match Stages::load_until(&signals.stop, &config, sources.kinds(), &mut || {}) {
+        Ok(stages) => stages,
+        Err(LoadError::Stopped) => return Ok(Ending::Done),
+        Err(LoadError::Model(error)) => return Err(error.into()),
+        Err(LoadError::Thread(error)) => return Err(error.into()),
+    };
     let health = Arc::new(Health::default());
     // The first health report is sent before the threads of the sources run.
     let kinds = sources.kinds();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::thread;
 
 use super::*;
 use crate::capture::clip::Clip;
@@ -83,7 +84,7 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
         let _stop = StopOnDrop(&stop);
         let first = config(folder.path(), 10.0);
         let (sources, pace) = Sources::open(&first.source, &stop).unwrap().unwrap();
-        let stages = Stages::load(&first, sources.kinds()).unwrap();
+        let stages = Stages::load_until(&stop, &first, sources.kinds(), &mut || {}).unwrap();
         let outputs = OutputThreads::start(
             scope,
             &threads,
