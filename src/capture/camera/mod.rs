@@ -355,6 +355,18 @@ mod tests {
         assert_eq!(counts(&reader), (1, 2));
     }
 
+    #[test]
+    fn the_sequence_number_wraps_without_a_fault() {
+        let mut reader = reader();
+        // At 30 Hz after 4.5 years.
+        read(&mut reader, u32::MAX, 400, 0);
+        read(&mut reader, 0, 300, 0);
+        assert_eq!(counts(&reader), (0, 0));
+        read(&mut reader, 1, 200, 0);
+        read(&mut reader, 3, 100, 0);
+        assert_eq!(counts(&reader), (0, 1));
+    }
+
     /// What is said of a camera whose frames, captured so many milliseconds ago, have these bytes. It then sends nothing.
     fn reason(frames: &[(&'static [u8], u64)]) -> NoFrame {
         let (mut reader, mut frames, mut sequence) = (reader(), frames.iter(), 0);

@@ -38,6 +38,22 @@ fn frames_match_the_documented_bytes() {
 }
 
 #[test]
+fn the_numbers_of_a_record_wrap_as_documented() {
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let mut estimate = everything(Instant::now(), 0.42);
+    estimate.seq = (1 << 32) + 5;
+    estimate.at = year;
+    estimate.face.as_mut().unwrap().id = (1 << 16) + 7;
+    let record = Record::new(&estimate, Instant::now());
+    let expected_ms = u32::try_from(year.as_millis() % (1 << 32)).unwrap();
+    assert_eq!((record.seq, record.t_ms, record.face.unwrap().id), (5, expected_ms, 7));
+    // The number of a face may be the one that stands for no face.
+    estimate.face.as_mut().unwrap().id = u32::from(u16::MAX);
+    let record = Record::new(&estimate, Instant::now());
+    assert_eq!(Record::from_bytes(&record.to_bytes()), Some(record));
+}
+
+#[test]
 fn a_record_has_the_values_of_the_estimate() {
     let record = full();
     assert_eq!((record.seq, record.t_ms), (1042, 208_400));
