@@ -79,6 +79,22 @@ pub fn percent_decoded(text: &str) -> Result<String, &'static str> {
     String::from_utf8(bytes).map_err(|_| "the decoded text must be UTF-8")
 }
 
+/// The reverse of [`percent_decoded`]: escapes all characters but letters, digits and those in `plain`.
+pub fn percent_encoded(text: &str, plain: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_alphanumeric() || plain.contains(character) {
+            true => encoded.push(character),
+            false => {
+                for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                    encoded.push_str(&format!("%{byte:02X}"));
+                }
+            }
+        }
+    }
+    encoded
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::message::Qos;
 use super::version::VersionChoice;
 use crate::output::contract::HostIdentity;
-use crate::output::options::{Options, percent_decoded};
+use crate::output::options::{Options, percent_decoded, percent_encoded};
 use crate::output::secrets::{has_secret_option, login_password};
 
 const PORT: u16 = 1883;
@@ -27,6 +27,9 @@ const OPTIONS: [&str; 11] = [
     "qos",
     "retain",
 ];
+/// Characters besides letters and digits that are shown as they are. All others could end the part, or hide in a log line.
+const PLAIN_IN_USER: &str = "-._~!$*+,=";
+const PLAIN_IN_TOPIC: &str = "-._~!$*+,=/:";
 const PASSWORD_IN_ADDRESS: &str = "the address contains a password, which everybody on this machine can read: put the \
                                    password into a file and add password_file=/path/to/the/file";
 
@@ -178,21 +181,28 @@ impl Address {
 }
 
 impl fmt::Display for Address {
-    /// A short form for the log: the user, the broker and the base topic.
+    /// A short form for the log: the user, the broker and the base topic. It can be parsed again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
-        let user = self.user.as_deref().map(|u| format!("{u}@")).unwrap_or_default();
+        let user = self
+            .user
+            .as_deref()
+            .map(|user| format!("{}@", percent_encoded(user, PLAIN_IN_USER)));
+        let user = user.unwrap_or_default();
         let host = match self.host.contains(':') {
             true => format!("[{}]", self.host),
             false => self.host.clone(),
         };
-        write!(f, "{scheme}://{user}{host}:{}/{}", self.port, self.base.as_str())
+        let base = percent_encoded(self.base.as_str(), PLAIN_IN_TOPIC);
+        write!(f, "{scheme}://{user}{host}:{}/{base}", self.port)
     }
 }
 
 fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = match text.strip_prefix('[').and_then(|t| t.split_once(']')) {
-        Some((host, rest)) => (host, rest.strip_prefix(':')),
+        Some((host, "")) => (host, None),
+        // Without the colon, the rest is no valid port.
+        Some((host, rest)) => (host, Some(rest.strip_prefix(':').unwrap_or_default())),
         None => match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
@@ -432,7 +442,7 @@ mod tests {
                 retain: Retain::Off,
             }
         );
-        assert_eq!(address.to_string(), "mqtts://li@home@[fd00::1]:18883/home/mood");
+        assert_eq!(address.to_string(), "mqtts://li%40home@[fd00::1]:18883/home/mood");
     }
 
     #[test]
@@ -450,7 +460,9 @@ mod tests {
                 "the host has a character that no host name has: write mqtt://host?option=value"
             );
         }
-        insta::assert_snapshot!(error("mqtt://b:99999"), @"the port must be a number from 1 to 65535");
+        for spec in ["mqtt://b:99999", "mqtt://[::1]99", "mqtt://[::1]:", "mqtt://b:"] {
+            assert_eq!(error(spec), "the port must be a number from 1 to 65535");
+        }
         insta::assert_snapshot!(error("mqtt://b?version=4"), @"version=4: must be auto, 3.1.1 or 5");
         insta::assert_snapshot!(error("mqtt://b?quality=1"), @"unknown option quality: the options are version, device, password_file, ca, cert, key, discovery, prefix, spool, qos, retain");
         insta::assert_snapshot!(error("mqtt://b?device=a/b"), @"device=a/b: must be 1 to 64 letters, digits, - and _");
@@ -491,6 +503,23 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_panic(text in ".{0,60}") {
             let _ = parse(&format!("mqtt://{text}"));
+        }
+
+        #[test]
+        fn a_shown_address_can_be_parsed_again(
+            scheme in "mqtts?", user in prop::option::of("([ -~é]|%25|%3a|%40|%2f|%3F|%0a){0,8}"),
+            host in "b|b:7|\\[fd00::1%eth0\\](:7)?", base in "(/([ -~é]|%25|%40|%2F|%3f|%26|%1b){0,8}){0,2}",
+        ) {
+            let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+            // Many of these texts are no addresses, or look like a password.
+            if let Ok(address) = parse(&format!("{scheme}://{user}{host}{base}")) {
+                let shown = address.to_string();
+                let Address { host, port, tls, user, base, .. } = parse(&shown).map_err(|why| TestCaseError::fail(format!("{shown}: {why}")))?;
+                prop_assert_eq!(
+                    (host, port, tls, user, base),
+                    (address.host, address.port, address.tls, address.user, address.base)
+                );
+            }
         }
     }
 }
