@@ -13,7 +13,7 @@
 //!
 //! [`daemon`] runs them as threads. [`model`] holds the trained graphs. [`config`] reads the user's settings, and [`cli`] has
 //! the commands. A module imports from lower layers only. The layers, lowest first: [`sync`]; [`queue`], [`health`], [`control`],
-//! [`rate_limited_log`], [`retry`], [`caught_panic`], [`printable`] and [`named_thread`]; [`capture`] and
+//! [`rate_limited_log`], [`retry`], [`caught_panic`], [`printable`], [`secrets`] and [`named_thread`]; [`capture`] and
 //! [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`]; [`config`]; [`daemon`]; [`monitor`]; [`cli`].
 
 #![cfg_attr(
@@ -41,6 +41,7 @@ pub mod printable;
 pub mod queue;
 pub mod rate_limited_log;
 pub mod retry;
+pub mod secrets;
 pub mod sync;
 pub mod udev;
 pub mod voice;

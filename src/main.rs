@@ -15,8 +15,9 @@ use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
 use affectd::daemon::{self, DaemonError, Ending};
 use affectd::model::{Bundle, KernelChoice, UnknownKernel};
 use affectd::monitor::{self, MonitorError};
-use affectd::output::{HostIdentity, without_passwords};
+use affectd::output::HostIdentity;
 use affectd::printable::has_hidden;
+use affectd::secrets::without_passwords;
 use clap::{CommandFactory, Parser};
 
 /// The command line is wrong, or the configuration is.
@@ -57,6 +58,11 @@ fn explain(message: &clap::Error) -> Result<u8, CommandError> {
 
 /// `message` without the passwords in the arguments and variables that it may quote.
 fn without_own_passwords(message: &str) -> String {
+    without_passwords(message, own_values().iter().map(String::as_str))
+}
+
+/// The arguments and variables that a message may quote.
+fn own_values() -> Vec<String> {
     let arguments = std::env::args_os().skip(1);
     let ours = |(name, value): (OsString, OsString)| name.as_encoded_bytes().starts_with(b"AFFECTD_").then_some(value);
     let values: Vec<String> = arguments
@@ -66,8 +72,8 @@ fn without_own_passwords(message: &str) -> String {
     // As in `--output=SPEC`, of which only the value is quoted.
     let parts = values
         .iter()
-        .filter_map(|value| Some(value.strip_prefix("--")?.split_once('=')?.1));
-    without_passwords(message, parts.chain(values.iter().map(String::as_str)))
+        .filter_map(|value| Some(value.strip_prefix("--")?.split_once('=')?.1.to_owned()));
+    parts.chain(values.iter().cloned()).collect()
 }
 
 /// Users and scripts rely on these codes.
@@ -108,7 +114,7 @@ fn exit_code(error: &CommandError) -> u8 {
 
 fn run(cli: Cli) -> Result<(), CommandError> {
     let environment = &Environment::parse(std::env::vars_os())?;
-    cli::log::init(environment);
+    cli::log::init(environment, own_values());
     let configuration = cli.command.common().and_then(|common| {
         let layers = layers(common, &Flags::default(), environment);
         std::path::absolute(layers.path()?).ok()

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::CaptureError;
 use super::error::{Reason, RequiredProgram, SourceKind};
+use crate::secrets::{masked, without_passwords};
 
 /// How many bytes of a program's standard error are kept.
 const MAX_STDERR: usize = 4096;
@@ -75,7 +76,7 @@ impl CommandLine {
     pub fn of_user(command: &str) -> CommandLine {
         let program = command.split_whitespace().next().unwrap_or_default();
         CommandLine {
-            name: without_passwords(&format!("command:{program}")),
+            name: without_passwords(&format!("command:{program}"), []),
             shell_command: command.to_owned(),
             requires: None,
         }
@@ -98,7 +99,7 @@ impl CommandLine {
 
     fn of_ffmpeg(address: &str, input: &str, output: &str) -> CommandLine {
         CommandLine {
-            name: without_passwords(address),
+            name: masked(address),
             shell_command: format!("exec ffmpeg -nostdin -v error {input} -i {} {output}", quoted(address)),
             requires: Some(RequiredProgram {
                 program: "ffmpeg",
@@ -222,7 +223,7 @@ impl<'a> ProgramOutput<'a> {
         let stderr = self.stderr.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let text = String::from_utf8_lossy(&stderr);
         let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-        without_passwords(last.unwrap_or_default())
+        without_passwords(last.unwrap_or_default(), [])
     }
 
     /// Waits for data. An error of kind `TimedOut` means silence, one of kind `UnexpectedEof` also that affectd stops.
@@ -282,25 +283,6 @@ pub(in crate::capture) fn is_readable(descriptor: RawFd, timeout: Duration) -> i
         },
         ready => Ok(ready > 0),
     }
-}
-
-/// Replaces the user and the password of each URL in `text`.
-pub fn without_passwords(text: &str) -> String {
-    let mut masked = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        masked += before;
-        let authority = after.split(['/', ' ', '\'', '"', '?', '#']).next().unwrap_or_default();
-        rest = match authority.rfind('@') {
-            Some(at) => {
-                masked += "***";
-                &after[at..]
-            }
-            None => after,
-        };
-    }
-    masked + rest
 }
 
 #[cfg(test)]
@@ -377,15 +359,5 @@ mod tests {
     fn a_stop_ends_the_wait() {
         let mut program = ProgramOutput::spawn("exec sleep 1000", Duration::from_secs(1000), &|| true).unwrap();
         assert_eq!(program.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn passwords_in_urls_are_masked() {
-        let text = "rtsp://bob:p@ss@cam.local/stream: 401 (http://x/y?z=a@b)";
-        assert_eq!(
-            without_passwords(text),
-            "rtsp://***@cam.local/stream: 401 (http://x/y?z=a@b)"
-        );
-        assert_eq!(without_passwords("no url"), "no url");
     }
 }

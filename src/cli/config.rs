@@ -5,8 +5,8 @@ use std::fmt::Write;
 use toml::Value;
 
 use crate::config::{Setting, Settings};
-use crate::output::masked;
 use crate::printable::{has_hidden, printable, printable_json, printable_toml};
+use crate::secrets::masked;
 
 /// A configuration file with all keys and their values. A comment names the origin of each value.
 pub fn to_toml(settings: &Settings) -> String {

@@ -9,13 +9,14 @@ use log::{Level, Record};
 use super::environment::Environment;
 use super::terminal::Stderr;
 use crate::printable::printable;
+use crate::secrets::without_passwords;
 
 /// Dependencies that log a lot, and their level. rumqttc warns of each denied message, which affectd itself says once. `AFFECTD_LOG`
 /// can name them.
 const TALKATIVE: &[(&str, &str)] = &[("tract", "warn"), ("rustls", "warn"), ("rumqttc", "error")];
 
-/// Starts the log.
-pub fn init(environment: &Environment) {
+/// Starts the log. `own_values` are the arguments and variables that a line may quote.
+pub fn init(environment: &Environment, own_values: Vec<String>) {
     let to_journal = environment.journal_stream.as_deref().is_some_and(is_stderr);
     let style = match io::stderr().is_terminal() && !environment.no_color {
         true => WriteStyle::Always,
@@ -26,8 +27,7 @@ pub fn init(environment: &Environment) {
         .target(Target::Pipe(Box::new(Stderr::default())))
         .write_style(style)
         .format(move |line, record| {
-            let message = record.args().to_string();
-            let message = printable(&message);
+            let message = message(record, &own_values);
             if to_journal {
                 return writeln!(line, "<{}>{}{message}", priority(record.level()), prefix(record));
             }
@@ -40,6 +40,13 @@ pub fn init(environment: &Environment) {
             )
         })
         .init();
+}
+
+/// The text of a line. Every line passes here, also those of dependencies: it shows no password, and does not control the terminal.
+fn message(record: &Record, own_values: &[String]) -> String {
+    let text = record.args().to_string();
+    let masked = without_passwords(&text, own_values.iter().map(String::as_str));
+    printable(&masked).into_owned()
 }
 
 /// The levels of the user, and quiet dependencies unless the user names them.
@@ -85,6 +92,32 @@ fn prefix(record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_shows_a_password() {
+        let own_values = ["rtsp://bob:my secret@cam".to_owned()];
+        for level in Level::iter() {
+            for target in [
+                "affectd::daemon",
+                "rumqttc_v4_next::state",
+                "rustls::conn",
+                "tract_core",
+            ] {
+                let line = |text: std::fmt::Arguments| {
+                    let record = Record::builder().level(level).target(target).args(text).build();
+                    message(&record, &own_values)
+                };
+                let url = "mqtt://li:hunter2@b/x";
+                assert_eq!(line(format_args!("{url}: gone")), "mqtt://li:…@b/x: gone");
+                let debug = line(format_args!("Connect {{ url: {url:?}, retry: true }}"));
+                assert_eq!(debug, r#"Connect { url: "mqtt://li:…@b/x", retry: true }"#);
+                assert_eq!(
+                    line(format_args!("camera absent: rtsp://bob:my secret@cam: 401\u{1b}")),
+                    r"camera absent: rtsp://bob:…@cam: 401\u{1b}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn dependencies_are_quiet_unless_the_user_names_them() {

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::error::ConfigError;
 use super::origin::Origin;
 use super::raw::{KEYS, Kind, RawConfig, flatten, kind_of, nest};
-use crate::output::masked_quotes;
+use crate::secrets::masked_quotes;
 
 /// The file that is read without `--config`, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/affectd/affectd.toml";

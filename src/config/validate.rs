@@ -18,7 +18,8 @@ use crate::capture::program::CommandLine;
 use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::model::KernelChoice;
-use crate::output::{HostIdentity, OutputSpec, has_secret_option, masked};
+use crate::output::{HostIdentity, OutputSpec};
+use crate::secrets::{has_secret_option, masked};
 
 impl Config {
     /// Reads and checks the configuration. `host` gives the default device name of an MQTT output.

@@ -9,7 +9,8 @@ use crate::output::mqtt::Address;
 use crate::output::mqtt::subscriber::{Event, Listening, Subscriber};
 use crate::output::serial::{SerialSpec, Wire};
 use crate::output::wire::{FrameReader, Message, Record};
-use crate::output::{HostIdentity, OutputSpec, masked};
+use crate::output::{HostIdentity, OutputSpec};
+use crate::secrets::masked;
 
 use super::error::MonitorError;
 use super::follow::{FollowedFile, Progress};

@@ -12,7 +12,6 @@ pub mod file;
 pub mod line_encoder;
 pub mod mqtt;
 mod options;
-mod secrets;
 pub mod serial;
 pub mod spec;
 pub mod stdout;
@@ -20,5 +19,4 @@ pub mod wall_clock;
 pub mod wire;
 
 pub use contract::{Backlog, HostIdentity, Output, OutputContext, OutputError};
-pub use secrets::{has_secret_option, masked, masked_quotes, without_passwords};
 pub use spec::OutputSpec;

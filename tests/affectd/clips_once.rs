@@ -120,7 +120,7 @@ fn streams_without_an_end_or_without_a_beginning_are_explained() {
     assert_eq!(replay.code, Some(3));
     assert_eq!(
         last_line(&replay),
-        "affectd: rtsp://***@camera.local/stream: is a live stream, which has no end: give the address as --camera, and as \
+        "affectd: rtsp://user:…@camera.local/stream: is a live stream, which has no end: give the address as --camera, and as \
          --microphone for its sound"
     );
     let empty = affectd().args(["run", "--input", "-"]).stdin(Stdio::null()).output();

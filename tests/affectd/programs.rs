@@ -196,11 +196,12 @@ fn a_missing_ffmpeg_is_named_and_the_password_of_the_camera_is_not() {
             "off",
         ])
         .env("PATH", "")
+        .env("AFFECTD_LOG", "trace")
         .stdout(Stdio::null())
         .stderr(fs::File::create(&path).unwrap())
         .spawn()
         .unwrap();
-    let expected = "rtsp://***@cam.local/live: ffmpeg is not installed: sudo apt-get install ffmpeg";
+    let expected = "rtsp://bob:…@cam.local/live: ffmpeg is not installed: sudo apt-get install ffmpeg";
     let deadline = Instant::now() + TIMEOUT;
     let mut text = String::new();
     while !text.contains(expected) && Instant::now() < deadline {

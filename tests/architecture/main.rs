@@ -27,6 +27,7 @@ const LAYERS: &[&[&str]] = &[
         "queue",
         "rate_limited_log",
         "retry",
+        "secrets",
         "udev",
     ],
     &["capture", "model"],

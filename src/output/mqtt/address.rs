@@ -9,7 +9,7 @@ use super::message::Qos;
 use super::version::VersionChoice;
 use crate::output::contract::HostIdentity;
 use crate::output::options::{Options, percent_decoded, percent_encoded};
-use crate::output::secrets::{has_secret_option, login_password};
+use crate::secrets::{has_secret_option, login_password};
 
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;

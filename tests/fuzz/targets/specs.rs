@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use affectd::output::{HostIdentity, OutputSpec, has_secret_option, masked, masked_quotes};
+use affectd::output::{HostIdentity, OutputSpec};
+use affectd::secrets::{has_secret_option, masked, masked_quotes};
 
 pub fn check(data: &[u8]) {
     let host = HostIdentity::default();

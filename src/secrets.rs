@@ -1,4 +1,4 @@
-//! Passwords in an output spec. They are never valid there, and never shown.
+//! Passwords in addresses. They are never shown: not in the log, in errors, in health reports or on standard output.
 
 use std::ops::Range;
 
@@ -12,16 +12,24 @@ pub fn without_passwords<'a>(message: &str, values: impl IntoIterator<Item = &'a
             shown = shown.replace(value, &masked);
         }
     }
-    let words = shown.split_inclusive(char::is_whitespace);
-    words
-        .map(|word| {
-            let address = word.trim_start_matches(['"', '`', '\'', '(']).trim_end();
-            match address.contains("://") || is_scheme(address) {
-                true => word.replacen(address, &masked(address), 1),
-                false => word.to_owned(),
-            }
-        })
-        .collect()
+    shown.split_inclusive(char::is_whitespace).map(masked_word).collect()
+}
+
+/// One word of a message. An address in it may be in quotes or brackets, and a colon or full stop may follow it.
+fn masked_word(word: &str) -> String {
+    let address = match word.find("://") {
+        Some(separator) => {
+            let of_scheme = word[..separator].bytes().rev().take_while(is_of_scheme).count();
+            &word[separator - of_scheme..]
+        }
+        None => word.trim_start_matches(['"', '`', '\'', '(']),
+    };
+    let end = |c: char| c.is_whitespace() || "\"`'.,:;)]}>".contains(c);
+    let address = address.trim_end_matches(end);
+    match address.contains("://") || is_scheme(address) {
+        true => word.replacen(address, &masked(address), 1),
+        false => word.to_owned(),
+    }
 }
 
 /// `text` with each password replaced by `…`: `user:password@` before a host, and options such as `password=`. `text` may be
@@ -134,7 +142,6 @@ fn is_path_of_output(text: &str) -> bool {
 
 /// Where the user and host begin, after `mqtt://` or something like it.
 fn start_of_login(text: &str) -> usize {
-    let is_of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
     let word = text.bytes().take_while(is_of_scheme).count();
     if text[word..].starts_with("://") {
         return word + 3;
@@ -145,6 +152,10 @@ fn start_of_login(text: &str) -> usize {
     } else {
         0
     }
+}
+
+fn is_of_scheme(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+-.".contains(byte)
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -267,9 +278,28 @@ mod tests {
             "/models?token=1: cannot be read",
             "password_file is given without a user: write mqtt://user@host",
             "unknown scheme http://: write mqtt:// or mqtts://",
+            "rtsp://cam.local:554: 401 (http://x/y?z=a@b)",
+            "[rtsp://[fd00::1]:554]: no answer",
         ] {
             assert_eq!(without_passwords(message, ["/models?token=1", "check"]), message);
         }
+    }
+
+    #[test]
+    fn an_address_is_found_wherever_it_stands_in_a_word() {
+        for (before, after) in [
+            ("", ""),
+            ("[", "]:"),
+            ("Url(\"", "\"),"),
+            ("uri=", ";"),
+            ("-i'", "'."),
+            ("é", "\n"),
+        ] {
+            let message = |password| format!("x {before}rtsp://bob:{password}@cam.local/stream{after} y");
+            assert_eq!(without_passwords(&message("p@ss"), []), message("…"));
+        }
+        let two = "mqtt://a:hunter2@b,mqtt://c:hunter2@d";
+        assert!(!without_passwords(two, []).contains("hunter2"));
     }
 
     proptest! {
