@@ -15,9 +15,9 @@ use super::observation::FaceObservation;
 use super::template::Template;
 use super::tracker::{Track, Tracker};
 
-/// After a frame that cannot be decoded, this share of a period passes until the next is tried: soon enough for the face to stay in
-/// view, and not so often that a camera which sends nothing else costs much.
-const UNDECODABLE_TRIES: u32 = 4;
+/// How many frames that cannot be decoded are followed by the next frame at once, so that the face stays in view. Then the stage waits
+/// for a period: a camera that sends nothing else must not cost much.
+const UNDECODABLE_TRIES: u32 = 3;
 
 /// The result of processing one frame.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub struct FaceStage {
     detected: Option<DetectedFace>,
     /// When the next frame is due.
     due: Duration,
+    /// Frames since then that could not be decoded.
+    undecodable: u32,
     /// When the frame before was captured that was analysed.
     analyzed: Option<Duration>,
     detections: u64,
@@ -74,6 +76,7 @@ impl FaceStage {
             settings,
             detected: None,
             due: Duration::ZERO,
+            undecodable: 0,
             analyzed: None,
             detections: 0,
         })
@@ -112,10 +115,14 @@ impl FaceStage {
         let image = match payload.into_luma() {
             Ok(image) => self.settings.orientation.apply(image),
             Err(error) => {
-                self.due = at + self.period() / UNDECODABLE_TRIES;
+                self.undecodable += 1;
+                if self.undecodable > UNDECODABLE_TRIES {
+                    (self.due, self.undecodable) = (at + self.period(), 0);
+                }
                 return Ok(FrameOutcome::Undecodable(error));
             }
         };
+        self.undecodable = 0;
         self.due += self.period();
         if self.due <= at {
             self.due = at + self.period();
