@@ -62,6 +62,8 @@ pub struct Bench<'a> {
     reads_serial: bool,
     reads_stdout: bool,
     peer_talks: bool,
+    /// Something came from the port, so affectd has opened it. Until then, the kernel sends back what the peer says.
+    port_is_open: bool,
     limited: bool,
     tick: u32,
     /// The limit of descriptors before the fault.
@@ -150,6 +152,7 @@ impl<'a> Bench<'a> {
             reads_serial: true,
             reads_stdout: true,
             peer_talks: false,
+            port_is_open: false,
             limited: false,
             tick: 0,
             descriptor_limit: 0,
@@ -187,9 +190,12 @@ impl<'a> Bench<'a> {
         if self.reads_serial
             && let Some(port) = &mut self.port
         {
-            self.serial.push(&port.drain());
+            let bytes = port.drain();
+            self.port_is_open |= !bytes.is_empty();
+            self.serial.push(&bytes);
         }
         if self.peer_talks
+            && self.port_is_open
             && let Some(port) = &self.port
         {
             port.offer(b"ping\nlogin incorrect\n\xff\x00health\n~\r\nwho are you");
@@ -308,7 +314,10 @@ impl<'a> Bench<'a> {
                 self.set_broker_password(&password);
             }
             Fault::BrokerSlow => self.proxy.as_ref().expect("the plan needs it").set(Mode::Forward),
-            Fault::SerialGone => self.port = Some(Pty::plug_in(&self.path("ttyUSB0"))),
+            Fault::SerialGone => {
+                self.port = Some(Pty::plug_in(&self.path("ttyUSB0")));
+                self.port_is_open = false;
+            }
             Fault::SerialStuck => self.reads_serial = true,
             Fault::SerialTalkative => self.peer_talks = false,
             Fault::DiskFull | Fault::DiskFullForNewFiles => fs::remove_file(self.path("disk/filler")).unwrap(),
