@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -356,6 +357,8 @@ int main(int count, char **arguments) {
     }
     sound = map(arguments[2], &sound_size);
     configuration[2] = sizeof configuration & 255, configuration[3] = sizeof configuration >> 8;
+    // Before all other processes, as the hardware of a USB host would be: a late answer would lose sound.
+    if (sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 50}) < 0) die("SCHED_FIFO");
     plug_in();
     began = now();
     for (;;) {

@@ -446,19 +446,21 @@ usb_refused_mode() { # the requested mode gets no bandwidth: another is used
     grep -q "320×240" $work/log
 }
 
-usb_sync_with_drift() { # flash and beep of a webcam whose sound clock is 200 ppm too fast coincide for ten minutes
+record_usb_sync() { # SECONDS NAME: records flashes and beeps of a webcam whose sound clock is 200 ppm too fast
     images=/hil/sync.mjpg sound=/hil/sync.s16
     use_webcam rate=25 drift=200
     images='' sound=''
     sleep 3
     /hil/affectd record --i-have-consent $work/clip.mkv 2>$work/log &
     pid=$!
-    sleep 600
+    sleep "$1"
     kill -KILL $pid
     wait $pid
-    give $work/clip.mkv audio_video_sync_usb_drift.mkv
+    give $work/clip.mkv "$2"
     rm $work/clip.mkv
 }
+usb_sync() { record_usb_sync 20 audio_video_sync_usb.mkv; } # flashes and beeps of a recording coincide
+usb_sync_ten_minutes() { record_usb_sync 600 audio_video_sync_usb_ten_minutes.mkv; }
 
 load virtio_pci
 load virtio_blk
