@@ -38,6 +38,7 @@ pub mod monitor;
 pub mod named_thread;
 pub mod output;
 pub mod printable;
+pub mod privacy;
 pub mod queue;
 pub mod rate_limited_log;
 pub mod retry;

@@ -6,17 +6,18 @@ use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 
-use affectd::cli::environment::Environment;
+use affectd::cli::environment::{Environment, PAUSED};
 use affectd::cli::record::RecordError;
-use affectd::cli::signals::{OnHangup, handle};
+use affectd::cli::signals::{Handling, handle};
 use affectd::cli::terminal::{print, print_error, print_to_stderr};
 use affectd::cli::{self, Cli, Command, CommandError, Common, panics};
-use affectd::config::{Config, ConfigError, Flags, Layers, Settings};
+use affectd::config::{Config, ConfigError, Flags, Layers, Settings, Source};
 use affectd::daemon::{self, DaemonError, Ending};
 use affectd::model::{Bundle, KernelChoice, UnknownKernel};
 use affectd::monitor::{self, MonitorError};
 use affectd::output::HostIdentity;
 use affectd::printable::has_hidden;
+use affectd::privacy::PauseSwitch;
 use affectd::secrets::without_passwords;
 use clap::{CommandFactory, Parser};
 
@@ -138,12 +139,18 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             let flags = outputs.add_to(input.add_to(common.flags()));
             let kernel = kernel_choice()?;
             let config = load_with(kernel, &common, &flags)?;
-            let signals = handle(OnHangup::Reload)?;
+            let pause = Arc::new(match config.source {
+                Source::Clip { .. } => PauseSwitch::of_clip(),
+                Source::Devices(_) => {
+                    PauseSwitch::of_devices(environment.paused, environment.state_directory.as_deref())
+                }
+            });
+            let signals = handle(Handling::Daemon(Arc::clone(&pause)))?;
             let fault = environment.fault.as_deref().and_then(daemon::Fault::from_name);
             let read_config = || load_with(kernel, &common, &flags);
             let finish = |result: Result<Ending, DaemonError>| match result? {
                 Ending::Done => Ok(()),
-                Ending::RestartRequested => restart(),
+                Ending::RestartRequested => restart(&pause),
             };
             let leave = |result| process::exit(finish(result).map_or_else(|error| report(&error).into(), |()| 0));
             finish(daemon::run(config, &host, &signals, fault, read_config, leave))
@@ -165,7 +172,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             ..
         } => {
             let config = load(&common, &devices.add_to(common.flags()))?;
-            let stop = handle(OnHangup::Default)?.stop;
+            let stop = handle(Handling::Default)?.stop;
             Ok(cli::record::record(&config, &file, max_mb, &stop)?)
         }
         Command::Bench {
@@ -186,7 +193,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             print(&report.text(json))
         }
         Command::Monitor { source, save, plain } => {
-            let stop = handle(OnHangup::Default)?.stop;
+            let stop = handle(Handling::Default)?.stop;
             Ok(monitor::run(&monitor::Options { source, save, plain }, &host, &stop)?)
         }
         Command::Forget {
@@ -224,13 +231,17 @@ fn run(cli: Cli) -> Result<(), CommandError> {
     }
 }
 
-/// Replaces this process with a new affectd with the same arguments, so that a restart also works without systemd.
-fn restart() -> Result<(), CommandError> {
+/// Replaces this process with a new affectd with the same arguments, so that a restart also works without systemd. It stays
+/// paused.
+fn restart(pause: &PauseSwitch) -> Result<(), CommandError> {
     let mut arguments = std::env::args_os();
     // Not `current_exe`: after an upgrade, that is the deleted old program.
     let program = arguments.next().unwrap_or_else(|| "affectd".into());
     Err(CommandError::NotRestarted(
-        process::Command::new(program).args(arguments).exec(),
+        process::Command::new(program)
+            .args(arguments)
+            .env(PAUSED, if pause.is_paused() { "1" } else { "0" })
+            .exec(),
     ))
 }
 

@@ -41,6 +41,7 @@ typedef struct {
     bool face;             /* a face is visible: the fields face_* and expression* are valid */
     bool voice;            /* there is audio: the fields voice_* are valid */
     bool voice_active;     /* a person is speaking */
+    bool paused;           /* the camera and the microphone are closed on request */
     int16_t voice_level;   /* tenths of a dB relative to full scale */
     uint16_t face_id;      /* the same while a face is tracked */
     uint16_t face_x;       /* ten-thousandths of the width of the camera frame */
@@ -131,6 +132,7 @@ static inline bool affectd_wire_record(const uint8_t *b, affectd_wire_estimate *
     e->face = flags >> 2 & 1;
     e->voice = flags >> 3 & 1;
     e->voice_active = flags >> 4 & 1;
+    e->paused = flags >> 5 & 1;
     e->face_score = b[15];
     e->face_x = affectd_wire_u16(b + 16);
     e->face_y = affectd_wire_u16(b + 18);
@@ -141,7 +143,7 @@ static inline bool affectd_wire_record(const uint8_t *b, affectd_wire_estimate *
     e->expression = b[28];
     e->expression_percent = b[29];
     e->latency_ms = affectd_wire_u16(b + 30);
-    if (flags >> 5 || !affectd_wire_in_range(e->valence, -10000) || !affectd_wire_in_range(e->arousal, -10000)
+    if (flags >> 6 || !affectd_wire_in_range(e->valence, -10000) || !affectd_wire_in_range(e->arousal, -10000)
         || !affectd_wire_in_range(e->confidence, 0) || !affectd_wire_in_range(e->voice_level, -10000)) {
         return false;
     }

@@ -97,9 +97,9 @@ def estimate(body):
     seq, t_ms, valence, arousal, confidence, flags, score, *box, face_id, level, expression, percent, latency = (
         RECORD.unpack(body)
     )
-    from_face, from_voice, face, voice, active = (bool(flags >> bit & 1) for bit in range(5))
+    from_face, from_voice, face, voice, active, paused = (bool(flags >> bit & 1) for bit in range(6))
     valid = (
-        not flags >> 5
+        not flags >> 6
         and in_range(valence, -10000)
         and in_range(arousal, -10000)
         and in_range(confidence, 0)
@@ -116,6 +116,7 @@ def estimate(body):
     return {
         "seq": seq,
         "t": t_ms / 1000,
+        "paused": paused,
         "valence": known(valence, 10000),
         "arousal": known(arousal, 10000),
         "confidence": known(confidence, 10000),

@@ -21,7 +21,7 @@ static void print_scaled(const char *name, int value, double scale, int digits) 
 }
 
 static void print_estimate(const affectd_wire_estimate *e) {
-    printf("{\"seq\":%lu,\"t\":%.3f,", (unsigned long)e->seq, e->t_ms / 1000.0);
+    printf("{\"seq\":%lu,\"t\":%.3f,\"paused\":%s,", (unsigned long)e->seq, e->t_ms / 1000.0, e->paused ? "true" : "false");
     print_scaled("valence", e->valence, 10000, 4);
     putchar(',');
     print_scaled("arousal", e->arousal, 10000, 4);

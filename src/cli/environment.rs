@@ -1,6 +1,7 @@
 //! The environment variables that affectd reads. `main` reads them once, and passes each to the layer that uses it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -12,8 +13,12 @@ const CONFIG: &str = "AFFECTD_CONFIG";
 const LOG: &str = "AFFECTD_LOG";
 const KERNEL: &str = "AFFECTD_KERNEL";
 const FAULT: &str = "AFFECTD_FAULT";
+/// `main` also sets it for the new process of a restart.
+pub const PAUSED: &str = "AFFECTD_PAUSED";
 /// Set by systemd for a unit with `LoadCredential=`.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// Set by systemd for a unit with `StateDirectory=`.
+const STATE: &str = "STATE_DIRECTORY";
 
 /// Set by systemd if standard error is connected to the journal.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
@@ -40,6 +45,10 @@ pub struct Environment {
     pub no_color: bool,
     /// The folder of this service's credentials.
     pub credentials: Option<PathBuf>,
+    /// `AFFECTD_PAUSED`: whether affectd starts paused.
+    pub paused: bool,
+    /// The folder in which this service keeps its state.
+    pub state_directory: Option<PathBuf>,
     /// All other `AFFECTD_*` variables. Each sets a key of the configuration.
     pub settings: Vec<(String, String)>,
 }
@@ -55,6 +64,8 @@ impl Environment {
             journal_stream: None,
             no_color: false,
             credentials: None,
+            paused: false,
+            state_directory: None,
             settings: Vec::new(),
         };
         for (name, value) in variables {
@@ -64,6 +75,11 @@ impl Environment {
             }
             let name = name.to_string_lossy().into_owned();
             match name.as_str() {
+                // systemd separates several folders with colons.
+                STATE => {
+                    let first = value.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+                    environment.state_directory = Some(OsStr::from_bytes(first).into());
+                }
                 CREDENTIALS => environment.credentials = Some(value.into()),
                 JOURNAL_STREAM => environment.journal_stream = value.into_string().ok(),
                 NO_COLOR => environment.no_color = true,
@@ -83,6 +99,13 @@ impl Environment {
             LOG => {
                 check_levels(&value).map_err(|why| invalid(LOG, &why))?;
                 self.log = value;
+            }
+            PAUSED => {
+                self.paused = match value.as_str() {
+                    "1" => true,
+                    "0" => false,
+                    _ => return Err(invalid(PAUSED, "must be 1 or 0")),
+                };
             }
             KERNEL => self.kernel = Some(value),
             FAULT if cfg!(feature = "faults") => self.fault = Some(value),
@@ -133,12 +156,16 @@ mod tests {
             ("AFFECTD_LOG", "warn,affectd::capture=debug"),
             ("AFFECTD_FACE_RATE_HZ", "5"),
             ("CREDENTIALS_DIRECTORY", "/run/credentials/affectd.service"),
+            ("STATE_DIRECTORY", "/var/lib/affectd:/var/lib/other"),
+            ("AFFECTD_PAUSED", "1"),
         ]);
         let environment = environment.unwrap();
         assert_eq!(environment.config, Some("/etc/x.toml".into()));
         assert_eq!(environment.kernel.as_deref(), Some("tract"));
         assert_eq!(environment.log, "warn,affectd::capture=debug");
         assert_eq!(environment.credentials, Some("/run/credentials/affectd.service".into()));
+        assert_eq!(environment.state_directory, Some("/var/lib/affectd".into()));
+        assert!(environment.paused);
         assert_eq!(environment.settings, [("AFFECTD_FACE_RATE_HZ".into(), "5".into())]);
     }
 
@@ -153,6 +180,13 @@ mod tests {
         ];
         let empty = parse(&names.map(|name| (name, "")));
         assert_eq!(empty, parse(&[]));
+    }
+
+    #[test]
+    fn whether_affectd_starts_paused_is_1_or_0() {
+        assert!(!parse(&[("AFFECTD_PAUSED", "0")]).unwrap().paused);
+        let error = parse(&[("AFFECTD_PAUSED", "yes")]).unwrap_err();
+        insta::assert_snapshot!(error, @"environment variable AFFECTD_PAUSED: must be 1 or 0: correct or remove it");
     }
 
     #[test]

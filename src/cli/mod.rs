@@ -32,6 +32,7 @@ Environment:
   AFFECTD_CONFIG  The configuration file.
   AFFECTD_LOG     The log level: off, error, warn, info, debug or trace [default: info].
   AFFECTD_KERNEL  The kernels to use instead of the fastest: a name from `affectd bench`, or tract.
+  AFFECTD_PAUSED  1 makes `affectd run` start paused, with the camera and the microphone closed.
   AFFECTD_*       One configuration key each: AFFECTD_FACE_RATE_HZ sets face.rate_hz.
 
 Exit codes:
@@ -58,7 +59,7 @@ pub enum Command {
     /// Estimate, and write one line per estimate to each output
     ///
     /// Reads the camera and the microphone until it is stopped, or a clip until its end. SIGHUP reloads the
-    /// configuration.
+    /// configuration. SIGUSR1 closes the camera and the microphone, and SIGUSR2 opens them again.
     #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Run {
         #[command(flatten)]

@@ -1,17 +1,20 @@
-//! The signals that stop and reload affectd. A thread waits for them.
+//! The signals that stop, reload, pause and resume affectd. A thread waits for them.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use log::{info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals as IncomingSignals;
 
 use super::error::CommandError;
 use super::terminal::print_error;
 use crate::daemon::Signals;
 use crate::named_thread;
+use crate::privacy::PauseSwitch;
 
 /// A second signal ends affectd at once, but not earlier than this after the first one: `timeout` and service managers send the
 /// same signal twice, to the process and to its group.
@@ -20,25 +23,29 @@ const FORCE_AFTER: Duration = Duration::from_secs(1);
 const STOP_LIMIT: Duration = Duration::from_secs(6);
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What SIGHUP does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnHangup {
-    /// It reloads the configuration. If it comes because the terminal was closed, it stops affectd.
-    Reload,
-    /// The default of the system: it ends affectd.
+/// What SIGHUP, SIGUSR1 and SIGUSR2 do.
+#[derive(Debug, Clone)]
+pub enum Handling {
+    /// SIGHUP reloads the configuration. If it comes because the terminal was closed, it stops affectd. SIGUSR1 pauses and SIGUSR2
+    /// resumes.
+    Daemon(Arc<PauseSwitch>),
+    /// The default of the system: they end affectd.
     Default,
 }
 
 /// Starts to handle signals. SIGINT and SIGTERM set `stop`.
-pub fn handle(on_hangup: OnHangup) -> Result<Signals, CommandError> {
-    let signals = Signals::default();
+pub fn handle(handling: Handling) -> Result<Signals, CommandError> {
     let had_terminal = has_terminal() && !is_hangup_ignored();
-    let handled: &[i32] = match on_hangup {
-        OnHangup::Reload => &[SIGINT, SIGTERM, SIGHUP],
-        OnHangup::Default => &[SIGINT, SIGTERM],
+    let (pause, handled): (_, &[i32]) = match handling {
+        Handling::Daemon(pause) => (pause, &[SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]),
+        Handling::Default => (Arc::default(), &[SIGINT, SIGTERM]),
+    };
+    let signals = Signals {
+        pause,
+        ..Signals::default()
     };
     let mut incoming = IncomingSignals::new(handled).map_err(CommandError::Signal)?;
-    let Signals { stop, reload } = signals.clone();
+    let Signals { stop, reload, pause } = signals.clone();
     named_thread::spawn("signals", move || {
         let mut stopping: Option<(i32, Instant)> = None;
         loop {
@@ -49,6 +56,7 @@ pub fn handle(on_hangup: OnHangup) -> Result<Signals, CommandError> {
             for signal in arrived {
                 let terminal_closed = || had_terminal && !has_terminal();
                 match stopping {
+                    _ if matches!(signal, SIGUSR1 | SIGUSR2) => switch(&pause, signal),
                     _ if signal == SIGHUP && !terminal_closed() => reload.store(true, Ordering::Relaxed),
                     None => {
                         stop.store(true, Ordering::Relaxed);
@@ -68,6 +76,23 @@ pub fn handle(on_hangup: OnHangup) -> Result<Signals, CommandError> {
         }
     })?;
     Ok(signals)
+}
+
+/// Pauses or resumes.
+fn switch(pause: &PauseSwitch, signal: i32) {
+    let switched = match signal {
+        SIGUSR1 => {
+            info!("SIGUSR1: pause");
+            pause.pause()
+        }
+        _ => {
+            info!("SIGUSR2: resume");
+            pause.resume()
+        }
+    };
+    if let Err(error) = switched {
+        warn!("{error}");
+    }
 }
 
 /// Whether this process has a controlling terminal.

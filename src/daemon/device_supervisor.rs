@@ -7,6 +7,7 @@ use log::Level;
 
 use crate::capture::{CaptureError, CaptureErrorKind};
 use crate::health::{SourceHealth, SourceState};
+use crate::privacy::PauseSwitch;
 use crate::queue::Disconnected;
 use crate::rate_limited_log::RateLimitedLog;
 use crate::retry::{Retry, RetryPolicy};
@@ -18,8 +19,8 @@ const PROGRAM_RETRY: RetryPolicy = RetryPolicy::Exponential {
     first: Duration::from_millis(500),
     longest: Duration::from_secs(30),
 };
-/// How soon `stop` is noticed during a wait.
-const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How soon a stop, a pause and its end are noticed during a wait.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Supervises a device on the device's own thread.
 pub struct DeviceSupervisor<'a> {
@@ -28,6 +29,8 @@ pub struct DeviceSupervisor<'a> {
     pub health: &'a SourceHealth,
     /// Whether the supervisor must stop: affectd stops, or the configuration no longer has this device.
     pub stop: &'a dyn Fn() -> bool,
+    /// While it is set, the device is closed.
+    pub pause: &'a PauseSwitch,
     pub if_unusable: IfUnusable,
 }
 
@@ -43,7 +46,7 @@ pub enum IfUnusable {
 impl DeviceSupervisor<'_> {
     /// Reads items with `next` from the device that `open` opens, and passes them to `deliver`. Returns when `stop` is true,
     /// when the device has ended, or when the receiver is gone. Fails only if the device is unusable and `if_unusable` is
-    /// [`IfUnusable::Fail`].
+    /// [`IfUnusable::Fail`]. During a pause the device is closed. `open` and `next` must return early then.
     pub fn run<S, T>(
         &self,
         mut open: impl FnMut() -> Result<S, CaptureError>,
@@ -57,11 +60,18 @@ impl DeviceSupervisor<'_> {
         let mut has_run = false;
         self.health.set(SourceState::Starting, None);
         while !self.stopped() {
+            if self.pause.is_paused() {
+                self.wait_for_resume(&mut log);
+                // Somebody uses this affectd: it must not end because the device was replaced meanwhile.
+                has_run = true;
+                continue;
+            }
             let error = match open() {
                 Ok(mut device) => loop {
                     match next(&mut device) {
                         Ok(_) if self.stopped() => return Ok(()),
                         Ok(None) => return Ok(()),
+                        Ok(Some(_)) if self.pause.is_paused() => break None,
                         Ok(Some(item)) => {
                             if self.health.get() != SourceState::Running {
                                 self.health.set(SourceState::Running, None);
@@ -76,22 +86,26 @@ impl DeviceSupervisor<'_> {
                                 return Ok(());
                             }
                         }
-                        Err(error) => break error,
+                        Err(error) => break Some(error),
                     }
                 },
                 Err(error)
                     if error.kind() == CaptureErrorKind::Unusable
                         && self.if_unusable == IfUnusable::Fail
-                        && !has_run =>
+                        && !has_run
+                        && !self.pause.is_paused() =>
                 {
                     return Err(error);
                 }
-                Err(error) => error,
+                Err(error) => Some(error),
             };
-            // A stop ends the wait for a program with an error.
+            // A stop or a pause ends the wait for a device with an error.
             if self.stopped() {
                 return Ok(());
             }
+            let Some(error) = error.filter(|_| !self.pause.is_paused()) else {
+                continue;
+            };
             let state = match error.kind() {
                 CaptureErrorKind::Stalled => SourceState::Stalled,
                 _ => SourceState::Absent,
@@ -103,11 +117,22 @@ impl DeviceSupervisor<'_> {
                 false => &mut device_retry,
             };
             retry.failed(Instant::now());
-            while !self.stopped() && !retry.is_due(Instant::now()) {
-                thread::sleep(STOP_CHECK_INTERVAL);
+            while !self.stopped() && !self.pause.is_paused() && !retry.is_due(Instant::now()) {
+                thread::sleep(CHECK_INTERVAL);
             }
         }
         Ok(())
+    }
+
+    /// The device is closed.
+    fn wait_for_resume(&self, log: &mut RateLimitedLog<(SourceState, String)>) {
+        self.health.set(SourceState::Paused, None);
+        self.log(log, Level::Info, SourceState::Paused, "closed".to_owned());
+        while !self.stopped() && self.pause.is_paused() {
+            thread::sleep(CHECK_INTERVAL);
+            log.flush();
+        }
+        self.health.set(SourceState::Starting, None);
     }
 
     fn log(&self, log: &mut RateLimitedLog<(SourceState, String)>, level: Level, state: SourceState, detail: String) {
@@ -135,15 +160,27 @@ mod tests {
 
     /// Runs a device through `attempts`; returns what it delivered, and its state before every attempt.
     fn run(attempts: Vec<Attempt>) -> (Result<(), CaptureError>, Vec<u32>, Vec<SourceState>) {
-        let (health, stop) = (SourceHealth::default(), AtomicBool::new(false));
+        run_with(&PauseSwitch::default(), &SourceHealth::default(), attempts, |_| ())
+    }
+
+    /// The same, with a switch that `before_delivery` may set.
+    fn run_with(
+        pause: &PauseSwitch,
+        health: &SourceHealth,
+        attempts: Vec<Attempt>,
+        before_delivery: impl Fn(u32),
+    ) -> (Result<(), CaptureError>, Vec<u32>, Vec<SourceState>) {
+        let stop = AtomicBool::new(false);
         let supervisor = DeviceSupervisor {
             name: "camera",
-            health: &health,
+            health,
             stop: &|| stop.load(Ordering::Relaxed),
+            pause,
             if_unusable: IfUnusable::Fail,
         };
         let (mut attempts, mut delivered, mut states) = (VecDeque::from(attempts), Vec::new(), Vec::new());
         let open = || {
+            assert!(!pause.is_paused(), "opened during a pause");
             states.push(health.get());
             match attempts.pop_front() {
                 Some(Attempt::Fails(error)) => Err(error),
@@ -155,7 +192,10 @@ mod tests {
             }
         };
         let next = |items: &mut VecDeque<Result<u32, CaptureError>>| match items.pop_front() {
-            Some(item) => item.map(Some),
+            Some(item) => {
+                item.iter().copied().for_each(&before_delivery);
+                item.map(Some)
+            }
             None => Err(lost()),
         };
         let outcome = supervisor.run(
@@ -188,6 +228,35 @@ mod tests {
         assert_eq!(delivered, [1, 2, 3, 4]);
         use SourceState::*;
         assert_eq!(states, [Starting, Absent, Stalled, Absent, Absent, Absent]);
+    }
+
+    #[test]
+    fn a_pause_closes_the_device_and_a_resume_opens_it_again() {
+        let (pause, health) = (PauseSwitch::default(), SourceHealth::default());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while health.get() != SourceState::Paused {
+                    thread::yield_now();
+                }
+                pause.resume().unwrap();
+            });
+            let attempts = vec![
+                Attempt::Delivers(vec![Ok(1), Ok(2), Ok(3)]),
+                // An owner may have replaced the camera in the meantime.
+                Attempt::Fails(CaptureError::camera("/dev/null", Reason::NotACamera)),
+                Attempt::Delivers(vec![Ok(4)]),
+            ];
+            let (outcome, delivered, states) = run_with(&pause, &health, attempts, |item| {
+                if item == 2 {
+                    pause.pause().unwrap();
+                }
+            });
+            assert!(outcome.is_ok());
+            // The second item came with the pause.
+            assert_eq!(delivered, [1, 4]);
+            use SourceState::*;
+            assert_eq!(states, [Starting, Starting, Absent, Absent]);
+        });
     }
 
     #[test]

@@ -10,6 +10,7 @@ use log::{error, info};
 use crate::config::{Config, ConfigError, DeviceSettings, Pace, Source};
 use crate::model::Bundle;
 use crate::output::OutputError;
+use crate::privacy::PauseSwitch;
 use crate::queue::{WhenFull, queue};
 
 use super::device_supervisor::IfUnusable;
@@ -33,11 +34,12 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// During a reload, the watchdog is fed for at most this long.
 const MAX_RELOAD: Duration = Duration::from_secs(60);
 
-/// Flags that signal handlers set.
+/// What signal handlers set.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
     pub stop: Arc<AtomicBool>,
     pub reload: Arc<AtomicBool>,
+    pub pause: Arc<PauseSwitch>,
 }
 
 /// Why a reload is rejected. The old configuration then stays active.

@@ -42,7 +42,7 @@ use crate::config::{Config, ConfigError, Pace};
 use crate::health::{Health, SourceState};
 use crate::output::HostIdentity;
 use lifecycle::{Daemon, when_full};
-use output_threads::OutputThreads;
+use output_threads::{OutputPlan, OutputThreads};
 use pipeline::Pipeline;
 use sources::Sources;
 use stages::{LoadError, Stages};
@@ -106,6 +106,7 @@ pub fn run(
         stop: &signals.stop,
         restart: AtomicBool::new(false),
         fault,
+        pause: &signals.pause,
         frames: Default::default(),
         audio: Default::default(),
         last_seq: AtomicU64::new(0),
@@ -113,8 +114,12 @@ pub fn run(
     };
     let threads = ThreadGroup::new(&signals.stop);
     thread::scope(|scope| {
-        let period = config.fusion.period;
-        let outputs = OutputThreads::start(scope, &threads, &health, &config.outputs, period, when_full(pace), host)?;
+        let plan = OutputPlan {
+            specs: &config.outputs,
+            period: config.fusion.period,
+            when_full: when_full(pace),
+        };
+        let outputs = OutputThreads::start(scope, &threads, &health, &plan, &signals.pause, host)?;
         Daemon::start(scope, &pipeline, &threads, outputs, config, sources, stages).supervise(signals, &read_config);
         if pace == Pace::Realtime {
             // The last output may have ended while the devices still run, or are absent.

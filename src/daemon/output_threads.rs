@@ -15,6 +15,7 @@ use log::warn;
 use crate::control::Control;
 use crate::health::{Health, LiveHealth};
 use crate::output::{Backlog, HostIdentity, OutputContext, OutputError, OutputSpec};
+use crate::privacy::PauseSwitch;
 use crate::queue::{WhenFull, queue};
 
 use super::handover::{Handover, QueueEnd};
@@ -32,6 +33,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a reload that waits for outputs reports that it does.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Which outputs to start, and what they get.
+pub struct OutputPlan<'a> {
+    pub specs: &'a [OutputSpec],
+    /// The time between two estimates.
+    pub period: Duration,
+    pub when_full: WhenFull,
+}
+
 /// The running outputs. When this is dropped, and all clones of its senders are, the threads write what is left and end.
 pub struct OutputThreads<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
@@ -47,20 +56,19 @@ pub struct OutputThreads<'scope, 'env> {
 }
 
 impl<'scope, 'env> OutputThreads<'scope, 'env> {
-    /// Opens all outputs, and then starts their threads. `period` is the time between two estimates. Fails, with nothing
-    /// started, if an output cannot be opened and waiting would not help.
+    /// Opens all outputs, and then starts their threads. Fails, with nothing started, if an output cannot be opened and waiting
+    /// would not help.
     pub fn start(
         scope: &'scope Scope<'scope, 'env>,
         threads: &'scope ThreadGroup<'_>,
         health: &'scope Arc<Health>,
-        specs: &[OutputSpec],
-        period: Duration,
-        when_full: WhenFull,
+        plan: &OutputPlan,
+        pause: &Arc<PauseSwitch>,
         host: &Arc<HostIdentity>,
     ) -> Result<Self, OutputError> {
         let (controls, requests) = bounded(CONTROL_QUEUE);
-        let context = context(period, when_full, controls, health, host);
-        let outputs = open_all(specs, &context)?;
+        let context = context(plan.period, plan.when_full, controls, health, pause, host);
+        let outputs = open_all(plan.specs, &context)?;
         Ok(OutputThreads::start_opened(
             scope, threads, health, outputs, context, requests,
         ))
@@ -329,6 +337,7 @@ fn context(
     when_full: WhenFull,
     controls: Sender<Control>,
     health: &Arc<Health>,
+    pause: &Arc<PauseSwitch>,
     host: &Arc<HostIdentity>,
 ) -> OutputContext {
     OutputContext {
@@ -338,6 +347,7 @@ fn context(
         dropped: Arc::clone(&health.estimates_dropped),
         lost: Arc::clone(&health.output_outages),
         health: LiveHealth::of(Arc::clone(health)),
+        pause: Arc::clone(pause),
         host: Arc::clone(host),
     }
 }

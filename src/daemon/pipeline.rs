@@ -13,8 +13,9 @@ use crate::capture::{AudioBlock, AudioSource, CaptureError, CaptureErrorKind, Vi
 use crate::config::Pace;
 use crate::control::Control;
 use crate::face::{FaceStage, FrameOutcome};
-use crate::fusion::FusionStage;
+use crate::fusion::{Estimate, FusionStage};
 use crate::health::{Health, SourceHealth, SourceState, count, temperature_c};
+use crate::privacy::PauseSwitch;
 use crate::queue::{Disconnected, QueueReceiver, QueueSender, SwappableSender};
 use crate::rate_limited_log::RateLimitedLog;
 use crate::voice::VoiceStage;
@@ -47,6 +48,7 @@ pub struct Pipeline<'a> {
     /// A reader requested a restart.
     pub restart: AtomicBool,
     pub fault: Option<Fault>,
+    pub pause: &'a PauseSwitch,
     /// The queue from the source to the current face stage.
     pub frames: SwappableSender<VideoFrame>,
     /// The queue from the source to the current fusion stage.
@@ -72,15 +74,17 @@ impl Pipeline<'_> {
             },
             VideoInput::Camera(settings) => {
                 let stop = || self.is_stopping(retired);
+                let interrupt = || stop() || self.pause.is_paused();
                 let mut opener = CameraOpener::new(settings, self.epoch, self.health.camera_counters.clone());
                 DeviceSupervisor {
                     name: "camera",
                     health,
                     stop: &stop,
+                    pause: self.pause,
                     if_unusable,
                 }
                 .run(
-                    || opener.open(&stop),
+                    || opener.open(&interrupt),
                     LiveCamera::description,
                     LiveCamera::next_frame,
                     deliver,
@@ -113,14 +117,16 @@ impl Pipeline<'_> {
             },
             AudioInput::Microphone(settings) => {
                 let stop = || self.is_stopping(retired);
+                let interrupt = || stop() || self.pause.is_paused();
                 DeviceSupervisor {
                     name: "microphone",
                     health,
                     stop: &stop,
+                    pause: self.pause,
                     if_unusable,
                 }
                 .run(
-                    || LiveMicrophone::open(&settings, self.epoch, &self.health.microphone_counters, &stop),
+                    || LiveMicrophone::open(&settings, self.epoch, &self.health.microphone_counters, &interrupt),
                     LiveMicrophone::description,
                     LiveMicrophone::next_block,
                     deliver,
@@ -132,6 +138,12 @@ impl Pipeline<'_> {
             self.audio.disconnect();
         }
         Ok(result?)
+    }
+
+    /// Whether affectd has paused since the last call with the same `pauses`.
+    fn has_paused(&self, pauses: &mut u64) -> bool {
+        let now = self.pause.pauses();
+        std::mem::replace(pauses, now) != now
     }
 
     fn is_stopping(&self, retired: &AtomicBool) -> bool {
@@ -181,7 +193,14 @@ impl Pipeline<'_> {
         let mut undecodable = RateLimitedLog::new();
         self.health.face_rate_hz.set(configured_hz);
         stage.continue_ids_after(self.last_face_id.load(Ordering::Relaxed));
+        let mut pauses = self.pause.pauses();
         for frame in frames.iter() {
+            if self.has_paused(&mut pauses) {
+                stage.forget();
+            }
+            if !self.pause.admits(frame.captured) {
+                continue;
+            }
             let (at, started) = (frame.at, Instant::now());
             if let Some(fault) = self.fault {
                 fault.before_frame(self.health);
@@ -247,6 +266,7 @@ impl Pipeline<'_> {
         };
         let seq_offset = last_seq.wrapping_sub(tick);
         let mut received = false;
+        let mut pauses = self.pause.pauses();
         loop {
             tick = self.tick_after(tick, &stage);
             let time = stage.time_of(tick);
@@ -256,8 +276,12 @@ impl Pipeline<'_> {
             } {
                 received = true;
                 match item {
-                    Input::Face(FaceResult { face, .. }) => face.into_iter().for_each(|face| stage.add_face(face)),
-                    Input::Audio(block) => voice.push(&block),
+                    Input::Face(FaceResult { face, .. }) => face
+                        .into_iter()
+                        .filter(|face| self.pause.admits(face.captured))
+                        .for_each(|face| stage.add_face(face)),
+                    Input::Audio(block) if self.pause.admits(block.captured) => voice.push(&block),
+                    Input::Audio(_) => {}
                 }
             }
             let ended = input.end().is_some_and(|end| end < time);
@@ -294,8 +318,19 @@ impl Pipeline<'_> {
                     }
                 }
             }
-            let mut estimate = stage.estimate(tick, voice.observe(time, stage.period())?)?;
-            estimate.seq = tick.wrapping_add(seq_offset);
+            // After the requests: a calibration that was requested just before a pause is not continued after it.
+            if self.has_paused(&mut pauses) || self.pause.is_paused() {
+                voice.forget();
+                stage.forget();
+            }
+            let seq = tick.wrapping_add(seq_offset);
+            let estimate = match self.pause.is_paused() {
+                true => Estimate::paused(seq, time),
+                false => Estimate {
+                    seq,
+                    ..stage.estimate(tick, voice.observe(time, stage.period())?)?
+                },
+            };
             self.last_seq.store(estimate.seq, Ordering::Relaxed);
             count(&self.health.estimates);
             if outputs.send_estimate(estimate) == Err(Disconnected) || ended {

@@ -101,6 +101,15 @@ impl FaceStage {
         self.tracker.continue_ids_after(id);
     }
 
+    /// Forgets the faces seen so far. New ones get new ids.
+    pub fn forget(&mut self) {
+        let last_id = self.last_face_id();
+        self.tracker = Tracker::default();
+        self.tracker.continue_ids_after(last_id);
+        self.detected = None;
+        self.analyzed = None;
+    }
+
     /// How often the detector has run so far.
     pub fn detections(&self) -> u64 {
         self.detections

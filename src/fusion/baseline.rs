@@ -58,6 +58,11 @@ impl Baseline {
         }
     }
 
+    /// Forgets the person and a calibration in progress.
+    pub fn forget(&mut self) {
+        *self = Baseline::new(self.mode);
+    }
+
     /// Starts a calibration. Until it ends, the estimates are not adjusted.
     pub fn start(&mut self, at: Duration) {
         self.rest = Rest::default();
@@ -161,6 +166,16 @@ mod tests {
         assert!(after(&mut baseline, 11, 11, 1, 0.65).valence > 0.49);
         assert!(after(&mut baseline, 22, 5, 2, -0.2).valence < -0.19);
         assert!(after(&mut baseline, 27, 6, 2, -0.2).valence.abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_forgotten_adjusts_nobody() {
+        let mut baseline = Baseline::new(BaselineMode::OnDemand);
+        baseline.start(Duration::ZERO);
+        after(&mut baseline, 0, 11, 1, 0.3);
+        assert!(after(&mut baseline, 11, 1, 1, 0.3).valence.abs() < 1e-6);
+        baseline.forget();
+        assert_eq!(after(&mut baseline, 12, 11, 1, 0.3), affect(0.3));
     }
 
     #[test]

@@ -35,9 +35,25 @@ pub struct Estimate {
     pub from_voice: bool,
     pub face: Option<FaceObservation>,
     pub voice: Option<VoiceObservation>,
+    /// The devices are closed on request. There is neither face nor voice.
+    pub paused: bool,
 }
 
 impl Estimate {
+    /// The estimate of a tick during a pause.
+    pub fn paused(seq: u64, at: Duration) -> Estimate {
+        Estimate {
+            seq,
+            at,
+            affect: None,
+            from_face: false,
+            from_voice: false,
+            face: None,
+            voice: None,
+            paused: true,
+        }
+    }
+
     /// The time from the newest capture that the estimate uses until `now`. `None` if it uses neither face nor voice.
     pub fn latency(&self, now: Instant) -> Option<Duration> {
         let voice = self.voice.as_ref().map(|voice| voice.captured);
@@ -80,6 +96,14 @@ impl FusionStage {
     /// Starts a neutral calibration at `at`.
     pub fn start_baseline(&mut self, at: Duration) {
         self.baseline.start(at);
+    }
+
+    /// Forgets the people seen and heard so far, and their neutral state.
+    pub fn forget(&mut self) {
+        self.timeline.clear();
+        self.baseline.forget();
+        self.smoother.restart();
+        self.person = None;
     }
 
     /// Adds a face. Faces must come in the order of their time.
@@ -126,6 +150,7 @@ impl FusionStage {
             from_voice,
             face,
             voice,
+            paused: false,
         })
     }
 }

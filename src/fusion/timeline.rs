@@ -64,6 +64,12 @@ impl Timeline {
         }
     }
 
+    /// Forgets all observations.
+    pub fn clear(&mut self) {
+        self.faces.clear();
+        self.voices.clear();
+    }
+
     /// Adds a face. Faces must come in the order of their time. A face with another id is another person: the steps of the person
     /// before are forgotten.
     pub fn add_face(&mut self, face: FaceObservation) {

@@ -81,6 +81,14 @@ impl Health {
         }
     }
 
+    /// A device that may be open, or that is waited for; `None` if all are closed and stay closed.
+    pub fn device_in_use(&self) -> Option<&'static str> {
+        let in_use = |source: &SourceHealth| !matches!(source.get(), SourceState::Paused | SourceState::Off);
+        [("camera", &self.camera), ("microphone", &self.microphone)]
+            .into_iter()
+            .find_map(|(name, source)| in_use(source).then_some(name))
+    }
+
     /// What is wrong with the devices; `None` if nothing is.
     fn problem(&self) -> Option<String> {
         let sources = [("camera", &self.camera), ("microphone", &self.microphone)];
@@ -116,6 +124,11 @@ impl LiveHealth {
 
     pub fn report(&self) -> HealthReport {
         self.health.report(self.started.elapsed())
+    }
+
+    /// See [`Health::device_in_use`].
+    pub fn device_in_use(&self) -> Option<&'static str> {
+        self.health.device_in_use()
     }
 }
 

@@ -35,17 +35,20 @@ pub enum SourceState {
     Stalled,
     /// Not connected, or cannot be opened for now.
     Absent,
+    /// Closed on request.
+    Paused,
     /// Not configured, or a clip that has ended.
     #[default]
     Off,
 }
 
 impl SourceState {
-    pub const ALL: [SourceState; 5] = [
+    pub const ALL: [SourceState; 6] = [
         SourceState::Starting,
         SourceState::Running,
         SourceState::Stalled,
         SourceState::Absent,
+        SourceState::Paused,
         SourceState::Off,
     ];
 }
@@ -57,6 +60,7 @@ impl fmt::Display for SourceState {
             SourceState::Running => "running",
             SourceState::Stalled => "stalled",
             SourceState::Absent => "absent",
+            SourceState::Paused => "paused",
             SourceState::Off => "off",
         })
     }

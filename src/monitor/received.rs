@@ -19,6 +19,9 @@ pub struct Reading {
     pub modalities: Vec<String>,
     pub face: Option<Face>,
     pub voice: Option<Voice>,
+    /// The devices are closed on request.
+    #[serde(default)]
+    pub paused: bool,
     pub latency_ms: Option<u64>,
 }
 
@@ -218,6 +221,7 @@ fn from_csv(columns: &[String], row: &str) -> Option<Reading> {
             active: is_set("voice_active"),
             level_db: number("voice_level_db"),
         }),
+        paused: is_set("paused"),
         latency_ms: cell("latency_ms").and_then(|ms| ms.parse().ok()),
     })
 }

@@ -167,7 +167,10 @@ fn text(frame: &mut Frame, area: Rect, session: &Session) {
             "confidence {}",
             last.confidence.map_or("–".into(), |c| format!("{c:.2}"))
         )),
-        Line::raw(format!("{face}, {voice}")),
+        match last.paused {
+            true => Line::raw("paused: devices closed"),
+            false => Line::raw(format!("{face}, {voice}")),
+        },
         Line::styled(counts, alarm(has_losses)),
         Line::styled(health, alarm(has_problem)),
         Line::raw(format!("#{}{latency}", last.seq)),
@@ -179,6 +182,7 @@ fn text(frame: &mut Frame, area: Rect, session: &Session) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::received::{Reading, Received};
     use super::super::session::samples::session;
     use super::*;
     use ratatui::Terminal;
@@ -230,6 +234,20 @@ mod tests {
             terminal.draw(|frame| draw(frame, &session())).unwrap();
         }
         assert_eq!(terminal.backend().to_string(), drawn(80, 24, &session()));
+    }
+
+    #[test]
+    fn a_pause_is_shown() {
+        let mut session = session();
+        session.receive(Received::Estimate(Reading {
+            seq: 301,
+            t: 60.2,
+            paused: true,
+            ..Reading::default()
+        }));
+        let screen = drawn(80, 24, &session);
+        assert!(screen.contains("paused: devices closed"), "{screen}");
+        assert!(!screen.contains("no microphone"), "{screen}");
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Session {
         };
         let number = |value: Option<f32>| value.map_or("    –".into(), |v| format!("{v:+.2}"));
         let modalities = match last.modalities.is_empty() {
+            _ if last.paused => "paused".into(),
             true => "none".into(),
             false => last.modalities.join("+"),
         };
@@ -225,6 +226,7 @@ pub mod samples {
                 active: true,
                 level_db: Some(-23.1),
             }),
+            paused: false,
             latency_ms: Some(41),
         }
     }
@@ -336,5 +338,12 @@ mod tests {
             ..Reading::default()
         }));
         insta::assert_snapshot!(unknown.line(), @"      0.2 s  valence     –  arousal     –  confidence    –  none        missed 0  invalid lines 0");
+        unknown.receive(Received::Estimate(Reading {
+            seq: 2,
+            t: 0.4,
+            paused: true,
+            ..Reading::default()
+        }));
+        insta::assert_snapshot!(unknown.line(), @"      0.4 s  valence     –  arousal     –  confidence    –  paused      missed 0  invalid lines 0");
     }
 }

@@ -291,6 +291,7 @@ fn reading(record: &Record) -> Reading {
             active: voice.active,
             level_db: voice.level.map(|level| f32::from(level) / 10.0),
         }),
+        paused: record.paused,
         latency_ms: record.latency_ms.map(u64::from),
     }
 }
@@ -369,6 +370,7 @@ mod tests {
             from_voice: false,
             face: None,
             voice: None,
+            paused: false,
             latency_ms: None,
         };
         Message::Estimate(record).encode(&mut frame);
@@ -424,6 +426,7 @@ mod tests {
             from_voice: true,
             face: None,
             voice: None,
+            paused: true,
             latency_ms: Some(12),
         };
         let mut frames = vec![0];

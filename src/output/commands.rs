@@ -5,19 +5,26 @@
 //! an answer. It never answers its own echo.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use log::info;
 use serde_json::{Value, json};
 
 use super::estimate_rate::EstimateRate;
 use crate::control::Control;
 use crate::health::LiveHealth;
+use crate::privacy::{PauseError, PauseSwitch};
 
 /// The longest command, in bytes. Longer texts are ignored.
 pub const MAX_COMMAND_BYTES: usize = 64;
 /// affectd refuses to restart sooner than this after its start, so that a peer that asks without end cannot stop it.
 const MIN_UPTIME: Duration = Duration::from_secs(10);
+/// A device that is not closed so long after a pause is stuck in its driver.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many readers of one output may wait until the devices are closed.
+const MAX_WAITING: usize = 4;
 
 /// A command.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +37,10 @@ pub enum Command {
     Health,
     /// Use the next ten seconds as the person's neutral state.
     Baseline,
+    /// Close the camera and the microphone.
+    Pause,
+    /// Open them again.
+    Resume,
     /// Start affectd again.
     Restart,
 }
@@ -43,6 +54,8 @@ impl FromStr for Command {
             ["ping"] => Ok(Command::Ping),
             ["health"] => Ok(Command::Health),
             ["baseline"] => Ok(Command::Baseline),
+            ["pause"] => Ok(Command::Pause),
+            ["resume"] => Ok(Command::Resume),
             ["restart"] => Ok(Command::Restart),
             ["rate", number] => match number.parse() {
                 Ok(rate) if EstimateRate::RANGE_HZ.contains(&rate) => Ok(Command::Rate(rate)),
@@ -51,7 +64,7 @@ impl FromStr for Command {
                 )),
             },
             _ => Err(format!(
-                "unknown command \"{line}\": the commands are ping, rate N, health, baseline, restart"
+                "unknown command \"{line}\": the commands are ping, rate N, health, baseline, pause, resume, restart"
             )),
         }
     }
@@ -80,22 +93,36 @@ pub struct Answer<R> {
 pub struct CommandProcessor<R> {
     controls: Sender<Control>,
     health: LiveHealth,
+    pause: Arc<PauseSwitch>,
+    /// The readers that wait until the devices are closed, the first to ask first.
+    closing: Vec<Closing<R>>,
     /// The reader that waits for the start of a calibration, and the message of the `fusion` thread.
     baseline: Option<(R, Receiver<()>)>,
     opened: Instant,
 }
 
+/// A reader that waits until the devices are closed.
+#[derive(Debug)]
+struct Closing<R> {
+    reader: R,
+    asked: Instant,
+    /// Whether a restart will keep them closed.
+    kept: Result<(), String>,
+}
+
 impl<R> CommandProcessor<R> {
-    pub fn new(controls: Sender<Control>, health: LiveHealth) -> CommandProcessor<R> {
+    pub fn new(controls: Sender<Control>, health: LiveHealth, pause: Arc<PauseSwitch>) -> CommandProcessor<R> {
         CommandProcessor {
             controls,
             health,
+            pause,
+            closing: Vec::new(),
             baseline: None,
             opened: Instant::now(),
         }
     }
 
-    /// Executes a command of `reader`. The answer to `baseline` comes later, from [`CommandProcessor::late_answer`].
+    /// Executes a command of `reader`. The answers to `baseline` and `pause` come later, from [`CommandProcessor::late_answer`].
     pub fn execute(
         &mut self,
         command: Result<Command, String>,
@@ -109,6 +136,9 @@ impl<R> CommandProcessor<R> {
                 Ok(json!({ "rate": rate_hz }))
             }
             Ok(Command::Health) => Ok(json!(self.health.report())),
+            Ok(Command::Baseline) if self.pause.is_paused() => {
+                Err("baseline: affectd is paused: send resume first".into())
+            }
             Ok(Command::Baseline) => match self.start_baseline() {
                 Some(started) => {
                     self.baseline = Some((reader, started));
@@ -116,6 +146,24 @@ impl<R> CommandProcessor<R> {
                 }
                 None => Err("baseline: busy: ask again in a second".into()),
             },
+            Ok(Command::Pause) if self.closing.len() >= MAX_WAITING => Err("pause: busy: ask again in a second".into()),
+            Ok(Command::Pause) => match self.pause.pause() {
+                Err(error @ PauseError::NoDevices) => Err(format!("pause: {error}")),
+                kept => {
+                    info!("a reader requested a pause");
+                    self.closing.push(Closing {
+                        reader,
+                        asked: Instant::now(),
+                        kept: kept.map_err(|error| format!("pause: {error}")),
+                    });
+                    return None;
+                }
+            },
+            Ok(Command::Resume) => {
+                info!("a reader requested to resume");
+                let resumed = self.pause.resume().map(|()| json!("resume"));
+                resumed.map_err(|error| format!("resume: {error}"))
+            }
             Ok(Command::Restart) => self.restart().map(|()| json!("restart")),
             Err(why) => Err(why),
         };
@@ -141,8 +189,28 @@ impl<R> CommandProcessor<R> {
         self.controls.try_send(Control::Restart).map_err(busy)
     }
 
-    /// The answer to `baseline`, once the `fusion` thread has sent it.
+    /// The next answer to a command that took its time.
     pub fn late_answer(&mut self) -> Option<Answer<R>> {
+        self.answer_to_pause().or_else(|| self.answer_to_baseline())
+    }
+
+    /// The answer to the first `pause`, once the devices are closed.
+    fn answer_to_pause(&mut self) -> Option<Answer<R>> {
+        let first = self.closing.first()?;
+        let result = match self.health.device_in_use() {
+            _ if !self.pause.is_paused() => Err("pause: resumed before the devices were closed".to_owned()),
+            None => Ok(()),
+            Some(device) if first.asked.elapsed() >= CLOSE_TIMEOUT => Err(format!(
+                "pause: the {device} is still open, stuck in its driver: unplug it, or restart the board"
+            )),
+            Some(_) => return None,
+        };
+        let Closing { reader, kept, .. } = self.closing.remove(0);
+        Some(Answer::new(reader, result.and(kept).map(|()| json!("pause"))))
+    }
+
+    /// The answer to `baseline`, once the `fusion` thread has sent it.
+    fn answer_to_baseline(&mut self) -> Option<Answer<R>> {
         let (_, from_fusion) = self.baseline.as_ref()?;
         let result = match from_fusion.try_recv() {
             Ok(()) => Ok(json!("baseline")),
@@ -193,7 +261,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::health::{Health, count};
+    use crate::health::{Health, SourceState, count};
     use proptest::prelude::*;
 
     fn read(bytes: &[u8]) -> Vec<Result<Command, String>> {
@@ -208,22 +276,27 @@ mod tests {
             Ok(Command::Rate(2.5)),
             Ok(Command::Health),
             Ok(Command::Baseline),
+            Ok(Command::Pause),
+            Ok(Command::Resume),
             Ok(Command::Restart),
         ];
-        assert_eq!(read(b"ping\nrate 2.5\nhealth\nbaseline\nrestart\n"), all);
-        assert_eq!(read(b"ping\r\n rate\t2.5 \r\nhealth\r\nbaseline\r\nrestart\r\n"), all);
+        assert_eq!(read(b"ping\nrate 2.5\nhealth\nbaseline\npause\nresume\nrestart\n"), all);
+        assert_eq!(
+            read(b"ping\r\n rate\t2.5 \r\nhealth\r\nbaseline\r\npause\r\nresume\r\nrestart\r\n"),
+            all
+        );
     }
 
     #[test]
     fn errors_name_the_valid_commands_and_values() {
-        insta::assert_snapshot!(read(b"pong\n")[0].as_ref().unwrap_err(), @r#"unknown command "pong": the commands are ping, rate N, health, baseline, restart"#);
+        insta::assert_snapshot!(read(b"pong\n")[0].as_ref().unwrap_err(), @r#"unknown command "pong": the commands are ping, rate N, health, baseline, pause, resume, restart"#);
         insta::assert_snapshot!(read(b"rate 0\n")[0].as_ref().unwrap_err(), @"rate 0: must be a number from 0.1 to 100 estimates a second");
         insta::assert_snapshot!(read(b"rate NaN\n")[0].as_ref().unwrap_err(), @"rate NaN: must be a number from 0.1 to 100 estimates a second");
     }
 
     fn processor() -> (CommandProcessor<u8>, Receiver<Control>, EstimateRate) {
         let (controls, requests) = bounded(1);
-        let processor = CommandProcessor::new(controls, LiveHealth::default());
+        let processor = CommandProcessor::new(controls, LiveHealth::default(), Arc::default());
         (processor, requests, EstimateRate::default())
     }
 
@@ -262,6 +335,64 @@ mod tests {
         let answer = processor.execute(Ok(Command::Restart), 1, &mut rate).unwrap();
         assert_eq!(answer.body, json!({ "ok": "restart" }));
         assert!(matches!(requests.try_recv(), Ok(Control::Restart)));
+    }
+
+    /// A processor of a daemon with a running camera.
+    fn with_camera(pause: PauseSwitch) -> (CommandProcessor<u8>, Arc<Health>) {
+        let health = Arc::<Health>::default();
+        health.camera.set(SourceState::Running, None);
+        let live = LiveHealth::of(Arc::clone(&health));
+        (CommandProcessor::new(bounded(1).0, live, Arc::new(pause)), health)
+    }
+
+    #[test]
+    fn pause_is_answered_when_the_devices_are_closed() {
+        let (mut processor, health) = with_camera(PauseSwitch::default());
+        let mut rate = EstimateRate::default();
+        assert_eq!(processor.execute(Ok(Command::Pause), 1, &mut rate), None);
+        assert_eq!(processor.execute(Ok(Command::Pause), 2, &mut rate), None);
+        assert!(processor.pause.is_paused());
+        assert_eq!(processor.late_answer(), None);
+        health.camera.set(SourceState::Paused, None);
+        for to in [1, 2] {
+            let body = json!({ "ok": "pause" });
+            assert_eq!(processor.late_answer(), Some(Answer { to, body }));
+        }
+        assert_eq!(processor.late_answer(), None);
+        let answer = processor.execute(Ok(Command::Baseline), 1, &mut rate).unwrap();
+        assert_eq!(
+            answer.body,
+            json!({ "error": "baseline: affectd is paused: send resume first" })
+        );
+        let answer = processor.execute(Ok(Command::Resume), 1, &mut rate).unwrap();
+        assert_eq!(answer.body, json!({ "ok": "resume" }));
+        assert!(!processor.pause.is_paused());
+    }
+
+    #[test]
+    fn a_pause_that_did_not_close_the_devices_is_an_error() {
+        let (mut processor, _health) = with_camera(PauseSwitch::default());
+        let mut rate = EstimateRate::default();
+        processor.execute(Ok(Command::Pause), 1, &mut rate);
+        processor.execute(Ok(Command::Resume), 2, &mut rate);
+        let answer = processor.late_answer().unwrap();
+        insta::assert_snapshot!(answer.body["error"].as_str().unwrap(), @"pause: resumed before the devices were closed");
+        processor.execute(Ok(Command::Pause), 1, &mut rate);
+        processor.closing[0].asked -= CLOSE_TIMEOUT;
+        let answer = processor.late_answer().unwrap();
+        insta::assert_snapshot!(answer.body["error"].as_str().unwrap(), @"pause: the camera is still open, stuck in its driver: unplug it, or restart the board");
+    }
+
+    #[test]
+    fn a_clip_is_not_paused() {
+        let (mut processor, _health) = with_camera(PauseSwitch::of_clip());
+        let mut rate = EstimateRate::default();
+        for (command, name) in [(Command::Pause, "pause"), (Command::Resume, "resume")] {
+            let now = processor.execute(Ok(command), 1, &mut rate);
+            let answer = now.or_else(|| processor.late_answer()).unwrap();
+            let error = format!("{name}: {}", PauseError::NoDevices);
+            assert_eq!(answer.body, json!({ "error": error }));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 use crate::control::Control;
 use crate::fusion::Estimate;
 use crate::health::{HealthReport, LiveHealth};
+use crate::privacy::PauseSwitch;
 use crate::queue::WhenFull;
 
 /// A destination for estimates. All methods are called on the output's own thread.
@@ -86,6 +87,8 @@ pub struct OutputContext {
     pub lost: Arc<AtomicU64>,
     /// Answers requests for a health report.
     pub health: LiveHealth,
+    /// Closes and opens the devices.
+    pub pause: Arc<PauseSwitch>,
     pub host: Arc<HostIdentity>,
 }
 

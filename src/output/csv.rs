@@ -9,9 +9,9 @@ use super::estimate::{ANY_LEVEL_DB, latency_ms, rounded, seconds, time_of_day};
 use crate::face::EXPRESSIONS;
 use crate::fusion::Estimate;
 
-/// The columns. `from_face` and `from_voice` are 1 if the estimate uses that modality, else 0. The columns
+/// The columns. `from_face` and `from_voice` are 1 if the estimate uses that modality, else 0, and `paused` is 1 during a pause. The columns
 /// `expression_*` are probabilities, in the order of [`EXPRESSIONS`].
-pub const HEADER: &str = "seq,t,time,valence,arousal,confidence,from_face,from_voice,\
+pub const HEADER: &str = "seq,t,time,paused,valence,arousal,confidence,from_face,from_voice,\
 face_id,face_x,face_y,face_w,face_h,face_score,voice_active,voice_level_db,\
 expression_neutral,expression_happiness,expression_surprise,expression_sadness,expression_anger,expression_disgust,\
 expression_fear,expression_contempt,latency_ms";
@@ -25,6 +25,7 @@ pub fn write_row(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: Op
     row.cell(Some(estimate.seq));
     row.cell(Some(seconds(estimate.at)));
     row.cell(wall.map(time_of_day));
+    row.cell(Some(u8::from(estimate.paused)));
     row.number(affect.map(|a| a.valence), SIGNED, 3);
     row.number(affect.map(|a| a.arousal), SIGNED, 3);
     row.number(affect.map(|a| a.confidence), FRACTION, 3);
@@ -86,15 +87,15 @@ mod tests {
             Some(wall),
         );
         insta::assert_snapshot!(format!("{HEADER}\n{row}"), @"
-        seq,t,time,valence,arousal,confidence,from_face,from_voice,face_id,face_x,face_y,face_w,face_h,face_score,voice_active,voice_level_db,expression_neutral,expression_happiness,expression_surprise,expression_sadness,expression_anger,expression_disgust,expression_fear,expression_contempt,latency_ms
-        1042,208.4,2026-11-24T09:00:00.123Z,0.42,0.18,0.81,1,1,3,0.31,0.22,0.18,0.24,0.97,1,-23.1,0.11,0.83,0.04,0.02,0,0,0,0,41
+        seq,t,time,paused,valence,arousal,confidence,from_face,from_voice,face_id,face_x,face_y,face_w,face_h,face_score,voice_active,voice_level_db,expression_neutral,expression_happiness,expression_surprise,expression_sadness,expression_anger,expression_disgust,expression_fear,expression_contempt,latency_ms
+        1042,208.4,2026-11-24T09:00:00.123Z,0,0.42,0.18,0.81,1,1,3,0.31,0.22,0.18,0.24,0.97,1,-23.1,0.11,0.83,0.04,0.02,0,0,0,0,41
         ");
     }
 
     #[test]
     fn a_row_from_nothing_has_every_cell() {
         let row = row(&nothing(1), Instant::now(), None);
-        insta::assert_snapshot!(row, @"1,0.2,,,,,0,0,,,,,,,,,,,,,,,,,");
+        insta::assert_snapshot!(row, @"1,0.2,,0,,,,0,0,,,,,,,,,,,,,,,,,");
         assert_eq!(row.matches(',').count(), HEADER.matches(',').count());
     }
 
@@ -110,6 +111,6 @@ mod tests {
     #[test]
     fn a_number_that_is_not_finite_leaves_its_cell_empty() {
         let captured = Instant::now();
-        assert!(row(&everything(captured, f32::NAN), captured, None).starts_with("1042,208.4,,,0.18,"));
+        assert!(row(&everything(captured, f32::NAN), captured, None).starts_with("1042,208.4,,0,,0.18,"));
     }
 }

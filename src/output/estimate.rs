@@ -23,6 +23,7 @@ pub fn write_json(estimate: &Estimate, line: &mut Vec<u8>, now: Instant, wall: O
         seq: estimate.seq,
         t: seconds(estimate.at),
         time: wall.map(|w| time_of_day(w).to_string()),
+        paused: estimate.paused,
         valence: affect(|a| a.valence, -1.0..=1.0),
         arousal: affect(|a| a.arousal, -1.0..=1.0),
         confidence: affect(|a| a.confidence, 0.0..=1.0),
@@ -79,6 +80,7 @@ struct Json {
     seq: u64,
     t: f64,
     time: Option<String>,
+    paused: bool,
     valence: Option<f64>,
     arousal: Option<f64>,
     confidence: Option<f64>,
@@ -164,6 +166,7 @@ pub mod samples {
             from_voice: false,
             face: None,
             voice: None,
+            paused: false,
         }
     }
 
@@ -208,6 +211,7 @@ pub mod samples {
                 level_db: Some(-23.14),
                 embedding: None,
             }),
+            paused: false,
         }
     }
 }
@@ -229,12 +233,18 @@ mod tests {
         let captured = Instant::now();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_510_800_123);
         let now = captured + Duration::from_millis(41);
-        insta::assert_snapshot!(line(&everything(captured, 0.42), now, Some(wall)), @r#"{"schema":1,"seq":1042,"t":208.4,"time":"2026-11-24T09:00:00.123Z","valence":0.42,"arousal":0.18,"confidence":0.81,"modalities":["face","voice"],"face":{"id":3,"box":[0.31,0.22,0.18,0.24],"score":0.97},"voice":{"active":true,"level_db":-23.1},"expression":{"happiness":0.83,"neutral":0.11},"latency_ms":41}"#);
+        insta::assert_snapshot!(line(&everything(captured, 0.42), now, Some(wall)), @r#"{"schema":1,"seq":1042,"t":208.4,"time":"2026-11-24T09:00:00.123Z","paused":false,"valence":0.42,"arousal":0.18,"confidence":0.81,"modalities":["face","voice"],"face":{"id":3,"box":[0.31,0.22,0.18,0.24],"score":0.97},"voice":{"active":true,"level_db":-23.1},"expression":{"happiness":0.83,"neutral":0.11},"latency_ms":41}"#);
     }
 
     #[test]
     fn an_estimate_from_nothing_has_every_field() {
-        insta::assert_snapshot!(line(&nothing(1), Instant::now(), None), @r#"{"schema":1,"seq":1,"t":0.2,"time":null,"valence":null,"arousal":null,"confidence":null,"modalities":[],"face":null,"voice":null,"expression":null,"latency_ms":null}"#);
+        insta::assert_snapshot!(line(&nothing(1), Instant::now(), None), @r#"{"schema":1,"seq":1,"t":0.2,"time":null,"paused":false,"valence":null,"arousal":null,"confidence":null,"modalities":[],"face":null,"voice":null,"expression":null,"latency_ms":null}"#);
+    }
+
+    #[test]
+    fn an_estimate_of_a_pause_has_every_field() {
+        let paused = Estimate::paused(7, Duration::from_millis(1400));
+        insta::assert_snapshot!(line(&paused, Instant::now(), None), @r#"{"schema":1,"seq":7,"t":1.4,"time":null,"paused":true,"valence":null,"arousal":null,"confidence":null,"modalities":[],"face":null,"voice":null,"expression":null,"latency_ms":null}"#);
     }
 
     proptest! {

@@ -31,6 +31,11 @@ impl VoiceStage {
         })
     }
 
+    /// Forgets all audio.
+    pub fn forget(&mut self) {
+        self.segment = None;
+    }
+
     /// Adds the next audio block.
     pub fn push(&mut self, block: &AudioBlock) {
         match &mut self.segment {

@@ -50,6 +50,7 @@ impl Board {
             dropped: Arc::default(),
             lost: Arc::default(),
             health: LiveHealth::default(),
+            pause: Arc::default(),
             host: Arc::clone(&host),
         };
         let address = Address::parse(&format!("mqtt://127.0.0.1:{port}?{options}"), &host).unwrap();
@@ -74,6 +75,7 @@ impl Board {
             from_voice: false,
             face: None,
             voice: None,
+            paused: false,
         };
         self.output.write(&estimate).unwrap();
     }

@@ -27,6 +27,7 @@ mod outputs;
 mod outputs_serial;
 mod outputs_wire;
 mod package;
+mod pause;
 mod preprocessing;
 mod process;
 mod programs;

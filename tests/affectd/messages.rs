@@ -25,7 +25,7 @@ fn documentation() -> String {
 /// A valid estimate.
 fn sample() -> Value {
     json!({
-        "schema": 1, "seq": 1042, "t": 208.4, "time": "2026-11-24T09:00:00.123Z",
+        "schema": 1, "seq": 1042, "t": 208.4, "time": "2026-11-24T09:00:00.123Z", "paused": false,
         "valence": 0.42, "arousal": 0.18, "confidence": 0.81, "modalities": ["face", "voice"],
         "face": {"id": 3, "box": [0.31, 0.22, 0.18, 0.24], "score": 0.97},
         "voice": {"active": true, "level_db": -23.1},
@@ -55,6 +55,7 @@ fn invalid_estimates_violate_the_schema() {
         ("/seq", json!(1.5)),
         ("/t", json!(null)),
         ("/time", json!("yesterday")),
+        ("/paused", json!(1)),
         ("/valence", json!(1.2)),
         ("/confidence", json!(-0.1)),
         ("/modalities", json!(["face", "face"])),
@@ -176,6 +177,7 @@ fn full_estimate() -> Estimate {
             level_db: Some(-20.0),
             embedding: None,
         }),
+        paused: false,
     }
 }
 
@@ -209,11 +211,11 @@ fn any_estimate() -> impl Strategy<Value = Estimate> {
         any::<u64>(),
         any::<u64>(),
         prop::option::of(affect),
-        any::<(bool, bool)>(),
+        any::<(bool, bool, bool)>(),
         prop::option::of(face),
         prop::option::of(voice),
     )
-        .prop_map(|(seq, ms, affect, (from_face, from_voice), face, voice)| {
+        .prop_map(|(seq, ms, affect, (from_face, from_voice, paused), face, voice)| {
             let captured = Instant::now();
             Estimate {
                 seq,
@@ -236,13 +238,14 @@ fn any_estimate() -> impl Strategy<Value = Estimate> {
                     level_db,
                     embedding: None,
                 }),
+                paused,
             }
         })
 }
 
 fn any_state() -> impl Strategy<Value = SourceState> {
-    use SourceState::{Absent, Off, Running, Stalled, Starting};
-    prop::sample::select(vec![Starting, Running, Stalled, Absent, Off])
+    use SourceState::{Absent, Off, Paused, Running, Stalled, Starting};
+    prop::sample::select(vec![Starting, Running, Stalled, Absent, Paused, Off])
 }
 
 proptest! {

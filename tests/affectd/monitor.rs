@@ -164,6 +164,7 @@ fn a_device_that_sends_frames_instead_of_lines_is_named() {
                 from_voice: false,
                 face: None,
                 voice: None,
+                paused: false,
                 latency_ms: None,
             };
             let mut frame = vec![0];
@@ -239,6 +240,7 @@ fn frames_are_read_from_a_serial_line() {
         from_voice: true,
         face: None,
         voice: None,
+        paused: false,
         latency_ms: None,
     };
     let received = AtomicBool::new(false);

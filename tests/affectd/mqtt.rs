@@ -28,6 +28,7 @@ pub fn context() -> OutputContext {
         dropped: Arc::default(),
         lost: Arc::default(),
         health: LiveHealth::default(),
+        pause: Arc::default(),
         host: Arc::default(),
     }
 }
@@ -49,6 +50,7 @@ pub fn estimate(seq: u64) -> Estimate {
         from_voice: false,
         face: None,
         voice: None,
+        paused: false,
     }
 }
 

@@ -39,7 +39,7 @@ fn every_output_receives_every_estimate() {
     assert_eq!(from_json, seqs);
     let csv = fs::read_to_string(csv).unwrap();
     let (header, rows) = csv.split_once('\n').unwrap();
-    assert!(header.starts_with("seq,t,time,valence,"), "{header}");
+    assert!(header.starts_with("seq,t,time,paused,valence,"), "{header}");
     let from_csv: Vec<u64> = rows
         .lines()
         .map(|row| row.split(',').next().unwrap().parse().unwrap())

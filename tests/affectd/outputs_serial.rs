@@ -183,7 +183,7 @@ fn commands_are_answered_and_noise_is_ignored() {
             .starts_with("rate 0: must be a number")
     );
     pty.send(b"sing\n");
-    insta::assert_snapshot!(answer(&mut pty), @r#"{"error":"unknown command \"sing\": the commands are ping, rate N, health, baseline, restart"}"#);
+    insta::assert_snapshot!(answer(&mut pty), @r#"{"error":"unknown command \"sing\": the commands are ping, rate N, health, baseline, pause, resume, restart"}"#);
     pty.send(b"baseline\n");
     assert_eq!(answer(&mut pty), json!({"ok": "baseline"}));
     pty.send(b"rate 2.5\n");

@@ -78,6 +78,7 @@ impl Noise {
                 active: n.boolean(),
                 level: n.maybe(Noise::signed),
             }),
+            paused: self.boolean(),
             latency_ms: self.maybe(|n| n.below(65_535)),
         })
     }
@@ -153,6 +154,7 @@ fn as_json(message: Message) -> Value {
     rounded(json!({
         "seq": record.seq,
         "t": f64::from(record.t_ms) / 1000.0,
+        "paused": record.paused,
         "valence": scaled(record.valence, 10_000.0),
         "arousal": scaled(record.arousal, 10_000.0),
         "confidence": scaled(record.confidence, 10_000.0),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use affectd::capture::FramePayload;
@@ -16,12 +16,12 @@ use super::{affectd, demo};
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The first seconds of the demo clip, as files that a shell loop can write in real time.
-struct Pieces {
-    folder: TempDir,
+pub struct Pieces {
+    pub folder: TempDir,
 }
 
 impl Pieces {
-    fn new() -> Pieces {
+    pub fn new() -> Pieces {
         let folder = tempfile::tempdir().unwrap();
         let clip = Clip::open(&demo()).unwrap();
         let (mut video, mut audio) = (clip.video.unwrap(), clip.audio.unwrap());
@@ -43,29 +43,33 @@ impl Pieces {
         Pieces { folder }
     }
 
-    fn camera(&self) -> String {
+    pub fn camera(&self) -> String {
         let folder = self.folder.path().display();
         format!("command:while :; do for f in {folder}/frame*; do cat $f; sleep .066; done; done")
     }
 
     /// The blocks last 32 ms each.
-    fn microphone(&self) -> String {
+    pub fn microphone(&self) -> String {
         let folder = self.folder.path().display();
         format!("command:while :; do for f in {folder}/block*; do cat $f; sleep .032; done; done")
     }
 }
 
 /// A running daemon, and its estimates.
-struct Daemon {
-    child: Child,
+pub struct Daemon {
+    pub child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
     log: TempDir,
 }
 
 impl Daemon {
-    fn start(arguments: &[&str]) -> Daemon {
+    pub fn start(arguments: &[&str]) -> Daemon {
+        Daemon::with(affectd(), arguments)
+    }
+
+    pub fn with(mut affectd: Command, arguments: &[&str]) -> Daemon {
         let log = tempfile::tempdir().unwrap();
-        let mut child = affectd()
+        let mut child = affectd
             .arg("run")
             .args(arguments)
             .stdout(Stdio::piped())
@@ -76,12 +80,12 @@ impl Daemon {
         Daemon { child, lines, log }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.log.path().join("log")).unwrap()
     }
 
     /// Reads estimates until one is as `wanted`.
-    fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             let line = self.lines.next().unwrap().unwrap();
@@ -93,11 +97,11 @@ impl Daemon {
         panic!("no such estimate: {}", self.log());
     }
 
-    fn until_logged(&mut self, words: &str) {
+    pub fn until_logged(&mut self, words: &str) {
         self.until_logged_times(words, 1);
     }
 
-    fn until_logged_times(&mut self, words: &str, times: usize) {
+    pub fn until_logged_times(&mut self, words: &str, times: usize) {
         let deadline = Instant::now() + TIMEOUT;
         while self.log().matches(words).count() < times {
             assert!(Instant::now() < deadline, "{}", self.log());
@@ -106,11 +110,15 @@ impl Daemon {
         }
     }
 
-    /// Stops the daemon, which must succeed. Returns the log.
-    fn stop(mut self) -> String {
+    pub fn signal(&self, signal: i32) {
         let id = libc::pid_t::try_from(self.child.id()).unwrap();
         // SAFETY: the call accesses no memory. The child has not been waited for, so its id belongs to no other process.
-        assert_eq!(unsafe { libc::kill(id, libc::SIGTERM) }, 0);
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+    }
+
+    /// Stops the daemon, which must succeed. Returns the log.
+    pub fn stop(mut self) -> String {
+        self.signal(libc::SIGTERM);
         for line in self.lines.by_ref() {
             line.unwrap();
         }
@@ -119,8 +127,16 @@ impl Daemon {
     }
 }
 
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A failed test leaves no daemon behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Whether a process runs whose command line contains `words`.
-fn is_running(words: &str) -> bool {
+pub fn is_running(words: &str) -> bool {
     fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");

@@ -24,6 +24,7 @@ const LAYERS: &[&[&str]] = &[
         "health",
         "named_thread",
         "printable",
+        "privacy",
         "queue",
         "rate_limited_log",
         "retry",

@@ -45,6 +45,7 @@ ENTITIES = {
     "latency": {"device_class": "duration", "unit_of_measurement": "ms", "category": "diagnostic"},
     "dropped": {"state_class": "total_increasing", "category": "diagnostic"},
     "face_rate": {"device_class": "frequency", "unit_of_measurement": "Hz", "category": "diagnostic"},
+    "devices": {},
     "baseline": {},
     "restart": {"device_class": "restart", "category": "config"},
     "rate": {"device_class": "frequency", "unit_of_measurement": "Hz", "category": "config"},

@@ -89,6 +89,7 @@ fn estimate(seq: u64) -> Estimate {
         from_voice: false,
         face: None,
         voice: None,
+        paused: false,
     }
 }
 
@@ -100,6 +101,7 @@ fn device(port: u16, name: &str) -> Mqtt {
         dropped: Arc::default(),
         lost: Arc::default(),
         health: LiveHealth::default(),
+        pause: Arc::default(),
         host: Arc::new(HostIdentity {
             machine_id: Some(format!("affectd-sim {name}")),
             ..HostIdentity::default()

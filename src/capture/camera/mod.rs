@@ -27,7 +27,7 @@ use v4l::timestamp::Timestamp;
 
 use super::error::{Operation, Reason};
 use super::monotonic::moment;
-use super::{CaptureError, VideoFrame, VideoSource};
+use super::{CaptureError, VideoFrame};
 use crate::health::CameraCounters;
 use discover::{driver_error, open_node};
 use image::{Layout, ReadImage};
@@ -62,13 +62,15 @@ pub struct CameraSettings {
 }
 
 /// A running V4L2 camera.
-pub struct Camera {
+pub struct Camera<'a> {
     name: String,
     description: String,
     stream: Stream,
     reader: FrameReader,
     /// Without a frame for this long, the camera has stalled.
     timeout: Duration,
+    /// Ends a wait early.
+    stop: &'a dyn Fn() -> bool,
     /// The frame that the start waited for.
     first: Option<VideoFrame>,
 }
@@ -94,15 +96,16 @@ enum BufferContent {
     Damaged,
 }
 
-impl Camera {
-    /// Starts a camera in `mode` and waits for its first frame. Frame times count from `epoch`.
+impl<'a> Camera<'a> {
+    /// Starts a camera in `mode` and waits for its first frame. `stop` ends every later wait early. Frame times count from `epoch`.
     fn start(
         path: &Path,
         mode: &Mode,
         requested: &RequestedMode,
         epoch: Instant,
         counters: &CameraCounters,
-    ) -> Result<Camera, CaptureError> {
+        stop: &'a dyn Fn() -> bool,
+    ) -> Result<Camera<'a>, CaptureError> {
         let name = path.display().to_string();
         let (node, identity) = open_node(path)?;
         let negotiated =
@@ -138,6 +141,7 @@ impl Camera {
                 last: None,
             },
             timeout,
+            stop,
             first: None,
         };
         camera.first = Some(camera.wait_for_frame(timeout.max(START))?);
@@ -149,9 +153,19 @@ impl Camera {
         &self.description
     }
 
+    /// Waits for the next frame. Times never decrease.
+    pub fn next_frame(&mut self) -> Result<VideoFrame, CaptureError> {
+        match self.first.take() {
+            Some(first) => Ok(first),
+            None => self.wait_for_frame(self.timeout),
+        }
+    }
+
     fn wait_for_frame(&mut self, timeout: Duration) -> Result<VideoFrame, CaptureError> {
-        let Camera { stream, reader, .. } = self;
-        let newest = |left| stream.newest(left, |buffer| reader.read(&buffer));
+        let Camera {
+            stream, reader, stop, ..
+        } = self;
+        let newest = |left| stream.newest(left, stop, |buffer| reader.read(&buffer));
         wait_for_frame(timeout, newest).map_err(|why| match why {
             // In the words of a running camera: the log must not repeat them while a stalled camera is opened again and again.
             NoFrame::Silent => CaptureError::camera(&self.name, Reason::NoFrames(self.timeout)),
@@ -201,15 +215,6 @@ fn timestamp(timestamp: Timestamp) -> Option<Duration> {
     let seconds = Duration::from_secs(u64::try_from(timestamp.sec).ok()?);
     let micros = Duration::from_micros(u64::try_from(timestamp.usec).ok()?);
     Some(seconds + micros)
-}
-
-impl VideoSource for Camera {
-    fn next_frame(&mut self) -> Result<Option<VideoFrame>, CaptureError> {
-        match self.first.take() {
-            Some(first) => Ok(Some(first)),
-            None => self.wait_for_frame(self.timeout).map(Some),
-        }
-    }
 }
 
 /// Why a camera has no frame.

@@ -1,7 +1,7 @@
 //! Opens the configured camera: a V4L2 camera in a mode that delivers, or a program.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::discover::{candidates, open_node};
 use super::fallback::{Failed, first_that_works};
@@ -10,7 +10,7 @@ use super::node::format_name;
 use super::program::ProgramCamera;
 use super::{Camera, CameraSettings, Choice};
 use crate::capture::error::Reason;
-use crate::capture::{CaptureError, CaptureErrorKind, VideoFrame, VideoSource};
+use crate::capture::{CaptureError, CaptureErrorKind, VideoFrame};
 use crate::health::CameraCounters;
 
 /// Opens the configured camera, again whenever it has failed. It remembers which camera and mode delivered.
@@ -24,7 +24,7 @@ pub struct CameraOpener {
 
 /// A running camera of any kind.
 pub enum LiveCamera<'a> {
-    V4l(Box<Camera>),
+    V4l(Box<Camera<'a>>),
     Program(Box<ProgramCamera<'a>>),
 }
 
@@ -40,7 +40,7 @@ impl LiveCamera<'_> {
     /// Waits for the next frame. `None` means that the camera has ended. Times never decrease.
     pub fn next_frame(&mut self) -> Result<Option<VideoFrame>, CaptureError> {
         match self {
-            LiveCamera::V4l(camera) => camera.next_frame(),
+            LiveCamera::V4l(camera) => camera.next_frame().map(Some),
             LiveCamera::Program(camera) => camera.next_frame(),
         }
     }
@@ -59,7 +59,7 @@ impl CameraOpener {
 
     /// Opens and starts the camera, and waits for its first frame: some nodes open and never deliver. A camera that delivers in no
     /// mode is followed by the next one, if the configuration leaves the choice. `stop` ends the search after an attempt, each of
-    /// which takes at most four seconds, and a program at once. The error is [`CaptureErrorKind::Unusable`] only if the configured device exists and can
+    /// which takes at most two seconds more, a running camera's wait for a frame, and a program at once. The error is [`CaptureErrorKind::Unusable`] only if the configured device exists and can
     /// never be a camera.
     pub fn open<'a>(&mut self, stop: &'a dyn Fn() -> bool) -> Result<LiveCamera<'a>, CaptureError> {
         let v4l = |camera| LiveCamera::V4l(Box::new(camera));
@@ -68,15 +68,15 @@ impl CameraOpener {
                 let camera = ProgramCamera::start(program, &self.settings.mode, self.epoch, &self.counters, stop)?;
                 Ok(LiveCamera::Program(Box::new(camera)))
             }
-            Choice::Path(path) => self.open_path(&path.clone()).map(v4l),
+            Choice::Path(path) => self.open_path(&path.clone(), stop).map(v4l),
             Choice::Auto => self.open_any(stop).map(v4l),
         }
     }
 
-    fn open_any(&mut self, stop: &dyn Fn() -> bool) -> Result<Camera, CaptureError> {
+    fn open_any<'a>(&mut self, stop: &'a dyn Fn() -> bool) -> Result<Camera<'a>, CaptureError> {
         let mut first_error = None;
         for path in self.candidates() {
-            match self.open_path(&path) {
+            match self.open_path(&path, stop) {
                 Ok(camera) => return Ok(camera),
                 Err(error) if error.kind() == CaptureErrorKind::Unusable => {}
                 Err(error) => first_error = first_error.or(Some(error)),
@@ -97,13 +97,19 @@ impl CameraOpener {
         nodes
     }
 
-    fn open_path(&mut self, path: &Path) -> Result<Camera, CaptureError> {
+    fn open_path<'a>(&mut self, path: &Path, stop: &'a dyn Fn() -> bool) -> Result<Camera<'a>, CaptureError> {
         let requested = self.settings.mode;
         let (node, _) = open_node(path)?;
         let modes = negotiate::ranked(negotiate::modes(&node, &requested), &requested);
         let offered = node.formats();
         drop(node);
-        let start = |mode: &Mode| Camera::start(path, mode, &requested, self.epoch, &self.counters);
+        let start = |mode: &Mode| match stop() {
+            true => Err(CaptureError::camera(
+                &path.display().to_string(),
+                Reason::NoFrames(Duration::ZERO),
+            )),
+            false => Camera::start(path, mode, &requested, self.epoch, &self.counters, stop),
+        };
         if let Some((node, mode)) = &self.worked
             && node == path
             && modes.contains(mode)

@@ -13,6 +13,8 @@ use super::node::Node;
 
 /// One buffer is being filled, one is filled, one is being read, and one is spare for a late reader.
 const BUFFERS: u32 = 4;
+/// How soon a stop is noticed.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A running capture, valid until its first error. Dropping it stops the camera and frees the buffers, in whatever state the
 /// device is.
@@ -44,14 +46,20 @@ impl Stream {
         })
     }
 
-    /// Waits for a frame and passes the newest one to `read`. `None` if none came within `timeout`. After `None` or an error
+    /// Waits for a frame and passes the newest one to `read`. `None` if none came within `timeout` or before `stop` became true;
+    /// the first call does not notice `stop`. After `None` or an error
     /// the stream must be dropped: the `v4l` crate would queue the same buffer twice.
-    pub fn newest<T>(&mut self, timeout: Duration, read: impl FnOnce(FilledBuffer) -> T) -> io::Result<Option<T>> {
+    pub fn newest<T>(
+        &mut self,
+        timeout: Duration,
+        stop: &dyn Fn() -> bool,
+        read: impl FnOnce(FilledBuffer) -> T,
+    ) -> io::Result<Option<T>> {
         let Some(buffers) = &mut self.buffers else {
             return Ok(None);
         };
         let handle = buffers.handle();
-        if self.running && !is_filled(&handle, timeout)? {
+        if self.running && !is_filled(&handle, timeout, stop)? {
             return Ok(None);
         }
         self.running = true;
@@ -64,7 +72,7 @@ impl Stream {
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(None),
                 Err(e) => return Err(e),
             };
-            if is_filled(&handle, Duration::ZERO)? {
+            if is_filled(&handle, Duration::ZERO, stop)? {
                 skipped += 1;
                 continue;
             }
@@ -79,12 +87,13 @@ impl Stream {
 }
 
 /// Waits until a buffer is filled or the device has an error. Dequeuing a buffer then returns that error. False if neither
-/// happened within `timeout`.
-fn is_filled(handle: &Handle, timeout: Duration) -> io::Result<bool> {
+/// happened within `timeout` or before `stop` became true.
+fn is_filled(handle: &Handle, timeout: Duration, stop: &dyn Fn() -> bool) -> io::Result<bool> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match handle.poll(libc::POLLIN, milliseconds(left)) {
+        match handle.poll(libc::POLLIN, milliseconds(left.min(STOP_CHECK_INTERVAL))) {
+            Ok(0) if left > STOP_CHECK_INTERVAL && !stop() => {}
             Ok(ready) => return Ok(ready > 0),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),

@@ -7,8 +7,10 @@ use std::thread;
 use super::*;
 use crate::capture::clip::Clip;
 use crate::config::{Flags, Layers};
+use crate::daemon::output_threads::OutputPlan;
 use crate::health::Health;
 use crate::output::HostIdentity;
+use crate::privacy::PauseSwitch;
 
 /// Far longer than any step takes, even on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -66,7 +68,7 @@ impl Drop for StopOnDrop<'_> {
 fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
     let folder = tempfile::tempdir().unwrap();
     let health = Arc::new(Health::default());
-    let stop = AtomicBool::new(false);
+    let (stop, pause) = (AtomicBool::new(false), Arc::<PauseSwitch>::default());
     let pipeline = Pipeline {
         epoch: Instant::now(),
         pace: Pace::Realtime,
@@ -74,6 +76,7 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
         stop: &stop,
         restart: AtomicBool::new(false),
         fault: None,
+        pause: &pause,
         frames: Default::default(),
         audio: Default::default(),
         last_seq: AtomicU64::new(0),
@@ -89,9 +92,12 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
             scope,
             &threads,
             &health,
-            &first.outputs,
-            first.fusion.period,
-            when_full(pace),
+            &OutputPlan {
+                specs: &first.outputs,
+                period: first.fusion.period,
+                when_full: when_full(pace),
+            },
+            &pause,
             &Arc::default(),
         );
         let mut daemon = Daemon::start(scope, &pipeline, &threads, outputs.unwrap(), first, sources, stages);

@@ -25,7 +25,14 @@ fn start<'scope, 'env>(
     };
     let outputs = outputs.into_iter().map(open).collect();
     let (controls, requests) = bounded(1);
-    let context = context(Duration::from_millis(200), when_full, controls, health, &Arc::default());
+    let context = context(
+        Duration::from_millis(200),
+        when_full,
+        controls,
+        health,
+        &Arc::default(),
+        &Arc::default(),
+    );
     OutputThreads::start_opened(scope, threads, health, outputs, context, requests)
 }
 

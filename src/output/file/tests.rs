@@ -18,6 +18,7 @@ fn context() -> OutputContext {
         dropped: Default::default(),
         lost: Default::default(),
         health: LiveHealth::default(),
+        pause: Default::default(),
         host: Default::default(),
     }
 }

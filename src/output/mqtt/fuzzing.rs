@@ -70,7 +70,7 @@ impl Hall {
         let address = Address::parse("mqtt://broker?device=hall", &host).expect("a valid address");
         let mut hall = Hall {
             device: Device::new(&address, &host, 5.0, true, true),
-            commands: CommandProcessor::new(bounded(1).0, LiveHealth::default()),
+            commands: CommandProcessor::new(bounded(1).0, LiveHealth::default(), Default::default()),
             rate: EstimateRate::default(),
             now,
         };

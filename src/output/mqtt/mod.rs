@@ -147,7 +147,11 @@ impl Mqtt {
             clock: WallClock::default(),
             state: StateReporter::default(),
             rate: EstimateRate::default(),
-            commands: CommandProcessor::new(context.controls.clone(), context.health.clone()),
+            commands: CommandProcessor::new(
+                context.controls.clone(),
+                context.health.clone(),
+                Arc::clone(&context.pause),
+            ),
             served: None,
             period: context.period,
             when_full: context.when_full,

@@ -53,6 +53,7 @@ struct Values {
     face: bool,
     /// `None` without a microphone.
     voice: Option<bool>,
+    paused: bool,
     latency_ms: Option<u64>,
     rate_hz: f64,
 }
@@ -108,6 +109,9 @@ impl StateReporter {
     pub fn add(&mut self, estimate: &Estimate, rate_hz: f64, now: Instant, wall: Option<SystemTime>) -> Option<State> {
         let expressions = estimate.face.map(|face| face.appearance.expressions());
         let voice = estimate.voice.as_ref();
+        if estimate.paused {
+            self.forget_person();
+        }
         self.newest_expressions.update(expressions, now, FACE_HOLD);
         self.newest_affect.update(estimate.affect, now, FACE_HOLD);
         self.voice
@@ -121,6 +125,7 @@ impl StateReporter {
         let mut values = Values {
             face: self.newest_expressions.get().is_some(),
             voice: voice.map(|_| self.voice.get().is_some()),
+            paused: estimate.paused,
             rate_hz,
             ..self.shown.clone()
         };
@@ -137,6 +142,14 @@ impl StateReporter {
             time: wall.map(|wall| time_of_day(wall).to_string()),
             values,
         })
+    }
+
+    /// What was seen and heard before a pause is not shown during it, however short it was ago.
+    fn forget_person(&mut self) {
+        self.newest_affect = Recent(None);
+        self.newest_expressions = Recent(None);
+        self.voice = Recent(None);
+        self.affect = None;
     }
 
     fn update_affect(&mut self, values: &mut Values, now: Instant) {
@@ -249,7 +262,7 @@ mod tests {
             latency_ms: values.latency_ms.map(|_| 41),
             ..values.clone()
         };
-        insta::assert_snapshot!(serde_json::to_string(&State { values, ..state }).unwrap(), @r#"{"schema":1,"time":"2026-11-24T09:00:00.123Z","valence":0.42,"arousal":0.18,"confidence":0.81,"expression":"happiness","face":true,"voice":true,"latency_ms":41,"rate_hz":5.0}"#);
+        insta::assert_snapshot!(serde_json::to_string(&State { values, ..state }).unwrap(), @r#"{"schema":1,"time":"2026-11-24T09:00:00.123Z","valence":0.42,"arousal":0.18,"confidence":0.81,"expression":"happiness","face":true,"voice":true,"paused":false,"latency_ms":41,"rate_hz":5.0}"#);
     }
 
     #[test]
@@ -262,6 +275,25 @@ mod tests {
             ..Values::default()
         };
         assert!(states.iter().all(|(_, v)| *v == values), "{states:?}");
+    }
+
+    #[test]
+    fn a_pause_hides_what_was_seen_before_within_a_second() {
+        let paused = |k: u64| Estimate::paused(k, PERIOD * k as u32);
+        let states = states((0..20).map(|_| person(0.4)).chain((20..40).map(paused)));
+        let (at, values) = states.iter().find(|(_, values)| values.paused).unwrap();
+        assert!((4.0..=5.0).contains(at), "{at}");
+        let nothing = Values {
+            paused: true,
+            rate_hz: 5.0,
+            latency_ms: values.latency_ms,
+            ..Values::default()
+        };
+        assert_eq!(*values, nothing);
+        assert!(
+            states.iter().all(|(at, values)| values.paused == (*at >= 4.0)),
+            "{states:?}"
+        );
     }
 
     #[test]

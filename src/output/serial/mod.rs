@@ -10,6 +10,7 @@ mod port;
 mod spec;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -87,7 +88,11 @@ impl Serial {
             pacing: Pacing::new(spec.baud(), spec.wire().usual_bytes(), context.period),
             rate: EstimateRate::default(),
             reader: CommandReader::default(),
-            commands: CommandProcessor::new(context.controls.clone(), context.health.clone()),
+            commands: CommandProcessor::new(
+                context.controls.clone(),
+                context.health.clone(),
+                Arc::clone(&context.pause),
+            ),
             stuck: false,
             port,
             spec: spec.clone(),

@@ -41,6 +41,7 @@ impl Line {
             dropped: Default::default(),
             lost: Default::default(),
             health: LiveHealth::default(),
+            pause: Default::default(),
             host: Default::default(),
         };
         let spec = SerialSpec::parse(path.to_str().unwrap(), &Options::parse(options).unwrap()).unwrap();

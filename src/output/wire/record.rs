@@ -38,6 +38,8 @@ pub struct Record {
     pub from_voice: bool,
     pub face: Option<Face>,
     pub voice: Option<Voice>,
+    /// The devices are closed on request.
+    pub paused: bool,
     /// From capture to sending. Longer latencies are sent as 65 534.
     pub latency_ms: Option<u16>,
 }
@@ -137,6 +139,7 @@ impl Record {
                 active: voice.active,
                 level: voice.level_db.filter(|db| db.is_finite()).map(tenths),
             }),
+            paused: estimate.paused,
             latency_ms: latency_ms(estimate, now)
                 .map(|ms| u16::try_from(ms).unwrap_or(UNKNOWN_U16).min(UNKNOWN_U16 - 1)),
         }
@@ -153,6 +156,7 @@ impl Record {
             face.is_some(),
             self.voice.is_some(),
             self.voice.is_some_and(|v| v.active),
+            self.paused,
         ];
         let mut bytes = [0; RECORD_BYTES];
         let mut at = 0;
@@ -210,6 +214,7 @@ impl Record {
                 active: flag(4),
                 level: i16_at(26),
             }),
+            paused: flag(5),
             latency_ms: Some(u16_at(30)).filter(|v| *v != UNKNOWN_U16),
         };
         // A field that the flags declare unknown must have the unknown value. Encoding the record again checks that.

@@ -128,19 +128,22 @@ fn any_record() -> impl Strategy<Value = Record> {
     let voice = (any::<bool>(), ten_thousandths(-10_000)).prop_map(|(active, level)| Voice { active, level });
     let times = (any::<u32>(), any::<u32>(), prop::option::of(0..u16::MAX));
     let affect = (ten_thousandths(-10_000), ten_thousandths(-10_000), ten_thousandths(0));
-    let flags = (any::<bool>(), any::<bool>());
+    let flags = any::<(bool, bool, bool)>();
     (times, affect, flags, prop::option::of(face), prop::option::of(voice)).prop_map(
-        |((seq, t_ms, latency_ms), (valence, arousal, confidence), (from_face, from_voice), face, voice)| Record {
-            seq,
-            t_ms,
-            valence,
-            arousal,
-            confidence,
-            from_face,
-            from_voice,
-            face,
-            voice,
-            latency_ms,
+        |((seq, t_ms, latency_ms), (valence, arousal, confidence), (from_face, from_voice, paused), face, voice)| {
+            Record {
+                seq,
+                t_ms,
+                valence,
+                arousal,
+                confidence,
+                from_face,
+                from_voice,
+                face,
+                voice,
+                paused,
+                latency_ms,
+            }
         },
     )
 }

@@ -14,7 +14,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(found, short.filter_map(parse).collect::<Vec<_>>());
 
     let (controls, requests) = bounded(1);
-    let mut processor = CommandProcessor::new(controls, LiveHealth::default());
+    let mut processor = CommandProcessor::new(controls, LiveHealth::default(), Default::default());
     let mut rate = Default::default();
     for command in found {
         if let Ok(Command::Rate(rate_hz)) = command {

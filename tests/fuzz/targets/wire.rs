@@ -20,6 +20,7 @@ pub struct CEstimate {
     face: bool,
     voice: bool,
     voice_active: bool,
+    paused: bool,
     voice_level: i16,
     face_id: u16,
     face_x: u16,
@@ -180,6 +181,7 @@ fn record(c: CEstimate) -> Record {
             active: c.voice_active,
             level: known(c.voice_level),
         }),
+        paused: c.paused,
         latency_ms: (c.latency_ms != u16::MAX).then_some(c.latency_ms),
     }
 }

@@ -212,6 +212,21 @@ impl Announcement<'_> {
         let command_topic = &self.topics.command;
         vec![
             (
+                "devices",
+                json!({
+                    "platform": "switch",
+                    "name": "Camera and microphone",
+                    "icon": "mdi:webcam",
+                    "command_topic": command_topic,
+                    "payload_on": "resume",
+                    "payload_off": "pause",
+                    "state_topic": self.topics.state,
+                    "value_template": "{{ 'OFF' if value_json.paused else 'ON' }}",
+                    "state_on": "ON",
+                    "state_off": "OFF",
+                }),
+            ),
+            (
                 "baseline",
                 json!({
                     "platform": "button",
@@ -353,6 +368,19 @@ mod tests {
         "payload_press",
         "retain",
     ];
+    /// `PLATFORM_SCHEMA_MODERN` in switch.py.
+    const SWITCH: &[&str] = &[
+        "command_template",
+        "command_topic",
+        "device_class",
+        "name",
+        "optimistic",
+        "payload_off",
+        "payload_on",
+        "retain",
+        "state_off",
+        "state_on",
+    ];
     const NUMBER: &[&str] = &[
         "command_template",
         "command_topic",
@@ -408,6 +436,17 @@ mod tests {
             let (own, classes, required): (_, _, &[&str]) = match entity["platform"].as_str().unwrap() {
                 "sensor" => (SENSOR, SENSOR_CLASSES, &["state_topic", "value_template"]),
                 "binary_sensor" => (BINARY_SENSOR, BINARY_SENSOR_CLASSES, &["state_topic", "value_template"]),
+                "switch" => (
+                    SWITCH,
+                    &[],
+                    &[
+                        "command_topic",
+                        "state_topic",
+                        "value_template",
+                        "state_on",
+                        "state_off",
+                    ],
+                ),
                 "button" => (BUTTON, BUTTON_CLASSES, &["command_topic"]),
                 "number" => (
                     NUMBER,
@@ -430,7 +469,7 @@ mod tests {
         }
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), 16);
+        assert_eq!(ids.len(), 17);
     }
 
     #[test]
@@ -450,6 +489,7 @@ mod tests {
             "expression",
             "face",
             "voice",
+            "paused",
             "latency_ms",
             "rate_hz",
         ];
@@ -476,6 +516,9 @@ mod tests {
         let press = |key: &str| command(payload["components"][key]["payload_press"].as_str().unwrap());
         assert_eq!(press("baseline"), Command::Baseline);
         assert_eq!(press("restart"), Command::Restart);
+        let switch = |key: &str| command(payload["components"]["devices"][key].as_str().unwrap());
+        assert_eq!(switch("payload_off"), Command::Pause);
+        assert_eq!(switch("payload_on"), Command::Resume);
         let template = payload["components"]["rate"]["command_template"].as_str().unwrap();
         assert_eq!(command(&template.replace("{{ value }}", "2.5")), Command::Rate(2.5));
     }

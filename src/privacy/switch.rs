@@ -1,0 +1,193 @@
+//! The switch that closes the camera and the microphone.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::record::PauseRecord;
+
+/// Pause and resume, for all threads: signals and commands set the switch, the threads of the devices open nothing while it is
+/// set, and the stages forget what they know about people.
+#[derive(Debug)]
+pub struct PauseSwitch {
+    /// `None` if affectd replays a clip, which has no devices.
+    record: Option<Mutex<PauseRecord>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    paused: bool,
+    /// Counts the pauses.
+    pauses: u64,
+    /// Earlier captures must not be used any more. `None` before the first pause.
+    resumed: Option<Instant>,
+}
+
+/// Why affectd does not pause or resume, or not for long.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PauseError {
+    #[error("affectd replays a clip, which has no devices: use it with a camera or a microphone")]
+    NoDevices,
+    #[error("the devices are closed, but the next start of affectd will open them: {0}")]
+    NotKept(String),
+    #[error("the devices are opened, but the next start of affectd will be paused: {0}")]
+    StillKept(String),
+}
+
+impl PauseSwitch {
+    /// The switch of a clip, which refuses everything.
+    pub fn of_clip() -> PauseSwitch {
+        PauseSwitch {
+            record: None,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The switch of a camera and a microphone. It is set if `paused`, or if affectd was paused when it ended. The state directory
+    /// keeps that; without one, nothing does.
+    pub fn of_devices(paused: bool, state_directory: Option<&Path>) -> PauseSwitch {
+        let record = PauseRecord::in_folder(state_directory);
+        let paused = record.read() || paused;
+        PauseSwitch {
+            record: Some(Mutex::new(record)),
+            state: Mutex::new(State {
+                paused,
+                ..State::default()
+            }),
+        }
+    }
+
+    /// Closes the devices soon. Fails if there are none, or if a restart would open them.
+    pub fn pause(&self) -> Result<(), PauseError> {
+        let record = self.record.as_ref().ok_or(PauseError::NoDevices)?;
+        // At once, before the disk has time.
+        self.state().set_paused();
+        let record = lock(record);
+        // A resume on another thread may have come in between.
+        self.state().set_paused();
+        record.write(true).map_err(PauseError::NotKept)
+    }
+
+    /// Opens the devices soon. Fails if there are none, or if a restart would close them.
+    pub fn resume(&self) -> Result<(), PauseError> {
+        let record = lock(self.record.as_ref().ok_or(PauseError::NoDevices)?);
+        let written = record.write(false).map_err(PauseError::StillKept);
+        let mut state = self.state();
+        if state.paused {
+            state.paused = false;
+            state.resumed = Some(Instant::now());
+        }
+        written
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.state().paused
+    }
+
+    /// The number of pauses so far. When it changes, a stage forgets what it knows.
+    pub fn pauses(&self) -> u64 {
+        self.state().pauses
+    }
+
+    /// Whether something captured at this time may be used: not during a pause, and not if it was captured before one.
+    pub fn admits(&self, captured: Instant) -> bool {
+        let state = self.state();
+        !state.paused && state.resumed.is_none_or(|resumed| captured >= resumed)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Default for PauseSwitch {
+    /// The switch of devices, not set, of which nothing is kept.
+    fn default() -> PauseSwitch {
+        PauseSwitch::of_devices(false, None)
+    }
+}
+
+impl State {
+    fn set_paused(&mut self) {
+        if !self.paused {
+            self.paused = true;
+            self.pauses += 1;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_from_before_and_during_a_pause_are_not_admitted() {
+        let switch = PauseSwitch::default();
+        let before = Instant::now();
+        assert!(switch.admits(before));
+        switch.pause().unwrap();
+        let during = Instant::now();
+        assert!(switch.is_paused() && !switch.admits(before) && !switch.admits(during));
+        switch.resume().unwrap();
+        assert!(!switch.is_paused() && !switch.admits(before) && !switch.admits(during));
+        assert!(switch.admits(Instant::now()));
+    }
+
+    #[test]
+    fn a_second_pause_is_the_same_pause() {
+        let switch = PauseSwitch::default();
+        for _ in 0..2 {
+            switch.pause().unwrap();
+            assert!(switch.is_paused());
+        }
+        assert_eq!(switch.pauses(), 1);
+        for _ in 0..2 {
+            switch.resume().unwrap();
+            assert!(!switch.is_paused());
+        }
+        switch.pause().unwrap();
+        assert_eq!(switch.pauses(), 2);
+    }
+
+    #[test]
+    fn a_pause_survives_a_restart_with_a_state_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |paused| PauseSwitch::of_devices(paused, Some(folder.path()));
+        let first = start(false);
+        assert!(!first.is_paused());
+        first.pause().unwrap();
+        assert!(start(false).is_paused());
+        first.resume().unwrap();
+        assert!(!start(false).is_paused());
+        assert!(start(true).is_paused());
+    }
+
+    #[test]
+    fn a_pause_that_cannot_be_kept_closes_the_devices_nevertheless() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        let switch = PauseSwitch::of_devices(false, Some(&state));
+        std::fs::remove_dir(&state).unwrap();
+        let error = switch.pause().unwrap_err();
+        assert!(switch.is_paused());
+        let text = error.to_string();
+        assert!(
+            text.starts_with("the devices are closed, but the next start of affectd will open them: /"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_clip_cannot_be_paused() {
+        let switch = PauseSwitch::of_clip();
+        assert_eq!(switch.pause(), Err(PauseError::NoDevices));
+        assert_eq!(switch.resume(), Err(PauseError::NoDevices));
+        assert!(!switch.is_paused() && switch.admits(Instant::now()));
+    }
+}
