@@ -115,7 +115,7 @@ SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --fo
     --customize-hook="copy-out /var/tmp/firmware $work" \
     --customize-hook='cd "$1" && rm -rf var/tmp/firmware boot/initrd.img-* boot/vmlinuz-* boot/System.map-* etc/ssh/ssh_host_* var/lib/apt/lists/* var/cache/apt/*.bin' \
     --customize-hook='mkdir -p "$1/boot/firmware"' \
-    --customize-hook='chroot "$1" systemctl enable systemd-networkd systemd-timesyncd systemd-resolved ssh' \
+    --customize-hook='chroot "$1" systemctl enable affectd systemd-networkd systemd-timesyncd systemd-resolved ssh' \
     --customize-hook='chroot "$1" systemctl disable wpa_supplicant apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer' \
     --customize-hook='ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"' \
     --customize-hook='echo affectd >"$1/etc/hostname" && printf "127.0.0.1 localhost\n::1 localhost\n" >"$1/etc/hosts"' \

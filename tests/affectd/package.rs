@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use tempfile::TempDir;
 
 /// The names of the drop-ins that the generator writes for these files below a root folder.
 fn drop_ins(files: &[(&str, &str)]) -> Vec<String> {
@@ -74,6 +76,97 @@ fn the_generator_opens_the_network_only_for_an_mqtt_output() {
     let drop_in = |line: &str| opens_network(&[("etc/systemd/system/affectd.service.d/mqtt.conf", line)]);
     assert!(drop_in("[Service]\nEnvironment=\"AFFECTD_OUTPUT=mqtt://h\"\n"));
     assert!(!drop_in("[Service]\n#Environment=\"AFFECTD_OUTPUT=mqtt://h\"\n"));
+}
+
+/// A root folder with the package's scripts in it. Debian's own program keeps the state of the service there.
+struct Installation {
+    root: TempDir,
+    programs: TempDir,
+}
+
+impl Installation {
+    fn new() -> Installation {
+        let (root, programs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let unit = root.path().join("usr/lib/systemd/system/affectd.service");
+        fs::create_dir_all(unit.parent().unwrap()).unwrap();
+        fs::create_dir_all(root.path().join("var/lib")).unwrap();
+        let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("cross/package");
+        fs::copy(package.join("affectd.service"), unit).unwrap();
+        // They would act on this machine.
+        for name in ["systemd-sysusers", "systemctl", "deb-systemd-invoke"] {
+            let program = programs.path().join(name);
+            fs::write(&program, format!("#!/bin/sh\necho {name} \"$@\" >&2\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Installation { root, programs }
+    }
+
+    /// Runs a script of the package. Returns what it prints, and what the programs print that act on the machine.
+    fn run(&self, script: &str, arguments: &[&str]) -> (String, String) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cross/package").join(script);
+        let output = Command::new("sh")
+            .arg(path)
+            .args(arguments)
+            .env("PATH", format!("{}:/usr/bin:/bin", self.programs.path().display()))
+            .env("DPKG_ROOT", self.root.path())
+            .env("DPKG_MAINTSCRIPT_PACKAGE", "affectd")
+            .output()
+            .unwrap();
+        let [printed, called] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert!(output.status.success(), "{called}");
+        (printed, called)
+    }
+
+    fn link(&self) -> PathBuf {
+        let folder = self.root.path().join("etc/systemd/system/multi-user.target.wants");
+        fs::create_dir_all(&folder).unwrap();
+        folder.join("affectd.service")
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.link().is_symlink()
+    }
+
+    /// What `systemctl enable` does.
+    fn enable(&self) {
+        symlink("/usr/lib/systemd/system/affectd.service", self.link()).unwrap();
+    }
+}
+
+#[test]
+fn the_package_neither_enables_nor_starts_the_service() {
+    let installation = Installation::new();
+    let (printed, called) = installation.run("postinst", &["configure", ""]);
+    assert!(printed.contains("sudo systemctl enable --now affectd"), "{printed}");
+    let starts = |called: &str| {
+        called
+            .lines()
+            .any(|line| line.contains(" start ") || line.contains(" restart "))
+    };
+    assert!(!installation.is_enabled() && !starts(&called), "{called}");
+    // An upgrade does not, either.
+    let (printed, called) = installation.run("postinst", &["configure", "0.1.0-1"]);
+    assert!(
+        !installation.is_enabled() && !starts(&called) && printed.is_empty(),
+        "{called}"
+    );
+}
+
+#[test]
+fn an_upgrade_and_a_new_installation_keep_the_choice_of_the_owner() {
+    let installation = Installation::new();
+    installation.run("postinst", &["configure", ""]);
+    installation.enable();
+    let upgrade = || installation.run("postinst", &["configure", "0.1.0-1"]);
+    upgrade();
+    assert!(installation.is_enabled());
+    installation.run("prerm", &["remove"]);
+    installation.run("postrm", &["remove"]);
+    upgrade();
+    assert!(installation.is_enabled());
+    fs::remove_file(installation.link()).unwrap();
+    upgrade();
+    assert!(!installation.is_enabled());
 }
 
 /// The crates whose source files the program names, as `NAME-VERSION`: in the messages of panics.
