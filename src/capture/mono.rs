@@ -85,7 +85,7 @@ impl MonoMixer {
         }
     }
 
-    /// Hears this channel. An error if there is no such channel.
+    /// Selects a channel. An error if the source has no such channel.
     pub fn with_channel(mut self, channel: Channel) -> Result<MonoMixer, Reason> {
         let channels = self.layout.channels();
         match channel {

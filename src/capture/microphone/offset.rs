@@ -23,7 +23,7 @@ impl OffsetRemover {
 
     pub fn remove(&mut self, samples: &mut [f32]) {
         for sample in samples {
-            // The filter starts at rest, so that an offset is no step.
+            // The first sample gives 0, so that a constant offset makes no click at the start.
             let (input, output) = self.last.unwrap_or((*sample, 0.0));
             let filtered = *sample - input + self.decay * output;
             self.last = Some((*sample, filtered));

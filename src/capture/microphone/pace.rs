@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_device_that_becomes_too_fast_is_found() {
         assert!(read_for_an_hour(Duration::ZERO, 0.2).is_err());
-        // A time of good behaviour is no credit.
+        // An hour at the right pace does not allow more samples later.
         let (mut pace, end) = read_for_an_hour(Duration::ZERO, 0.0).unwrap();
         let surplus = (0..).take_while(|_| pace.add(960, end).is_ok()).count();
         assert!(surplus <= 600, "{} s", surplus / 50);

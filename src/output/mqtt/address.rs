@@ -201,7 +201,7 @@ impl fmt::Display for Address {
 fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = match text.strip_prefix('[').and_then(|t| t.split_once(']')) {
         Some((host, "")) => (host, None),
-        // Without the colon, the rest is no valid port.
+        // Text without a colon becomes an empty port, which is rejected below.
         Some((host, rest)) => (host, Some(rest.strip_prefix(':').unwrap_or_default())),
         None => match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
