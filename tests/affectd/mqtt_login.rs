@@ -63,7 +63,8 @@ fn every_common_tls_mistake_has_a_remedy() {
     let dir = folder.display();
     certificates.sign("good", "20200101", "20490101");
     certificates.openssl("req -newkey rsa:2048 -nodes -keyout v1.key -out v1.csr -subj /CN=localhost");
-    certificates.openssl("x509 -req -in v1.csr -signkey v1.key -out v1.pem -days 2");
+    certificates.openssl("x509 -req -in v1.csr -signkey v1.key -outform der -out v3.der -days 2");
+    make_version_1(folder, &certificates);
     fs::write(folder.join("none.cnf"), "basicConstraints=CA:FALSE\n").unwrap();
     certificates
         .openssl("x509 -req -in v1.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cn.pem -days 2 -extfile none.cnf");
@@ -106,6 +107,66 @@ fn every_common_tls_mistake_has_a_remedy() {
 
     let old = OldTls::start(folder);
     insta::assert_snapshot!(check(&format!("mqtts://localhost:{}?{ca}", old.port), old.port, folder), @"no secure connection: the broker's TLS is older than version 1.2: update the broker");
+}
+
+/// Makes v1.pem, of X.509 version 1, out of v3.der and v1.key. OpenSSL 3.0 makes version 1 of a request without extensions,
+/// OpenSSL 3.5 version 3; so the version and the extensions are removed here, and the rest is signed anew.
+fn make_version_1(folder: &Path, certificates: &Certificates) {
+    let path = |name: &str| folder.join(name);
+    let version_3 = fs::read(path("v3.der")).unwrap();
+    let [certificate] = der_items(&version_3)[..] else {
+        panic!("v3.der is not one item")
+    };
+    let [to_be_signed, algorithm, _] = der_items(der_content(certificate))[..] else {
+        panic!("v3.der has other parts")
+    };
+    let kept: Vec<u8> = der_items(der_content(to_be_signed))
+        .into_iter()
+        .filter(|item| ![0xa0, 0xa3].contains(&item[0]))
+        .collect::<Vec<_>>()
+        .concat();
+    let to_be_signed = der_item(0x30, &kept);
+    fs::write(path("v1.tbs"), &to_be_signed).unwrap();
+    certificates.openssl("dgst -sha256 -sign v1.key -out v1.signature v1.tbs");
+    let signature = der_item(0x03, &[&[0], &fs::read(path("v1.signature")).unwrap()[..]].concat());
+    let version_1 = der_item(0x30, &[&to_be_signed, algorithm, &signature].concat());
+    fs::write(path("v1.der"), version_1).unwrap();
+    certificates.openssl("x509 -inform der -in v1.der -out v1.pem");
+}
+
+/// The items, each with its tag and length, that follow each other in `der`.
+fn der_items(mut der: &[u8]) -> Vec<&[u8]> {
+    let mut items = Vec::new();
+    while !der.is_empty() {
+        let (header, length) = der_header(der);
+        let (item, rest) = der.split_at(header + length);
+        items.push(item);
+        der = rest;
+    }
+    items
+}
+
+fn der_content(item: &[u8]) -> &[u8] {
+    &item[der_header(item).0..]
+}
+
+/// The sizes of an item's header and of its content.
+fn der_header(item: &[u8]) -> (usize, usize) {
+    match item[1] {
+        long @ 0x80.. => {
+            let bytes = usize::from(long - 0x80);
+            let length = item[2..2 + bytes]
+                .iter()
+                .fold(0, |length, &byte| length << 8 | usize::from(byte));
+            (2 + bytes, length)
+        }
+        short => (2, usize::from(short)),
+    }
+}
+
+fn der_item(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    [&[tag, 0x82], &length[..], content].concat()
 }
 
 /// A server with TLS 1.1 only.
