@@ -90,7 +90,7 @@ fn exit_code(error: &CommandError) -> u8 {
         CommandError::Model(_) => MODELS,
         CommandError::Output(_) | CommandError::NotPrinted(_) => OUTPUT,
         CommandError::Daemon(error) => match error {
-            DaemonError::Source(_) => SOURCE,
+            DaemonError::Source(_) | DaemonError::Light(_) => SOURCE,
             DaemonError::Model(_) => MODELS,
             DaemonError::Output(_) => OUTPUT,
             DaemonError::Thread(_) => SYSTEM,
@@ -240,7 +240,7 @@ fn restart(pause: &PauseSwitch) -> Result<(), CommandError> {
     Err(CommandError::NotRestarted(
         process::Command::new(program)
             .args(arguments)
-            .env(PAUSED, if pause.is_paused() { "1" } else { "0" })
+            .env(PAUSED, if pause.is_requested() { "1" } else { "0" })
             .exec(),
     ))
 }

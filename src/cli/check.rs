@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::error::CommandError;
 use super::terminal::Printer;
@@ -11,7 +11,8 @@ use crate::capture::clip::Clip;
 use crate::capture::microphone::{LiveMicrophone, MicrophoneSettings};
 use crate::capture::orientation::Rotation;
 use crate::capture::{AUDIO_RATE_HZ, CaptureError};
-use crate::config::{Config, DeviceSettings, Source};
+use crate::config::{Config, DeviceSettings, PrivacySettings, Source};
+use crate::daemon::DaemonError;
 use crate::face::upright::missing_turn;
 use crate::face::{FaceStage, FrameOutcome};
 use crate::fusion::FusionStage;
@@ -20,6 +21,7 @@ use crate::model::{Bundle, ModelError};
 use crate::named_thread::{self, ThreadRefused};
 use crate::output::HostIdentity;
 use crate::output::wall_clock::WallClock;
+use crate::privacy::{CaptureLight, is_set_by_battery_clock};
 use crate::voice::VoiceStage;
 
 /// How long devices are watched.
@@ -77,7 +79,16 @@ pub fn check(config: &Config, host: &HostIdentity) -> Result<(), CommandError> {
             }
         }
     }
-    report("clock", clock())?;
+    if let Some(led) = &config.privacy.light {
+        report(
+            "light",
+            CaptureLight::check(led)
+                .map(|()| led.display().to_string())
+                .map_err(DaemonError::from)
+                .into(),
+        )?;
+    }
+    report("clock", clock(&config.privacy))?;
     for output in &config.outputs {
         report("output", output.check(host).into())?;
     }
@@ -93,9 +104,12 @@ fn models(config: &Config) -> Result<String, ModelError> {
     Ok(format!("{} {}, {}", manifest.name, manifest.version, bundle.location()))
 }
 
-fn clock() -> Finding {
+fn clock(privacy: &PrivacySettings) -> Finding {
     match WallClock::default().now() {
         Some(_) => Finding::Good("synchronized".into()),
+        None if !privacy.off_hours.is_empty() && !is_set_by_battery_clock(SystemTime::now()) => Finding::Poor(
+            "not synchronized, so privacy.off keeps the devices closed: wait for the network, or set up NTP (timedatectl)".into(),
+        ),
         None => Finding::Poor(
             "not synchronized, so estimates have no time of day: wait for the network, or set up NTP (timedatectl)"
                 .into(),

@@ -8,6 +8,7 @@ use crate::face::stage::FaceSettings;
 use crate::fusion::FusionSettings;
 use crate::model::KernelChoice;
 use crate::output::OutputSpec;
+use crate::privacy::OffHours;
 
 /// A configuration that affectd can run with.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,15 @@ pub struct Config {
     pub fusion: FusionSettings,
     /// Never empty.
     pub outputs: Vec<OutputSpec>,
+    pub privacy: PrivacySettings,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrivacySettings {
+    /// In these hours, the devices are closed.
+    pub off_hours: OffHours,
+    /// The LED that is on while a device is open.
+    pub light: Option<PathBuf>,
 }
 
 /// Where frames and audio come from.

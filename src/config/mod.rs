@@ -11,7 +11,7 @@ mod raw;
 mod settings;
 mod validate;
 
-pub use checked::{Config, DeviceSettings, Pace, Source};
+pub use checked::{Config, DeviceSettings, Pace, PrivacySettings, Source};
 pub use error::ConfigError;
 pub use origin::Origin;
 pub use settings::{DEFAULT_FILE, Flags, Layers, Setting, Settings, VARIABLE_PREFIX};

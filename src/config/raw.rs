@@ -42,6 +42,8 @@ pub const KEYS: &[(&str, Kind)] = &[
     ("estimate.rate_hz", Kind::Plain),
     ("estimate.smoothing_s", Kind::Plain),
     ("estimate.baseline", Kind::Text),
+    ("privacy.off", Kind::Text),
+    ("privacy.light", Kind::Text),
 ];
 
 /// All keys. An unknown key is an error, so a misspelt one is not silently ignored.
@@ -56,6 +58,7 @@ pub struct RawConfig {
     pub input: RawInput,
     pub face: RawFace,
     pub estimate: RawEstimate,
+    pub privacy: RawPrivacy,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -111,6 +114,14 @@ pub struct RawEstimate {
     pub baseline: RawBaseline,
 }
 
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPrivacy {
+    pub off: String,
+    /// `None` for no light.
+    pub light: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RawBaseline {
@@ -128,6 +139,7 @@ impl Default for RawConfig {
             input: RawInput::default(),
             face: RawFace::default(),
             estimate: RawEstimate::default(),
+            privacy: RawPrivacy::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::raw::{KEYS, RawConfig, RawInput, flatten};
+use super::raw::{KEYS, RawConfig, RawInput, RawPrivacy, flatten};
 use super::*;
 use crate::capture::{camera, microphone};
 use crate::output::line_encoder::Format;
@@ -99,6 +99,10 @@ fn the_list_of_keys_is_complete() {
         input: RawInput {
             clip: Some("clip.mkv".into()),
             realtime: true,
+        },
+        privacy: RawPrivacy {
+            light: Some("/sys/class/leds/ACT".into()),
+            ..RawPrivacy::default()
         },
         ..RawConfig::default()
     };

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::checked::{Config, DeviceSettings, Pace, Source};
+use super::checked::{Config, DeviceSettings, Pace, PrivacySettings, Source};
 use super::error::ConfigError;
-use super::raw::{RawBaseline, RawCamera, RawChannel, RawEstimate, RawFace, RawInput, RawMicrophone};
+use super::raw::{RawBaseline, RawCamera, RawChannel, RawEstimate, RawFace, RawInput, RawMicrophone, RawPrivacy};
 use super::settings::{Layers, Settings};
 use crate::capture::camera::negotiate::{RequestedMode, pixel_format, pixel_format_names};
 use crate::capture::camera::program::CameraProgram;
@@ -41,6 +41,7 @@ impl Config {
             face: check.face(&raw.face, orientation)?,
             fusion: check.fusion(&raw.estimate)?,
             outputs: check.outputs(specs, host)?,
+            privacy: check.privacy(raw.privacy)?,
         })
     }
 }
@@ -198,6 +199,14 @@ impl Check<'_> {
                 RawBaseline::OnDemand => BaselineMode::OnDemand,
                 RawBaseline::EachPerson => BaselineMode::EachPerson,
             },
+        })
+    }
+
+    fn privacy(&self, privacy: RawPrivacy) -> Result<PrivacySettings, ConfigError> {
+        let off_hours = privacy.off.parse();
+        Ok(PrivacySettings {
+            off_hours: off_hours.map_err(|why: String| self.invalid("privacy.off", &privacy.off, &why))?,
+            light: privacy.light,
         })
     }
 

@@ -7,7 +7,7 @@ use log::Level;
 
 use crate::capture::{CaptureError, CaptureErrorKind};
 use crate::health::{SourceHealth, SourceState};
-use crate::privacy::PauseSwitch;
+use crate::privacy::{CaptureLight, PauseSwitch};
 use crate::queue::Disconnected;
 use crate::rate_limited_log::RateLimitedLog;
 use crate::retry::{Retry, RetryPolicy};
@@ -31,6 +31,8 @@ pub struct DeviceSupervisor<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// While it is set, the device is closed.
     pub pause: &'a PauseSwitch,
+    /// It is on while the device may be open.
+    pub light: &'a CaptureLight,
     pub if_unusable: IfUnusable,
 }
 
@@ -66,6 +68,16 @@ impl DeviceSupervisor<'_> {
                 has_run = true;
                 continue;
             }
+            let lit = match self.light.switch_on() {
+                Ok(lit) => lit,
+                Err(error) => {
+                    // The owner relies on the light.
+                    self.failed(&mut log, SourceState::Absent, error.to_string());
+                    device_retry.failed(Instant::now());
+                    self.wait_for(&device_retry);
+                    continue;
+                }
+            };
             let error = match open() {
                 Ok(mut device) => loop {
                     match next(&mut device) {
@@ -99,6 +111,7 @@ impl DeviceSupervisor<'_> {
                 }
                 Err(error) => Some(error),
             };
+            drop(lit);
             // A stop or a pause ends the wait for a device with an error.
             if self.stopped() {
                 return Ok(());
@@ -110,18 +123,26 @@ impl DeviceSupervisor<'_> {
                 CaptureErrorKind::Stalled => SourceState::Stalled,
                 _ => SourceState::Absent,
             };
-            self.log(&mut log, Level::Warn, state, error.to_string());
-            self.health.set(state, Some(error.to_string()));
+            self.failed(&mut log, state, error.to_string());
             let retry = match error.is_of_program() {
                 true => &mut program_retry,
                 false => &mut device_retry,
             };
             retry.failed(Instant::now());
-            while !self.stopped() && !self.pause.is_paused() && !retry.is_due(Instant::now()) {
-                thread::sleep(CHECK_INTERVAL);
-            }
+            self.wait_for(retry);
         }
         Ok(())
+    }
+
+    fn failed(&self, log: &mut RateLimitedLog<(SourceState, String)>, state: SourceState, why: String) {
+        self.log(log, Level::Warn, state, why.clone());
+        self.health.set(state, Some(why));
+    }
+
+    fn wait_for(&self, retry: &Retry) {
+        while !self.stopped() && !self.pause.is_paused() && !retry.is_due(Instant::now()) {
+            thread::sleep(CHECK_INTERVAL);
+        }
     }
 
     /// The device is closed.
@@ -176,6 +197,7 @@ mod tests {
             health,
             stop: &|| stop.load(Ordering::Relaxed),
             pause,
+            light: &CaptureLight::default(),
             if_unusable: IfUnusable::Fail,
         };
         let (mut attempts, mut delivered, mut states) = (VecDeque::from(attempts), Vec::new(), Vec::new());

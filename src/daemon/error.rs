@@ -4,6 +4,7 @@ use crate::capture::CaptureError;
 use crate::model::ModelError;
 use crate::named_thread::ThreadRefused;
 use crate::output::OutputError;
+use crate::privacy::LightError;
 
 /// Each text is one line: the thing, the reason, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +12,9 @@ pub enum DaemonError {
     /// A camera, microphone or clip cannot be used.
     #[error(transparent)]
     Source(#[from] CaptureError),
+    /// The light that shows that a device is open cannot be switched.
+    #[error(transparent)]
+    Light(#[from] LightError),
     /// The models cannot be loaded or run.
     #[error(transparent)]
     Model(#[from] ModelError),

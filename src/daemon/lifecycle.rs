@@ -1,5 +1,6 @@
 //! The running daemon: starts the stages, watches them, and applies a changed configuration.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
@@ -15,6 +16,7 @@ use crate::queue::{WhenFull, queue};
 
 use super::device_supervisor::IfUnusable;
 use super::input_feed::InputFeed;
+use super::off_hours_watch::OffHoursWatch;
 use super::output_threads::OutputThreads;
 use super::pipeline::Pipeline;
 use super::sources::{AudioInput, InputKinds, Sources, VideoInput};
@@ -47,6 +49,8 @@ pub struct Signals {
 enum ReloadError {
     #[error("affectd cannot reload while it replays a clip, and cannot switch to one: restart it instead")]
     Clip,
+    #[error("privacy.light cannot change during a reload: restart affectd instead")]
+    Light,
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -189,8 +193,14 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
 
     /// Runs until the fusion stage ends, which is the last stage to end, or until a signal stops affectd. Outputs may then
     /// still write what is left.
-    pub fn supervise(mut self, signals: &Signals, read_config: &impl Fn() -> Result<Config, ConfigError>) {
+    pub fn supervise(
+        mut self,
+        signals: &Signals,
+        off_hours: OffHoursWatch,
+        read_config: &impl Fn() -> Result<Config, ConfigError>,
+    ) {
         let health = self.pipeline.health;
+        let off_hours = RefCell::new(off_hours);
         let mut systemd = Systemd::from_environment();
         let mut stall_detector = StallDetector::new(Instant::now());
         let mut stalled = None;
@@ -201,6 +211,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             .is_some_and(|fusion| !fusion.wait_timeout(CHECK_INTERVAL))
         {
             let now = Instant::now();
+            off_hours.borrow_mut().poll(&signals.pause);
             if signals.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -214,11 +225,12 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
                     systemd.reloading();
                 }
                 let mut progress = || {
+                    off_hours.borrow_mut().poll(&signals.pause);
                     if now.elapsed() < MAX_RELOAD {
                         systemd.feed_watchdog(Instant::now());
                     }
                 };
-                if let Err(error) = self.reload(read_config, &mut progress) {
+                if let Err(error) = self.reload(read_config, &off_hours, &mut progress) {
                     error!("reload rejected, the old configuration stays active: {error}");
                 }
                 if is_ready {
@@ -255,12 +267,16 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
     fn reload(
         &mut self,
         read_config: &impl Fn() -> Result<Config, ConfigError>,
+        off_hours: &RefCell<OffHoursWatch>,
         progress: &mut dyn FnMut(),
     ) -> Result<(), ReloadError> {
         let config = read_config()?;
         let (Source::Devices(old), Source::Devices(new)) = (self.config.source.clone(), config.source.clone()) else {
             return Err(ReloadError::Clip);
         };
+        if config.privacy.light != self.config.privacy.light {
+            return Err(ReloadError::Light);
+        }
         let models = Bundle::fingerprint(config.models.as_deref());
         let models_change = models != self.models;
         // Each output compares its files itself: a password or a certificate may be new under the same name.
@@ -282,6 +298,11 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         self.outputs.change(&config.outputs, config.fusion.period, progress)?;
         self.config = config;
         self.models = models;
+        // Before a new device is opened.
+        let mut hours = off_hours.borrow_mut();
+        hours.set(self.config.privacy.off_hours.clone());
+        hours.poll(self.pipeline.pause);
+        drop(hours);
         // Nothing fails from here on: a device that is absent or unusable is waited for.
         let DeviceSettings { camera, microphone } = new;
         let (camera_changes, microphone_changes) = (camera != old.camera, microphone != old.microphone);

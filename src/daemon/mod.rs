@@ -20,6 +20,7 @@ mod health_reporter;
 mod input_feed;
 mod lifecycle;
 mod load_shedder;
+mod off_hours_watch;
 mod output_senders;
 mod output_thread;
 mod output_threads;
@@ -38,10 +39,12 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use crate::config::{Config, ConfigError, Pace};
+use crate::config::{Config, ConfigError, Pace, Source};
 use crate::health::{Health, SourceState};
 use crate::output::HostIdentity;
+use crate::privacy::CaptureLight;
 use lifecycle::{Daemon, when_full};
+use off_hours_watch::OffHoursWatch;
 use output_threads::{OutputPlan, OutputThreads};
 use pipeline::Pipeline;
 use sources::Sources;
@@ -89,7 +92,17 @@ pub fn run(
         Err(LoadError::Model(error)) => return Err(error.into()),
         Err(LoadError::Thread(error)) => return Err(error.into()),
     };
-    let health = Arc::new(Health::default());
+    let light = match &config.source {
+        Source::Clip { .. } => CaptureLight::default(),
+        Source::Devices(_) => CaptureLight::open(config.privacy.light.as_deref())?,
+    };
+    let mut off_hours = OffHoursWatch::new(config.privacy.off_hours.clone());
+    // Before anything is opened.
+    off_hours.poll(&signals.pause);
+    let health = Arc::new(Health {
+        pause: Arc::clone(&signals.pause),
+        ..Health::default()
+    });
     // The first health report is sent before the threads of the sources run.
     let kinds = sources.kinds();
     if kinds.video {
@@ -107,6 +120,7 @@ pub fn run(
         restart: AtomicBool::new(false),
         fault,
         pause: &signals.pause,
+        light,
         frames: Default::default(),
         audio: Default::default(),
         last_seq: AtomicU64::new(0),
@@ -120,7 +134,11 @@ pub fn run(
             when_full: when_full(pace),
         };
         let outputs = OutputThreads::start(scope, &threads, &health, &plan, &signals.pause, host)?;
-        Daemon::start(scope, &pipeline, &threads, outputs, config, sources, stages).supervise(signals, &read_config);
+        Daemon::start(scope, &pipeline, &threads, outputs, config, sources, stages).supervise(
+            signals,
+            off_hours,
+            &read_config,
+        );
         if pace == Pace::Realtime {
             // The last output may have ended while the devices still run, or are absent.
             threads.stop();

@@ -31,7 +31,7 @@ impl OutputSenders {
 
     /// Fails if all outputs have ended.
     pub fn send_health(&self, report: HealthReport) -> Result<(), Disconnected> {
-        self.send(&OutputItem::Health(report))
+        self.send(&OutputItem::Health(Arc::new(report)))
     }
 
     /// Tells all outputs that the files which their specs name may have changed.

@@ -19,7 +19,7 @@ use super::thread_group::ThreadGroup;
 #[derive(Debug, Clone)]
 pub enum OutputItem {
     Estimate(Arc<Estimate>),
-    Health(HealthReport),
+    Health(Arc<HealthReport>),
     /// Wakes the output, which then looks at its [`ReloadRequest`].
     Wake,
 }

@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::face::{FaceStage, FrameOutcome};
 use crate::fusion::{Estimate, FusionStage};
 use crate::health::{Health, SourceHealth, SourceState, count, temperature_c};
-use crate::privacy::PauseSwitch;
+use crate::privacy::{CaptureLight, PauseSwitch};
 use crate::queue::{Disconnected, QueueReceiver, QueueSender, SwappableSender};
 use crate::rate_limited_log::RateLimitedLog;
 use crate::voice::VoiceStage;
@@ -49,6 +49,8 @@ pub struct Pipeline<'a> {
     pub restart: AtomicBool,
     pub fault: Option<Fault>,
     pub pause: &'a PauseSwitch,
+    /// Shows that a device is open.
+    pub light: CaptureLight,
     /// The queue from the source to the current face stage.
     pub frames: SwappableSender<VideoFrame>,
     /// The queue from the source to the current fusion stage.
@@ -81,6 +83,7 @@ impl Pipeline<'_> {
                     health,
                     stop: &stop,
                     pause: self.pause,
+                    light: &self.light,
                     if_unusable,
                 }
                 .run(
@@ -123,6 +126,7 @@ impl Pipeline<'_> {
                     health,
                     stop: &stop,
                     pause: self.pause,
+                    light: &self.light,
                     if_unusable,
                 }
                 .run(

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::privacy::PauseSwitch;
+
 mod atomic_f32;
 mod latency;
 mod report;
@@ -22,6 +24,8 @@ pub use temperature::temperature_c;
 pub struct Health {
     pub camera: SourceHealth,
     pub microphone: SourceHealth,
+    /// Says why the devices are closed.
+    pub pause: Arc<PauseSwitch>,
     pub camera_counters: CameraCounters,
     pub microphone_counters: MicrophoneCounters,
     /// Frames analyzed per second, at most.
@@ -61,6 +65,7 @@ impl Health {
             uptime_s: uptime.as_secs(),
             camera: self.camera.get(),
             microphone: self.microphone.get(),
+            paused_by: self.pause.reasons(),
             face_rate_hz: self.face_rate_hz.get(),
             frames: get(&self.frames),
             frames_skipped: get(&self.frames_skipped) + get(&self.camera_counters.skipped),
@@ -101,7 +106,7 @@ impl Health {
 
     /// The part of the record whose changes are reported at once.
     pub fn condition(&self) -> impl PartialEq + use<> {
-        let states = (self.camera.get(), self.microphone.get());
+        let states = (self.camera.get(), self.microphone.get(), self.pause.reasons());
         (states, self.face_rate_hz.get(), self.problem())
     }
 }
@@ -184,6 +189,7 @@ impl fmt::Display for Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privacy::Closed;
 
     #[test]
     fn the_summary_mentions_faults_only_if_there_were_any() {
@@ -208,10 +214,11 @@ mod tests {
         );
         health.microphone.set(SourceState::Running, None);
         health.face_rate_hz.set(2.5);
+        health.pause.set_closed(Some(Closed::OffHours));
         let report = HealthReport {
             temperature_c: Some(51.5),
             ..health.report(Duration::from_secs(3600))
         };
-        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","face_rate_hz":2.5,"frames":0,"frames_skipped":0,"frames_undecodable":0,"frames_malformed":0,"frames_missed":0,"frames_with_face":0,"xruns":0,"audio_blocks_lost":0,"estimates":0,"estimates_dropped":0,"estimates_skipped":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"problem":"camera stalled: /dev/video0: sent no frame for 1.0 s"}"#);
+        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","paused_by":["off_hours"],"face_rate_hz":2.5,"frames":0,"frames_skipped":0,"frames_undecodable":0,"frames_malformed":0,"frames_missed":0,"frames_with_face":0,"xruns":0,"audio_blocks_lost":0,"estimates":0,"estimates_dropped":0,"estimates_skipped":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"problem":"camera stalled: /dev/video0: sent no frame for 1.0 s"}"#);
     }
 }

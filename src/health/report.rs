@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::source::SourceState;
+use crate::privacy::PauseReason;
 
 /// The health record: one JSON object. Outputs that carry it get it at the start, every 30 s, and when the state of a device
 /// or the face rate changes. Counters are totals since the start.
@@ -16,6 +17,9 @@ pub struct HealthReport {
     pub camera: SourceState,
     #[serde(default)]
     pub microphone: SourceState,
+    /// Why the devices are closed; empty if affectd is not paused.
+    #[serde(default)]
+    pub paused_by: Vec<PauseReason>,
     /// Frames analyzed per second, at most. Lower than configured while the board is too busy or too hot.
     #[serde(default)]
     pub face_rate_hz: f32,

@@ -136,9 +136,10 @@ impl<R> CommandProcessor<R> {
                 Ok(json!({ "rate": rate_hz }))
             }
             Ok(Command::Health) => Ok(json!(self.health.report())),
-            Ok(Command::Baseline) if self.pause.is_paused() => {
-                Err("baseline: affectd is paused: send resume first".into())
-            }
+            Ok(Command::Baseline) if self.pause.is_paused() => Err(match self.pause.is_requested() {
+                true => "baseline: affectd is paused: send resume first".into(),
+                false => "baseline: affectd is paused by privacy.off: wait until these hours are over".into(),
+            }),
             Ok(Command::Baseline) => match self.start_baseline() {
                 Some(started) => {
                     self.baseline = Some((reader, started));

@@ -1,6 +1,12 @@
-//! Whether the camera and the microphone may be open.
+//! Whether the camera and the microphone may be open, and the light that shows that they are.
 
+mod board_clock;
+mod light;
+mod off_hours;
 mod record;
 mod switch;
 
-pub use switch::{PauseError, PauseSwitch};
+pub use board_clock::is_set_by_battery_clock;
+pub use light::{CaptureLight, LightError};
+pub use off_hours::OffHours;
+pub use switch::{Closed, PauseError, PauseReason, PauseSwitch};

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::record::PauseRecord;
 
 /// Pause and resume, for all threads: signals and commands set the switch, the threads of the devices open nothing while it is
@@ -15,13 +17,46 @@ pub struct PauseSwitch {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
-    paused: bool,
+    /// A signal or a command has paused affectd.
+    requested: bool,
+    /// The configuration closes the devices at present.
+    closed: Option<Closed>,
     /// Counts the pauses.
     pauses: u64,
     /// Earlier captures must not be used any more. `None` before the first pause.
     resumed: Option<Instant>,
+}
+
+/// Why the configuration closes the devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// It is one of the hours of `privacy.off`.
+    OffHours,
+    /// There are such hours, and the time is not known.
+    UnknownTime,
+}
+
+/// Why the devices are closed. Several reasons may hold at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseReason {
+    /// A signal or a command has paused affectd.
+    Request,
+    /// See [`Closed::OffHours`].
+    OffHours,
+    /// See [`Closed::UnknownTime`].
+    UnknownTime,
+}
+
+impl From<Closed> for PauseReason {
+    fn from(closed: Closed) -> PauseReason {
+        match closed {
+            Closed::OffHours => PauseReason::OffHours,
+            Closed::UnknownTime => PauseReason::UnknownTime,
+        }
+    }
 }
 
 /// Why affectd does not pause or resume, or not for long.
@@ -33,6 +68,15 @@ pub enum PauseError {
     NotKept(String),
     #[error("the devices are opened, but the next start of affectd will be paused: {0}")]
     StillKept(String),
+    #[error(
+        "the pause on request is over, but privacy.off keeps the devices closed at this hour: wait until it is over, or change it"
+    )]
+    OffHours,
+    #[error(
+        "the pause on request is over, but privacy.off keeps the devices closed because the clock is not synchronized: wait for the \
+         network, or set up NTP (timedatectl)"
+    )]
+    UnknownTime,
 }
 
 impl PauseSwitch {
@@ -52,7 +96,7 @@ impl PauseSwitch {
         PauseSwitch {
             record: Some(Mutex::new(record)),
             state: Mutex::new(State {
-                paused,
+                requested: paused,
                 ..State::default()
             }),
         }
@@ -61,28 +105,61 @@ impl PauseSwitch {
     /// Closes the devices soon. Fails if there are none, or if a restart would open them.
     pub fn pause(&self) -> Result<(), PauseError> {
         let record = self.record.as_ref().ok_or(PauseError::NoDevices)?;
+        let request = || self.change(|state| state.requested = true);
         // At once, before the disk has time.
-        self.state().set_paused();
+        request();
         let record = lock(record);
         // A resume on another thread may have come in between.
-        self.state().set_paused();
+        request();
         record.write(true).map_err(PauseError::NotKept)
     }
 
-    /// Opens the devices soon. Fails if there are none, or if a restart would close them.
+    /// Ends the requested pause, so that the devices are opened soon. Fails if there are none, if the configuration still keeps
+    /// them closed, or if a restart would close them.
     pub fn resume(&self) -> Result<(), PauseError> {
         let record = lock(self.record.as_ref().ok_or(PauseError::NoDevices)?);
         let written = record.write(false).map_err(PauseError::StillKept);
-        let mut state = self.state();
-        if state.paused {
-            state.paused = false;
-            state.resumed = Some(Instant::now());
+        self.change(|state| state.requested = false);
+        written?;
+        match self.state().closed {
+            Some(Closed::OffHours) => Err(PauseError::OffHours),
+            Some(Closed::UnknownTime) => Err(PauseError::UnknownTime),
+            None => Ok(()),
         }
-        written
+    }
+
+    /// Closes the devices for a reason of the configuration, or ends that. A requested pause stays.
+    pub fn set_closed(&self, closed: Option<Closed>) {
+        if self.record.is_some() {
+            self.change(|state| state.closed = closed);
+        }
+    }
+
+    /// Why the devices are closed; empty if they are not.
+    pub fn reasons(&self) -> Vec<PauseReason> {
+        let state = self.state();
+        let request = state.requested.then_some(PauseReason::Request);
+        request.into_iter().chain(state.closed.map(PauseReason::from)).collect()
+    }
+
+    /// Whether a signal or a command has paused affectd.
+    pub fn is_requested(&self) -> bool {
+        self.state().requested
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        let before = state.is_paused();
+        change(&mut state);
+        match (before, state.is_paused()) {
+            (false, true) => state.pauses += 1,
+            (true, false) => state.resumed = Some(Instant::now()),
+            _ => {}
+        }
     }
 
     pub fn is_paused(&self) -> bool {
-        self.state().paused
+        self.state().is_paused()
     }
 
     /// The number of pauses so far. When it changes, a stage forgets what it knows.
@@ -93,7 +170,7 @@ impl PauseSwitch {
     /// Whether something captured at this time may be used: not during a pause, and not if it was captured before one.
     pub fn admits(&self, captured: Instant) -> bool {
         let state = self.state();
-        !state.paused && state.resumed.is_none_or(|resumed| captured >= resumed)
+        !state.is_paused() && state.resumed.is_none_or(|resumed| captured >= resumed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -109,11 +186,8 @@ impl Default for PauseSwitch {
 }
 
 impl State {
-    fn set_paused(&mut self) {
-        if !self.paused {
-            self.paused = true;
-            self.pauses += 1;
-        }
+    fn is_paused(&self) -> bool {
+        self.requested || self.closed.is_some()
     }
 }
 
@@ -184,10 +258,49 @@ mod tests {
     }
 
     #[test]
+    fn a_resume_in_the_off_hours_opens_nothing_and_is_an_error() {
+        let switch = PauseSwitch::default();
+        let before = Instant::now();
+        switch.set_closed(Some(Closed::OffHours));
+        assert!(switch.is_paused() && !switch.admits(before));
+        assert_eq!(switch.resume(), Err(PauseError::OffHours));
+        switch.set_closed(Some(Closed::UnknownTime));
+        assert_eq!(switch.resume(), Err(PauseError::UnknownTime));
+        assert_eq!((switch.pauses(), switch.reasons()), (1, vec![PauseReason::UnknownTime]));
+        switch.set_closed(None);
+        assert!(!switch.is_paused() && !switch.admits(before));
+    }
+
+    #[test]
+    fn a_requested_pause_outlasts_the_off_hours() {
+        let switch = PauseSwitch::default();
+        switch.set_closed(Some(Closed::OffHours));
+        switch.pause().unwrap();
+        switch.set_closed(None);
+        assert!(switch.is_paused() && switch.is_requested());
+        assert_eq!(switch.reasons(), [PauseReason::Request]);
+        switch.resume().unwrap();
+        assert!(!switch.is_paused() && switch.reasons().is_empty());
+    }
+
+    #[test]
+    fn a_resume_in_the_off_hours_ends_the_requested_pause() {
+        let switch = PauseSwitch::default();
+        switch.pause().unwrap();
+        switch.set_closed(Some(Closed::OffHours));
+        assert_eq!(switch.reasons(), [PauseReason::Request, PauseReason::OffHours]);
+        assert_eq!(switch.resume(), Err(PauseError::OffHours));
+        assert!(switch.is_paused() && !switch.is_requested());
+        switch.set_closed(None);
+        assert!(!switch.is_paused());
+    }
+
+    #[test]
     fn a_clip_cannot_be_paused() {
         let switch = PauseSwitch::of_clip();
         assert_eq!(switch.pause(), Err(PauseError::NoDevices));
         assert_eq!(switch.resume(), Err(PauseError::NoDevices));
+        switch.set_closed(Some(Closed::OffHours));
         assert!(!switch.is_paused() && switch.admits(Instant::now()));
     }
 }

@@ -23,6 +23,7 @@ mod monitor;
 mod mqtt;
 mod mqtt_hostile;
 mod mqtt_login;
+mod off_hours;
 mod outputs;
 mod outputs_serial;
 mod outputs_wire;

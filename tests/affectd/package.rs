@@ -58,6 +58,23 @@ fn the_generator_makes_room_for_programs_only_if_a_device_is_one() {
 }
 
 #[test]
+fn the_generator_gives_access_to_the_configured_led_only() {
+    let with = |led: &str| drop_ins(&[("etc/affectd/affectd.toml", &format!("[privacy]\nlight = {led:?}\n"))]);
+    assert_eq!(with("/sys/class/leds/ACT"), ["led.conf"]);
+    assert_eq!(with("/sys/class/leds/beaglebone:green:usr0"), ["led.conf"]);
+    for other in [
+        "/etc",
+        "/sys/class/leds/a b",
+        "/sys/class/leds/x';reboot;'",
+        "/sys/class/leds/../../kernel",
+        "/sys/class/leds/..",
+    ] {
+        assert!(with(other).is_empty(), "{other}");
+    }
+    assert!(drop_ins(&[("etc/affectd/affectd.toml", "")]).is_empty());
+}
+
+#[test]
 fn the_generator_opens_the_network_only_for_an_mqtt_output() {
     let with = |config: &str| opens_network(&[("etc/affectd/affectd.toml", config)]);
     assert!(with("output = [\"stdout\", \"mqtt://h\"]\n"));

@@ -185,6 +185,10 @@ fn config_prints_each_value_with_its_origin() {
     rate_hz = 5.0  # default
     smoothing_s = 0.5  # default
     baseline = "each-person"  # file /etc/affectd/affectd.toml
+
+    [privacy]
+    off = ""  # default
+    # light: not set  # default
     "#);
 }
 

@@ -17,14 +17,13 @@ use graph::Sources;
 /// The modules of the crate, lowest layer first. A module imports only from layers below its own. Modules of one layer do
 /// not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["sync"],
+    &["privacy", "sync"],
     &[
         "caught_panic",
         "control",
         "health",
         "named_thread",
         "printable",
-        "privacy",
         "queue",
         "rate_limited_log",
         "retry",

@@ -77,6 +77,7 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
         restart: AtomicBool::new(false),
         fault: None,
         pause: &pause,
+        light: Default::default(),
         frames: Default::default(),
         audio: Default::default(),
         last_seq: AtomicU64::new(0),
@@ -107,7 +108,8 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
             show_a_face(&pipeline, &mut at);
             ids.push(pipeline.last_face_id.load(Ordering::Relaxed));
             let changed = || Ok(config(folder.path(), face_rate_hz));
-            daemon.reload(&changed, &mut || {}).unwrap();
+            let off_hours = RefCell::new(OffHoursWatch::new(Default::default()));
+            daemon.reload(&changed, &off_hours, &mut || {}).unwrap();
         }
         // Each of the three stages saw the same face as a new one.
         assert!(ids[0] > 0 && ids.is_sorted_by(|a, b| a < b), "{ids:?}");
