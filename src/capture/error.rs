@@ -54,8 +54,6 @@ pub enum Reason {
     NotACamera,
     #[error("captures no frames, but another node of the same camera may")]
     NotACaptureNode,
-    #[error("uses the multi-planar API, which affectd does not support")]
-    MultiPlanar,
     #[error("no program writes to this loopback camera yet")]
     LoopbackIdle,
     /// The camera offers these formats.
@@ -235,7 +233,6 @@ impl CaptureError {
             (
                 Reason::NotACamera
                 | Reason::NotACaptureNode
-                | Reason::MultiPlanar
                 | Reason::UnknownToAlsa
                 | Reason::PlaybackOnly
                 | Reason::NoSuchChannel { .. }
@@ -279,9 +276,7 @@ impl CaptureError {
                 "add the user that runs affectd to the group audio (sudo usermod -aG audio USER)"
             }
             (Reason::PermissionDenied, Clip) => "let the user that runs affectd read it (chmod a+r)",
-            (Reason::NotACamera | Reason::NotACaptureNode | Reason::MultiPlanar, _) => {
-                "`affectd devices` lists the cameras"
-            }
+            (Reason::NotACamera | Reason::NotACaptureNode, _) => "`affectd devices` lists the cameras",
             (Reason::NoSupportedFormat(_) | Reason::UnexpectedFormat { .. }, _) => {
                 "set camera.format to auto, or use another camera"
             }

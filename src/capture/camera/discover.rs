@@ -59,12 +59,10 @@ pub fn open_node(path: &Path) -> Result<(Node, Identity), CaptureError> {
     let identity = node
         .identity()
         .map_err(|e| driver_error(&name, Operation::Identify, &e))?;
-    if identity.captures {
-        return Ok((node, identity));
+    if let Some(planes) = identity.captures {
+        return Ok((node.with_planes(planes), identity));
     }
-    let reason = if identity.captures_planes {
-        Reason::MultiPlanar
-    } else if identity.outputs || identity.driver == LOOPBACK_DRIVER {
+    let reason = if identity.outputs || identity.driver == LOOPBACK_DRIVER {
         // A v4l2loopback node only becomes a capture node once a program writes to it.
         Reason::LoopbackIdle
     } else {

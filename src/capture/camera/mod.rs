@@ -12,6 +12,7 @@ pub mod list;
 pub mod negotiate;
 mod node;
 mod opener;
+mod planes;
 pub mod program;
 mod stream;
 mod y4m;

@@ -22,7 +22,7 @@ pub enum Encoding {
 }
 
 /// The pixel formats that affectd reads, by their four-character codes.
-const PIXEL_FORMATS: [(&[u8; 4], Encoding); 15] = [
+const PIXEL_FORMATS: [(&[u8; 4], Encoding); 23] = [
     (b"GREY", Encoding::Grey),
     (b"NV12", Encoding::LumaFirst),
     (b"NV21", Encoding::LumaFirst),
@@ -32,6 +32,15 @@ const PIXEL_FORMATS: [(&[u8; 4], Encoding); 15] = [
     (b"YU12", Encoding::LumaFirst),
     (b"YV12", Encoding::LumaFirst),
     (b"422P", Encoding::LumaFirst),
+    // The same with each plane in a buffer of its own.
+    (b"NM12", Encoding::LumaFirst),
+    (b"NM21", Encoding::LumaFirst),
+    (b"NM16", Encoding::LumaFirst),
+    (b"NM61", Encoding::LumaFirst),
+    (b"YM12", Encoding::LumaFirst),
+    (b"YM21", Encoding::LumaFirst),
+    (b"YM16", Encoding::LumaFirst),
+    (b"YM24", Encoding::LumaFirst),
     (b"YUYV", Encoding::LumaInEvenBytes),
     (b"YVYU", Encoding::LumaInEvenBytes),
     (b"UYVY", Encoding::LumaInOddBytes),

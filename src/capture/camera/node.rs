@@ -12,13 +12,15 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Device, FourCC, Fraction};
 
+use super::planes;
+
 /// What a node reports about itself.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub driver: String,
     pub card: String,
-    pub captures: bool,
-    pub captures_planes: bool,
+    /// `None` if it cannot capture.
+    pub captures: Option<Planes>,
     pub outputs: bool,
 }
 
@@ -47,17 +49,42 @@ pub struct Format {
     pub stride: u32,
 }
 
+/// Which of V4L2's two interfaces for buffers a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planes {
+    /// An image is in one buffer.
+    Single,
+    /// An image is in several buffers, one for each plane.
+    Multiple,
+}
+
 /// An open video node.
-pub struct Node(Device);
+pub struct Node {
+    device: Device,
+    planes: Planes,
+}
 
 impl Node {
+    /// Opens a node. It counts as single-planar until [`Node::with_planes`] says otherwise.
     pub fn open(path: &Path) -> io::Result<Node> {
-        Device::with_path(path).map(Node)
+        let device = Device::with_path(path)?;
+        Ok(Node {
+            device,
+            planes: Planes::Single,
+        })
+    }
+
+    pub fn with_planes(self, planes: Planes) -> Node {
+        Node { planes, ..self }
+    }
+
+    pub fn planes(&self) -> Planes {
+        self.planes
     }
 
     /// The device, for streaming.
     pub fn device(&self) -> &Device {
-        &self.0
+        &self.device
     }
 
     /// Queries the node. The `v4l` crate does this as well, but panics on a name that is not UTF-8, such as one truncated
@@ -66,7 +93,7 @@ impl Node {
         // SAFETY: v4l2_capability consists of integers, for which all-zero bytes are valid.
         let mut raw: v4l2_capability = unsafe { std::mem::zeroed() };
         // SAFETY: VIDIOC_QUERYCAP writes one v4l2_capability. `raw` is one and is exclusively borrowed; the descriptor is open.
-        unsafe { ioctl(self.0.handle().fd(), VIDIOC_QUERYCAP, (&raw mut raw).cast())? };
+        unsafe { ioctl(self.device.handle().fd(), VIDIOC_QUERYCAP, (&raw mut raw).cast())? };
         // If a device has several nodes, `capabilities` covers all of them and `device_caps` only this one.
         let all = Flags::from(raw.capabilities);
         let own = match all.contains(Flags::DEVICE_CAPS) {
@@ -76,22 +103,33 @@ impl Node {
         Ok(Identity {
             driver: text(&raw.driver),
             card: text(&raw.card),
-            captures: own.contains(Flags::VIDEO_CAPTURE | Flags::STREAMING),
-            captures_planes: own.contains(Flags::VIDEO_CAPTURE_MPLANE),
+            captures: match own {
+                _ if !own.contains(Flags::STREAMING) => None,
+                _ if own.contains(Flags::VIDEO_CAPTURE) => Some(Planes::Single),
+                // Old drivers of codecs, which convert images of a program, have both flags.
+                _ if own.contains(Flags::VIDEO_OUTPUT_MPLANE) => None,
+                _ if own.contains(Flags::VIDEO_CAPTURE_MPLANE) => Some(Planes::Multiple),
+                _ => None,
+            },
             outputs: own.contains(Flags::VIDEO_OUTPUT),
         })
     }
 
     /// The pixel formats that the node can capture.
     pub fn formats(&self) -> Vec<FourCC> {
-        let formats = self.0.enum_formats().unwrap_or_default();
-        formats.into_iter().map(|format| format.fourcc).collect()
+        match self.planes {
+            Planes::Single => {
+                let formats = self.device.enum_formats().unwrap_or_default();
+                formats.into_iter().map(|format| format.fourcc).collect()
+            }
+            Planes::Multiple => planes::formats(&self.device.handle()),
+        }
     }
 
     /// The sizes of a format. Empty if the driver does not report them.
     pub fn sizes(&self, fourcc: FourCC) -> Vec<Sizes> {
         let range = |min, max, step| Range { min, max, step };
-        let sizes = self.0.enum_framesizes(fourcc).unwrap_or_default();
+        let sizes = self.device.enum_framesizes(fourcc).unwrap_or_default();
         sizes
             .into_iter()
             .map(|size| match size.size {
@@ -109,7 +147,7 @@ impl Node {
 
     /// The highest frame rate at a size. `None` if the driver does not report it.
     pub fn fastest(&self, fourcc: FourCC, width: u32, height: u32) -> Option<f64> {
-        let intervals = self.0.enum_frameintervals(fourcc, width, height).ok()?;
+        let intervals = self.device.enum_frameintervals(fourcc, width, height).ok()?;
         let shortest = |interval| match interval {
             FrameIntervalEnum::Discrete(one) => one,
             FrameIntervalEnum::Stepwise(range) => range.min,
@@ -122,7 +160,10 @@ impl Node {
 
     /// Requests a format and returns the format that the driver chose.
     pub fn set_format(&self, fourcc: FourCC, width: u32, height: u32) -> io::Result<Format> {
-        let actual = self.0.set_format(&v4l::Format::new(width, height, fourcc))?;
+        if self.planes == Planes::Multiple {
+            return planes::set_format(&self.device.handle(), fourcc, width, height);
+        }
+        let actual = self.device.set_format(&v4l::Format::new(width, height, fourcc))?;
         Ok(Format {
             fourcc: actual.fourcc,
             width: actual.width,
@@ -139,10 +180,19 @@ impl Node {
             reason = "float casts saturate, and rates are validated as 1 to 120 Hz"
         )]
         let millihertz = (rate_hz * 1000.0) as u32;
-        let requested = Parameters::new(Fraction::new(1000, millihertz));
-        // Some drivers have a fixed rate and reject the request.
-        let actual = self.0.set_params(&requested).or_else(|_| self.0.params()).ok()?;
-        rate_of(actual.interval)
+        let requested = Fraction::new(1000, millihertz);
+        let actual = match self.planes {
+            Planes::Single => {
+                let device = &self.device;
+                // Some drivers have a fixed rate and reject the request.
+                let actual = device
+                    .set_params(&Parameters::new(requested))
+                    .or_else(|_| device.params());
+                actual.map(|actual| actual.interval)
+            }
+            Planes::Multiple => planes::set_interval(&self.device.handle(), requested),
+        };
+        rate_of(actual.ok()?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use v4l::buffer::{Metadata, Type};
@@ -9,7 +10,8 @@ use v4l::device::Handle;
 use v4l::io::mmap;
 use v4l::io::traits::CaptureStream;
 
-use super::node::Node;
+use super::node::{Node, Planes};
+use super::planes::PlanarBuffers;
 
 /// One buffer is being filled, one is filled, one is being read, and one is spare for a late reader.
 const BUFFERS: u32 = 4;
@@ -20,9 +22,49 @@ const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// device is.
 pub struct Stream {
     /// `None` only during drop.
-    buffers: Option<mmap::Stream<'static>>,
+    buffers: Option<Buffers>,
     /// Whether the driver has the buffers. The `v4l` crate queues them with the first frame.
     running: bool,
+}
+
+enum Buffers {
+    Single(mmap::Stream<'static>),
+    Multiple(PlanarBuffers),
+}
+
+impl Buffers {
+    fn of(node: &Node) -> io::Result<Buffers> {
+        Ok(match node.planes() {
+            Planes::Single => Buffers::Single(mmap::Stream::with_buffers(node.device(), Type::VideoCapture, BUFFERS)?),
+            Planes::Multiple => Buffers::Multiple(PlanarBuffers::new(node.device().handle(), BUFFERS)?),
+        })
+    }
+
+    fn handle(&self) -> Arc<Handle> {
+        match self {
+            Buffers::Single(buffers) => buffers.handle(),
+            Buffers::Multiple(buffers) => buffers.handle(),
+        }
+    }
+
+    /// Returns the previous buffer to the driver and waits for a filled one. Fails with `TimedOut` if there is none within `timeout`.
+    fn next(&mut self, timeout: Duration) -> io::Result<FilledBuffer<'_>> {
+        let (bytes, begin, metadata) = match self {
+            Buffers::Single(buffers) => {
+                buffers.set_timeout(timeout);
+                let (bytes, metadata) = buffers.next()?;
+                (bytes, 0, *metadata)
+            }
+            Buffers::Multiple(buffers) => buffers.next(timeout)?,
+        };
+        let end = bytes.len().min(metadata.bytesused as usize);
+        Ok(FilledBuffer {
+            bytes: bytes.get(begin..end).unwrap_or_default(),
+            capacity: bytes.len(),
+            metadata,
+            skipped: 0,
+        })
+    }
 }
 
 /// A buffer as the driver filled it.
@@ -39,9 +81,8 @@ pub struct FilledBuffer<'a> {
 impl Stream {
     /// Prepares to capture in the current format of `node`. The camera starts with the first call of [`Stream::newest`].
     pub fn of(node: &Node) -> io::Result<Stream> {
-        let buffers = mmap::Stream::with_buffers(node.device(), Type::VideoCapture, BUFFERS)?;
         Ok(Stream {
-            buffers: Some(buffers),
+            buffers: Some(Buffers::of(node)?),
             running: false,
         })
     }
@@ -63,12 +104,10 @@ impl Stream {
             return Ok(None);
         }
         self.running = true;
-        buffers.set_timeout(timeout);
         let mut skipped = 0;
         loop {
-            // This also returns the previous buffer to the driver.
-            let (bytes, metadata) = match buffers.next() {
-                Ok(next) => next,
+            let filled = match buffers.next(timeout) {
+                Ok(filled) => filled,
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(None),
                 Err(e) => return Err(e),
             };
@@ -76,12 +115,7 @@ impl Stream {
                 skipped += 1;
                 continue;
             }
-            return Ok(Some(read(FilledBuffer {
-                bytes: &bytes[..bytes.len().min(metadata.bytesused as usize)],
-                capacity: bytes.len(),
-                metadata: *metadata,
-                skipped,
-            })));
+            return Ok(Some(read(FilledBuffer { skipped, ..filled })));
         }
     }
 }

@@ -163,5 +163,5 @@ scenario() { # NAME
     vivid_is_plugged_in || plug_vivid
     pid='' feeder='' player='' asker='' marked=0
     unset AFFECTD_CAMERA_DEVICE AFFECTD_MICROPHONE_DEVICE AFFECTD_CAMERA_RATE_HZ AFFECTD_CAMERA_WIDTH AFFECTD_CAMERA_HEIGHT
-    unset AFFECTD_OUTPUT
+    unset AFFECTD_CAMERA_FORMAT AFFECTD_OUTPUT
 }

@@ -10,6 +10,18 @@
 plug_vivid() { echo vivid.0 >/sys/bus/platform/drivers/vivid/bind; }
 vivid_is_plugged_in() { [ -e /sys/bus/platform/drivers/vivid/vivid.0 ]; }
 unplug_vivid() { echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind; }
+find_vivid() { # sets $vivid to its node
+    vivid=
+    for node in /dev/video*; do
+        [ "$(cut -c1-5 "/sys/class/video4linux/${node#/dev/}/name" 2>/dev/null)" = vivid ] && vivid=$node
+    done
+    [ -n "$vivid" ]
+}
+load_vivid() { # PLANES: 1 for one buffer an image, 2 for one a plane
+    load vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=0x0 no_error_inj=1 multiplanar="$1"
+    sleep 1
+    find_vivid
+}
 plug_card() { echo snd_aloop.0 >/sys/bus/platform/drivers/snd_aloop/bind; }
 unplug_card() { echo snd_aloop.0 >/sys/bus/platform/drivers/snd_aloop/unbind; }
 
@@ -93,6 +105,24 @@ camera_loose_cable() { # it is unplugged and plugged in ten times: the log stays
     logged=$(grep -c "[]] camera " $work/log)
     echo "    $logged lines of the camera in the log"
     [ "$logged" -ge 2 ] && [ "$logged" -le 12 ] && always_since "$from" '"voice":{'
+}
+
+multi_planar_camera() { # each plane has a buffer of its own; it is pulled for 2 s
+    rmmod vivid && load_vivid 2 || return 1
+    use_vivid && use_card
+    export AFFECTD_CAMERA_FORMAT=NM12
+    start_affectd
+    await "camera running.*NM12" 20 && await_line '"voice":{' 10 && await_health '"frames":[1-9]' 5
+    works=$?
+    unplug_vivid
+    await_state camera absent 5 || works=1
+    sleep 2
+    mark
+    plug_vivid
+    recovers camera || works=1
+    stop_affectd
+    grep -E "camera running" $work/log | sed 's/^/    /'
+    rmmod vivid && load_vivid 1 && [ $works = 0 ] && [ "$ended" = 0 ]
 }
 
 microphone_unplugged() { # it is pulled for 10 s
@@ -467,7 +497,7 @@ load virtio_blk
 load videodev 2>/dev/null
 # With exclusive_caps=1, v4l2loopback no longer accepts frames after a query between two feeders.
 load v4l2loopback video_nr=10 card_label=Loopback exclusive_caps=0 max_buffers=4
-load vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=0x0 no_error_inj=1
+load_vivid 1
 load snd-aloop pcm_substreams=1 index=0 id=Loopback
 load xhci-pci
 load ftdi_sio
@@ -480,10 +510,6 @@ case $(uname -m) in
 aarch64) uart=/dev/ttyAMA1 && [ -e $uart ] || uart=/dev/ttyS0 ;;
 *) uart=/dev/ttyS1 ;;
 esac
-vivid=
-for node in /dev/video*; do
-    [ "$(cut -c1-5 "/sys/class/video4linux/${node#/dev/}/name" 2>/dev/null)" = vivid ] && vivid=$node
-done
 echo "    kernel $(uname -r), cameras $(echo /dev/video*), vivid is $vivid, serial ports $uart $usb, cards: $(head -n 1 /proc/asound/cards)"
 mkdir -p $work
 
