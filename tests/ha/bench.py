@@ -50,6 +50,9 @@ ENTITIES = {
     "restart": {"device_class": "restart", "category": "config"},
     "rate": {"device_class": "frequency", "unit_of_measurement": "Hz", "category": "config"},
 }
+# The clip, from a program as its camera and one as its microphone: these can be closed and opened again.
+PLAY = "ffmpeg -loglevel error -re -i /srv/clip.mkv"
+LIVE = f"--camera 'command:{PLAY} -an -c:v copy -f mjpeg -' --microphone 'command:{PLAY} -vn -f wav -'"
 # Only on machines with a thermal zone.
 TEMPERATURE = {"device_class": "temperature", "unit_of_measurement": "°C", "category": "diagnostic"}
 # The state of a button is the time of its last press, so it is unknown at first.
@@ -287,13 +290,20 @@ class Bench:
         await self.home_assistant.start()
         await self.home_assistant.onboard()
 
-    async def board(self, device="kitchen", options="", port=BROKER_PORT, machine="a" * 32):
+    async def board(
+        self,
+        device="kitchen",
+        options="",
+        port=BROKER_PORT,
+        machine="a" * 32,
+        source="--input /srv/clip.mkv --realtime",
+    ):
         """Starts affectd on a board of its own."""
         identity = WORK / f"machine-id-{machine[:4]}"
         identity.write_text(machine + "\n")
         output = f"mqtt://127.0.0.1:{port}?device={device}{options}"
         # The machine's identifier is a file, which each board sees differently.
-        run = f"affectd run --input /srv/clip.mkv --realtime --output '{output}'"
+        run = f"affectd run {source} --output '{output}'"
         script = f"mount --bind {identity} /etc/machine-id && exec {run}"
         board = Program("affectd", "unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script)
         if not Path("/etc/machine-id").exists():
@@ -476,6 +486,37 @@ async def buttons_and_the_rate_reach_the_board(bench):
     await bench.running()
 
 
+async def the_switch_closes_and_opens_camera_and_microphone(bench):
+    await bench.board(source=LIVE)
+
+    def players():
+        return sum(b"ffmpeg" in path.read_bytes() for path in Path("/proc").glob("[0-9]*/comm"))
+
+    async def shows(switch, devices):
+        entities = await bench.home_assistant.entities()
+        states = [entities[key]["state"] for key in ("devices", "camera", "microphone")]
+        return states == [switch, devices, devices]
+
+    async def is_playing():
+        return await shows("on", "running") and players() == 2
+
+    async def is_closed():
+        return await shows("off", "paused") and players() == 0
+
+    await bench.running()
+    await wait_for("camera and microphone run", 20, is_playing)
+    switch = (await bench.home_assistant.entities())["devices"]["entity_id"]
+    await bench.home_assistant.call("switch", "turn_off", switch)
+    await wait_for("camera and microphone are closed", 10, is_closed)
+    await asyncio.sleep(4)
+    entities = await bench.home_assistant.entities()
+    shown = {key: entities[key]["state"] for key in sorted(OF_A_PERSON | {"face", "voice", "problem"})}
+    expected = dict.fromkeys(OF_A_PERSON, "unknown") | dict.fromkeys(("face", "voice", "problem"), "off")
+    check(shown == expected, f"while paused: {shown}")
+    await bench.home_assistant.call("switch", "turn_on", switch)
+    await wait_for("camera and microphone run again", 20, is_playing)
+
+
 async def a_renamed_board_leaves_nothing_behind(bench):
     board = await bench.board()
     await bench.running()
@@ -553,6 +594,7 @@ SCENARIOS = [
     a_restart_of_home_assistant_or_broker_is_survived,
     the_past_is_not_shown_as_the_present,
     buttons_and_the_rate_reach_the_board,
+    the_switch_closes_and_opens_camera_and_microphone,
     a_renamed_board_leaves_nothing_behind,
     discovery_off_removes_the_device_and_on_brings_it_back,
     forget_removes_a_device,

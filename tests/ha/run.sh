@@ -62,7 +62,7 @@ mount --make-private "$root"
 if [ ! -e "$root/srv/installed" ]; then
     echo "a new Debian $release with Home Assistant $version"
     # An older debootstrap has no script for a newer release. That of sid serves all.
-    debootstrap --variant=minbase --include=ca-certificates,gcc,g++,iproute2,libasound2t64,libc6-dev,mosquitto,mosquitto-clients,python3-dev,python3-venv \
+    debootstrap --variant=minbase --include=ca-certificates,ffmpeg,gcc,g++,iproute2,libasound2t64,libc6-dev,mosquitto,mosquitto-clients,python3-dev,python3-venv \
         "$release" "$root" http://deb.debian.org/debian /usr/share/debootstrap/scripts/sid >"$folder/debootstrap.log" 2>&1 ||
         { tail -n 20 "$folder/debootstrap.log" >&2; exit 1; }
 fi
