@@ -29,6 +29,7 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); } # COMMAND PACKAGE
 need "$qemu" "$qemu_package"
 need cpio cpio
 need depmod kmod
+need fdtput device-tree-compiler
 need ffmpeg ffmpeg
 need make make
 need mcopy mtools
@@ -83,6 +84,10 @@ if [ ! -e "$tree/.done" ]; then
     (cd "$cache/debs" && rm -f ./*.deb && apt-get download -q "${packages[@]}")
     rm -rf "$tree" && mkdir -p "$tree"
     for deb in "$cache"/debs/*.deb; do dpkg-deb -x "$deb" "$tree"; done
+    # Debian 13's packages have no files in these folders, Debian 12's have.
+    for folder in bin lib lib64; do
+        [ -e "$tree/$folder" ] || [ ! -e "$tree/usr/$folder" ] || ln -s "usr/$folder" "$tree/$folder"
+    done
     touch "$tree/.done"
 fi
 
