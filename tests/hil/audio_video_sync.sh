@@ -23,7 +23,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ffprobe -v error -f lavfi -i "movie='$1',signalstats" -show_entries frame=pts_time:frame_tags=lavfi.signalstats.YAVG \
     -of csv=p=0 2>/dev/null | awk -F, '$2 > 128 && !lit { print $1 } { lit = $2 > 128 }' >"$work/flashes"
-ffmpeg -v info -i "$1" -vn -af silencedetect=noise=-30dB:d=0.2 -f null - 2>&1 |
+# -copyts: without it, ffmpeg counts from the first timestamp of the clip, and ffprobe from zero.
+ffmpeg -v info -copyts -i "$1" -vn -af silencedetect=noise=-30dB:d=0.2 -f null - 2>&1 |
     sed -n 's/.*silence_end: \([0-9.]*\).*/\1/p' >"$work/beeps"
 awk 'NR == FNR { beep[n++] = $1; next }
     {
