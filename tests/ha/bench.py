@@ -490,7 +490,10 @@ async def the_switch_closes_and_opens_camera_and_microphone(bench):
     await bench.board(source=LIVE)
 
     def players():
-        return sum(b"ffmpeg" in path.read_bytes() for path in Path("/proc").glob("[0-9]*/comm"))
+        return sum(
+            path.read_bytes().startswith(b"ffmpeg") and b"/srv/clip.mkv" in path.read_bytes()
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+        )
 
     async def shows(switch, devices):
         entities = await bench.home_assistant.entities()

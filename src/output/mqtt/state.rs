@@ -150,6 +150,8 @@ impl StateReporter {
         self.newest_expressions = Recent(None);
         self.voice = Recent(None);
         self.affect = None;
+        self.latency = None;
+        self.shown.latency_ms = None;
     }
 
     fn update_affect(&mut self, values: &mut Values, now: Instant) {
@@ -286,7 +288,6 @@ mod tests {
         let nothing = Values {
             paused: true,
             rate_hz: 5.0,
-            latency_ms: values.latency_ms,
             ..Values::default()
         };
         assert_eq!(*values, nothing);
