@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 
+use affectd::cli::check::Format;
 use affectd::cli::environment::{Environment, PAUSED};
 use affectd::cli::record::RecordError;
 use affectd::cli::signals::{Handling, handle};
@@ -85,7 +86,7 @@ fn exit_code(error: &CommandError) -> u8 {
     const BUG: u8 = 70;
     const SYSTEM: u8 = 71;
     match error {
-        CommandError::Config(_) | CommandError::Kernel(_) | CommandError::NoBroker => USAGE,
+        CommandError::Config(_) | CommandError::Kernel(_) | CommandError::NoBroker | CommandError::WatchedClip => USAGE,
         CommandError::Capture(_) => SOURCE,
         CommandError::Model(_) => MODELS,
         CommandError::Output(_) | CommandError::NotPrinted(_) => OUTPUT,
@@ -155,10 +156,27 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             let leave = |result| process::exit(finish(result).map_or_else(|error| report(&error).into(), |()| 0));
             finish(daemon::run(config, &host, &signals, fault, read_config, leave))
         }
-        Command::Check { common, input, outputs } => {
+        Command::Check {
+            common,
+            input,
+            outputs,
+            watch,
+            json,
+        } => {
             let flags = outputs.add_to(input.add_to(common.flags()));
             let config = load_with(kernel_choice()?, &common, &flags)?;
-            cli::check::check(&config, &host)
+            let format = match json {
+                true => Format::Json,
+                false => Format::Text,
+            };
+            match (watch, &config.source) {
+                (true, Source::Devices(devices)) => {
+                    let stop = handle(Handling::Default)?.stop;
+                    cli::check::watch(&config, devices, format, &stop)
+                }
+                (true, Source::Clip { .. }) => Err(CommandError::WatchedClip),
+                (false, _) => cli::check::check(&config, &host, format),
+            }
         }
         Command::Devices { common, json } => {
             let config = load(&common, &common.flags())?;

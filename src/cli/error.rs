@@ -33,6 +33,8 @@ pub enum CommandError {
     Record(#[from] RecordError),
     #[error("no output is an MQTT broker: add --output mqtt://broker")]
     NoBroker,
+    #[error("--watch shows a camera and a microphone, and the configuration names a clip: remove input.clip")]
+    WatchedClip,
     #[error(transparent)]
     Thread(#[from] ThreadRefused),
     /// The result of a command cannot be written.

@@ -81,6 +81,14 @@ pub enum Command {
         input: Input,
         #[command(flatten)]
         outputs: Outputs,
+        /// Show what the camera and the microphone see and hear, until Ctrl-C, to aim them
+        ///
+        /// In a terminal, one line is updated. Otherwise, one line is printed each second. Outputs are not tested.
+        #[arg(long, conflicts_with = "clip")]
+        watch: bool,
+        /// Print one JSON object instead of lines of text, or one each second with --watch
+        #[arg(long)]
+        json: bool,
     },
     /// List cameras, microphones and serial ports, and which of them `auto` chooses
     #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]

@@ -21,18 +21,32 @@ impl Printer {
     /// Prints text of several lines, with escapes for what could control the terminal. A reader that closes early, such as
     /// `head`, is not an error: later text is dropped.
     pub fn text(&mut self, text: &str) -> Result<(), CommandError> {
+        self.write(&printable_lines(text))
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), CommandError> {
         if self.reader_gone {
             return Ok(());
         }
         let mut stdout = io::stdout().lock();
-        match stdout
-            .write_all(printable_lines(text).as_bytes())
-            .and_then(|()| stdout.flush())
-        {
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.reader_gone = true,
             result => result.map_err(CommandError::NotPrinted)?,
         }
         Ok(())
+    }
+
+    /// Whether nobody reads standard output any more.
+    pub fn is_reader_gone(&self) -> bool {
+        self.reader_gone
+    }
+
+    /// Replaces the current line of a terminal, which is `width` columns wide. The text must not wrap, so its end is cut. Spaces
+    /// cover the line before, which works on every terminal.
+    pub fn replace_line(&mut self, line: &str, width: usize) -> Result<(), CommandError> {
+        let columns = width.saturating_sub(1);
+        let shown: String = printable(line).chars().take(columns).collect();
+        self.write(&format!("\r{shown:columns$}"))
     }
 
     /// Prints one line, with escapes for what could control the terminal.

@@ -59,6 +59,11 @@ impl Framing {
         Ok(framing)
     }
 
+    /// The side of the square that [`Framing::crop`] cuts out, in pixels of the image.
+    pub fn side(&self, landmarks: &Landmarks) -> f32 {
+        self.square(landmarks).side
+    }
+
     fn square(&self, landmarks: &Landmarks) -> Square {
         let (right, left) = (landmarks.right_eye, landmarks.left_eye);
         let middle = right.midway(left);

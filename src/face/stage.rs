@@ -10,7 +10,7 @@ use super::crop::Framing;
 use super::detector::Detector;
 use super::encoder::Encoder;
 use super::finder::FaceFinder;
-use super::geometry::Rect;
+use super::geometry::{Face, Landmarks, Rect};
 use super::observation::FaceObservation;
 use super::template::Template;
 use super::tracker::{Track, Tracker};
@@ -113,6 +113,16 @@ impl FaceStage {
     /// How often the detector has run so far.
     pub fn detections(&self) -> u64 {
         self.detections
+    }
+
+    /// The subject's face in the frame that was processed last, in pixels.
+    pub fn subject(&self) -> Option<Face> {
+        self.tracker.subject().map(|track| track.face)
+    }
+
+    /// The side, in pixels of the image, of the square around a face that the encoder sees.
+    pub fn crop_side(&self, landmarks: &Landmarks) -> f32 {
+        self.framing.side(landmarks)
     }
 
     /// Processes the next frame, if one is due.

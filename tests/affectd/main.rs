@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod bench;
+mod check;
 mod clips;
 mod clips_once;
 mod commands;

@@ -1,20 +1,26 @@
 //! `affectd check`: tests everything that `affectd run` needs, and says how to fix what is wrong.
 
+mod aim;
+mod format;
+mod level;
+mod view;
+mod watch;
+
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::json;
+
 use super::error::CommandError;
 use super::terminal::Printer;
+use crate::capture::CaptureError;
 use crate::capture::camera::{CameraOpener, CameraSettings};
 use crate::capture::clip::Clip;
 use crate::capture::microphone::{LiveMicrophone, MicrophoneSettings};
-use crate::capture::orientation::Rotation;
-use crate::capture::{AUDIO_RATE_HZ, CaptureError};
 use crate::config::{Config, DeviceSettings, PrivacySettings, Source};
 use crate::daemon::DaemonError;
-use crate::face::upright::missing_turn;
-use crate::face::{FaceStage, FrameOutcome};
+use crate::face::FaceStage;
 use crate::fusion::FusionStage;
 use crate::health::{CameraCounters, MicrophoneCounters};
 use crate::model::{Bundle, ModelError};
@@ -23,15 +29,14 @@ use crate::output::HostIdentity;
 use crate::output::wall_clock::WallClock;
 use crate::privacy::{CaptureLight, is_set_by_battery_clock};
 use crate::voice::VoiceStage;
+use aim::Aim;
+pub use format::Format;
+use level::{Level, Loudness};
+use view::{CameraView, Sight};
+pub use watch::watch;
 
 /// How long devices are watched.
 const WATCH: Duration = Duration::from_secs(2);
-/// A microphone below this level is switched off or covered. Even a quiet room is at −70 dB of full scale or above.
-const SILENCE_DB: f64 = -75.0;
-/// A sample of this absolute value or more is clipped.
-const CLIPPED: f32 = 0.99;
-/// A larger share of clipped samples is too much.
-const MAX_CLIPPED_SHARE: f64 = 0.001;
 /// A smaller share of the requested frame rate is reported. In the dark, cameras expose for longer.
 const MIN_RATE_SHARE: f64 = 0.8;
 
@@ -52,31 +57,44 @@ impl<E: Into<CommandError>> From<Result<String, E>> for Finding {
     }
 }
 
-/// Checks all parts and prints a line for each. The error is that of the first part that fails.
-pub fn check(config: &Config, host: &HostIdentity) -> Result<(), CommandError> {
+/// Checks all parts and prints a line for each, or one object for all. The error is that of the first part that fails.
+pub fn check(config: &Config, host: &HostIdentity, format: Format) -> Result<(), CommandError> {
     let mut printer = Printer::default();
-    printer.line("ok   configuration")?;
     let mut first = None;
-    let mut report = |part: &str, finding: Finding| match finding {
-        Finding::Good(text) => printer.line(&format!("ok   {part}: {text}")),
-        Finding::Poor(text) => printer.line(&format!("warn {part}: {text}")),
-        Finding::Failed(error) => {
-            let printed = printer.line(&format!("fail {part}: {error}"));
-            first.get_or_insert(error);
-            printed
+    let mut checks = Vec::new();
+    let mut report = |part: &str, finding: Finding| {
+        let (state, text) = match finding {
+            Finding::Good(text) => ("ok", text),
+            Finding::Poor(text) => ("warn", text),
+            Finding::Failed(error) => {
+                let text = error.to_string();
+                first.get_or_insert(error);
+                ("fail", text)
+            }
+        };
+        match format {
+            Format::Text if text.is_empty() => printer.line(&format!("{state:4} {part}")),
+            Format::Text => printer.line(&format!("{state:4} {part}: {text}")),
+            Format::Json => {
+                checks.push(json!({ "part": part, "state": state, "text": text }));
+                Ok(())
+            }
         }
     };
+    report("configuration", Finding::Good(String::new()))?;
+    let (mut aim, mut loudness) = (None, None);
     report("models", models(config).into())?;
     match &config.source {
         Source::Clip { path, .. } => report("input", Clip::open(path).map(|clip| clip.description).into())?,
         Source::Devices(devices) => {
-            let findings = watch(config, devices)?;
+            let findings = watch_both(config, devices)?;
             for finding in findings.camera {
                 report("camera", finding)?;
             }
             for finding in findings.microphone {
                 report("microphone", finding)?;
             }
+            (aim, loudness) = (findings.aim, findings.loudness);
         }
     }
     if let Some(led) = &config.privacy.light {
@@ -91,6 +109,12 @@ pub fn check(config: &Config, host: &HostIdentity) -> Result<(), CommandError> {
     report("clock", clock(&config.privacy))?;
     for output in &config.outputs {
         report("output", output.check(host).into())?;
+    }
+    if format == Format::Json {
+        let ok = first.is_none();
+        printer.line(
+            &json!({ "schema": 1, "ok": ok, "checks": checks, "camera": aim, "microphone": loudness }).to_string(),
+        )?;
     }
     first.map_or(Ok(()), Err)
 }
@@ -119,12 +143,16 @@ fn clock(privacy: &PrivacySettings) -> Finding {
 
 struct DeviceFindings {
     camera: Vec<Finding>,
+    aim: Option<Aim>,
     microphone: Vec<Finding>,
+    loudness: Option<Loudness>,
 }
 
 /// Watches both devices at the same time.
-fn watch(config: &Config, devices: &DeviceSettings) -> Result<DeviceFindings, ThreadRefused> {
-    let off = || vec![Finding::Good("off".into())];
+fn watch_both(config: &Config, devices: &DeviceSettings) -> Result<DeviceFindings, ThreadRefused> {
+    fn off<T>() -> (Vec<Finding>, Option<T>) {
+        (vec![Finding::Good("off".into())], None)
+    }
     thread::scope(|scope| {
         let camera = devices.camera.as_ref();
         let camera = named_thread::spawn_scoped(scope, "camera", move || {
@@ -132,44 +160,53 @@ fn watch(config: &Config, devices: &DeviceSettings) -> Result<DeviceFindings, Th
         })?;
         let microphone = devices.microphone.as_ref().map_or_else(off, watch_microphone);
         let camera = camera.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok(DeviceFindings { camera, microphone })
+        Ok(DeviceFindings {
+            camera: camera.0,
+            aim: camera.1,
+            microphone: microphone.0,
+            loudness: microphone.1,
+        })
     })
 }
 
-fn watch_camera(config: &Config, settings: &CameraSettings) -> Vec<Finding> {
+fn watch_camera(config: &Config, settings: &CameraSettings) -> (Vec<Finding>, Option<Aim>) {
     let mut findings = Vec::new();
-    if let Err(error) = add_camera_findings(config, settings, &mut findings) {
-        findings.push(Finding::Failed(error));
-    }
-    findings
+    let aim = match add_camera_findings(config, settings, &mut findings) {
+        Ok(aim) => aim,
+        Err(error) => {
+            findings.push(Finding::Failed(error));
+            None
+        }
+    };
+    (findings, aim)
 }
 
 fn add_camera_findings(
     config: &Config,
     settings: &CameraSettings,
     findings: &mut Vec<Finding>,
-) -> Result<(), CommandError> {
+) -> Result<Option<Aim>, CommandError> {
     // The camera can be watched without models. Their error is reported on its own line.
     let bundle = Bundle::open(config.models.as_deref(), config.kernel);
     let bundle = bundle.ok();
-    let mut stage = bundle
-        .as_ref()
-        .and_then(|bundle| FaceStage::load(bundle, config.face).ok());
+    let mut view = bundle.as_ref().and_then(|bundle| CameraView::new(bundle, config).ok());
     let counters = CameraCounters::default();
     let mut opener = CameraOpener::new(settings.clone(), Instant::now(), counters.clone());
     let mut camera = opener.open(&|| false)?;
     findings.push(Finding::Good(camera.description().to_owned()));
-    let (mut frames, mut undecodable, mut face_seen) = (0u64, 0u64, false);
-    let mut last = None;
+    let (mut frames, mut undecodable) = (0u64, 0u64);
+    // The newest frame with a face, else the newest.
+    let mut best: Option<Aim> = None;
     // The time counts from the first frame: cameras take a while to start.
     let mut first = None;
     while let Some(frame) = camera.next_frame()? {
         let first = *first.get_or_insert(frame.captured);
         let watched = frame.captured.saturating_duration_since(first);
-        last = Some(frame.payload.clone());
-        match stage.as_mut().map(|stage| stage.process(frame)).transpose()? {
-            Some(FrameOutcome::Face(_)) => face_seen = true,
-            Some(FrameOutcome::Undecodable(_)) => undecodable += 1,
+        match view.as_mut().map(|view| view.see(frame)).transpose()? {
+            Some(Sight::Undecodable) => undecodable += 1,
+            Some(Sight::Seen(aim)) if aim.face.is_some() || best.as_ref().is_none_or(|best| best.face.is_none()) => {
+                best = Some(aim);
+            }
             _ => {}
         }
         if watched >= WATCH {
@@ -185,32 +222,24 @@ fn add_camera_findings(
             "{undecodable} frames were damaged: try another cable, USB port or power supply"
         )));
     }
-    if let Some(bundle) = &bundle
-        && stage.is_some()
-    {
-        let last = last.and_then(|payload| payload.into_luma().ok());
-        let last = last.map(|image| config.face.orientation.apply(image));
-        let turn = last
-            .map(|image| missing_turn(bundle, config.face.min_score, &image))
-            .transpose()?;
-        findings.push(face_finding(
-            face_seen,
-            turn.flatten(),
-            config.face.orientation.rotation,
-        ));
+    if let (Some(view), Some(aim)) = (&view, &mut best) {
+        aim.rotate = view.missing_rotation()?;
+        findings.extend(aim_findings(aim));
     }
-    Ok(())
+    Ok(best)
 }
 
-/// `turn` shows an upright face, while the frames are turned by `configured`.
-fn face_finding(seen: bool, turn: Option<Rotation>, configured: Rotation) -> Finding {
-    match (turn, seen) {
-        (Some(turn), _) => Finding::Poor(format!(
-            "the face in view is not upright: set rotate = {} under [camera]",
-            turn.after(configured).degrees()
-        )),
-        (None, true) => Finding::Good("a face is in view".into()),
-        (None, false) => Finding::Poor("no face in view: face the camera, within two metres and in good light".into()),
+fn aim_findings(aim: &Aim) -> Vec<Finding> {
+    let advice = aim.advice();
+    match &aim.face {
+        Some(face) if advice.is_empty() => vec![Finding::Good(format!(
+            "a face is in view, {}×{} pixels (the models need {} across), brightness {:.0} %",
+            face.width_px,
+            face.height_px,
+            face.needed_px,
+            aim.brightness * 100.0
+        ))],
+        _ => advice.into_iter().map(Finding::Poor).collect(),
     }
 }
 
@@ -225,10 +254,23 @@ fn rate_finding(rate_hz: f64, requested_hz: f64) -> Finding {
     }
 }
 
-fn watch_microphone(settings: &MicrophoneSettings) -> Vec<Finding> {
+fn watch_microphone(settings: &MicrophoneSettings) -> (Vec<Finding>, Option<Loudness>) {
     match measure_level(settings) {
-        Ok((description, level)) => vec![Finding::Good(description), level.finding()],
-        Err(error) => vec![Finding::Failed(error.into())],
+        Ok((description, level)) => {
+            let loudness = level.loudness();
+            let findings = vec![Finding::Good(description), level_finding(&loudness)];
+            (findings, Some(loudness))
+        }
+        Err(error) => (vec![Finding::Failed(error.into())], None),
+    }
+}
+
+fn level_finding(loudness: &Loudness) -> Finding {
+    let Loudness { level_db, peak_db, .. } = loudness;
+    let text = format!("level {level_db:.0} dB, peak {peak_db:.0} dB of full scale");
+    match loudness.advice() {
+        Some(advice) => Finding::Poor(format!("{text}: {advice}")),
+        None => Finding::Good(text),
     }
 }
 
@@ -244,75 +286,23 @@ fn measure_level(settings: &MicrophoneSettings) -> Result<(String, Level), Captu
     Ok((microphone.description().to_owned(), level))
 }
 
-/// The loudness of some samples.
-#[derive(Debug, Default)]
-struct Level {
-    energy: f64,
-    peak: f32,
-    clipped: u64,
-    count: u64,
-}
-
-impl Level {
-    fn add(&mut self, samples: &[f32]) {
-        for sample in samples {
-            self.energy += f64::from(sample * sample);
-            self.peak = self.peak.max(sample.abs());
-            self.clipped += u64::from(sample.abs() >= CLIPPED);
-        }
-        self.count += samples.len() as u64;
-    }
-
-    fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.count as f64 / f64::from(AUDIO_RATE_HZ))
-    }
-
-    fn finding(&self) -> Finding {
-        let db = |power: f64| 10.0 * power.max(1e-15).log10();
-        let count = self.count.max(1) as f64;
-        let level = db(self.energy / count);
-        let peak = db(f64::from(self.peak * self.peak));
-        let text = format!("level {level:.0} dB, peak {peak:.0} dB of full scale");
-        if level < SILENCE_DB {
-            Finding::Poor(format!("{text}: silent: unmute it or turn it up (alsamixer)"))
-        } else if self.clipped as f64 / count > MAX_CLIPPED_SHARE {
-            Finding::Poor(format!("{text}: clipping: turn it down (alsamixer)"))
-        } else {
-            Finding::Good(text)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn finding(samples: &[f32]) -> String {
-        let mut level = Level::default();
-        level.add(samples);
-        match level.finding() {
-            Finding::Good(text) => format!("ok {text}"),
-            Finding::Poor(text) => format!("warn {text}"),
-            Finding::Failed(error) => format!("fail {error}"),
-        }
-    }
-
     #[test]
-    fn silence_and_clipping_are_reported() {
+    fn the_level_is_reported_with_what_to_do() {
+        let finding = |samples: &[f32]| {
+            let mut level = Level::default();
+            level.add(samples);
+            match level_finding(&level.loudness()) {
+                Finding::Good(text) => format!("ok {text}"),
+                Finding::Poor(text) => format!("warn {text}"),
+                Finding::Failed(error) => panic!("{error}"),
+            }
+        };
         insta::assert_snapshot!(finding(&[0.0; 100]), @"warn level -150 dB, peak -150 dB of full scale: silent: unmute it or turn it up (alsamixer)");
         insta::assert_snapshot!(finding(&[0.1, -0.1]), @"ok level -20 dB, peak -20 dB of full scale");
-        insta::assert_snapshot!(finding(&[1.0, -1.0, 0.5, 0.1]), @"warn level -2 dB, peak 0 dB of full scale: clipping: turn it down (alsamixer)");
-    }
-
-    #[test]
-    fn a_face_that_is_not_upright_is_reported_with_the_setting() {
-        let finding = |turn, configured| match face_finding(true, turn, configured) {
-            Finding::Good(text) | Finding::Poor(text) => text,
-            Finding::Failed(error) => panic!("{error}"),
-        };
-        assert_eq!(finding(None, Rotation::None), "a face is in view");
-        let wrong = finding(Some(Rotation::HalfTurn), Rotation::Clockwise270);
-        assert_eq!(wrong, "the face in view is not upright: set rotate = 90 under [camera]");
     }
 
     #[test]

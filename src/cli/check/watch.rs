@@ -1,0 +1,355 @@
+//! `affectd check --watch`: what camera and microphone see and hear, again and again, for a person who aims them.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::aim::{Aim, FaceAim};
+use super::format::Format;
+use super::level::{Level, Loudness};
+use super::view::{CameraView, Sight};
+use crate::capture::camera::{CameraOpener, CameraSettings};
+use crate::capture::microphone::{LiveMicrophone, MicrophoneSettings};
+use crate::cli::error::CommandError;
+use crate::cli::terminal::Printer;
+use crate::config::{Config, DeviceSettings};
+use crate::health::{CameraCounters, MicrophoneCounters};
+use crate::model::Bundle;
+use crate::named_thread;
+use crate::voice::activity::Activity;
+
+/// The time between two lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two updates in a terminal.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
+/// How soon a stop is noticed.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How soon a device that failed is opened again.
+const RETRY: Duration = Duration::from_millis(500);
+const DAMAGED: &str = "the camera sends damaged frames: try another cable, USB port or power supply";
+/// The width of a terminal that does not tell it.
+const USUAL_WIDTH: usize = 80;
+
+/// The newest of a device.
+enum Newest<T> {
+    Off,
+    /// Nothing yet.
+    Starting,
+    Failed(String),
+    Seen(T),
+}
+
+#[derive(Serialize)]
+struct Heard {
+    #[serde(flatten)]
+    loudness: Loudness,
+    /// Somebody speaks.
+    voice: bool,
+}
+
+/// What has been heard since the last line.
+#[derive(Default)]
+struct Hearing {
+    level: Level,
+    activity: Activity,
+    /// Samples until the last line, and until now.
+    reported: u64,
+    samples: u64,
+}
+
+impl Hearing {
+    fn add(&mut self, samples: &[f32]) {
+        self.level.add(samples);
+        self.activity.push(samples);
+        self.samples += samples.len() as u64;
+    }
+
+    fn take(&mut self) -> Heard {
+        let heard = Heard {
+            loudness: std::mem::take(&mut self.level).loudness(),
+            voice: self.activity.share(self.reported, self.samples) > 0.0,
+        };
+        self.reported = self.samples;
+        heard
+    }
+}
+
+/// Prints what the devices see and hear until `stop`, or until nobody reads it.
+pub fn watch(config: &Config, devices: &DeviceSettings, format: Format, stop: &AtomicBool) -> Result<(), CommandError> {
+    let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
+    let camera = Mutex::new(first(devices.camera.is_some()));
+    let microphone = Mutex::new(first(devices.microphone.is_some()));
+    // Also set if a thread fails or nobody reads any more.
+    let finished = AtomicBool::new(false);
+    let stopped = || stop.load(Ordering::Relaxed) || finished.load(Ordering::Relaxed);
+    thread::scope(|scope| {
+        let work = || -> Result<(), CommandError> {
+            if let Some(settings) = &devices.camera {
+                let work = || watch_camera(config, &bundle, settings, &camera, &stopped);
+                named_thread::spawn_scoped(scope, "camera", work)?;
+            }
+            if let Some(settings) = &devices.microphone {
+                named_thread::spawn_scoped(scope, "microphone", || hear(settings, &microphone, &stopped))?;
+            }
+            print(format, &camera, &microphone, &stopped)
+        };
+        let result = work();
+        finished.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+fn first<T>(is_on: bool) -> Newest<T> {
+    match is_on {
+        true => Newest::Starting,
+        false => Newest::Off,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pause(time: Duration, stopped: &dyn Fn() -> bool) {
+    let end = Instant::now() + time;
+    while !stopped() && Instant::now() < end {
+        thread::sleep(CHECK_INTERVAL.min(end.saturating_duration_since(Instant::now())));
+    }
+}
+
+fn watch_camera(
+    config: &Config,
+    bundle: &Bundle,
+    settings: &CameraSettings,
+    newest: &Mutex<Newest<Aim>>,
+    stopped: &dyn Fn() -> bool,
+) {
+    let mut opener = CameraOpener::new(settings.clone(), Instant::now(), CameraCounters::default());
+    while !stopped() {
+        let mut look = || -> Result<(), CommandError> {
+            let mut view = CameraView::new(bundle, config)?;
+            let mut camera = opener.open(stopped)?;
+            while let Some(frame) = camera.next_frame()? {
+                if stopped() {
+                    break;
+                }
+                let at = frame.at;
+                match view.see(frame)? {
+                    Sight::Skipped => {}
+                    Sight::Undecodable => *lock(newest) = Newest::Failed(DAMAGED.to_owned()),
+                    Sight::Seen(mut aim) => {
+                        aim.rotate = view.recent_missing_rotation(at)?;
+                        *lock(newest) = Newest::Seen(aim);
+                    }
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = look()
+            && !stopped()
+        {
+            *lock(newest) = Newest::Failed(error.to_string());
+            pause(RETRY, stopped);
+        }
+    }
+}
+
+fn hear(settings: &MicrophoneSettings, newest: &Mutex<Newest<Hearing>>, stopped: &dyn Fn() -> bool) {
+    let counters = MicrophoneCounters::default();
+    while !stopped() {
+        let listen = || -> Result<(), CommandError> {
+            let mut microphone = LiveMicrophone::open(settings, Instant::now(), &counters, stopped)?;
+            while let Some(block) = microphone.next_block()? {
+                if stopped() {
+                    break;
+                }
+                let mut newest = lock(newest);
+                if !matches!(*newest, Newest::Seen(_)) {
+                    *newest = Newest::Seen(Hearing::default());
+                }
+                if let Newest::Seen(hearing) = &mut *newest {
+                    hearing.add(&block.samples);
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = listen()
+            && !stopped()
+        {
+            *lock(newest) = Newest::Failed(error.to_string());
+            pause(RETRY, stopped);
+        }
+    }
+}
+
+fn print(
+    format: Format,
+    camera: &Mutex<Newest<Aim>>,
+    microphone: &Mutex<Newest<Hearing>>,
+    stopped: &dyn Fn() -> bool,
+) -> Result<(), CommandError> {
+    let mut printer = Printer::default();
+    let in_place = format == Format::Text && io::stdout().is_terminal();
+    let interval = if in_place { UPDATE_INTERVAL } else { LINE_INTERVAL };
+    while !stopped() && !printer.is_reader_gone() {
+        pause(interval, stopped);
+        if stopped() {
+            break;
+        }
+        let heard = match &mut *lock(microphone) {
+            Newest::Seen(hearing) => Newest::Seen(hearing.take()),
+            Newest::Off => Newest::Off,
+            Newest::Starting => Newest::Starting,
+            Newest::Failed(why) => Newest::Failed(why.clone()),
+        };
+        // The lock is not held while a slow terminal is written to.
+        let shown = match format {
+            Format::Json => as_json(&lock(camera), &heard).to_string(),
+            Format::Text => as_text(&lock(camera), &heard),
+        };
+        match in_place {
+            true => printer.replace_line(&shown, width())?,
+            false => printer.line(&shown)?,
+        }
+    }
+    if in_place {
+        printer.line("")?;
+    }
+    Ok(())
+}
+
+fn as_json(camera: &Newest<Aim>, microphone: &Newest<Heard>) -> serde_json::Value {
+    fn device<T: Serialize>(newest: &Newest<T>) -> serde_json::Value {
+        let (state, problem, seen) = match newest {
+            Newest::Off => ("off", None, None),
+            Newest::Starting => ("starting", None, None),
+            Newest::Failed(why) => ("failed", Some(why), None),
+            Newest::Seen(seen) => ("running", None, Some(seen)),
+        };
+        json!({ "state": state, "problem": problem, "seen": seen })
+    }
+    json!({ "schema": 1, "camera": device(camera), "microphone": device(microphone) })
+}
+
+/// One line, most important first, because a narrow terminal cuts its end.
+fn as_text(camera: &Newest<Aim>, microphone: &Newest<Heard>) -> String {
+    let camera = match camera {
+        Newest::Off => "camera off".to_owned(),
+        Newest::Starting => "camera starting".to_owned(),
+        Newest::Failed(why) => why.clone(),
+        Newest::Seen(aim) => {
+            let face = aim.face.as_ref().map(|face| {
+                let FaceAim {
+                    width_px, needed_px, ..
+                } = face;
+                format!("face {width_px} px (needs {needed_px}), ")
+            });
+            let advice = aim.advice();
+            match advice.first() {
+                Some(advice) => advice.clone(),
+                None => format!(
+                    "ok: {}brightness {:.0} %",
+                    face.unwrap_or_default(),
+                    aim.brightness * 100.0
+                ),
+            }
+        }
+    };
+    let microphone = match microphone {
+        Newest::Off => "microphone off".to_owned(),
+        Newest::Starting => "microphone starting".to_owned(),
+        Newest::Failed(why) => why.clone(),
+        Newest::Seen(heard) => {
+            let Loudness { level_db, .. } = heard.loudness;
+            let what = heard
+                .loudness
+                .advice()
+                .unwrap_or(if heard.voice { "voice" } else { "no voice" });
+            format!("[{}] {level_db:.0} dB, {what}", heard.loudness.meter())
+        }
+    };
+    format!("{microphone}  {camera}")
+}
+
+/// The columns of the terminal.
+fn width() -> usize {
+    // SAFETY: `winsize` is plain data for which all zeroes is a valid value, and the pointer is to a live local.
+    let columns = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        match libc::ioctl(io::stdout().as_fd().as_raw_fd(), libc::TIOCGWINSZ, &mut size) {
+            0 => size.ws_col,
+            _ => 0,
+        }
+    };
+    match columns {
+        0 => USUAL_WIDTH,
+        columns => columns.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::aim::Light;
+    use super::*;
+
+    fn seen(width_px: u32, light: Light) -> Newest<Aim> {
+        Newest::Seen(Aim {
+            brightness: 0.45,
+            light,
+            face: Some(FaceAim {
+                width_px,
+                height_px: 140,
+                needed_px: 54,
+                frontal: true,
+                score: 0.97,
+            }),
+            rotate: None,
+        })
+    }
+
+    fn heard(samples: &[f32]) -> Newest<Heard> {
+        let mut hearing = Hearing::default();
+        hearing.add(samples);
+        Newest::Seen(hearing.take())
+    }
+
+    #[test]
+    fn a_line_shows_the_level_and_the_most_important_fault() {
+        let speech = heard(&[0.1, -0.1]);
+        insta::assert_snapshot!(as_text(&seen(112, Light::Good), &speech), @"[############----] -20 dB, no voice  ok: face 112 px (needs 54), brightness 45 %");
+        insta::assert_snapshot!(as_text(&seen(40, Light::Dark), &heard(&[0.0; 100])), @"[----------------] -150 dB, silent: unmute it or turn it up (alsamixer)  the face is 40 pixels wide, and the models need 54: come closer");
+        let gone = Newest::Failed("camera /dev/video0: not connected".into());
+        insta::assert_snapshot!(as_text(&gone, &Newest::Off), @"microphone off  camera /dev/video0: not connected");
+    }
+
+    #[test]
+    fn json_has_the_state_of_each_device_and_what_it_sees_and_hears() {
+        let json = as_json(&seen(112, Light::Good), &heard(&[0.1, -0.1]));
+        let face = json!({"width_px": 112, "height_px": 140, "needed_px": 54, "frontal": true, "score": 0.97});
+        let seen = json!({"brightness": 0.45, "light": "good", "face": face, "rotate": null});
+        assert_eq!(
+            json["camera"],
+            json!({"state": "running", "problem": null, "seen": seen})
+        );
+        let heard = json!({"level_db": -20.0, "peak_db": -20.0, "clipping": false, "voice": false});
+        assert_eq!(
+            json["microphone"],
+            json!({"state": "running", "problem": null, "seen": heard})
+        );
+        let json = as_json(&Newest::Failed("gone".into()), &Newest::Starting);
+        assert_eq!(
+            json["camera"],
+            json!({"state": "failed", "problem": "gone", "seen": null})
+        );
+        assert_eq!(
+            json["microphone"],
+            json!({"state": "starting", "problem": null, "seen": null})
+        );
+    }
+}
