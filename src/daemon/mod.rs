@@ -12,6 +12,7 @@
 //! The main thread starts the others. Then it feeds the systemd watchdog while all of them make progress, and applies a
 //! changed configuration on SIGHUP.
 
+mod board_watch;
 mod device_supervisor;
 mod error;
 mod fault_injection;

@@ -9,16 +9,21 @@ use std::time::{Duration, Instant};
 use crate::privacy::PauseSwitch;
 
 mod atomic_f32;
+mod board;
 mod latency;
 mod report;
 mod source;
 mod temperature;
 
 pub use atomic_f32::AtomicF32;
+pub use board::{BoardState, SharedBoardState};
 pub use latency::Latency;
 pub use report::{HealthReport, MqttHealth};
 pub use source::{CameraCounters, MicrophoneCounters, SourceHealth, SourceState};
 pub use temperature::temperature_c;
+
+/// The problem of a board whose voltage is low. Then cameras disconnect, and SD cards lose data.
+pub const LOW_VOLTAGE: &str = "board: low voltage: use a stronger power supply and a shorter cable";
 
 #[derive(Debug, Default)]
 pub struct Health {
@@ -54,12 +59,14 @@ pub struct Health {
     pub estimates_skipped: AtomicU64,
     /// From capture to output.
     pub latency: Latency,
+    pub board: SharedBoardState,
 }
 
 impl Health {
     /// The health record as of now.
     pub fn report(&self, uptime: Duration) -> HealthReport {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let BoardState { low_voltage, throttled } = self.board.get();
         HealthReport {
             schema: 1,
             uptime_s: uptime.as_secs(),
@@ -81,6 +88,8 @@ impl Health {
             latency_p50_ms: self.latency.percentile_ms(50),
             latency_p99_ms: self.latency.percentile_ms(99),
             temperature_c: temperature_c(),
+            low_voltage,
+            throttled,
             problem: self.problem(),
             mqtt: None,
         }
@@ -94,20 +103,21 @@ impl Health {
             .find_map(|(name, source)| in_use(source).then_some(name))
     }
 
-    /// What is wrong with the devices; `None` if nothing is.
+    /// What is wrong with the devices and the board; `None` if nothing is.
     fn problem(&self) -> Option<String> {
         let sources = [("camera", &self.camera), ("microphone", &self.microphone)];
-        let problems: Vec<String> = sources
+        let devices = sources
             .iter()
-            .filter_map(|(name, source)| source.problem().map(|why| format!("{name} {}: {why}", source.get())))
-            .collect();
+            .filter_map(|(name, source)| source.problem().map(|why| format!("{name} {}: {why}", source.get())));
+        let low_voltage = (self.board.get().low_voltage == Some(true)).then(|| LOW_VOLTAGE.to_owned());
+        let problems: Vec<String> = devices.chain(low_voltage).collect();
         (!problems.is_empty()).then(|| problems.join("; "))
     }
 
     /// The part of the record whose changes are reported at once.
     pub fn condition(&self) -> impl PartialEq + use<> {
         let states = (self.camera.get(), self.microphone.get(), self.pause.reasons());
-        (states, self.face_rate_hz.get(), self.problem())
+        (states, self.face_rate_hz.get(), self.board.get(), self.problem())
     }
 }
 
@@ -215,10 +225,14 @@ mod tests {
         health.microphone.set(SourceState::Running, None);
         health.face_rate_hz.set(2.5);
         health.pause.set_closed(Some(Closed::OffHours));
+        health.board.set(BoardState {
+            low_voltage: Some(true),
+            throttled: None,
+        });
         let report = HealthReport {
             temperature_c: Some(51.5),
             ..health.report(Duration::from_secs(3600))
         };
-        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","paused_by":["off_hours"],"face_rate_hz":2.5,"frames":0,"frames_skipped":0,"frames_undecodable":0,"frames_malformed":0,"frames_missed":0,"frames_with_face":0,"xruns":0,"audio_blocks_lost":0,"estimates":0,"estimates_dropped":0,"estimates_skipped":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"problem":"camera stalled: /dev/video0: sent no frame for 1.0 s"}"#);
+        insta::assert_snapshot!(serde_json::to_string(&report).unwrap(), @r#"{"schema":1,"uptime_s":3600,"camera":"stalled","microphone":"running","paused_by":["off_hours"],"face_rate_hz":2.5,"frames":0,"frames_skipped":0,"frames_undecodable":0,"frames_malformed":0,"frames_missed":0,"frames_with_face":0,"xruns":0,"audio_blocks_lost":0,"estimates":0,"estimates_dropped":0,"estimates_skipped":0,"latency_p50_ms":null,"latency_p99_ms":null,"temperature_c":51.5,"low_voltage":true,"throttled":null,"problem":"camera stalled: /dev/video0: sent no frame for 1.0 s; board: low voltage: use a stronger power supply and a shorter cable"}"#);
     }
 }

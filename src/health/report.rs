@@ -60,6 +60,12 @@ pub struct HealthReport {
     /// The processor's temperature, if the kernel reports it.
     #[serde(default)]
     pub temperature_c: Option<f32>,
+    /// The board's voltage is too low; null if the board does not say.
+    #[serde(default)]
+    pub low_voltage: Option<bool>,
+    /// The processor is slowed down, because it is hot or the voltage is low; null if the board does not say.
+    #[serde(default)]
+    pub throttled: Option<bool>,
     /// What is wrong, as text; null if nothing is.
     #[serde(default)]
     pub problem: Option<String>,
