@@ -7,6 +7,7 @@
 
 mod discover;
 mod fallback;
+mod format;
 mod image;
 pub mod list;
 pub mod negotiate;
@@ -31,9 +32,10 @@ use super::monotonic::moment;
 use super::{CaptureError, VideoFrame};
 use crate::health::CameraCounters;
 use discover::{driver_error, open_node};
+use format::Format;
 use image::{Layout, ReadImage};
 use negotiate::{Encoding, Mode, RequestedMode};
-use node::{Format, Node};
+use node::Node;
 pub use opener::{CameraOpener, LiveCamera};
 use program::CameraProgram;
 use stream::{FilledBuffer, Stream};

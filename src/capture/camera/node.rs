@@ -12,6 +12,7 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Device, FourCC, Fraction};
 
+use super::format::Format;
 use super::planes;
 
 /// What a node reports about itself.
@@ -37,16 +38,6 @@ pub struct Range {
     pub min: u32,
     pub max: u32,
     pub step: u32,
-}
-
-/// The current image format.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Format {
-    pub fourcc: FourCC,
-    pub width: u32,
-    pub height: u32,
-    /// Bytes from one row to the next; 0 if the driver does not report it.
-    pub stride: u32,
 }
 
 /// Which of V4L2's two interfaces for buffers a node has.

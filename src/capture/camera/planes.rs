@@ -17,7 +17,7 @@ use v4l::v4l_sys::{
 use v4l::v4l2::{self, vidioc};
 use v4l::{FourCC, Fraction};
 
-use super::node::Format;
+use super::format::Format;
 
 const CAPTURE: u32 = Type::VideoCaptureMplane as u32;
 const MMAP: u32 = v4l::v4l_sys::v4l2_memory_V4L2_MEMORY_MMAP;
