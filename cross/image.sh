@@ -60,9 +60,10 @@ packages=(mmdebstrap arch-test gpg uidmap signify-openbsd squashfs-tools-ng dosf
 require_packages $install "the image" "${packages[@]}"
 # In a container, no systemd registers qemu-user with the kernel.
 binfmt=/proc/sys/fs/binfmt_misc
-if [ "$host" != arm64 ] && [ ! -e $binfmt/qemu-aarch64 ] && [ "$(id -u)" = 0 ]; then
+if [ "$host" != arm64 ] && [ "$(id -u)" = 0 ]; then
     [ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt
-    cat /usr/lib/binfmt.d/qemu-aarch64.conf >$binfmt/register
+    # It may be registered outside of this container.
+    [ -e $binfmt/qemu-aarch64 ] || cat /usr/lib/binfmt.d/qemu-aarch64.conf >$binfmt/register
 fi
 
 work=$(mktemp -d)
