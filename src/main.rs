@@ -9,7 +9,7 @@ use std::sync::Arc;
 use affectd::cli::check::Format;
 use affectd::cli::environment::{Environment, PAUSED};
 use affectd::cli::record::RecordError;
-use affectd::cli::signals::{Handling, handle};
+use affectd::cli::signals::{Handling, handle, hold_pause_and_resume};
 use affectd::cli::terminal::{print, print_error, print_to_stderr};
 use affectd::cli::{self, Cli, Command, CommandError, Common, panics};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings, Source};
@@ -27,6 +27,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     panics::log_panics();
+    hold_pause_and_resume();
     let result = panics::catch(|| match Cli::try_parse() {
         Ok(cli) => run(cli).map(|()| 0),
         Err(message) => explain(&message),

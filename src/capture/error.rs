@@ -83,6 +83,8 @@ pub enum Reason {
     /// The program writes something that affectd does not read; the text says what.
     #[error("the program {0}")]
     UnknownStream(String),
+    #[error("writes sound faster than it can have been captured")]
+    ProgramTooFast,
 
     // Microphones.
     #[error("ALSA knows no device of this name")]
@@ -260,6 +262,7 @@ impl CaptureError {
                 | Reason::ProgramEnded { .. }
                 | Reason::ProgramSilent { .. }
                 | Reason::UnknownStream(_)
+                | Reason::ProgramTooFast
         ) && self.kind() != CaptureErrorKind::Unusable
     }
 
@@ -291,6 +294,7 @@ impl CaptureError {
                 "make it write JPEG images (rpicam-vid --codec mjpeg), YUV4MPEG (ffmpeg -f yuv4mpegpipe), or raw luma with camera.format = \"GREY\""
             }
             (Reason::UnknownStream(_), _) => "make it write WAV, or raw 16-bit mono at 16 kHz",
+            (Reason::ProgramTooFast, _) => "make it write in real time, as ffmpeg does with -re",
             (Reason::UsbBandwidth, _) => "use another USB port, or request a smaller size or a lower rate",
             (Reason::OnlyDamagedFrames, _) => "try another cable, USB port or power supply",
             (Reason::UnknownToAlsa | Reason::PlaybackOnly, _) => "`affectd devices` lists the microphones",

@@ -127,13 +127,22 @@ pub fn is_installed(program: &str) -> bool {
 
 impl<'a> ProgramOutput<'a> {
     fn spawn(command: &str, patience: Duration, stop: &'a dyn Fn() -> bool) -> io::Result<ProgramOutput<'a>> {
-        let leader = Command::new("/bin/sh")
+        let mut shell = Command::new("/bin/sh");
+        shell
             .args(["-c", command])
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+            .stderr(Stdio::piped());
+        // The drop of the group ends the program, but affectd may be killed first. A program that goes on would keep the camera open.
+        // SAFETY: prctl is a system call, which may be made between fork and exec. It accesses no memory of the process.
+        unsafe {
+            shell.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+        let leader = shell.spawn()?;
         let mut group = ProcessGroup { leader };
         let missing = || io::Error::other("no pipe");
         let output = group.leader.stdout.take().ok_or_else(missing)?;

@@ -33,6 +33,23 @@ pub enum Handling {
     Default,
 }
 
+/// Holds SIGUSR1 and SIGUSR2 back until [`handle`] can act on them: before that, they would end affectd, and a pause would be lost. Must run
+/// before any thread starts, because threads inherit this.
+pub fn hold_pause_and_resume() {
+    mask_pause_and_resume(libc::SIG_BLOCK);
+}
+
+fn mask_pause_and_resume(how: libc::c_int) {
+    // SAFETY: `set` is a live local that sigemptyset initializes. The calls change only the mask of this thread.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, SIGUSR1);
+        libc::sigaddset(&mut set, SIGUSR2);
+        libc::pthread_sigmask(how, &set, std::ptr::null_mut());
+    }
+}
+
 /// Starts to handle signals. SIGINT and SIGTERM set `stop`.
 pub fn handle(handling: Handling) -> Result<Signals, CommandError> {
     let had_terminal = has_terminal() && !is_hangup_ignored();
@@ -47,6 +64,8 @@ pub fn handle(handling: Handling) -> Result<Signals, CommandError> {
     let mut incoming = IncomingSignals::new(handled).map_err(CommandError::Signal)?;
     let Signals { stop, reload, pause } = signals.clone();
     named_thread::spawn("signals", move || {
+        // What was held back arrives now.
+        mask_pause_and_resume(libc::SIG_UNBLOCK);
         let mut stopping: Option<(i32, Instant)> = None;
         loop {
             let arrived: Vec<i32> = match stopping {

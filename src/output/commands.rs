@@ -147,9 +147,13 @@ impl<R> CommandProcessor<R> {
                 }
                 None => Err("baseline: busy: ask again in a second".into()),
             },
-            Ok(Command::Pause) if self.closing.len() >= MAX_WAITING => Err("pause: busy: ask again in a second".into()),
+            // Too many readers may wait for the answer, but nothing keeps a pause from being executed.
             Ok(Command::Pause) => match self.pause.pause() {
                 Err(error @ PauseError::NoDevices) => Err(format!("pause: {error}")),
+                _ if self.closing.len() >= MAX_WAITING => Err(
+                    "pause: the devices are being closed, but too many readers wait for that: see camera and microphone in health"
+                        .into(),
+                ),
                 kept => {
                     info!("a reader requested a pause");
                     self.closing.push(Closing {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,13 @@ struct Led {
     folder: PathBuf,
     /// What to write to `brightness` to switch it on.
     on: String,
+}
+
+/// What to do with what a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    AsItIs,
+    Empty,
 }
 
 /// The light is on while this exists.
@@ -52,15 +60,14 @@ impl CaptureLight {
             on: String::new(),
         };
         led.has_trigger()?;
-        led.file("brightness").map(drop)
+        led.file("brightness", Open::AsItIs).map(drop)
     }
 
     /// Switches the light on. A device must not be opened if this fails.
     pub fn switch_on(&self) -> Result<InUse<'_>, LightError> {
         let mut in_use = self.in_use();
-        if *in_use == 0
-            && let Some(led) = &self.led
-        {
+        // Also if it should be on already: its trigger may have come back, or the LED may be gone.
+        if let Some(led) = &self.led {
             led.take_and_write(&led.on)?;
         }
         *in_use += 1;
@@ -111,21 +118,23 @@ impl Led {
     fn has_trigger(&self) -> Result<bool, LightError> {
         let triggers = fs::read_to_string(self.folder.join("trigger"));
         if triggers.is_ok_and(|triggers| !triggers.contains("[none]")) {
-            return self.file("trigger").map(|_| true);
+            return self.file("trigger", Open::AsItIs).map(|_| true);
         }
         Ok(false)
     }
 
     fn write(&self, name: &str, value: &str) -> Result<(), LightError> {
-        let written = self.file(name)?.write_all(value.as_bytes());
+        let written = self.file(name, Open::Empty)?.write_all(value.as_bytes());
         written.map_err(|error| self.error(name, &error))
     }
 
-    /// Opens a file of the LED. It is not created: a folder that is no LED must stay as it is.
-    fn file(&self, name: &str) -> Result<fs::File, LightError> {
+    /// Opens a file of the LED for writing. It is not created: a folder that is no LED must stay as it is. Does not wait for a reader,
+    /// if it is a named pipe.
+    fn file(&self, name: &str, open: Open) -> Result<fs::File, LightError> {
         let file = fs::OpenOptions::new()
             .write(true)
-            .truncate(true)
+            .truncate(open == Open::Empty)
+            .custom_flags(libc::O_NONBLOCK)
             .open(self.folder.join(name));
         file.map_err(|error| self.error(name, &error))
     }
@@ -182,6 +191,8 @@ mod tests {
         assert_eq!(read(&folder, "brightness"), "255");
         clear(&folder);
         let microphone = light.switch_on().unwrap();
+        assert_eq!(read(&folder, "brightness"), "255");
+        clear(&folder);
         drop(camera);
         assert_eq!(read(&folder, "brightness"), "");
         drop(microphone);

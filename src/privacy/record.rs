@@ -1,7 +1,8 @@
 //! A file that keeps a pause over restarts of the service and of the board.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The name of the file in the service's state directory.
@@ -31,10 +32,12 @@ impl PauseRecord {
     pub fn write(&self, paused: bool) -> Result<(), String> {
         let Some(path) = &self.path else { return Ok(()) };
         let written = match paused {
-            true => File::create(path).and_then(|mut file| {
-                file.write_all(TEXT)?;
-                file.sync_all()
-            }),
+            // The next start only looks whether there is such a file, whatever is in it. So a full disk or a file system that has
+            // become read-only keeps an earlier pause.
+            true => match create(path) {
+                Err(_) if path.try_exists().unwrap_or(false) => Ok(()),
+                created => created,
+            },
             false => match fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
@@ -44,6 +47,18 @@ impl PauseRecord {
             .and_then(|()| sync_folder(path))
             .map_err(|error| format!("{}: {error}: check the folder and its file system", path.display()))
     }
+}
+
+/// Does not wait for a reader, if somebody has put a named pipe there.
+fn create(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    file.write_all(TEXT)?;
+    file.sync_all()
 }
 
 /// Without this, a power cut may bring a deleted file back, or lose a new one.
@@ -68,6 +83,23 @@ mod tests {
             record().write(false).unwrap();
             assert!(!record().read());
         }
+    }
+
+    #[test]
+    fn whatever_has_the_name_of_the_record_keeps_a_pause() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = PauseRecord::in_folder(Some(folder.path()));
+        fs::create_dir(folder.path().join(FILE)).unwrap();
+        record.write(true).unwrap();
+        fs::remove_dir(folder.path().join(FILE)).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.path().join(FILE))
+            .status();
+        assert!(made.unwrap().success());
+        record.write(true).unwrap();
+        assert!(record.read());
+        record.write(false).unwrap();
+        assert!(!record.read());
     }
 
     #[test]

@@ -21,6 +21,10 @@ use crate::capture::{AudioSource, CaptureError, VideoSource};
 /// Wider frames are scaled down to this width, which is more than the face detector can use.
 const MAX_WIDTH: u32 = 1280;
 
+/// Formats that hold what they play. Others name further files: a playlist that somebody sends must not choose files of this computer.
+const SELF_CONTAINED: &str = "aac,ac3,aiff,amr,apng,asf,au,avi,caf,dv,flac,flv,gif,h264,hevc,image2pipe,ivf,jpeg_pipe,m4v,matroska,mjpeg,\
+    mov,mp3,mpeg,mpegts,mpegvideo,mpjpeg,mxf,nut,ogg,png_pipe,rm,voc,w64,wav,webp_pipe,wtv,yuv4mpegpipe";
+
 /// How many bytes of ffmpeg's standard error are kept.
 const MAX_STDERR: usize = 4096;
 
@@ -64,6 +68,14 @@ impl Named {
     pub fn by(path: &Path) -> Named {
         let is_pattern = !path.exists() && first_images(path).any(|image| image.exists());
         if is_pattern { Named::Images } else { Named::File }
+    }
+
+    /// Options of ffmpeg and ffprobe that come before the input.
+    fn restrictions(self) -> &'static [&'static str] {
+        match self {
+            Named::File | Named::Images => &[],
+            Named::Descriptor => &["-format_whitelist", SELF_CONTAINED],
+        }
     }
 
     /// Lets ffmpeg or ffprobe read `path`.
@@ -125,6 +137,7 @@ pub fn probe(tools: &Tools, path: &Path, named: Named, name: &str) -> Result<Pro
         .arg(
             "stream=index,codec_type,codec_name,width,height,sample_rate,channels:stream_disposition=default,attached_pic",
         );
+    command.args(named.restrictions());
     let output = named
         .give_to(&mut command, path)
         .and_then(|()| command.output())
@@ -222,7 +235,10 @@ impl Input<'_> {
         } = self;
         let stream = |track: &ProbedTrack| format!("0:{}", track.index);
         let mut command = Command::new(tools.ffmpeg);
-        command.args(["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]);
+        command
+            .args(["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"])
+            .args(named.restrictions())
+            .arg("-i");
         named
             .give_to(&mut command, path)
             .map_err(|err| cannot_start(name, &err))?;

@@ -62,6 +62,18 @@ impl LiveAudio {
         self.clock.observe(self.frames + ahead as u64, at);
     }
 
+    /// The frame that will be added after `ahead` others was captured at `at` or before.
+    pub fn captured_by(&mut self, ahead: usize, at: Instant) {
+        let latest = at.saturating_duration_since(self.epoch);
+        if self
+            .clock
+            .at(self.frames + ahead as u64)
+            .is_some_and(|expected| expected > latest)
+        {
+            self.captured(ahead, at);
+        }
+    }
+
     /// Adds whole frames. `None` if there are none, if they do not fill a sample, or if no capture time is known yet.
     pub fn add(&mut self, bytes: &[u8]) -> Option<AudioBlock> {
         self.mono.clear();

@@ -21,6 +21,7 @@ pub struct SamplePace {
     counted: Instant,
     /// How many frames the device is ahead of the clock.
     lead: f64,
+    max_lead: Duration,
 }
 
 impl SamplePace {
@@ -29,7 +30,13 @@ impl SamplePace {
             rate_hz,
             counted: started,
             lead: 0.0,
+            max_lead: MAX_LEAD,
         }
+    }
+
+    /// For a source that may be ahead of the clock by more than a sound server.
+    pub fn with_lead(self, max_lead: Duration) -> SamplePace {
+        SamplePace { max_lead, ..self }
     }
 
     /// Counts `frames` that were read at `now`.
@@ -39,7 +46,7 @@ impl SamplePace {
         let frames_in = |seconds: f64| seconds * f64::from(self.rate_hz);
         let lead = self.lead - frames_in(passed_s * (1.0 + MAX_CLOCK_ERROR));
         self.lead = lead.max(-frames_in(MAX_DEFICIT.as_secs_f64())) + frames as f64;
-        match self.lead > frames_in(MAX_LEAD.as_secs_f64()) {
+        match self.lead > frames_in(self.max_lead.as_secs_f64()) {
             true => Err(TooFast),
             false => Ok(()),
         }

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
 use super::live_audio::LiveAudio;
+use super::pace::SamplePace;
 use crate::capture::clip::wav;
 use crate::capture::error::{Reason, SourceKind};
 use crate::capture::mono::{Channel, MonoMixer};
@@ -18,6 +19,8 @@ use crate::capture::{AUDIO_RATE_HZ, AudioBlock, CaptureError};
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// A program that writes nothing for this long is started again.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// A program may be ahead of the clock by this much: network streams begin with what they have stored.
+const MAX_LEAD: Duration = Duration::from_secs(15);
 /// The bytes that tell WAV from raw PCM.
 const MAGIC_BYTES: usize = 12;
 /// A longer burst becomes several blocks.
@@ -38,6 +41,7 @@ pub struct ProgramMicrophone<'a> {
     input: BufReader<ProgramOutput<'a>>,
     /// The beginning of a frame whose rest has not arrived.
     incomplete: Vec<u8>,
+    pace: SamplePace,
     audio: LiveAudio,
     delay: Duration,
 }
@@ -83,6 +87,7 @@ impl<'a> ProgramMicrophone<'a> {
             name: command.name.clone(),
             input,
             incomplete: Vec::new(),
+            pace: SamplePace::new(layout.rate_hz(), Instant::now()).with_lead(MAX_LEAD),
             audio: LiveAudio::new(mixer, epoch),
             delay: *delay,
         })
@@ -107,10 +112,15 @@ impl<'a> ProgramMicrophone<'a> {
             self.incomplete.extend_from_slice(&self.input.buffer()[..count]);
             self.input.consume(count);
             let frames = self.incomplete.len() / self.audio.layout().frame_bytes();
-            // A pipe delivers bursts. Only the last sample of a burst has just been captured.
-            if !self.input.get_ref().has_more() {
-                let now = Instant::now();
-                self.audio.captured(frames, now.checked_sub(self.delay).unwrap_or(now));
+            if self.pace.add(frames as u64, Instant::now()).is_err() {
+                return Err(CaptureError::microphone(&self.name, Reason::ProgramTooFast));
+            }
+            let now = Instant::now();
+            let at = now.checked_sub(self.delay).unwrap_or(now);
+            // A pipe delivers bursts. Only the last sample of a burst has just been captured; the others were before.
+            match self.input.get_ref().has_more() {
+                false => self.audio.captured(frames, at),
+                true => self.audio.captured_by(frames, at),
             }
             let whole = frames * self.audio.layout().frame_bytes();
             let block = self.audio.add(&self.incomplete[..whole]);

@@ -12,6 +12,7 @@ use super::request::Request;
 use super::spool::Spool;
 use super::topics::Topics;
 use crate::health::{HealthReport, MqttHealth};
+use crate::output::commands::Command;
 
 /// Answers that wait. A peer that asks faster loses answers.
 const MAX_ANSWERS: usize = 16;
@@ -115,11 +116,15 @@ impl State {
     }
 
     /// Queues a command for the output's thread. Further commands are ignored while a peer sends them faster than they are
-    /// answered.
+    /// answered, except for a pause, which takes the place of the newest: somebody wants the devices closed.
     pub fn request(&mut self, request: Request) {
-        if self.requests.len() < MAX_REQUESTS {
-            self.requests.push_back(request);
+        if self.requests.len() >= MAX_REQUESTS {
+            if request.command != Ok(Command::Pause) {
+                return;
+            }
+            self.requests.pop_back();
         }
+        self.requests.push_back(request);
     }
 
     pub fn next_request(&mut self) -> Option<Request> {
@@ -246,7 +251,15 @@ mod tests {
         };
         let request = Request::from_message(message, &state.topics, &"ha".parse().unwrap()).unwrap();
         (0..1000).for_each(|_| state.request(request.clone()));
-        assert_eq!(std::iter::from_fn(|| state.next_request()).count(), MAX_REQUESTS);
+        let pause = Request {
+            command: Ok(Command::Pause),
+            ..request
+        };
+        (0..1000).for_each(|_| state.request(pause.clone()));
+        let all: Vec<_> = std::iter::from_fn(|| state.next_request()).collect();
+        assert_eq!(all.len(), MAX_REQUESTS);
+        // A pause is never ignored.
+        assert_eq!(all[MAX_REQUESTS - 1].command, Ok(Command::Pause));
     }
 
     #[test]
