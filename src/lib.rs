@@ -14,7 +14,7 @@
 //! [`daemon`] runs them as threads. [`model`] holds the trained graphs. [`config`] reads the user's settings, and [`cli`] has
 //! the commands. A module imports from lower layers only. The layers, lowest first: [`sync`]; [`queue`], [`health`], [`control`],
 //! [`rate_limited_log`], [`retry`], [`caught_panic`], [`printable`], [`secrets`] and [`named_thread`]; [`capture`] and
-//! [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`]; [`config`]; [`daemon`]; [`monitor`]; [`cli`].
+//! [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`]; [`status`]; [`config`]; [`daemon`]; [`monitor`]; [`cli`].
 
 #![cfg_attr(
     test,
@@ -43,6 +43,7 @@ pub mod queue;
 pub mod rate_limited_log;
 pub mod retry;
 pub mod secrets;
+pub mod status;
 pub mod sync;
 pub mod udev;
 pub mod voice;

@@ -20,10 +20,13 @@ use affectd::output::HostIdentity;
 use affectd::printable::has_hidden;
 use affectd::privacy::PauseSwitch;
 use affectd::secrets::without_passwords;
+use affectd::status::StatusError;
 use clap::{CommandFactory, Parser};
 
 /// The command line is wrong, or the configuration is.
 const USAGE: u8 = 2;
+const OUTPUT: u8 = 5;
+const SYSTEM: u8 = 71;
 
 fn main() -> ExitCode {
     panics::log_panics();
@@ -79,22 +82,30 @@ fn own_values() -> Vec<String> {
     parts.chain(values.iter().cloned()).collect()
 }
 
+fn status_code(error: &StatusError) -> u8 {
+    match error {
+        StatusError::NotBuilt | StatusError::NoToken { .. } | StatusError::Token { .. } => USAGE,
+        StatusError::Address { .. } => OUTPUT,
+        StatusError::Thread(_) => SYSTEM,
+    }
+}
+
 /// Users and scripts rely on these codes.
 fn exit_code(error: &CommandError) -> u8 {
     const SOURCE: u8 = 3;
     const MODELS: u8 = 4;
-    const OUTPUT: u8 = 5;
     const BUG: u8 = 70;
-    const SYSTEM: u8 = 71;
     match error {
         CommandError::Config(_) | CommandError::Kernel(_) | CommandError::NoBroker | CommandError::WatchedClip => USAGE,
         CommandError::Capture(_) => SOURCE,
         CommandError::Model(_) => MODELS,
+        CommandError::Status(error) => status_code(error),
         CommandError::Output(_) | CommandError::NotPrinted(_) => OUTPUT,
         CommandError::Daemon(error) => match error {
             DaemonError::Source(_) | DaemonError::Light(_) => SOURCE,
             DaemonError::Model(_) => MODELS,
             DaemonError::Output(_) => OUTPUT,
+            DaemonError::Status(error) => status_code(error),
             DaemonError::Thread(_) => SYSTEM,
             DaemonError::Internal(_) => BUG,
         },
@@ -137,8 +148,13 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         load(common, flags).map(|config| Config { kernel, ..config })
     };
     match cli.command {
-        Command::Run { common, input, outputs } => {
-            let flags = outputs.add_to(input.add_to(common.flags()));
+        Command::Run {
+            common,
+            input,
+            outputs,
+            page,
+        } => {
+            let flags = page.add_to(outputs.add_to(input.add_to(common.flags())));
             let kernel = kernel_choice()?;
             let config = load_with(kernel, &common, &flags)?;
             let pause = Arc::new(match config.source {
@@ -161,10 +177,11 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             common,
             input,
             outputs,
+            page,
             watch,
             json,
         } => {
-            let flags = outputs.add_to(input.add_to(common.flags()));
+            let flags = page.add_to(outputs.add_to(input.add_to(common.flags())));
             let config = load_with(kernel_choice()?, &common, &flags)?;
             let format = match json {
                 true => Format::Json,
@@ -232,9 +249,10 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             common,
             input,
             outputs,
+            page,
             json,
         } => {
-            let flags = outputs.add_to(input.add_to(common.flags()));
+            let flags = page.add_to(outputs.add_to(input.add_to(common.flags())));
             let settings = Settings::read(&layers(&common, &flags, environment))?;
             Config::from_settings(&settings, &host)?;
             print(&match json {

@@ -49,6 +49,20 @@ impl<T> QueueSender<T> {
         QueueSender { is_counted, ..self }
     }
 
+    /// The number of items that wait.
+    pub fn len(&self) -> usize {
+        self.sender.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sender.is_empty()
+    }
+
+    pub fn capacity(&self) -> usize {
+        // All queues are bounded.
+        self.sender.capacity().unwrap_or_default()
+    }
+
     pub fn send(&self, mut item: T) -> Result<(), Disconnected> {
         if self.when_full == WhenFull::Wait {
             return self.sender.send(item).map_err(|_| Disconnected);

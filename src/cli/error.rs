@@ -10,6 +10,7 @@ use crate::model::{ModelError, UnknownKernel};
 use crate::monitor::MonitorError;
 use crate::named_thread::ThreadRefused;
 use crate::output::OutputError;
+use crate::status::StatusError;
 
 /// Each text is one line: the thing, the reason, the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,8 @@ pub enum CommandError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Output(#[from] OutputError),
+    #[error(transparent)]
+    Status(#[from] StatusError),
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     #[error(transparent)]

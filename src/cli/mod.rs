@@ -68,6 +68,8 @@ pub enum Command {
         input: Input,
         #[command(flatten)]
         outputs: Outputs,
+        #[command(flatten)]
+        page: Page,
     },
     /// Check the configuration, models, devices or clip, and outputs, and say how to fix what is wrong
     ///
@@ -81,6 +83,8 @@ pub enum Command {
         input: Input,
         #[command(flatten)]
         outputs: Outputs,
+        #[command(flatten)]
+        page: Page,
         /// Show what the camera and the microphone see and hear, until Ctrl-C, to aim them
         ///
         /// In a terminal, one line is updated. Otherwise, one line is printed each second. Outputs are not tested.
@@ -186,6 +190,8 @@ pub enum Command {
         input: Input,
         #[command(flatten)]
         outputs: Outputs,
+        #[command(flatten)]
+        page: Page,
         /// Print one JSON object, {"KEY": {"value": …, "origin": …}, …}, instead
         #[arg(long)]
         json: bool,
@@ -249,6 +255,15 @@ pub struct Outputs {
     pub specs: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+pub struct Page {
+    /// Serve the status page, metrics and commands over HTTP on this address, for example 127.0.0.1:8787, or off
+    ///
+    /// Any address but that of this machine itself (loopback) needs a token: status.token in the configuration.
+    #[arg(long, value_name = "ADDRESS")]
+    pub status: Option<String>,
+}
+
 impl Command {
     /// The flags that most commands have.
     pub fn common(&self) -> Option<&Common> {
@@ -304,6 +319,16 @@ impl Outputs {
     pub fn add_to(&self, flags: Flags) -> Flags {
         Flags {
             outputs: self.specs.clone(),
+            ..flags
+        }
+    }
+}
+
+impl Page {
+    /// Adds these flags to `flags`.
+    pub fn add_to(&self, flags: Flags) -> Flags {
+        Flags {
+            status: self.status.clone(),
             ..flags
         }
     }

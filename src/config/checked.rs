@@ -9,6 +9,7 @@ use crate::fusion::FusionSettings;
 use crate::model::KernelChoice;
 use crate::output::OutputSpec;
 use crate::privacy::OffHours;
+use crate::status::StatusSettings;
 
 /// A configuration that affectd can run with.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Config {
     /// Never empty.
     pub outputs: Vec<OutputSpec>,
     pub privacy: PrivacySettings,
+    /// `None` if there is no status page.
+    pub status: Option<StatusSettings>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

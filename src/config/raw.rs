@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use crate::capture::camera::negotiate::RequestedMode;
 use crate::capture::orientation::Flip;
+use crate::status::Preview;
 
 /// How the value of a key is written in an environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,10 @@ pub const KEYS: &[(&str, Kind)] = &[
     ("estimate.baseline", Kind::Text),
     ("privacy.off", Kind::Text),
     ("privacy.light", Kind::Text),
+    ("status.listen", Kind::Text),
+    ("status.token", Kind::Text),
+    ("status.preview", Kind::Text),
+    ("status.hosts", Kind::List),
 ];
 
 /// All keys. An unknown key is an error, so a misspelt one is not silently ignored.
@@ -59,6 +64,7 @@ pub struct RawConfig {
     pub face: RawFace,
     pub estimate: RawEstimate,
     pub privacy: RawPrivacy,
+    pub status: RawStatus,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -129,6 +135,16 @@ pub enum RawBaseline {
     EachPerson,
 }
 
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStatus {
+    pub listen: String,
+    /// `None` for the systemd credential, if there is one.
+    pub token: Option<PathBuf>,
+    pub preview: Preview,
+    pub hosts: Vec<String>,
+}
+
 impl Default for RawConfig {
     fn default() -> RawConfig {
         RawConfig {
@@ -140,6 +156,7 @@ impl Default for RawConfig {
             face: RawFace::default(),
             estimate: RawEstimate::default(),
             privacy: RawPrivacy::default(),
+            status: RawStatus::default(),
         }
     }
 }
@@ -186,6 +203,17 @@ impl Default for RawEstimate {
             rate_hz: 5.0,
             smoothing_s: 0.5,
             baseline: RawBaseline::OnDemand,
+        }
+    }
+}
+
+impl Default for RawStatus {
+    fn default() -> RawStatus {
+        RawStatus {
+            listen: "off".into(),
+            token: None,
+            preview: Preview::default(),
+            hosts: Vec::new(),
         }
     }
 }

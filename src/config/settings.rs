@@ -47,6 +47,7 @@ pub struct Flags {
     pub rotate: Option<u32>,
     pub clip: Option<PathBuf>,
     pub realtime: bool,
+    pub status: Option<String>,
     /// Empty if not given.
     pub outputs: Vec<OsString>,
 }
@@ -302,6 +303,9 @@ impl Flags {
         }
         if self.realtime {
             values.push(("input.realtime", "--realtime", Value::Boolean(true)));
+        }
+        if let Some(address) = &self.status {
+            values.push(("status.listen", "--status", Value::String(address.clone())));
         }
         if !self.outputs.is_empty() {
             let specs = self.outputs.iter().map(|spec| text(spec)).collect();

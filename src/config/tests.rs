@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::raw::{KEYS, RawConfig, RawInput, RawPrivacy, flatten};
+use super::raw::{KEYS, RawConfig, RawInput, RawPrivacy, RawStatus, flatten};
 use super::*;
 use crate::capture::{camera, microphone};
 use crate::output::line_encoder::Format;
@@ -68,6 +68,7 @@ fn each_value_has_the_origin_of_the_highest_layer_that_sets_it() {
         rotate: Some(90),
         clip: Some("flag.mkv".into()),
         realtime: true,
+        status: Some("off".into()),
         outputs: vec!["stdout".into()],
     };
     let settings = read(file, &variables, flags).unwrap();
@@ -79,6 +80,7 @@ fn each_value_has_the_origin_of_the_highest_layer_that_sets_it() {
         ("input.clip", "--input"),
         ("input.realtime", "--realtime"),
         ("output", "--output"),
+        ("status.listen", "--status"),
     ] {
         assert_eq!(settings.origin(key), Origin::Flag(flag));
     }
@@ -103,6 +105,10 @@ fn the_list_of_keys_is_complete() {
         privacy: RawPrivacy {
             light: Some("/sys/class/leds/ACT".into()),
             ..RawPrivacy::default()
+        },
+        status: RawStatus {
+            token: Some("/token".into()),
+            ..RawStatus::default()
         },
         ..RawConfig::default()
     };

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::checked::{Config, DeviceSettings, Pace, PrivacySettings, Source};
 use super::error::ConfigError;
-use super::raw::{RawBaseline, RawCamera, RawChannel, RawEstimate, RawFace, RawInput, RawMicrophone, RawPrivacy};
+use super::raw::{
+    RawBaseline, RawCamera, RawChannel, RawEstimate, RawFace, RawInput, RawMicrophone, RawPrivacy, RawStatus,
+};
 use super::settings::{Layers, Settings};
 use crate::capture::camera::negotiate::{RequestedMode, pixel_format, pixel_format_names};
 use crate::capture::camera::program::CameraProgram;
@@ -20,6 +22,7 @@ use crate::fusion::{BaselineMode, FusionSettings};
 use crate::model::KernelChoice;
 use crate::output::{HostIdentity, OutputSpec};
 use crate::secrets::{has_secret_option, masked};
+use crate::status::{HostName, StatusSettings, parse_listen};
 
 impl Config {
     /// Reads and checks the configuration. `host` gives the default device name of an MQTT output.
@@ -42,6 +45,7 @@ impl Config {
             fusion: check.fusion(&raw.estimate)?,
             outputs: check.outputs(specs, host)?,
             privacy: check.privacy(raw.privacy)?,
+            status: check.status(raw.status)?,
         })
     }
 }
@@ -218,6 +222,33 @@ impl Check<'_> {
             10.0 => Ok(Duration::from_millis(100)),
             other => Err(self.invalid("estimate.rate_hz", &other.to_string(), "must be 2.5, 5 or 10")),
         }
+    }
+
+    fn status(&self, raw: RawStatus) -> Result<Option<StatusSettings>, ConfigError> {
+        let hosts = raw.hosts.iter().map(|host| {
+            HostName::parse(host).ok_or_else(|| {
+                let reason = "must be a name without a port, for example \"board.lan\"";
+                self.invalid("status.hosts", host, reason)
+            })
+        });
+        let hosts = hosts.collect::<Result<_, _>>()?;
+        if raw.listen == "off" {
+            return Ok(None);
+        }
+        if raw.token.as_ref().is_some_and(|path| path.components().count() < 2) {
+            let reason = "must be the path of a file that holds the token, with a slash in it, not the token itself";
+            return Err(self.invalid("status.token", "…", reason));
+        }
+        let listen = parse_listen(&raw.listen).ok_or_else(|| {
+            let reason = "must be an address with a port, for example 127.0.0.1:8787, or off";
+            self.invalid("status.listen", &raw.listen, reason)
+        })?;
+        Ok(Some(StatusSettings {
+            listen,
+            token_file: raw.token,
+            preview: raw.preview,
+            hosts,
+        }))
     }
 
     fn outputs(&self, specs: Vec<OsString>, host: &HostIdentity) -> Result<Vec<OutputSpec>, ConfigError> {

@@ -5,6 +5,7 @@ use crate::model::ModelError;
 use crate::named_thread::ThreadRefused;
 use crate::output::OutputError;
 use crate::privacy::LightError;
+use crate::status::StatusError;
 
 /// Each text is one line: the thing, the reason, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum DaemonError {
     /// An output cannot start, or failed later.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// The status page cannot be served.
+    #[error(transparent)]
+    Status(#[from] StatusError),
     #[error(transparent)]
     Thread(#[from] ThreadRefused),
     /// A bug in affectd.

@@ -13,6 +13,7 @@ use crate::model::Bundle;
 use crate::output::OutputError;
 use crate::privacy::PauseSwitch;
 use crate::queue::{WhenFull, queue};
+use crate::status::{ModelName, PreparedPage, StatusError, StatusPage};
 
 use super::device_supervisor::IfUnusable;
 use super::input_feed::InputFeed;
@@ -57,6 +58,8 @@ enum ReloadError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Output(#[from] OutputError),
+    #[error(transparent)]
+    Status(#[from] StatusError),
 }
 
 /// All threads, and the configuration they run with.
@@ -72,6 +75,16 @@ pub struct Daemon<'scope, 'env> {
     microphone: Option<SourceThread>,
     fusion: Option<ExitSignal>,
     outputs: OutputThreads<'scope, 'env>,
+    page: StatusPage,
+    model: ModelName,
+}
+
+/// Those that get the estimates.
+pub struct Readers<'scope, 'env> {
+    pub outputs: OutputThreads<'scope, 'env>,
+    pub page: StatusPage,
+    /// The name of the models, which the page shows.
+    pub model: ModelName,
 }
 
 /// The thread of a camera or microphone.
@@ -86,7 +99,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         scope: &'scope Scope<'scope, 'env>,
         pipeline: &'scope Pipeline<'scope>,
         threads: &'scope ThreadGroup<'_>,
-        outputs: OutputThreads<'scope, 'env>,
+        readers: Readers<'scope, 'env>,
         config: Config,
         sources: Sources,
         stages: Stages,
@@ -101,7 +114,9 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             camera: None,
             microphone: None,
             fusion: None,
-            outputs,
+            outputs: readers.outputs,
+            page: readers.page,
+            model: readers.model,
         };
         daemon.start_stages(stages, &mut || {});
         daemon.camera = sources.video.map(|video| daemon.start_camera(video, IfUnusable::Fail));
@@ -281,7 +296,9 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         let models_change = models != self.models;
         // Each output compares its files itself: a password or a certificate may be new under the same name.
         self.outputs.senders().send_reload();
-        if config == self.config && !models_change {
+        let host = self.outputs.host();
+        let page = PreparedPage::new(config.status.as_ref(), &host, Some(&self.page))?;
+        if config == self.config && !models_change && page.is_unchanged() {
             info!("reload: the configuration and the models are unchanged");
             return Ok(());
         }
@@ -303,6 +320,12 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         hours.set(self.config.privacy.off_hours.clone());
         hours.poll(self.pipeline.pause);
         drop(hours);
+        if let Some(stages) = &stages {
+            self.model.set(stages.model.clone());
+        }
+        if let Err(error) = self.page.change(page) {
+            error!("{error}; there is no status page until the next reload");
+        }
         // Nothing fails from here on: a device that is absent or unusable is waited for.
         let DeviceSettings { camera, microphone } = new;
         let (camera_changes, microphone_changes) = (camera != old.camera, microphone != old.microphone);

@@ -44,7 +44,8 @@ use crate::config::{Config, ConfigError, Pace, Source};
 use crate::health::{Health, SourceState};
 use crate::output::HostIdentity;
 use crate::privacy::CaptureLight;
-use lifecycle::{Daemon, when_full};
+use crate::status::{ModelName, PreparedPage, StatusPage};
+use lifecycle::{Daemon, Readers, when_full};
 use off_hours_watch::OffHoursWatch;
 use output_threads::{OutputPlan, OutputThreads};
 use pipeline::Pipeline;
@@ -93,6 +94,9 @@ pub fn run(
         Err(LoadError::Model(error)) => return Err(error.into()),
         Err(LoadError::Thread(error)) => return Err(error.into()),
     };
+    let page = PreparedPage::new(config.status.as_ref(), host, None)?;
+    let model = ModelName::default();
+    model.set(stages.model.clone());
     let light = match &config.source {
         Source::Clip { .. } => CaptureLight::default(),
         Source::Devices(_) => CaptureLight::open(config.privacy.light.as_deref())?,
@@ -135,7 +139,9 @@ pub fn run(
             when_full: when_full(pace),
         };
         let outputs = OutputThreads::start(scope, &threads, &health, &plan, &signals.pause, host)?;
-        Daemon::start(scope, &pipeline, &threads, outputs, config, sources, stages).supervise(
+        let page = StatusPage::start(page, outputs.status_context(model.clone()))?;
+        let readers = Readers { outputs, page, model };
+        Daemon::start(scope, &pipeline, &threads, readers, config, sources, stages).supervise(
             signals,
             off_hours,
             &read_config,

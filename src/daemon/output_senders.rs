@@ -4,6 +4,7 @@ use crate::fusion::Estimate;
 use crate::health::HealthReport;
 use crate::output::OutputSpec;
 use crate::queue::{Disconnected, QueueSender};
+use crate::status::{OutputProbe, OutputState, StatusFeed};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
 use super::handover::Handover;
@@ -12,7 +13,11 @@ use super::thread_group::ExitSignal;
 
 /// The queues to all running outputs, shared between threads.
 #[derive(Clone, Default)]
-pub struct OutputSenders(Arc<Mutex<Vec<OutputSender>>>);
+pub struct OutputSenders {
+    list: Arc<Mutex<Vec<OutputSender>>>,
+    /// The status page. It is not one of the outputs: affectd ends without it, and never waits for it.
+    pub page: StatusFeed,
+}
 
 /// The queue to one output, and the exit of its thread.
 pub struct OutputSender {
@@ -23,10 +28,23 @@ pub struct OutputSender {
     pub handover: Handover,
 }
 
+impl OutputSender {
+    fn state(&self) -> OutputState {
+        OutputState {
+            spec: self.spec.to_string(),
+            queued: self.queue.len(),
+            capacity: self.queue.capacity(),
+            running: !self.exit.has_come(),
+        }
+    }
+}
+
 impl OutputSenders {
     /// Fails if all outputs have ended.
     pub fn send_estimate(&self, estimate: Estimate) -> Result<(), Disconnected> {
-        self.send(&OutputItem::Estimate(Arc::new(estimate)))
+        let estimate = Arc::new(estimate);
+        self.page.send(&estimate);
+        self.send(&OutputItem::Estimate(estimate))
     }
 
     /// Fails if all outputs have ended.
@@ -57,6 +75,16 @@ impl OutputSenders {
 
     /// While the list is locked, senders wait: lock it only for as long as it takes to change the list.
     pub fn lock(&self) -> MutexGuard<'_, Vec<OutputSender>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Looks at the outputs. It keeps none of them running, and never waits for them.
+    pub fn probe(&self) -> OutputProbe {
+        let list = Arc::downgrade(&self.list);
+        std::sync::Arc::new(move || {
+            let list = list.upgrade()?;
+            let senders = list.try_lock().ok()?;
+            Some(senders.iter().map(OutputSender::state).collect())
+        })
     }
 }

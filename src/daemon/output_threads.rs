@@ -17,6 +17,7 @@ use crate::health::{Health, LiveHealth};
 use crate::output::{Backlog, HostIdentity, OutputContext, OutputError, OutputSpec};
 use crate::privacy::PauseSwitch;
 use crate::queue::{WhenFull, queue};
+use crate::status::{ModelName, StatusContext};
 
 use super::handover::{Handover, QueueEnd};
 use super::health_reporter;
@@ -45,7 +46,7 @@ pub struct OutputPlan<'a> {
 pub struct OutputThreads<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     threads: &'scope ThreadGroup<'scope>,
-    health: &'scope Health,
+    health: &'scope Arc<Health>,
     senders: OutputSenders,
     /// The number of output threads that have not ended.
     running: Arc<AtomicUsize>,
@@ -77,7 +78,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
     fn start_opened(
         scope: &'scope Scope<'scope, 'env>,
         threads: &'scope ThreadGroup<'_>,
-        health: &'scope Health,
+        health: &'scope Arc<Health>,
         outputs: Vec<OpenOutput>,
         context: OutputContext,
         controls: Receiver<Control>,
@@ -105,8 +106,27 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         started
     }
 
+    pub fn host(&self) -> Arc<HostIdentity> {
+        Arc::clone(&self.context.host)
+    }
+
     pub fn senders(&self) -> OutputSenders {
         self.senders.clone()
+    }
+
+    /// What the status page needs.
+    pub fn status_context(&self, model: ModelName) -> StatusContext {
+        StatusContext {
+            feed: self.senders.page.clone(),
+            controls: self.context.controls.clone(),
+            health: Arc::clone(self.health),
+            live_health: self.context.health.clone(),
+            pause: Arc::clone(&self.context.pause),
+            host: Arc::clone(&self.context.host),
+            outputs: self.senders.probe(),
+            model,
+            period: self.context.period,
+        }
     }
 
     /// Requests from the readers of the outputs.

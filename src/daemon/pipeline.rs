@@ -212,6 +212,7 @@ impl Pipeline<'_> {
             let outcome = stage.process(frame)?;
             self.last_face_id.store(stage.last_face_id(), Ordering::Relaxed);
             let now = Instant::now();
+            self.health.face_busy.add(now - started);
             // A replay keeps the stage busy on purpose.
             if self.pace == Pace::Realtime
                 && let Some(change) = load_shedder.record(now - started, now, temperature_c)
@@ -284,7 +285,9 @@ impl Pipeline<'_> {
                         .into_iter()
                         .filter(|face| self.pause.admits(face.captured))
                         .for_each(|face| stage.add_face(face)),
-                    Input::Audio(block) if self.pause.admits(block.captured) => voice.push(&block),
+                    Input::Audio(block) if self.pause.admits(block.captured) => {
+                        self.health.voice_busy.measure(|| voice.push(&block));
+                    }
                     Input::Audio(_) => {}
                 }
             }
@@ -330,10 +333,11 @@ impl Pipeline<'_> {
             let seq = tick.wrapping_add(seq_offset);
             let estimate = match self.pause.is_paused() {
                 true => Estimate::paused(seq, time),
-                false => Estimate {
-                    seq,
-                    ..stage.estimate(tick, voice.observe(time, stage.period())?)?
-                },
+                false => {
+                    let heard = self.health.voice_busy.measure(|| voice.observe(time, stage.period()))?;
+                    let estimate = self.health.fusion_busy.measure(|| stage.estimate(tick, heard))?;
+                    Estimate { seq, ..estimate }
+                }
             };
             self.last_seq.store(estimate.seq, Ordering::Relaxed);
             count(&self.health.estimates);

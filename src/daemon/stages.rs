@@ -21,6 +21,8 @@ const LOAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The loaded stages, and the kinds of input that they are for.
 pub struct Stages {
+    /// The name and version of the models.
+    pub model: String,
     pub kinds: InputKinds,
     /// `None` if there is no video.
     pub face: Option<FaceStage>,
@@ -71,6 +73,7 @@ impl Stages {
                 Err(_) => Some(load_face()?),
             };
             Ok::<_, ModelError>(Stages {
+                model: format!("{} {}", bundle.manifest().name, bundle.manifest().version),
                 kinds,
                 face,
                 voice,

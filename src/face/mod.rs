@@ -25,5 +25,5 @@ pub mod tracker;
 pub mod upright;
 pub mod view;
 
-pub use observation::{Appearance, EXPRESSIONS, Expressions, FaceObservation};
+pub use observation::{Appearance, EXPRESSIONS, Expressions, FaceObservation, FaceOutline};
 pub use stage::{FaceStage, FrameOutcome};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::geometry::Rect;
+use super::geometry::{Landmarks, Rect};
 
 /// The expressions that the encoder distinguishes, in the order of its scores. They are the eight of FER+.
 pub const EXPRESSIONS: [&str; 8] = [
@@ -50,6 +50,15 @@ impl Appearance {
     }
 }
 
+/// What a drawing of the face needs besides its box.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct FaceOutline {
+    /// As fractions of the image. Those of a face at its edge may be outside of 0..1.
+    pub landmarks: Landmarks,
+    /// The width of the image over its height.
+    pub image_aspect: f32,
+}
+
 /// The subject's face in one frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FaceObservation {
@@ -66,4 +75,5 @@ pub struct FaceObservation {
     /// The detector's score at the last detection, 0..1.
     pub score: f32,
     pub appearance: Appearance,
+    pub outline: FaceOutline,
 }

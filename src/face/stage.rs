@@ -10,8 +10,8 @@ use super::crop::Framing;
 use super::detector::Detector;
 use super::encoder::Encoder;
 use super::finder::FaceFinder;
-use super::geometry::{Face, Landmarks, Rect};
-use super::observation::FaceObservation;
+use super::geometry::{Face, Landmarks, Point, Rect};
+use super::observation::{FaceObservation, FaceOutline};
 use super::template::Template;
 use super::tracker::{Track, Tracker};
 
@@ -162,6 +162,7 @@ impl FaceStage {
             bounds: as_fractions(face.bounds, &image),
             score: face.score,
             appearance: self.encoder.encode(&crop)?,
+            outline: outline(face.landmarks, &image),
         }))
     }
 
@@ -205,6 +206,18 @@ impl FaceStage {
             })
         });
         Ok(())
+    }
+}
+
+fn outline(landmarks: Landmarks, image: &Luma) -> FaceOutline {
+    let (width, height) = (image.width() as f32, image.height() as f32);
+    let points = landmarks.to_points().map(|point| Point {
+        x: point.x / width,
+        y: point.y / height,
+    });
+    FaceOutline {
+        landmarks: Landmarks::from_points(points),
+        image_aspect: width / height,
     }
 }
 

@@ -209,6 +209,7 @@ mod tests {
                 valence: happiness,
                 arousal: -happiness,
             },
+            outline: Default::default(),
         }
     }
 

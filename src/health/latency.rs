@@ -36,6 +36,36 @@ impl Latency {
     }
 }
 
+/// Latencies, sorted into few buckets.
+#[derive(Debug, PartialEq)]
+pub struct LatencyHistogram {
+    /// The upper bound of each bucket in seconds, and the number of latencies in it. The last bound is infinite.
+    pub buckets: Vec<(f64, u64)>,
+    /// All latencies in seconds, of which those beyond a second count as one second.
+    pub sum_s: f64,
+    pub count: u64,
+}
+
+impl Latency {
+    /// Sorts the latencies into buckets with these upper bounds, which increase.
+    pub fn histogram(&self, bounds_ms: &[u32]) -> LatencyHistogram {
+        let bounds = bounds_ms.iter().map(|ms| f64::from(*ms) / 1000.0);
+        let mut buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
+        let (mut sum_ms, mut total) = (0, 0);
+        for (count, ms) in self.0.iter().map(|count| count.load(Relaxed)).zip(0u32..) {
+            let bucket = bounds_ms.partition_point(|bound| *bound < ms);
+            buckets[bucket].1 += count;
+            sum_ms += count * u64::from(ms);
+            total += count;
+        }
+        LatencyHistogram {
+            buckets,
+            sum_s: sum_ms as f64 / 1000.0,
+            count: total,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +81,19 @@ mod tests {
         assert_eq!(latency.percentile_ms(50), Some(51));
         assert_eq!(latency.percentile_ms(99), Some(100));
         assert_eq!(latency.percentile_ms(100), Some(1000));
+    }
+
+    #[test]
+    fn a_histogram_has_each_latency_in_one_bucket() {
+        let latency = Latency::default();
+        for ms in [3, 20, 21, 5000] {
+            latency.record(Duration::from_millis(ms));
+        }
+        let expected = LatencyHistogram {
+            buckets: vec![(0.02, 2), (0.05, 1), (f64::INFINITY, 1)],
+            sum_s: 1.044,
+            count: 4,
+        };
+        assert_eq!(latency.histogram(&[20, 50]), expected);
     }
 }

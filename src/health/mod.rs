@@ -10,6 +10,7 @@ use crate::privacy::PauseSwitch;
 
 mod atomic_f32;
 mod board;
+mod busy_time;
 mod latency;
 mod report;
 mod source;
@@ -17,7 +18,8 @@ mod temperature;
 
 pub use atomic_f32::AtomicF32;
 pub use board::{BoardState, SharedBoardState};
-pub use latency::Latency;
+pub use busy_time::BusyTime;
+pub use latency::{Latency, LatencyHistogram};
 pub use report::{HealthReport, MqttHealth};
 pub use source::{CameraCounters, MicrophoneCounters, SourceHealth, SourceState};
 pub use temperature::temperature_c;
@@ -44,6 +46,10 @@ pub struct Health {
     pub frames_undecodable: AtomicU64,
     pub frames_analyzed: AtomicU64,
     pub frames_with_face: AtomicU64,
+    /// Time that each stage has worked.
+    pub face_busy: BusyTime,
+    pub voice_busy: BusyTime,
+    pub fusion_busy: BusyTime,
     /// Runs of the face detector.
     pub detections: AtomicU64,
     /// Audio blocks that the source delivered.

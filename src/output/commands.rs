@@ -122,6 +122,11 @@ impl<R> CommandProcessor<R> {
         }
     }
 
+    /// A processor of an output that was opened then, not now.
+    pub fn opened_at(self, opened: Instant) -> CommandProcessor<R> {
+        CommandProcessor { opened, ..self }
+    }
+
     /// Executes a command of `reader`. The answers to `baseline` and `pause` come later, from [`CommandProcessor::late_answer`].
     pub fn execute(
         &mut self,

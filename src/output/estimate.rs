@@ -204,6 +204,7 @@ pub mod samples {
                     valence: 0.0,
                     arousal: 0.0,
                 },
+                outline: Default::default(),
             }),
             voice: Some(VoiceObservation {
                 captured,

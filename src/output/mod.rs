@@ -7,7 +7,7 @@ pub mod commands;
 pub mod contract;
 pub mod csv;
 pub mod estimate;
-mod estimate_rate;
+pub mod estimate_rate;
 pub mod file;
 pub mod line_encoder;
 pub mod mqtt;

@@ -36,6 +36,8 @@ mod programs;
 mod run;
 mod service;
 mod settings;
+#[cfg(feature = "status")]
+mod status;
 
 #[path = "../support/ebml.rs"]
 mod ebml;

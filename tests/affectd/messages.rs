@@ -170,6 +170,7 @@ fn full_estimate() -> Estimate {
             frame_interval: Duration::ZERO,
             score: 0.9,
             appearance: appearance(Expressions([0.125; 8])),
+            outline: Default::default(),
         }),
         voice: Some(VoiceObservation {
             captured,
@@ -231,6 +232,7 @@ fn any_estimate() -> impl Strategy<Value = Estimate> {
                     frame_interval: Duration::ZERO,
                     score,
                     appearance: appearance(expressions),
+                    outline: Default::default(),
                 }),
                 voice: voice.map(|(active, level_db)| VoiceObservation {
                     captured,

@@ -1,6 +1,6 @@
 //! The files of the Debian package that a test can run without systemd.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// The names of the drop-ins that the generator writes for these files below a root folder.
-fn drop_ins(files: &[(&str, &str)]) -> Vec<String> {
+/// The names and texts of the drop-ins that the generator writes for these files below a root folder.
+fn drop_in_texts(files: &[(&str, &str)]) -> BTreeMap<String, String> {
     let root = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = root.path().join(name);
@@ -31,13 +31,16 @@ fn drop_ins(files: &[(&str, &str)]) -> Vec<String> {
         .unwrap();
     assert!(status.success());
     let folder = fs::read_dir(units.join("affectd.service.d"));
-    let mut names: Vec<String> = folder
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
+    let read = |entry: fs::DirEntry| {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        (entry.file_name().into_string().unwrap(), text)
+    };
+    folder.into_iter().flatten().map(|entry| read(entry.unwrap())).collect()
+}
+
+/// Their names.
+fn drop_ins(files: &[(&str, &str)]) -> Vec<String> {
+    drop_in_texts(files).into_keys().collect()
 }
 
 fn opens_network(files: &[(&str, &str)]) -> bool {
@@ -72,6 +75,32 @@ fn the_generator_gives_access_to_the_configured_led_only() {
         assert!(with(other).is_empty(), "{other}");
     }
     assert!(drop_ins(&[("etc/affectd/affectd.toml", "")]).is_empty());
+}
+
+#[test]
+fn the_generator_lets_a_status_page_be_reached_from_where_it_listens() {
+    let with = |listen: &str| {
+        let config = format!("output = [\"stdout\"]\n[status]\nlisten = \"{listen}\" # the page\n");
+        drop_in_texts(&[("etc/affectd/affectd.toml", &config)]).remove("status.conf")
+    };
+    for listen in ["127.0.0.1:8787", "localhost:8787", "[::1]:8787"] {
+        let text = with(listen).unwrap();
+        assert!(text.contains("PrivateNetwork=no\n"), "{text}");
+        assert!(
+            text.contains("IPAddressAllow=localhost\n") && !text.contains("IPAddressDeny"),
+            "{text}"
+        );
+    }
+    for listen in ["0.0.0.0:8787", "[::]:8787", "192.168.1.2:8787"] {
+        let text = with(listen).unwrap();
+        assert!(
+            text.contains("IPAddressDeny=\n") && !text.contains("IPAddressAllow"),
+            "{text}"
+        );
+    }
+    assert_eq!(with("off"), None);
+    assert_eq!(with("nonsense"), None);
+    assert_eq!(drop_in_texts(&[]).len(), 0);
 }
 
 #[test]

@@ -189,6 +189,12 @@ fn config_prints_each_value_with_its_origin() {
     [privacy]
     off = ""  # default
     # light: not set  # default
+
+    [status]
+    listen = "off"  # default
+    # token: not set  # default
+    preview = "outline"  # default
+    hosts = []  # default
     "#);
 }
 

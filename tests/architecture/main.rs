@@ -34,6 +34,7 @@ const LAYERS: &[&[&str]] = &[
     &["face", "voice"],
     &["fusion"],
     &["output"],
+    &["status"],
     &["config"],
     &["daemon"],
     &["monitor"],

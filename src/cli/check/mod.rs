@@ -28,6 +28,7 @@ use crate::named_thread::{self, ThreadRefused};
 use crate::output::HostIdentity;
 use crate::output::wall_clock::WallClock;
 use crate::privacy::{CaptureLight, is_set_by_battery_clock};
+use crate::status::PreparedPage;
 use crate::voice::VoiceStage;
 use aim::Aim;
 pub use format::Format;
@@ -109,6 +110,9 @@ pub fn check(config: &Config, host: &HostIdentity, format: Format) -> Result<(),
     report("clock", clock(&config.privacy))?;
     for output in &config.outputs {
         report("output", output.check(host).into())?;
+    }
+    if let Some(settings) = &config.status {
+        report("status page", PreparedPage::check(settings, host).into())?;
     }
     if format == Format::Json {
         let ok = first.is_none();

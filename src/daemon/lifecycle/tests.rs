@@ -101,7 +101,12 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
             &pause,
             &Arc::default(),
         );
-        let mut daemon = Daemon::start(scope, &pipeline, &threads, outputs.unwrap(), first, sources, stages);
+        let outputs = outputs.unwrap();
+        let model = ModelName::default();
+        let prepared = PreparedPage::new(None, &HostIdentity::default(), None).unwrap();
+        let page = StatusPage::start(prepared, outputs.status_context(model.clone())).unwrap();
+        let readers = Readers { outputs, page, model };
+        let mut daemon = Daemon::start(scope, &pipeline, &threads, readers, first, sources, stages);
         let mut ids = Vec::new();
         let mut at = Duration::ZERO;
         for face_rate_hz in [5.0, 10.0, 5.0] {
