@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 
 use affectd::cli::check::Format;
 use affectd::cli::environment::{Environment, PAUSED};
+use affectd::cli::health::{RUNTIME_FOLDER, SOCKET};
 use affectd::cli::record::RecordError;
 use affectd::cli::signals::{Handling, handle, hold_pause_and_resume};
 use affectd::cli::terminal::{print, print_error, print_to_stderr};
@@ -92,11 +94,13 @@ fn status_code(error: &StatusError) -> u8 {
 
 /// Users and scripts rely on these codes.
 fn exit_code(error: &CommandError) -> u8 {
+    const PROBLEM: u8 = 1;
     const SOURCE: u8 = 3;
     const MODELS: u8 = 4;
     const BUG: u8 = 70;
     match error {
         CommandError::Config(_) | CommandError::Kernel(_) | CommandError::NoBroker | CommandError::WatchedClip => USAGE,
+        CommandError::NotAnswered(_) | CommandError::Problem(_) => PROBLEM,
         CommandError::Capture(_) => SOURCE,
         CommandError::Model(_) => MODELS,
         CommandError::Status(error) => status_code(error),
@@ -164,6 +168,10 @@ fn run(cli: Cli) -> Result<(), CommandError> {
                 }
             });
             let signals = handle(Handling::Daemon(Arc::clone(&pause)))?;
+            let socket = match config.source {
+                Source::Clip { .. } => None,
+                Source::Devices(_) => environment.runtime_directory.as_ref().map(|folder| folder.join(SOCKET)),
+            };
             let fault = environment.fault.as_deref().and_then(daemon::Fault::from_name);
             let read_config = || load_with(kernel, &common, &flags);
             let finish = |result: Result<Ending, DaemonError>| match result? {
@@ -171,7 +179,15 @@ fn run(cli: Cli) -> Result<(), CommandError> {
                 Ending::RestartRequested => restart(&pause),
             };
             let leave = |result| process::exit(finish(result).map_or_else(|error| report(&error).into(), |()| 0));
-            finish(daemon::run(config, &host, &signals, fault, read_config, leave))
+            finish(daemon::run(
+                config,
+                &host,
+                &signals,
+                socket.as_deref(),
+                fault,
+                read_config,
+                leave,
+            ))
         }
         Command::Check {
             common,
@@ -239,6 +255,15 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         } => {
             let config = load(&common, &outputs.add_to(common.flags()))?;
             print(&cli::forget::forget(&config, &device, &host)?)
+        }
+        Command::Health { socket, json } => {
+            let folder = environment.runtime_directory.as_deref();
+            let socket = socket.unwrap_or_else(|| folder.unwrap_or(Path::new(RUNTIME_FOLDER)).join(SOCKET));
+            let (line, report) = cli::health::ask(&socket)?;
+            print(&if json { line } else { cli::health::text(&report) })?;
+            report
+                .problem
+                .map_or(Ok(()), |problem| Err(CommandError::Problem(problem)))
         }
         Command::Model { common } => {
             let config = load(&common, &common.flags())?;

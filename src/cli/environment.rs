@@ -19,6 +19,8 @@ pub const PAUSED: &str = "AFFECTD_PAUSED";
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// Set by systemd for a unit with `StateDirectory=`.
 const STATE: &str = "STATE_DIRECTORY";
+/// Set by systemd for a unit with `RuntimeDirectory=`.
+const RUNTIME: &str = "RUNTIME_DIRECTORY";
 
 /// Set by systemd if standard error is connected to the journal.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
@@ -49,6 +51,8 @@ pub struct Environment {
     pub paused: bool,
     /// The folder in which this service keeps its state.
     pub state_directory: Option<PathBuf>,
+    /// The folder in which this service keeps the socket of its health record.
+    pub runtime_directory: Option<PathBuf>,
     /// All other `AFFECTD_*` variables. Each sets a key of the configuration.
     pub settings: Vec<(String, String)>,
 }
@@ -66,6 +70,7 @@ impl Environment {
             credentials: None,
             paused: false,
             state_directory: None,
+            runtime_directory: None,
             settings: Vec::new(),
         };
         for (name, value) in variables {
@@ -75,11 +80,8 @@ impl Environment {
             }
             let name = name.to_string_lossy().into_owned();
             match name.as_str() {
-                // systemd separates several folders with colons.
-                STATE => {
-                    let first = value.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
-                    environment.state_directory = Some(OsStr::from_bytes(first).into());
-                }
+                STATE => environment.state_directory = Some(first_folder(&value)),
+                RUNTIME => environment.runtime_directory = Some(first_folder(&value)),
                 CREDENTIALS => environment.credentials = Some(value.into()),
                 JOURNAL_STREAM => environment.journal_stream = value.into_string().ok(),
                 NO_COLOR => environment.no_color = true,
@@ -113,6 +115,12 @@ impl Environment {
         }
         Ok(())
     }
+}
+
+/// systemd separates several folders with colons.
+fn first_folder(value: &OsStr) -> PathBuf {
+    let first = value.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+    OsStr::from_bytes(first).into()
 }
 
 fn invalid(name: &str, reason: &str) -> ConfigError {
@@ -157,6 +165,7 @@ mod tests {
             ("AFFECTD_FACE_RATE_HZ", "5"),
             ("CREDENTIALS_DIRECTORY", "/run/credentials/affectd.service"),
             ("STATE_DIRECTORY", "/var/lib/affectd:/var/lib/other"),
+            ("RUNTIME_DIRECTORY", "/run/affectd"),
             ("AFFECTD_PAUSED", "1"),
         ]);
         let environment = environment.unwrap();
@@ -165,6 +174,7 @@ mod tests {
         assert_eq!(environment.log, "warn,affectd::capture=debug");
         assert_eq!(environment.credentials, Some("/run/credentials/affectd.service".into()));
         assert_eq!(environment.state_directory, Some("/var/lib/affectd".into()));
+        assert_eq!(environment.runtime_directory, Some("/run/affectd".into()));
         assert!(environment.paused);
         assert_eq!(environment.settings, [("AFFECTD_FACE_RATE_HZ".into(), "5".into())]);
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::health::HealthError;
 use super::record::RecordError;
 use crate::capture::CaptureError;
 use crate::config::ConfigError;
@@ -34,6 +35,10 @@ pub enum CommandError {
     Monitor(#[from] MonitorError),
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error(transparent)]
+    NotAnswered(#[from] HealthError),
+    #[error("affectd has a problem: {0}")]
+    Problem(String),
     #[error("no output is an MQTT broker: add --output mqtt://broker")]
     NoBroker,
     #[error("--watch shows a camera and a microphone, and the configuration names a clip: remove input.clip")]

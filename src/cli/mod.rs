@@ -7,6 +7,7 @@ pub mod devices;
 pub mod environment;
 pub mod error;
 pub mod forget;
+pub mod health;
 pub mod log;
 pub mod model;
 pub mod panics;
@@ -37,6 +38,7 @@ Environment:
 
 Exit codes:
   0   Done.
+  1   affectd has a problem, or is not running: only `affectd health`.
   2   The command line or the configuration is wrong.
   3   A camera, microphone or clip cannot be used.
   4   The models cannot be used.
@@ -172,6 +174,18 @@ pub enum Command {
         #[command(flatten)]
         outputs: Outputs,
     },
+    /// Show the health of the running service: devices, counters, latency, temperature, and what is wrong
+    ///
+    /// The exit code is 1 if something is wrong or if affectd does not run, for scripts and containers.
+    #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
+    Health {
+        /// The socket of the affectd to ask [default: $RUNTIME_DIRECTORY/health.sock, or /run/affectd/health.sock]
+        #[arg(long, value_name = "FILE")]
+        socket: Option<PathBuf>,
+        /// Print the health record as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the model card: the models, their training data, their accuracy and their licences
     #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Model {
@@ -276,7 +290,7 @@ impl Command {
             | Command::Forget { common, .. }
             | Command::Model { common }
             | Command::Config { common, .. } => Some(common),
-            Command::Monitor { .. } | Command::Completions { .. } => None,
+            Command::Health { .. } | Command::Monitor { .. } | Command::Completions { .. } => None,
         }
     }
 }

@@ -18,6 +18,7 @@ mod error;
 mod fault_injection;
 mod handover;
 mod health_reporter;
+mod health_socket;
 mod input_feed;
 mod lifecycle;
 mod load_shedder;
@@ -33,6 +34,7 @@ mod systemd;
 mod thread_group;
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
@@ -45,6 +47,7 @@ use crate::health::{Health, SourceState};
 use crate::output::HostIdentity;
 use crate::privacy::CaptureLight;
 use crate::status::{ModelName, PreparedPage, StatusPage};
+use health_socket::HealthSocket;
 use lifecycle::{Daemon, Readers, when_full};
 use off_hours_watch::OffHoursWatch;
 use output_threads::{OutputPlan, OutputThreads};
@@ -72,11 +75,12 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(4300);
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs until the source ends, all readers of the outputs are gone, or a signal stops it. `read_config` reads the
-/// configuration again when a reload is requested. `leave` ends the process with a result while threads are stuck.
+/// configuration again when a reload is requested. `health_socket` is where `affectd health` asks. `leave` ends the process with a result while threads are stuck.
 pub fn run(
     config: Config,
     host: &Arc<HostIdentity>,
     signals: &Signals,
+    health_socket: Option<&Path>,
     fault: Option<Fault>,
     read_config: impl Fn() -> Result<Config, ConfigError>,
     leave: impl FnOnce(Result<Ending, DaemonError>) -> Infallible,
@@ -139,7 +143,10 @@ pub fn run(
             when_full: when_full(pace),
         };
         let outputs = OutputThreads::start(scope, &threads, &health, &plan, &signals.pause, host)?;
-        let page = StatusPage::start(page, outputs.status_context(model.clone()))?;
+        let context = outputs.status_context(model.clone());
+        let live_health = context.live_health.clone();
+        let _socket = health_socket.and_then(|path| HealthSocket::start(path, live_health));
+        let page = StatusPage::start(page, context)?;
         let readers = Readers { outputs, page, model };
         Daemon::start(scope, &pipeline, &threads, readers, config, sources, stages).supervise(
             signals,

@@ -394,6 +394,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_is_executed_however_many_readers_wait_for_one() {
+        let (mut processor, _health) = with_camera(PauseSwitch::default());
+        let mut rate = EstimateRate::default();
+        for reader in 0..4 {
+            assert_eq!(processor.execute(Ok(Command::Pause), reader, &mut rate), None);
+        }
+        processor.execute(Ok(Command::Resume), 5, &mut rate);
+        let answer = processor.execute(Ok(Command::Pause), 6, &mut rate).unwrap();
+        insta::assert_snapshot!(answer.body["error"].as_str().unwrap(), @"pause: the devices are being closed, but too many readers wait for that: see camera and microphone in health");
+        assert!(processor.pause.is_paused());
+    }
+
+    #[test]
     fn a_clip_is_not_paused() {
         let (mut processor, _health) = with_camera(PauseSwitch::of_clip());
         let mut rate = EstimateRate::default();

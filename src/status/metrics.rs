@@ -252,6 +252,12 @@ impl Snapshot {
         let temperature = temperature_c().map(f64::from);
         let help = "Temperature of the processor";
         gauge(encoder, "temperature", help, Some(&Unit::Celsius), temperature)?;
+        let board = self.health.board.get();
+        let flag = |flag: Option<bool>| flag.map(|flag| f64::from(u8::from(flag)));
+        let help = "1 while the voltage of the board is too low";
+        gauge(encoder, "low_voltage", help, None, flag(board.low_voltage))?;
+        let help = "1 while the processor is slowed down";
+        gauge(encoder, "throttled", help, None, flag(board.throttled))?;
         let uptime = Some(self.uptime.as_secs_f64());
         gauge(encoder, "uptime", "Time since the start", Some(&Unit::Seconds), uptime)?;
         let labels = [("version", VERSION), ("models", self.model.as_str())];

@@ -115,6 +115,23 @@ fn a_file_on_a_web_server_is_a_clip() {
 }
 
 #[test]
+fn a_clip_that_was_sent_names_no_files_of_this_computer() {
+    let folder = tempfile::tempdir().unwrap();
+    let playlist = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n",
+        demo().display()
+    );
+    let list = folder.path().join("list.m3u8");
+    fs::write(&list, playlist).unwrap();
+    let sent = affectd()
+        .args(["run", "--input", "-"])
+        .stdin(File::open(&list).unwrap())
+        .output();
+    let replay = Replay::from(sent.unwrap());
+    assert_eq!((replay.code, replay.lines.len()), (Some(3), 0), "{}", replay.log);
+}
+
+#[test]
 fn streams_without_an_end_or_without_a_beginning_are_explained() {
     let replay = Replay::of(Path::new("rtsp://user:secret@camera.local/stream"));
     assert_eq!(replay.code, Some(3));

@@ -13,6 +13,7 @@ mod clips;
 mod clips_once;
 mod commands;
 mod faces;
+mod health;
 mod home_assistant;
 mod image_update;
 #[cfg(feature = "faults")]

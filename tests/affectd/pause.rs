@@ -51,6 +51,27 @@ fn ask(port: &mut Pty, command: &str) -> Value {
     answer(port)
 }
 
+/// Whether a signal is in this set of a process, such as `SigBlk`.
+fn has_signal(daemon: &Daemon, set: &str, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+    let signals = u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap();
+    signals & (1 << (signal - 1)) != 0
+}
+
+#[test]
+fn a_pause_by_signal_during_the_start_is_not_lost() {
+    let pieces = Pieces::new();
+    let mut daemon = Daemon::start(&["--camera", &pieces.camera(), "--microphone", "off"]);
+    // From then on, the signal does not end the process.
+    wait(|| {
+        (has_signal(&daemon, "SigBlk", libc::SIGUSR1) || has_signal(&daemon, "SigCgt", libc::SIGUSR1)).then_some(())
+    });
+    daemon.signal(libc::SIGUSR1);
+    daemon.until(is_paused);
+    daemon.stop();
+}
+
 #[test]
 fn a_pause_by_signal_closes_the_devices_and_forgets_the_person() {
     let pieces = Pieces::new();

@@ -11,6 +11,7 @@ use affectd::capture::clip::Clip;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::mosquitto::wait;
 use super::{affectd, demo};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -158,6 +159,24 @@ fn programs_deliver_faces_and_voices_and_end_with_affectd() {
         "{log}"
     );
     assert!(!is_running(&folder));
+}
+
+#[test]
+fn programs_end_with_an_affectd_that_is_killed() {
+    let pieces = Pieces::new();
+    let folder = pieces.folder.path().display().to_string();
+    let mut daemon = Daemon::start(&["--camera", &pieces.camera(), "--microphone", &pieces.microphone()]);
+    daemon.until(|estimate| estimate["modalities"] == serde_json::json!(["face", "voice"]));
+    assert!(is_running(&folder));
+    daemon.signal(libc::SIGKILL);
+    wait(|| (!is_running(&folder)).then_some(()));
+}
+
+#[test]
+fn a_microphone_that_is_faster_than_time_is_an_error() {
+    let mut daemon = Daemon::start(&["--camera", "off", "--microphone", "command:cat /dev/zero"]);
+    daemon.until_logged("make it write in real time, as ffmpeg does with -re");
+    daemon.stop();
 }
 
 #[test]
