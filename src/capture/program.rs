@@ -92,9 +92,9 @@ impl CommandLine {
         is_address(device).then(|| CommandLine::of_ffmpeg(device, &format!("-fflags nobuffer{transport}"), output))
     }
 
-    /// ffmpeg, which writes the file at `address` byte by byte, if it is an address.
+    /// ffmpeg, which writes the file at `address` byte by byte, if it is an address. A download that the server cuts off is an error.
     pub fn of_download(address: &str) -> Option<CommandLine> {
-        is_address(address).then(|| CommandLine::of_ffmpeg(address, "-f data", "-map 0 -c copy -f data -"))
+        is_address(address).then(|| CommandLine::of_ffmpeg(address, "-xerror -f data", "-map 0 -c copy -f data -"))
     }
 
     fn of_ffmpeg(address: &str, input: &str, output: &str) -> CommandLine {

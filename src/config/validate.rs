@@ -207,6 +207,10 @@ impl Check<'_> {
     }
 
     fn privacy(&self, privacy: RawPrivacy) -> Result<PrivacySettings, ConfigError> {
+        if let Some(light) = privacy.light.as_ref().filter(|path| !path.is_absolute()) {
+            let reason = "must be the folder of an LED, for example /sys/class/leds/ACT";
+            return Err(self.invalid("privacy.light", &light.display().to_string(), reason));
+        }
         let off_hours = privacy.off.parse();
         Ok(PrivacySettings {
             off_hours: off_hours.map_err(|why: String| self.invalid("privacy.off", &privacy.off, &why))?,

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{info, warn};
 
 use crate::output::wall_clock::WallClock;
-use crate::privacy::{Closed, OffHours, PauseSwitch, is_set_by_battery_clock};
+use crate::privacy::{Closed, OffHours, PauseSwitch, is_set_by_battery_clock, missing_time_zone};
 
 unsafe extern "C" {
     /// Reads the time zone, also one that was changed since the last call.
@@ -49,11 +49,7 @@ impl OffHoursWatch {
         if closed != self.closed {
             match closed {
                 Some(Closed::OffHours) => info!("privacy.off = {}: the devices are closed", self.hours),
-                Some(Closed::UnknownTime) => warn!(
-                    "privacy.off = {}: the clock is not synchronized, so the devices are closed: wait for the network, or set up NTP \
-                     (timedatectl)",
-                    self.hours
-                ),
+                Some(Closed::UnknownTime) => warn!("privacy.off = {}: {}", self.hours, why_unknown()),
                 None => info!("privacy.off: the devices may be opened"),
             }
             self.closed = closed;
@@ -70,8 +66,22 @@ impl OffHoursWatch {
     }
 }
 
+/// Why the local time is unknown, and what to do.
+fn why_unknown() -> String {
+    match missing_time_zone() {
+        Some(zone) => format!(
+            "the system has no such time zone: {zone}, so the devices are closed: correct it (timedatectl list-timezones), or \
+             install tzdata"
+        ),
+        None => "the clock is not synchronized, so the devices are closed: wait for the network, or set up NTP (timedatectl)".into(),
+    }
+}
+
 /// The local time in minutes since midnight. `None` if the system cannot tell it.
 fn local_minute(now: SystemTime) -> Option<u16> {
+    if missing_time_zone().is_some() {
+        return None;
+    }
     let seconds = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
     let seconds = libc::time_t::try_from(seconds).ok()?;
     // SAFETY: `tm` is plain data for which all zeroes is a valid value. Both pointers are to live variables, and nothing in this

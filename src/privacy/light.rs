@@ -55,10 +55,7 @@ impl CaptureLight {
 
     /// Whether the LED in `folder` can be switched. Leaves it as it is.
     pub fn check(folder: &Path) -> Result<(), LightError> {
-        let led = Led {
-            folder: folder.to_path_buf(),
-            on: String::new(),
-        };
+        let led = Led::find(folder)?;
         led.has_trigger()?;
         led.file("brightness", Open::AsItIs).map(drop)
     }
@@ -94,16 +91,28 @@ impl Drop for InUse<'_> {
 
 impl Led {
     fn open(folder: &Path) -> Result<Led, LightError> {
-        let max = fs::read_to_string(folder.join("max_brightness")).unwrap_or_default();
-        let led = Led {
-            folder: folder.to_path_buf(),
-            on: match max.trim() {
-                "" => "1".to_owned(),
-                max => max.to_owned(),
-            },
-        };
+        let led = Led::find(folder)?;
         led.take_and_write("0")?;
         Ok(led)
+    }
+
+    /// The LED, as it is.
+    fn find(folder: &Path) -> Result<Led, LightError> {
+        let max = fs::read_to_string(folder.join("max_brightness")).unwrap_or_default();
+        let on = match max.trim() {
+            "" => "1".to_owned(),
+            max => max.to_owned(),
+        };
+        match on.bytes().all(|digit| digit == b'0') {
+            false => Ok(Led {
+                folder: folder.to_path_buf(),
+                on,
+            }),
+            true => Err(LightError {
+                folder: folder.to_path_buf(),
+                reason: "cannot be switched on (its max_brightness is 0): choose another LED".to_owned(),
+            }),
+        }
     }
 
     /// Another program may have given the LED a trigger again, which would switch it.
@@ -216,6 +225,18 @@ mod tests {
         let error = CaptureLight::open(Some(Path::new("/sys/class/leds/none-such"))).unwrap_err();
         insta::assert_snapshot!(error, @"privacy.light = /sys/class/leds/none-such: there is no such LED: ls /sys/class/leds lists them");
         assert!(CaptureLight::check(folder.path()).is_err());
+        fs::write(folder.path().join("max_brightness"), "0\n").unwrap();
+        for error in [
+            CaptureLight::open(Some(folder.path())).err(),
+            CaptureLight::check(folder.path()).err(),
+        ] {
+            assert!(
+                error
+                    .unwrap()
+                    .reason
+                    .starts_with("cannot be switched on (its max_brightness is 0)")
+            );
+        }
         assert!(CaptureLight::open(None).unwrap().switch_on().is_ok());
     }
 }

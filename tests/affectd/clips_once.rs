@@ -71,25 +71,27 @@ fn other_formats_come_through_standard_input_too() {
     assert_eq!(values(&Replay::from(output.unwrap())), values(&from_file));
 }
 
-/// Answers one request with `status` and `body`.
-fn answer(mut client: TcpStream, status: &str, body: &[u8]) {
+/// Answers one request with `status` and `body`, and announces `length` bytes.
+fn answer(mut client: TcpStream, status: &str, length: usize, body: &[u8]) {
     let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
     while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n",);
     // ffmpeg may close the connection before it has read everything.
     let _ = client.write_all(head.as_bytes()).and_then(|()| client.write_all(body));
 }
 
 /// The port of a web server that gives every request this answer.
 fn serve(status: &'static str, body: Vec<u8>) -> u16 {
+    serve_part(status, body.len(), body)
+}
+
+/// The same, but the answer announces `length` bytes.
+fn serve_part(status: &'static str, length: usize, body: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for client in listener.incoming() {
-            answer(client.unwrap(), status, &body);
+            answer(client.unwrap(), status, length, &body);
         }
     });
     port
@@ -112,6 +114,15 @@ fn a_file_on_a_web_server_is_a_clip() {
         )) && line.ends_with("): check the address, and that its server runs"),
         "{line}"
     );
+}
+
+#[test]
+fn a_download_that_is_cut_off_is_an_error() {
+    let whole = fs::read(demo()).unwrap();
+    let port = serve_part("200 OK", whole.len(), whole[..whole.len() / 2].to_vec());
+    let replay = Replay::of(Path::new(&format!("http://127.0.0.1:{port}/demo.mkv")));
+    assert_eq!((replay.code, replay.lines.len()), (Some(3), 0), "{}", replay.log);
+    assert!(last_line(&replay).ends_with("): check the address, and that its server runs"));
 }
 
 #[test]

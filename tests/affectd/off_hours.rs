@@ -137,3 +137,36 @@ fn wrong_off_hours_are_a_wrong_configuration() {
         "{log}"
     );
 }
+
+#[test]
+fn an_unknown_time_zone_closes_the_devices_and_is_named() {
+    let mut command = affectd();
+    command
+        .env("TZ", "Europe/Wien")
+        .env("AFFECTD_PRIVACY_OFF", "03:00-03:01");
+    let mut daemon = Daemon::with(command, &["--camera", "off", "--microphone", "command:cat /dev/zero"]);
+    let estimate = daemon.until(|estimate| estimate["paused"] == true);
+    assert_eq!(estimate["modalities"], json!([]));
+    let log = daemon.stop();
+    assert!(
+        log.contains(
+            "privacy.off = 03:00-03:01: the system has no such time zone: TZ = Europe/Wien, so the devices are closed"
+        ),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_light_that_is_no_path_is_a_wrong_configuration() {
+    let output = affectd()
+        .env("AFFECTD_PRIVACY_LIGHT", "ACT")
+        .arg("check")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("must be the folder of an LED, for example /sys/class/leds/ACT"),
+        "{error}"
+    );
+}

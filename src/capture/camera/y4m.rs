@@ -37,7 +37,7 @@ enum Chroma {
 /// Why a stream is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum Y4mError {
-    #[error("its YUV4MPEG header is invalid ({0})")]
+    #[error("writes an invalid YUV4MPEG header ({0})")]
     Header(String),
     #[error("a frame does not begin with FRAME")]
     Frame,

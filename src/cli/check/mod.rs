@@ -271,7 +271,7 @@ fn watch_microphone(settings: &MicrophoneSettings) -> (Vec<Finding>, Option<Loud
 
 fn level_finding(loudness: &Loudness) -> Finding {
     let Loudness { level_db, peak_db, .. } = loudness;
-    let text = format!("level {level_db:.0} dB, peak {peak_db:.0} dB of full scale");
+    let text = format!("level {level_db:.0} dBFS, peak {peak_db:.0} dBFS");
     match loudness.advice() {
         Some(advice) => Finding::Poor(format!("{text}: {advice}")),
         None => Finding::Good(text),
@@ -305,8 +305,8 @@ mod tests {
                 Finding::Failed(error) => panic!("{error}"),
             }
         };
-        insta::assert_snapshot!(finding(&[0.0; 100]), @"warn level -150 dB, peak -150 dB of full scale: silent: unmute it or turn it up (alsamixer)");
-        insta::assert_snapshot!(finding(&[0.1, -0.1]), @"ok level -20 dB, peak -20 dB of full scale");
+        insta::assert_snapshot!(finding(&[0.0; 100]), @"warn level -150 dBFS, peak -150 dBFS: silent: unmute it or turn it up (alsamixer)");
+        insta::assert_snapshot!(finding(&[0.1, -0.1]), @"ok level -20 dBFS, peak -20 dBFS");
     }
 
     #[test]

@@ -33,6 +33,10 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How soon a device that failed is opened again.
 const RETRY: Duration = Duration::from_millis(500);
 const DAMAGED: &str = "the camera sends damaged frames: try another cable, USB port or power supply";
+/// A device that delivers nothing for this long is shown as such, instead of what it delivered before.
+const MAX_SILENCE: Duration = Duration::from_secs(2);
+const NO_FRAMES: &str = "the camera sends no frames: check its cable";
+const NO_SOUND: &str = "the microphone sends no sound: check its cable";
 /// The width of a terminal that does not tell it.
 const USUAL_WIDTH: usize = 80;
 
@@ -43,6 +47,38 @@ enum Newest<T> {
     Starting,
     Failed(String),
     Seen(T),
+}
+
+/// The newest of a device, which its thread sets, and the printing thread takes.
+struct Latest<T>(Mutex<(Newest<T>, Instant)>);
+
+impl<T> Latest<T> {
+    fn of(is_on: bool) -> Latest<T> {
+        let first = if is_on { Newest::Starting } else { Newest::Off };
+        Latest(Mutex::new((first, Instant::now())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Newest<T>, Instant)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, newest: Newest<T>) {
+        *self.lock() = (newest, Instant::now());
+    }
+
+    /// The device has delivered something that is not shown.
+    fn confirm(&self) {
+        self.lock().1 = Instant::now();
+    }
+
+    /// Shows the newest. Something old is replaced by `silent`.
+    fn show<S>(&self, silent: &str, show: impl FnOnce(&mut Newest<T>) -> S) -> S {
+        let mut latest = self.lock();
+        if matches!(latest.0, Newest::Seen(_)) && latest.1.elapsed() > MAX_SILENCE {
+            latest.0 = Newest::Failed(silent.to_owned());
+        }
+        show(&mut latest.0)
+    }
 }
 
 #[derive(Serialize)]
@@ -83,8 +119,8 @@ impl Hearing {
 /// Prints what the devices see and hear until `stop`, or until nobody reads it.
 pub fn watch(config: &Config, devices: &DeviceSettings, format: Format, stop: &AtomicBool) -> Result<(), CommandError> {
     let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
-    let camera = Mutex::new(first(devices.camera.is_some()));
-    let microphone = Mutex::new(first(devices.microphone.is_some()));
+    let camera = Latest::of(devices.camera.is_some());
+    let microphone = Latest::of(devices.microphone.is_some());
     // Also set if a thread fails or nobody reads any more.
     let finished = AtomicBool::new(false);
     let stopped = || stop.load(Ordering::Relaxed) || finished.load(Ordering::Relaxed);
@@ -105,17 +141,6 @@ pub fn watch(config: &Config, devices: &DeviceSettings, format: Format, stop: &A
     })
 }
 
-fn first<T>(is_on: bool) -> Newest<T> {
-    match is_on {
-        true => Newest::Starting,
-        false => Newest::Off,
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn pause(time: Duration, stopped: &dyn Fn() -> bool) {
     let end = Instant::now() + time;
     while !stopped() && Instant::now() < end {
@@ -127,7 +152,7 @@ fn watch_camera(
     config: &Config,
     bundle: &Bundle,
     settings: &CameraSettings,
-    newest: &Mutex<Newest<Aim>>,
+    newest: &Latest<Aim>,
     stopped: &dyn Fn() -> bool,
 ) {
     let mut opener = CameraOpener::new(settings.clone(), Instant::now(), CameraCounters::default());
@@ -141,11 +166,11 @@ fn watch_camera(
                 }
                 let at = frame.at;
                 match view.see(frame)? {
-                    Sight::Skipped => {}
-                    Sight::Undecodable => *lock(newest) = Newest::Failed(DAMAGED.to_owned()),
+                    Sight::Skipped => newest.confirm(),
+                    Sight::Undecodable => newest.set(Newest::Failed(DAMAGED.to_owned())),
                     Sight::Seen(mut aim) => {
                         aim.rotate = view.recent_missing_rotation(at)?;
-                        *lock(newest) = Newest::Seen(aim);
+                        newest.set(Newest::Seen(aim));
                     }
                 }
             }
@@ -154,13 +179,13 @@ fn watch_camera(
         if let Err(error) = look()
             && !stopped()
         {
-            *lock(newest) = Newest::Failed(error.to_string());
+            newest.set(Newest::Failed(error.to_string()));
             pause(RETRY, stopped);
         }
     }
 }
 
-fn hear(settings: &MicrophoneSettings, newest: &Mutex<Newest<Hearing>>, stopped: &dyn Fn() -> bool) {
+fn hear(settings: &MicrophoneSettings, newest: &Latest<Hearing>, stopped: &dyn Fn() -> bool) {
     let counters = MicrophoneCounters::default();
     while !stopped() {
         let listen = || -> Result<(), CommandError> {
@@ -169,12 +194,13 @@ fn hear(settings: &MicrophoneSettings, newest: &Mutex<Newest<Hearing>>, stopped:
                 if stopped() {
                     break;
                 }
-                let mut newest = lock(newest);
-                if !matches!(*newest, Newest::Seen(_)) {
-                    *newest = Newest::Seen(Hearing::default());
+                let mut latest = newest.lock();
+                if !matches!(latest.0, Newest::Seen(_)) {
+                    latest.0 = Newest::Seen(Hearing::default());
                 }
-                if let Newest::Seen(hearing) = &mut *newest {
+                if let (Newest::Seen(hearing), at) = &mut *latest {
                     hearing.add(&block.samples);
+                    *at = Instant::now();
                 }
             }
             Ok(())
@@ -182,7 +208,7 @@ fn hear(settings: &MicrophoneSettings, newest: &Mutex<Newest<Hearing>>, stopped:
         if let Err(error) = listen()
             && !stopped()
         {
-            *lock(newest) = Newest::Failed(error.to_string());
+            newest.set(Newest::Failed(error.to_string()));
             pause(RETRY, stopped);
         }
     }
@@ -190,8 +216,8 @@ fn hear(settings: &MicrophoneSettings, newest: &Mutex<Newest<Hearing>>, stopped:
 
 fn print(
     format: Format,
-    camera: &Mutex<Newest<Aim>>,
-    microphone: &Mutex<Newest<Hearing>>,
+    camera: &Latest<Aim>,
+    microphone: &Latest<Hearing>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<(), CommandError> {
     let mut printer = Printer::default();
@@ -202,17 +228,17 @@ fn print(
         if stopped() {
             break;
         }
-        let heard = match &mut *lock(microphone) {
+        let heard = microphone.show(NO_SOUND, |newest| match newest {
             Newest::Seen(hearing) => Newest::Seen(hearing.take()),
             Newest::Off => Newest::Off,
             Newest::Starting => Newest::Starting,
             Newest::Failed(why) => Newest::Failed(why.clone()),
-        };
+        });
         // The lock is not held while a slow terminal is written to.
-        let shown = match format {
-            Format::Json => as_json(&lock(camera), &heard).to_string(),
-            Format::Text => as_text(&lock(camera), &heard),
-        };
+        let shown = camera.show(NO_FRAMES, |camera| match format {
+            Format::Json => as_json(camera, &heard).to_string(),
+            Format::Text => as_text(camera, &heard),
+        });
         match in_place {
             true => printer.replace_line(&shown, width())?,
             false => printer.line(&shown)?,
@@ -317,6 +343,23 @@ mod tests {
         let mut hearing = Hearing::default();
         hearing.add(samples);
         Newest::Seen(hearing.take())
+    }
+
+    #[test]
+    fn what_a_silent_device_delivered_before_is_not_shown() {
+        let camera = Latest::of(true);
+        let shown = |camera: &Latest<Aim>| camera.show(NO_FRAMES, |newest| as_text(newest, &Newest::Off));
+        camera.set(seen(112, Light::Good));
+        assert!(shown(&camera).contains("ok: face 112 px"));
+        camera.lock().1 -= MAX_SILENCE;
+        insta::assert_snapshot!(shown(&camera), @"microphone off  the camera sends no frames: check its cable");
+        camera.set(seen(112, Light::Good));
+        camera.lock().1 -= MAX_SILENCE;
+        camera.confirm();
+        assert!(shown(&camera).contains("ok: face 112 px"));
+        let starting = Latest::of(true);
+        starting.lock().1 -= MAX_SILENCE;
+        assert!(shown(&starting).contains("camera starting"));
     }
 
     #[test]
