@@ -86,7 +86,10 @@ fn own_values() -> Vec<String> {
 
 fn status_code(error: &StatusError) -> u8 {
     match error {
-        StatusError::NotBuilt | StatusError::NoToken { .. } | StatusError::Token { .. } => USAGE,
+        StatusError::NotBuilt
+        | StatusError::NoToken { .. }
+        | StatusError::UnencryptedImage { .. }
+        | StatusError::Token { .. } => USAGE,
         StatusError::Address { .. } => OUTPUT,
         StatusError::Thread(_) => SYSTEM,
     }

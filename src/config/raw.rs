@@ -48,6 +48,7 @@ pub const KEYS: &[(&str, Kind)] = &[
     ("status.listen", Kind::Text),
     ("status.token", Kind::Text),
     ("status.preview", Kind::Text),
+    ("status.unencrypted_image", Kind::Plain),
     ("status.hosts", Kind::List),
 ];
 
@@ -142,6 +143,7 @@ pub struct RawStatus {
     /// `None` for the systemd credential, if there is one.
     pub token: Option<PathBuf>,
     pub preview: Preview,
+    pub unencrypted_image: bool,
     pub hosts: Vec<String>,
 }
 
@@ -213,6 +215,7 @@ impl Default for RawStatus {
             listen: "off".into(),
             token: None,
             preview: Preview::default(),
+            unencrypted_image: false,
             hosts: Vec::new(),
         }
     }

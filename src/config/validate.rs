@@ -251,6 +251,7 @@ impl Check<'_> {
             listen,
             token_file: raw.token,
             preview: raw.preview,
+            unencrypted_image: raw.unencrypted_image,
             hosts,
         }))
     }

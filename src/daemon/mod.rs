@@ -134,6 +134,7 @@ pub fn run(
         audio: Default::default(),
         last_seq: AtomicU64::new(0),
         last_face_id: AtomicU32::new(0),
+        preview: Arc::default(),
     };
     let threads = ThreadGroup::new(&signals.stop);
     thread::scope(|scope| {
@@ -143,7 +144,7 @@ pub fn run(
             when_full: when_full(pace),
         };
         let outputs = OutputThreads::start(scope, &threads, &health, &plan, &signals.pause, host)?;
-        let context = outputs.status_context(model.clone());
+        let context = outputs.status_context(model.clone(), Arc::clone(&pipeline.preview));
         let live_health = context.live_health.clone();
         let _socket = health_socket.and_then(|path| HealthSocket::start(path, live_health));
         let page = StatusPage::start(page, context)?;

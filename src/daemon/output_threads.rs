@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 
 use crate::control::Control;
+use crate::face::FramePreview;
 use crate::health::{Health, LiveHealth};
 use crate::output::{Backlog, HostIdentity, OutputContext, OutputError, OutputSpec};
 use crate::privacy::PauseSwitch;
@@ -115,7 +116,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
     }
 
     /// What the status page needs.
-    pub fn status_context(&self, model: ModelName) -> StatusContext {
+    pub fn status_context(&self, model: ModelName, image: Arc<FramePreview>) -> StatusContext {
         StatusContext {
             feed: self.senders.page.clone(),
             controls: self.context.controls.clone(),
@@ -125,6 +126,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             host: Arc::clone(&self.context.host),
             outputs: self.senders.probe(),
             model,
+            image,
             period: self.context.period,
         }
     }

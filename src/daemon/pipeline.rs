@@ -1,5 +1,6 @@
 //! The work of the camera, microphone, face and fusion threads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::capture::paced::Paced;
 use crate::capture::{AudioBlock, AudioSource, CaptureError, CaptureErrorKind, VideoFrame, VideoSource};
 use crate::config::Pace;
 use crate::control::Control;
-use crate::face::{FaceStage, FrameOutcome};
+use crate::face::{FaceStage, FrameOutcome, FramePreview};
 use crate::fusion::{Estimate, FusionStage};
 use crate::health::{Health, SourceHealth, SourceState, count, temperature_c};
 use crate::privacy::{CaptureLight, PauseSwitch};
@@ -59,6 +60,8 @@ pub struct Pipeline<'a> {
     pub last_seq: AtomicU64,
     /// The id of the newest face. A face stage that a reload starts continues after it.
     pub last_face_id: AtomicU32,
+    /// What the status page may show of the camera.
+    pub preview: Arc<FramePreview>,
 }
 
 impl Pipeline<'_> {
@@ -197,6 +200,7 @@ impl Pipeline<'_> {
         let mut undecodable = RateLimitedLog::new();
         self.health.face_rate_hz.set(configured_hz);
         stage.continue_ids_after(self.last_face_id.load(Ordering::Relaxed));
+        stage.show_to(Arc::clone(&self.preview));
         let mut pauses = self.pause.pauses();
         for frame in frames.iter() {
             if self.has_paused(&mut pauses) {

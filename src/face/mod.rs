@@ -19,6 +19,7 @@ pub mod encoder;
 pub mod finder;
 pub mod geometry;
 pub mod observation;
+pub mod preview;
 pub mod stage;
 pub mod template;
 pub mod tracker;
@@ -26,4 +27,5 @@ pub mod upright;
 pub mod view;
 
 pub use observation::{Appearance, EXPRESSIONS, Expressions, FaceObservation, FaceOutline};
+pub use preview::FramePreview;
 pub use stage::{FaceStage, FrameOutcome};

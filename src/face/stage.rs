@@ -1,5 +1,6 @@
 //! The face stage: processes frames one by one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capture::orientation::Orientation;
@@ -12,6 +13,7 @@ use super::encoder::Encoder;
 use super::finder::FaceFinder;
 use super::geometry::{Face, Landmarks, Point, Rect};
 use super::observation::{FaceObservation, FaceOutline};
+use super::preview::FramePreview;
 use super::template::Template;
 use super::tracker::{Track, Tracker};
 
@@ -64,6 +66,7 @@ pub struct FaceStage {
     /// When the frame before was captured that was analysed.
     analyzed: Option<Duration>,
     detections: u64,
+    preview: Arc<FramePreview>,
 }
 
 impl FaceStage {
@@ -79,7 +82,13 @@ impl FaceStage {
             undecodable: 0,
             analyzed: None,
             detections: 0,
+            preview: Arc::default(),
         })
+    }
+
+    /// Shows the frames to those who ask `preview`.
+    pub fn show_to(&mut self, preview: Arc<FramePreview>) {
+        self.preview = preview;
     }
 
     /// Frames processed per second, at most.
@@ -108,6 +117,7 @@ impl FaceStage {
         self.tracker.continue_ids_after(last_id);
         self.detected = None;
         self.analyzed = None;
+        self.preview.forget();
     }
 
     /// How often the detector has run so far.
@@ -141,6 +151,7 @@ impl FaceStage {
                 return Ok(FrameOutcome::Undecodable(error));
             }
         };
+        self.preview.offer(&image);
         self.undecodable = 0;
         self.due += self.period();
         if self.due <= at {

@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::feed::StatusFeed;
 use crate::control::Control;
+use crate::face::FramePreview;
 use crate::health::{Health, LiveHealth};
 use crate::output::HostIdentity;
 use crate::privacy::PauseSwitch;
@@ -22,6 +23,8 @@ pub struct StatusContext {
     pub host: Arc<HostIdentity>,
     pub outputs: OutputProbe,
     pub model: ModelName,
+    /// What the camera sees. Used only if the settings allow it.
+    pub image: Arc<FramePreview>,
     /// The time between two estimates.
     pub period: Duration,
 }

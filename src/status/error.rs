@@ -17,6 +17,11 @@ pub enum StatusError {
          rand -hex 16) and set status.token to its path, or listen on 127.0.0.1"
     )]
     NoToken { listen: SocketAddr },
+    #[error(
+        "status.preview = image: other machines reach {listen}, and HTTP would show the image to everybody on the way: listen on \
+         127.0.0.1 and use a tunnel (ssh -L) or a proxy with TLS, or allow it with status.unencrypted_image = true"
+    )]
+    UnencryptedImage { listen: SocketAddr },
     #[error("status.token {}: {reason}", .path.display())]
     Token { path: PathBuf, reason: String },
     #[error("status.listen = {listen}: {reason}")]

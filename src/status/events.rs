@@ -73,7 +73,7 @@ pub fn estimate(estimate: &Estimate, preview: Preview, now: Instant, wall: Optio
                 face.remove("box");
             }
         }
-        Preview::Outline => json["outline"] = outline(estimate),
+        Preview::Outline | Preview::Image => json["outline"] = outline(estimate),
     }
     event("estimate", &json)
 }

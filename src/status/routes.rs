@@ -16,9 +16,11 @@ use log::info;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::bitmap::bitmap;
 use super::body::{EventStream, ResponseBody};
 use super::guard::{Access, Refusal};
 use super::metrics::Snapshot;
+use super::settings::Preview;
 use super::state::State;
 use crate::output::commands::{CommandProcessor, MAX_COMMAND_BYTES, parse};
 
@@ -33,6 +35,7 @@ enum Route {
     Readiness,
     Metrics,
     Events,
+    Image,
     Command,
 }
 
@@ -44,6 +47,7 @@ impl Route {
             "/readyz" => Route::Readiness,
             "/metrics" => Route::Metrics,
             "/events" => Route::Events,
+            "/image" => Route::Image,
             "/command" => Route::Command,
             _ => return None,
         })
@@ -53,7 +57,7 @@ impl Route {
         match self {
             Route::Page => Access::Page,
             Route::Life => Access::Life,
-            Route::Readiness | Route::Metrics | Route::Events | Route::Command => Access::Private,
+            Route::Readiness | Route::Metrics | Route::Events | Route::Image | Route::Command => Access::Private,
         }
     }
 
@@ -95,7 +99,8 @@ async fn route(state: &Arc<State>, request: Request<Incoming>, is_stream: &Atomi
         return refuse(refusal);
     }
     let Some(route) = route else {
-        let paths = "there is nothing here: the paths are /, /events, /command, /metrics, /healthz and /readyz\n";
+        let paths =
+            "there is nothing here: the paths are /, /events, /image, /command, /metrics, /healthz and /readyz\n";
         return text(StatusCode::NOT_FOUND, PLAIN, paths);
     };
     let method = route.method();
@@ -111,6 +116,7 @@ async fn route(state: &Arc<State>, request: Request<Incoming>, is_stream: &Atomi
         Route::Readiness => readiness(state),
         Route::Metrics => metrics(state, request.headers().get(ACCEPT)),
         Route::Events => events(state, is_stream),
+        Route::Image => image(state),
         Route::Command => command(state, request.into_body()).await,
     }
 }
@@ -164,6 +170,26 @@ fn events(state: &State, is_stream: &AtomicBool) -> Response<ResponseBody> {
     let media_type = HeaderValue::from_static("text/event-stream; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, media_type);
     response
+}
+
+/// What the camera sees, if the settings allow it.
+fn image(state: &State) -> Response<ResponseBody> {
+    if state.preview != Preview::Image {
+        let reason = "there is no image: status.preview does not allow it\n";
+        return text(StatusCode::NOT_FOUND, PLAIN, reason);
+    }
+    let paused = state.context.pause.is_paused();
+    match state.context.image.ask().filter(|_| !paused) {
+        Some(image) => text(StatusCode::OK, "image/bmp", bitmap(&image)),
+        None => {
+            let reason = "no image yet: ask again in a second; see /readyz if none comes\n";
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, reason);
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+    }
 }
 
 /// Executes one command, written as on a serial line. The answer is the same, too.

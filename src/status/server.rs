@@ -46,6 +46,7 @@ impl PreparedPage {
                 _ => Plan::Unchanged,
             }));
         };
+        settings.check_image()?;
         let token = Token::load(settings, host)?;
         let running = running.and_then(Option::as_ref);
         if running.is_some_and(|running| running.settings == *settings && running.token == token) {
@@ -74,6 +75,7 @@ impl PreparedPage {
 
     /// Reads the token. The address may be in use by the service, so it is not opened.
     pub fn check(settings: &StatusSettings, host: &HostIdentity) -> Result<String, StatusError> {
+        settings.check_image()?;
         let token = Token::load(settings, host)?;
         let protection = if token.is_some() {
             "with a token"

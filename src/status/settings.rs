@@ -5,14 +5,29 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::StatusError;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusSettings {
     pub listen: SocketAddr,
     /// `None` for the systemd credential, if there is one.
     pub token_file: Option<PathBuf>,
     pub preview: Preview,
+    /// Whether images may also go to other machines, which HTTP does not encrypt.
+    pub unencrypted_image: bool,
     /// More names under which browsers reach the page.
     pub hosts: Vec<HostName>,
+}
+
+impl StatusSettings {
+    /// Fails if the image would go to other machines although nobody has allowed that.
+    pub fn check_image(&self) -> Result<(), StatusError> {
+        let is_open = self.preview == Preview::Image && !self.listen.ip().is_loopback();
+        match is_open && !self.unencrypted_image {
+            true => Err(StatusError::UnencryptedImage { listen: self.listen }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What the page shows of the person's face.
@@ -21,9 +36,11 @@ pub struct StatusSettings {
 pub enum Preview {
     /// Nothing.
     Off,
-    /// The face's box and landmarks, drawn as lines. Never the image.
+    /// The face's box and landmarks, drawn as lines.
     #[default]
     Outline,
+    /// The same lines on a small grey image of the camera.
+    Image,
 }
 
 /// A host name in lower case, without a port.
@@ -66,6 +83,24 @@ mod tests {
         for text in ["8787", "127.0.0.1", "board.lan:8787", "localhost:", "::1:8787:x"] {
             assert_eq!(parse_listen(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn an_image_goes_to_other_machines_only_if_that_is_allowed() {
+        let check = |listen: &str, preview, unencrypted_image| {
+            let settings = StatusSettings {
+                listen: listen.parse().unwrap(),
+                token_file: None,
+                preview,
+                unencrypted_image,
+                hosts: Vec::new(),
+            };
+            settings.check_image().map_err(|error| error.to_string())
+        };
+        insta::assert_snapshot!(check("0.0.0.0:8787", Preview::Image, false).unwrap_err(), @"status.preview = image: other machines reach 0.0.0.0:8787, and HTTP would show the image to everybody on the way: listen on 127.0.0.1 and use a tunnel (ssh -L) or a proxy with TLS, or allow it with status.unencrypted_image = true");
+        assert_eq!(check("0.0.0.0:8787", Preview::Image, true), Ok(()));
+        assert_eq!(check("0.0.0.0:8787", Preview::Outline, false), Ok(()));
+        assert_eq!(check("[::1]:8787", Preview::Image, false), Ok(()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
@@ -24,6 +25,9 @@ use crate::output::wall_clock::WallClock;
 /// Events that a slow stream may be behind. Then it misses the oldest.
 const EVENT_QUEUE: usize = 8;
 
+/// How often a new page looks at the outputs, a millisecond apart, until it finds their list free.
+const FIRST_LOOKS: u32 = 100;
+
 /// All that the tasks share.
 pub struct State {
     pub context: StatusContext,
@@ -32,7 +36,7 @@ pub struct State {
     pub html: Bytes,
     pub policy: HeaderValue,
     pub started: Instant,
-    preview: Preview,
+    pub preview: Preview,
     events: broadcast::Sender<Bytes>,
     recent: Mutex<Recent>,
 }
@@ -50,6 +54,10 @@ struct Recent {
 impl State {
     pub fn new(context: StatusContext, preview: Preview, guard: Guard) -> State {
         let page = Page::new();
+        let recent = Recent {
+            outputs: first_outputs(&context),
+            ..Recent::default()
+        };
         State {
             context,
             guard,
@@ -59,7 +67,7 @@ impl State {
             started: Instant::now(),
             preview,
             events: broadcast::Sender::new(EVENT_QUEUE),
-            recent: Mutex::default(),
+            recent: Mutex::new(recent),
         }
     }
 
@@ -127,8 +135,12 @@ impl State {
         )
     }
 
-    /// Sends the event `health` to all streams.
+    /// Sends the event `health` to all streams. Called each second.
     pub fn send_health(&self) {
+        // No frame comes that would replace the last one.
+        if self.context.pause.is_paused() {
+            self.context.image.forget();
+        }
         if self.events.receiver_count() > 0 {
             let _ = self.events.send(self.health());
         }
@@ -149,6 +161,18 @@ impl State {
             let _ = self.events.send(event);
         }
     }
+}
+
+/// The outputs at the start. Their list is in use for moments only.
+fn first_outputs(context: &StatusContext) -> Vec<OutputState> {
+    let look = |_| {
+        let outputs = (context.outputs)();
+        if outputs.is_none() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        outputs
+    };
+    (0..FIRST_LOOKS).find_map(look).unwrap_or_default()
 }
 
 fn stage_times(health: &Health) -> StageTimes {

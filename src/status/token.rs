@@ -94,6 +94,7 @@ mod tests {
             listen: listen.parse().unwrap(),
             token_file: text.map(|_| path),
             preview: Preview::Outline,
+            unencrypted_image: false,
             hosts: Vec::new(),
         };
         let shown = |error: StatusError| error.to_string().replace(&folder.path().display().to_string(), "");
@@ -141,6 +142,7 @@ mod tests {
             listen: "0.0.0.0:1".parse().unwrap(),
             token_file: None,
             preview: Preview::Off,
+            unencrypted_image: false,
             hosts: Vec::new(),
         };
         assert!(

@@ -194,6 +194,7 @@ fn config_prints_each_value_with_its_origin() {
     listen = "off"  # default
     # token: not set  # default
     preview = "outline"  # default
+    unencrypted_image = false  # default
     hosts = []  # default
     "#);
 }

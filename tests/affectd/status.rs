@@ -372,15 +372,50 @@ fn without_a_preview_the_place_of_the_face_is_not_sent() {
         }
     };
     assert_eq!((estimate["face"].get("box"), estimate.get("outline")), (None, None));
+    let image = page.get("/image");
+    assert_eq!(
+        (image.status, image.body.as_str()),
+        (404, "there is no image: status.preview does not allow it\n")
+    );
     page.daemon.stop();
-    let image = affectd()
-        .args(["run", "--status", "127.0.0.1:0"])
+}
+
+#[test]
+fn an_image_is_shown_only_if_allowed_and_never_during_a_pause() {
+    let pieces = Pieces::new();
+    let mut command = affectd();
+    command.env("AFFECTD_STATUS_PREVIEW", "image");
+    let camera = pieces.camera();
+    let arguments = ["--status", "127.0.0.1:0", "--microphone", "off", "--camera", &camera];
+    let mut page = Page::of(Daemon::with(command, &arguments));
+    page.daemon.until(|estimate| estimate["face"].is_object());
+    // The first question starts it.
+    let image = wait(|| {
+        let stream = send(page.connect(), "GET /image", &["host: localhost"], "");
+        let mut reader = BufReader::new(stream);
+        let (status, headers) = read_head(&mut reader).unwrap();
+        let mut body = Vec::new();
+        reader.read_to_end(&mut body).unwrap();
+        (status == 200).then_some((headers["content-type"].clone(), body))
+    });
+    assert_eq!(image.0, "image/bmp");
+    // 320 × 240 pixels, a palette and two headers.
+    assert_eq!((&image.1[..2], image.1.len()), (&b"BM"[..], 320 * 240 + 1024 + 54));
+    assert_eq!(page.command("pause").0, 200);
+    assert_eq!(page.get("/image").status, 503);
+    page.daemon.stop();
+
+    let open = affectd()
+        .args(["run", "--status", "0.0.0.0:0"])
         .env("AFFECTD_STATUS_PREVIEW", "image")
         .output()
         .unwrap();
-    assert_eq!(image.status.code(), Some(2));
-    let log = String::from_utf8(image.stderr).unwrap();
-    assert!(log.contains("expected `off` or `outline`"), "{log}");
+    assert_eq!(open.status.code(), Some(2));
+    let log = String::from_utf8(open.stderr).unwrap();
+    assert!(
+        log.contains("or allow it with status.unencrypted_image = true"),
+        "{log}"
+    );
 }
 
 #[test]

@@ -82,6 +82,7 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
         audio: Default::default(),
         last_seq: AtomicU64::new(0),
         last_face_id: AtomicU32::new(0),
+        preview: Arc::default(),
     };
     let threads = ThreadGroup::new(&stop);
     thread::scope(|scope| {
@@ -104,7 +105,11 @@ fn a_reload_that_rebuilds_the_face_stage_uses_no_face_id_again() {
         let outputs = outputs.unwrap();
         let model = ModelName::default();
         let prepared = PreparedPage::new(None, &HostIdentity::default(), None).unwrap();
-        let page = StatusPage::start(prepared, outputs.status_context(model.clone())).unwrap();
+        let page = StatusPage::start(
+            prepared,
+            outputs.status_context(model.clone(), Arc::clone(&pipeline.preview)),
+        )
+        .unwrap();
         let readers = Readers { outputs, page, model };
         let mut daemon = Daemon::start(scope, &pipeline, &threads, readers, first, sources, stages);
         let mut ids = Vec::new();
