@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Builds affectd for a board on an x86-64 Debian or Ubuntu machine:
 #
-#     cross/build.sh [aarch64|armv7] [--dist] [--install] [-- CARGO-ARGUMENTS]
+#     cross/build.sh [aarch64|armv7] [--dist | --check] [--install] [-- CARGO-ARGUMENTS]
 #
 #     aarch64    for 64-bit systems: Raspberry Pi 3 and later, Jetson, RK3588 (the default)
 #     armv7      for 32-bit Raspberry Pi OS on a Raspberry Pi 2 or later
 #     --dist     builds the small binary of the package, which takes several minutes
+#     --check    only checks that everything compiles, which is several times faster
 #     --install  installs missing packages; without it, the script only lists them
 #
 # The binary is target/TRIPLE/release/affectd, or target/TRIPLE/dist/affectd with --dist. It runs with glibc 2.31
@@ -17,11 +18,13 @@ usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 board=aarch64
 profile=release
 install=no
+command=build
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit ;;
     aarch64 | armv7) board=$1 ;;
     --dist) profile=dist ;;
+    --check) command=check ;;
     --install) install=yes ;;
     --) shift && break ;;
     *)
@@ -94,7 +97,8 @@ export "PKG_CONFIG_LIBDIR_$shell_triple=$sysroot/usr/lib/$gnu/pkgconfig:$sysroot
 export "BINDGEN_EXTRA_CLANG_ARGS_$shell_triple=--target=$gnu --sysroot=$sysroot"
 
 [ $profile = release ] || hide_build_folders
-"${cargo[@]}" build --profile "$profile" --locked --target "$triple" "$@"
+"${cargo[@]}" $command --profile "$profile" --locked --target "$triple" "$@"
+[ $command = build ] || exit 0
 
 binary=target/$triple/$profile/affectd
 needs=$("$gnu-objdump" -T "$binary" | grep -o 'GLIBC_[0-9.]*' | cut -d_ -f2 | sort -V | tail -n 1)
