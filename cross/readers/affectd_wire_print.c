@@ -1,7 +1,7 @@
 /* Prints the frames on standard input as JSON lines, and the number of invalid frames on standard error.
  *
  *     cc -O2 -o affectd_wire_print affectd_wire_print.c
- *     stty -F /dev/ttyUSB0 raw 115200 && ./affectd_wire_print < /dev/ttyUSB0
+ *     stty -F /dev/ttyUSB0 raw -echo 115200 && ./affectd_wire_print < /dev/ttyUSB0
  */
 #define AFFECTD_WIRE_BUFFER 1024
 #include "affectd_wire.h"

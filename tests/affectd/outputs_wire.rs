@@ -238,7 +238,8 @@ fn c_reader(folder: &Path) -> Command {
 
 fn python_reader() -> Command {
     let mut command = Command::new("python3");
-    command.arg("-B").arg(readers().join("affectd_wire.py"));
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("cross/python/affectd_reader/wire.py");
+    command.arg("-B").arg(program);
     command
 }
 

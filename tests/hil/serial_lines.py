@@ -12,8 +12,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "cross" / "readers"))
-from affectd_wire import Reader
+sys.path.insert(0, str(Path(__file__).parents[2] / "cross" / "python"))
+from affectd_reader.wire import Reader
 
 
 def main():

@@ -3,9 +3,9 @@
     for message in Reader().feed(port.read(256)):
         print(message)
 
-As a program it prints frames as JSON lines. It reads a serial port, a file or standard input:
+This file needs no other. As a program, it prints the frames on standard input as JSON lines:
 
-    python3 affectd_wire.py /dev/ttyUSB0 115200
+    stty -F /dev/ttyUSB0 raw -echo 115200 && python3 wire.py </dev/ttyUSB0
 
 Licence: MIT or Apache-2.0, as affectd.
 """
@@ -136,38 +136,15 @@ def known(value, scale):
     return None if value == UNKNOWN_I16 else value / scale
 
 
-def open_source(path, baud):
-    """Opens a file, or opens and configures a serial port."""
-    if path == "-":
-        return sys.stdin.fileno()
-    source = os.open(path, os.O_RDWR | os.O_NOCTTY if os.path.realpath(path).startswith("/dev/") else os.O_RDONLY)
-    if os.isatty(source):
-        import termios
-        import tty
-
-        tty.setraw(source)
-        settings = termios.tcgetattr(source)
-        settings[4] = settings[5] = getattr(termios, f"B{baud}")
-        termios.tcsetattr(source, termios.TCSANOW, settings)
-    return source
-
-
 def main():
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]):
         print(__doc__.strip())
         return
-    if len(arguments) > 2:
-        sys.exit("affectd_wire.py: expected a port or a file, and a baud rate")
-    path = arguments[0] if arguments else "-"
-    try:
-        source = open_source(path, arguments[1] if len(arguments) > 1 else "115200")
-    except OSError as error:
-        sys.exit(f"affectd_wire.py: {path}: {error.strerror}")
-    except AttributeError:
-        sys.exit(f"affectd_wire.py: {arguments[1]}: not a baud rate of this system")
+    if arguments:
+        sys.exit("wire.py: takes no arguments, and reads standard input")
     reader = Reader()
-    while stream := os.read(source, 4096):
+    while stream := os.read(sys.stdin.fileno(), 4096):
         for message in reader.feed(stream):
             print(message if isinstance(message, str) else json.dumps(message, separators=(",", ":")), flush=True)
     print(f"{reader.invalid} invalid frames", file=sys.stderr)
