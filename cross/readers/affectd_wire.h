@@ -87,7 +87,7 @@ static inline bool affectd_wire_decode_cobs(uint8_t *bytes, uint16_t *length) {
     uint16_t in = 0, out = 0;
     while (in < *length) {
         const uint8_t run = bytes[in++];
-        if (run == 0 || run - 1 > *length - in) {
+        if (run == 0 || (uint16_t)(run - 1) > (uint16_t)(*length - in)) {
             return false;
         }
         for (uint8_t i = 1; i < run; i++) {

@@ -150,9 +150,10 @@ class Health:
 
     @classmethod
     def from_fields(cls, object_: Mapping[str, Any], device: str | None = None) -> Health:
-        get = _Fields(object_)
-        reported = [field for field in fields(cls) if field.name not in ("mqtt", "device")]
-        values = {field.name: get(field.name, _CHECKS[field.type]) for field in reported}
+        # The board may have an older affectd, which does not report every field: then it is unknown.
+        reported = {field.name: field.type for field in fields(cls) if field.name not in ("mqtt", "device")}
+        get = _Fields({**{name: None for name, type_ in reported.items() if type_.endswith("None")}, **object_})
+        values = {name: get(name, _CHECKS[type_]) for name, type_ in reported.items()}
         mqtt = _optional(_mapping)(object_.get("mqtt"))
         connection = mqtt and Connection(*(mqtt(field.name, _count) for field in fields(Connection)))
         return cls(**values, mqtt=connection, device=device)

@@ -46,6 +46,15 @@ class RecordsTests(unittest.TestCase):
         self.assertEqual(parse(HEALTH).mqtt.connections, 1)
         self.assertIsNone(parse(re.sub(r',"mqtt":{.*?}', "", HEALTH)).mqtt)
 
+    def test_health_of_an_older_affectd_has_unknown_values(self):
+        older = json.loads(HEALTH)
+        del older["low_voltage"], older["throttled"]
+        health = parse(json.dumps(older))
+        self.assertEqual((health.low_voltage, health.throttled, health.frames), (None, None, older["frames"]))
+        del older["frames"]
+        with self.assertRaisesRegex(InvalidMessage, "no field frames"):
+            parse(json.dumps(older))
+
     def test_other_answers_keep_their_content(self):
         self.assertEqual(parse('{"ok":"pong"}', "x"), Answer({"ok": "pong"}, "x"))
         self.assertEqual(parse('{"error":"rate 0"}').content["error"], "rate 0")
