@@ -11,9 +11,9 @@ use super::terminal::Stderr;
 use crate::printable::printable;
 use crate::secrets::without_passwords;
 
-/// Dependencies that log a lot, and their level. rumqttc warns of each denied message, which affectd itself says once. `AFFECTD_LOG`
-/// can name them.
-const TALKATIVE: &[(&str, &str)] = &[("tract", "warn"), ("rustls", "warn"), ("rumqttc", "error")];
+/// Dependencies that log a lot, and their level. rumqttc logs each denied message and each packet that it did not expect, as often as
+/// the broker sends them; affectd itself says both, a few times a minute. `AFFECTD_LOG` can name them.
+const TALKATIVE: &[(&str, &str)] = &[("tract", "warn"), ("rustls", "warn"), ("rumqttc", "off")];
 
 /// Starts the log. `own_values` are the arguments and variables that a line may quote.
 pub fn init(environment: &Environment, own_values: Vec<String>) {
@@ -121,10 +121,7 @@ mod tests {
 
     #[test]
     fn dependencies_are_quiet_unless_the_user_names_them() {
-        assert_eq!(filters("debug"), "debug,tract=warn,rustls=warn,rumqttc=error");
-        assert_eq!(
-            filters("info,tract=debug"),
-            "info,tract=debug,rustls=warn,rumqttc=error"
-        );
+        assert_eq!(filters("debug"), "debug,tract=warn,rustls=warn,rumqttc=off");
+        assert_eq!(filters("info,tract=debug"), "info,tract=debug,rustls=warn,rumqttc=off");
     }
 }

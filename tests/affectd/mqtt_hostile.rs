@@ -23,26 +23,39 @@ const FLOOD: Duration = Duration::from_secs(3);
 /// more than a gigabyte.
 const MAX_TAKEN: usize = 64 << 20;
 
-/// A publish packet of `version` with a payload of `bytes`.
-fn publish(version: &str, topic: &str, payload: &[u8]) -> Vec<u8> {
-    let mut body = vec![0, u8::try_from(topic.len()).unwrap()];
-    body.extend(topic.bytes());
-    if version == "5" {
-        body.push(0);
-    }
-    body.extend(payload);
-    let mut packet = vec![0x30];
-    let mut length = body.len();
+/// A length as MQTT encodes it.
+fn length(mut length: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
     loop {
         let byte = u8::try_from(length % 128).unwrap();
         length /= 128;
-        packet.push(if length > 0 { byte | 0x80 } else { byte });
+        bytes.push(if length > 0 { byte | 0x80 } else { byte });
         if length == 0 {
-            break;
+            return bytes;
         }
     }
-    packet.extend(body);
-    packet
+}
+
+/// A publish packet of `version` with a payload of `bytes`.
+fn publish(version: &str, topic: &str, payload: &[u8]) -> Vec<u8> {
+    match version {
+        "5" => publish_with_properties(topic, &[], payload),
+        _ => packet(topic, payload),
+    }
+}
+
+/// A publish packet of MQTT 5.
+fn publish_with_properties(topic: &str, properties: &[u8], payload: &[u8]) -> Vec<u8> {
+    packet(
+        topic,
+        &[length(properties.len()).as_slice(), properties, payload].concat(),
+    )
+}
+
+fn packet(topic: &str, rest: &[u8]) -> Vec<u8> {
+    let topic_length = [0, u8::try_from(topic.len()).unwrap()];
+    let body = [topic_length.as_slice(), topic.as_bytes(), rest].concat();
+    [vec![0x30], length(body.len()), body].concat()
 }
 
 /// A server that accepts a client with `greeting` and then sends `packets` as fast as it can. Counts the bytes it sent.
@@ -77,6 +90,13 @@ fn floods() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         // The length of the packet is that of the largest packet, and the rest never comes.
         floods.push((version, accepted.to_vec(), vec![0x30, 0xff, 0xff, 0xff, 0x7f]));
     }
+    let [_, (version, accepted)] = ACCEPTED;
+    let properties = b"\x26\0\x01a\0\x01b".repeat(8000);
+    floods.push((
+        version,
+        accepted.to_vec(),
+        publish_with_properties("a", &properties, b""),
+    ));
     floods
 }
 
@@ -266,9 +286,22 @@ fn an_announcement_that_is_too_large_for_the_broker_is_left_out() {
     // A replay does not announce itself.
     let log = log_of_a_run(&spec, &["--realtime"]);
     assert!(
-        log.contains("the announcement to Home Assistant cannot be published: it has ") && log.contains("1500"),
+        log.contains("the announcement to Home Assistant cannot be published: packets of 8192 bytes are needed, and the broker accepts 1500"),
         "{log}"
     );
+}
+
+#[test]
+fn messages_that_are_too_large_for_the_broker_are_named_a_few_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path(), free_port(), "allow_anonymous true\nmax_packet_size 100");
+    let spec = format!("mqtt://127.0.0.1:{}?device=d&discovery=off&version=5", broker.port);
+    // Its 50 estimates have many sizes, which need packets of 256 or 512 bytes.
+    let log = log_of_a_run(&spec, &[]);
+    let complaints = log
+        .lines()
+        .filter(|line| line.contains("estimates cannot be published"));
+    assert!((1..=2).contains(&complaints.count()), "{log}");
 }
 
 #[test]
@@ -351,6 +384,22 @@ fn a_broker_that_ends_the_connection_at_the_announcement_gets_the_estimates_with
     let log = broker.log();
     let connections = log.lines().filter(|line| line.contains("as affectd")).count();
     assert!(connections <= 4, "{log}");
+}
+
+#[test]
+fn the_announcement_is_not_blamed_for_what_the_broker_sends() {
+    let packets = publish("5", "a", &[0; 1_000_000]);
+    let broker = flooder(ACCEPTED[1].1.to_vec(), packets, Arc::default());
+    // The clip is long enough for four connections.
+    let log = log_of_a_run(
+        &format!("mqtt://127.0.0.1:{}?device=d&version=5", broker.port),
+        &["--realtime"],
+    );
+    assert!(
+        log.contains("the broker sent a larger packet than affectd accepts"),
+        "{log}"
+    );
+    assert!(!log.contains("announcement"), "{log}");
 }
 
 #[test]

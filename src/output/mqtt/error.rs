@@ -147,6 +147,14 @@ impl LinkError {
         }
     }
 
+    /// Whether a message that is too large for the broker may have ended the connection. Not all brokers name the reason.
+    pub fn may_be_due_to_size(&self) -> bool {
+        matches!(
+            self,
+            LinkError::Closed | LinkError::DisconnectedByBroker(_) | LinkError::Protocol(_)
+        )
+    }
+
     /// Whether the broker may only lack this version of MQTT. Old brokers do not say so: they close the connection, or
     /// answer in another format.
     pub fn suggests_another_version(&self) -> bool {

@@ -85,7 +85,7 @@ impl Publisher {
                 Err(error) => error,
             };
             // Some brokers end the connection because of its size, without a reason.
-            let announcing = std::mem::take(&mut self.announcing);
+            let announcing = std::mem::take(&mut self.announcing) && error.may_be_due_to_size();
             if announcing {
                 self.failed_announcements += 1;
             }

@@ -10,6 +10,9 @@ use crate::output::mqtt::message::{IncomingMessage, Message, Qos};
 /// Requests that wait for the client's task. Callers send no more than [`WINDOW`] messages and a few subscriptions at once.
 pub const REQUEST_QUEUE: usize = 2 * WINDOW;
 
+/// Packets that the client decodes at once. With properties, a decoded packet takes fifteen times its size in memory.
+pub const READ_BATCH: usize = 4;
+
 /// How many messages may be sent and not acknowledged.
 pub const WINDOW: usize = 64;
 
@@ -61,7 +64,8 @@ pub struct Limits {
 /// Why a message cannot be sent on this connection. The connection is not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    #[error("it has {bytes} bytes and the broker accepts {limit}")]
+    /// Rounded up, because the size of a kind of message varies, and each text is logged once.
+    #[error("packets of {} bytes are needed, and the broker accepts {limit}", .bytes.next_power_of_two())]
     TooLarge { bytes: usize, limit: usize },
     #[error("its topic is invalid")]
     InvalidTopic,
@@ -91,37 +95,48 @@ pub struct Gate {
     limits_messages: bool,
     interval_ends: Instant,
     packets: u32,
+    bytes: usize,
 }
 
 impl Gate {
     const INTERVAL: Duration = Duration::from_millis(100);
     /// 1000 packets per second: much more than any broker needs, and much less than the processor can do.
     const PACKETS: u32 = 100;
+    /// 640 kB per second. A message may consist of thousands of properties, each of which costs two allocations.
+    const BYTES: usize = 1 << 16;
 
     pub fn new(purpose: &Purpose) -> Gate {
         Gate {
             limits_messages: matches!(purpose, Purpose::Publish { .. }),
             interval_ends: Instant::now() + Gate::INTERVAL,
             packets: 0,
+            bytes: 0,
         }
     }
 
     /// Waits if there have been too many packets.
     pub async fn pass(&mut self) {
+        self.pass_bytes(0).await;
+    }
+
+    async fn pass_bytes(&mut self, bytes: usize) {
         let now = Instant::now();
         if now >= self.interval_ends {
             self.interval_ends = now + Gate::INTERVAL;
             self.packets = 0;
+            self.bytes = 0;
         }
         self.packets += 1;
-        if self.packets > Gate::PACKETS {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.packets > Gate::PACKETS || self.bytes > Gate::BYTES {
             sleep_until(self.interval_ends).await;
         }
     }
 
-    pub async fn pass_message(&mut self) {
+    /// The same for a message, whose packet has about so many bytes.
+    pub async fn pass_message(&mut self, bytes: usize) {
         if self.limits_messages {
-            self.pass().await;
+            self.pass_bytes(bytes).await;
         }
     }
 }

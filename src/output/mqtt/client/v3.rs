@@ -8,7 +8,9 @@ use rumqttc_v4::{
 };
 use tokio::sync::mpsc::Sender;
 
-use super::protocol::{FromBroker, Gate, Limits, Outcome, PublishError, Purpose, REQUEST_QUEUE, WINDOW, words};
+use super::protocol::{
+    FromBroker, Gate, Limits, Outcome, PublishError, Purpose, READ_BATCH, REQUEST_QUEUE, WINDOW, words,
+};
 use crate::output::mqtt::error::{LinkError, Login};
 use crate::output::mqtt::message::{IncomingMessage, Message, Qos};
 use crate::output::mqtt::network;
@@ -31,6 +33,7 @@ pub fn start(settings: &ConnectionSettings, purpose: &Purpose) -> (Requests, Eve
             usize::try_from(purpose.max_packet_bytes()).expect("a small constant"),
             MAX_OUTGOING_BYTES,
         )
+        .set_read_batch_size(READ_BATCH)
         .set_inflight(u16::try_from(WINDOW).expect("a small constant"));
     if let Some(credentials) = &settings.credentials {
         match &credentials.password {
@@ -67,7 +70,7 @@ pub async fn read(mut events: EventLoop, mut gate: Gate, to: Sender<FromBroker>,
                     retain: true,
                 }),
                 Packet::Publish(publish) => {
-                    gate.pass_message().await;
+                    gate.pass_message(publish.topic.len() + publish.payload.len()).await;
                     FromBroker::Message(message(publish))
                 }
                 // These answer requests. An answer without a request ends the connection.

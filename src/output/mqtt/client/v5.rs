@@ -11,7 +11,9 @@ use rumqttc_v5::{
 };
 use tokio::sync::mpsc::Sender;
 
-use super::protocol::{FromBroker, Gate, Limits, Outcome, PublishError, Purpose, REQUEST_QUEUE, WINDOW, words};
+use super::protocol::{
+    FromBroker, Gate, Limits, Outcome, PublishError, Purpose, READ_BATCH, REQUEST_QUEUE, WINDOW, words,
+};
 use crate::output::mqtt::error::{LinkError, Login};
 use crate::output::mqtt::message::{IncomingMessage, Message, Qos};
 use crate::output::mqtt::network;
@@ -28,6 +30,7 @@ pub fn start(settings: &ConnectionSettings, purpose: &Purpose) -> (Requests, Eve
         .set_keep_alive(purpose.keep_alive_s())
         .set_clean_start(true)
         .set_max_packet_size(Some(purpose.max_packet_bytes()))
+        .set_read_batch_size(READ_BATCH)
         .set_outgoing_inflight_upper_limit(u16::try_from(WINDOW).expect("a small constant"));
     // The caller's own limit is shorter.
     options.set_connect_timeout(Duration::from_secs(60));
@@ -57,7 +60,7 @@ pub async fn read(mut events: EventLoop, mut gate: Gate, to: Sender<FromBroker>,
             Ok(Event::Incoming(packet)) => match packet {
                 Packet::ConnAck(ack) => FromBroker::Connected(limits(&ack)),
                 Packet::Publish(publish) => {
-                    gate.pass_message().await;
+                    gate.pass_message(bytes(&publish)).await;
                     FromBroker::Message(message(publish))
                 }
                 // These answer requests. An answer without a request ends the connection.
@@ -150,6 +153,13 @@ fn limits(ack: &ConnAck) -> Limits {
         },
         retain: properties.and_then(|p| p.retain_available) != Some(0),
     }
+}
+
+/// The size of the packet, without what is always small.
+fn bytes(publish: &Publish) -> usize {
+    let pairs = publish.properties.iter().flat_map(|p| &p.user_properties);
+    let properties: usize = pairs.map(|(name, value)| 5 + name.len() + value.len()).sum();
+    publish.topic.len() + publish.payload.len() + properties
 }
 
 fn message(publish: Publish) -> IncomingMessage {
