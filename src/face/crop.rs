@@ -180,6 +180,7 @@ impl Grid {
         )]
         let fixed = |v: f32| (f64::from(v) * 4_294_967_296.0) as i64;
         // After the bounds were checked, neither is negative.
+        #[expect(clippy::cast_possible_truncation, reason = "the mask keeps the low bits only")]
         let split = |v: i64| ((v >> 32) as usize, (v >> (32 - WEIGHT_BITS)) as u32 & (ONE - 1));
         let width = image.width() as usize;
         let pixels = image.as_slice();
