@@ -93,12 +93,12 @@ cp "$deb" "$work/affectd.deb"
 
 # Network, time, name resolution, SSH, Wi-Fi, and the kernel with its initramfs.
 include=systemd-sysv,systemd-timesyncd,systemd-resolved,dbus,udev,kmod,iproute2,ca-certificates,openssh-server
-include+=,libasound2,signify-openbsd,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
+include+=,libasound2t64,signify-openbsd,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
 mirror=http://deb.debian.org
 cat >"$work/sources" <<SOURCES
-deb $mirror/debian bookworm main non-free-firmware
-deb $mirror/debian bookworm-updates main non-free-firmware
-deb $mirror/debian-security bookworm-security main non-free-firmware
+deb $mirror/debian trixie main non-free-firmware
+deb $mirror/debian trixie-updates main non-free-firmware
+deb $mirror/debian-security trixie-security main non-free-firmware
 SOURCES
 # shellcheck disable=SC2016  # $1 belongs to the hooks.
 SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --format=tar \
@@ -120,7 +120,7 @@ SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --fo
     --customize-hook='chroot "$1" systemctl disable wpa_supplicant apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer' \
     --customize-hook='ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"' \
     --customize-hook='echo affectd >"$1/etc/hostname" && printf "127.0.0.1 localhost\n::1 localhost\n" >"$1/etc/hosts"' \
-    bookworm "$work/tar" "$work/sources"
+    trixie "$work/tar" "$work/sources"
 
 tar2sqfs --quiet --compressor zstd --defaults "mtime=$epoch" "$work/root.squashfs" <"$work/tar"
 rm "$work/tar"

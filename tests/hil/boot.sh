@@ -82,8 +82,10 @@ write_bench() {
     cp "$cache/feed" "$cache"/face.* "$here"/boot/* "$here/guest/messages.sh" "$rest/bench/"
     [ -z "${AFFECTD_FAULTS:-}" ] || "$gnu-strip" -o "$rest/bench/affectd-faults" "$AFFECTD_FAULTS"
     mcopy -o -i "$fat" ::a/initrd.img "$work/initrd"
-    # initramfs-tools runs the scripts that ORDER names.
-    zstdcat "$work/initrd" | (cd "$work" && cpio -i --quiet --to-stdout scripts/init-bottom/ORDER) >"$rest/scripts/init-bottom/ORDER"
+    # initramfs-tools runs the scripts that ORDER names. Since Debian 13, several archives follow each other, of which one is compressed.
+    rm -rf "$work/unpacked" && unmkinitramfs "$work/initrd" "$work/unpacked"
+    find "$work/unpacked" -path '*/scripts/init-bottom/ORDER' -exec cat {} + >"$rest/scripts/init-bottom/ORDER"
+    grep -q /affectd "$rest/scripts/init-bottom/ORDER" || fail "the initramfs has no script that prepares the root"
     echo '/bench/into-root' >>"$rest/scripts/init-bottom/ORDER"
     (cd "$rest" && find . | cpio -o -H newc --quiet -R 0:0 | gzip -1) >"$work/bench.cpio"
 }

@@ -34,6 +34,7 @@ need make make
 need mcopy mtools
 need python3 python3
 need ssh openssh-client
+need unmkinitramfs initramfs-tools-core
 need xz xz-utils
 need zstdcat zstd
 # The ROM of QEMU's network card, and ALSA for the program feed.
