@@ -5,7 +5,7 @@
 #
 #     up      boots and reads estimates from the UART; then kills affectd, hangs its face thread, and looks for writes to the
 #             card for 60 s (or $HIL_QUIET seconds)
-#     absent  boots without a camera and with the clock at 1970, then plugs the camera in
+#     absent  boots without a camera, without a host name and with the clock at 1970, then plugs the camera in
 #     pi3     boots the image without any settings on QEMU's Raspberry Pi 3 and reads estimates from GPIO 14
 #     update  sends an update whose signature is wrong, which the board must refuse; then updates the other slot by SSH, cuts the
 #             power during the trial, and expects the old slot; then updates again, and expects the new slot to stay
@@ -14,7 +14,7 @@
 # Without a check, `up` and `absent` run. It needs Debian, and installs missing packages as root.
 #
 # The script does the work of the board's firmware: it reads config.txt on the boot partition and starts the kernel that it
-# names. It adds nothing to the image except settings. The virtual camera and sound card are in memory beside the initramfs.
+# names. It adds nothing to the image except settings. The USB webcam with its microphone is in memory beside the initramfs.
 # As in run.sh, the guest's clock counts instructions, but while the guest waits, it follows the host's clock; otherwise it would
 # jump ahead whenever the card needs a moment.
 #
@@ -51,6 +51,7 @@ arch=arm64
 . "$(dirname "$0")/devices.sh"
 work=$cache/boot
 mkdir -p "$work"
+machine=virt,gic-version=3
 card=$work/card.img
 fat=$card@@1M
 
@@ -63,10 +64,7 @@ write_card() {
 # The bench wrote this file.
 output = ["serial:/dev/$port?baud=115200&wire=json", "file:/run/affectd/estimates.jsonl?max_mb=1&keep=1"]
 [camera]
-device = "/dev/video10"
 rate_hz = 10
-[microphone]
-device = "hw:CARD=Loopback,DEV=1"
 [face]
 rate_hz = 5
 TOML
@@ -74,12 +72,11 @@ TOML
     MTOOLS_SKIP_CHECK=1 mcopy -o -i "$fat" "$work/affectd.toml" "$work/hostname" ::
 }
 
-# Packs the virtual devices and the checks into a second initramfs archive.
+# Packs the webcam and the checks into a second initramfs archive.
 write_bench() {
     local rest=$work/rest
     rm -rf "$rest" && mkdir -p "$rest/bench" "$rest/scripts/init-bottom"
-    cp "$module" "$rest/bench/v4l2loopback.ko"
-    cp "$cache/feed" "$cache"/face.* "$here"/boot/* "$here/guest/messages.sh" "$rest/bench/"
+    cp "$cache/webcam" "$cache"/face.* "$here"/boot/* "$here/guest/messages.sh" "$rest/bench/"
     [ -z "${AFFECTD_FAULTS:-}" ] || "$gnu-strip" -o "$rest/bench/affectd-faults" "$AFFECTD_FAULTS"
     mcopy -o -i "$fat" ::a/initrd.img "$work/initrd"
     # initramfs-tools runs the scripts that ORDER names. Since Debian 13, several archives follow each other, of which one is compressed.
@@ -104,12 +101,19 @@ firmware() {
     rm -f "$work/console" "$cache/uart"
 }
 
+# Gives the machine a serial number, as the firmware of a Raspberry Pi does. Sets $serial to QEMU's arguments.
+number_board() {
+    qemu-system-aarch64 -M "$machine,dumpdtb=$work/virt.dtb" -cpu cortex-a72 -m 1024 >/dev/null 2>&1
+    fdtput -t s "$work/virt.dtb" / serial-number 1000000012abcdef
+    serial=(-dtb "$work/virt.dtb")
+}
+
 # Starts the machine and waits until it ends.
 power_on() { # CHECK [QEMU-ARGUMENT…]
     local check=$1 prefix cmdline
     shift
     firmware
-    timeout -s KILL "${HIL_TIMEOUT:-1500}" qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -m 1024 \
+    timeout -s KILL "${HIL_TIMEOUT:-1500}" qemu-system-aarch64 -M "$machine" -cpu cortex-a72 -m 1024 \
         -accel tcg -icount shift=1 -display none -monitor none -no-reboot -nic "${network:-none}" -audiodev none,id=none \
         -kernel "$work/kernel" -initrd "$work/initrd+bench" \
         -append "$cmdline console=ttyAMA0 systemd.mask=serial-getty@ttyAMA0.service mitigations=off bench=$check bench_quiet=${HIL_QUIET:-60}" \
@@ -131,7 +135,7 @@ judge() { # CHECK
 # QEMU's Pi cannot switch itself off and has only one UART, so the host waits for the estimates and ends it. It also resets when
 # the watchdog starts, so the watchdog is off.
 pi3() {
-    local prefix cmdline machine
+    local prefix cmdline running
     cp --sparse=always "$image" "$card" && truncate -s 1G "$card"
     write_bench && firmware
     mcopy -o -i "$fat" "::${prefix}bcm2837-rpi-3-b.dtb" "$work/board.dtb"
@@ -139,10 +143,10 @@ pi3() {
     timeout -s KILL "${HIL_TIMEOUT:-1500}" qemu-system-aarch64 -M raspi3b -accel tcg -icount shift=1 -display none -monitor none \
         -no-reboot -kernel "$work/kernel" -initrd "$work/initrd+bench" -dtb "$work/board.dtb" -append "$cmdline systemd.watchdog_sec=0 bench=pi3" \
         -drive "file=$card,format=raw,if=sd" -serial null -serial "file:$cache/uart" </dev/null &
-    machine=$!
-    while kill -0 $machine 2>/dev/null && ! grep -aq '"modalities":\["face","voice"\]' "$cache/uart"; do sleep 1; done
-    kill $machine 2>/dev/null || true
-    wait $machine 2>/dev/null || true
+    running=$!
+    while kill -0 $running 2>/dev/null && ! grep -aq '"modalities":\["face","voice"\]' "$cache/uart"; do sleep 1; done
+    kill $running 2>/dev/null || true
+    wait $running 2>/dev/null || true
     grep -am 1 '"modalities":\["face","voice"\]' "$cache/uart" | cut -c1-160 | sed 's/^/    /' || fail "no estimate with face and voice from GPIO 14"
     echo "    lines from GPIO 14 until then: $(grep -ac '^{"schema":1' "$cache/uart")"
 }
@@ -168,20 +172,20 @@ slot() { mtype -i "$fat" ::config.txt | sed -n 's/^os_prefix=//p'; }
 # Sends the update as a user does, by SSH with a key from the boot partition. Before that, it sends $work/forged, which the board must
 # refuse. The machine then reboots, which ends QEMU.
 send_update() {
-    local network=user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:2222-:22 machine
+    local network=user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:2222-:22 running
     local ssh=(ssh -q -p 2222 -i "$work/key" -o StrictHostKeyChecking=accept-new -o "UserKnownHostsFile=$work/known_hosts"
         -o ConnectTimeout=20 -o BatchMode=yes root@127.0.0.1)
     power_on wait &
-    machine=$!
+    running=$!
     until "${ssh[@]}" true </dev/null; do
-        kill -0 $machine 2>/dev/null || fail "SSH does not answer"
+        kill -0 $running 2>/dev/null || fail "SSH does not answer"
         sleep 2
     done
     if "${ssh[@]}" affectd-update <"$work/forged" 2>"$work/refused"; then fail "a forged update was accepted"; fi
     grep -q 'is not signed with the key of this image' "$work/refused" || fail "the forged update: $(cat "$work/refused")"
     echo "    $(cat "$work/refused")"
     "${ssh[@]}" affectd-update <"$1" | sed 's/^/    /' || true
-    wait $machine
+    wait $running
 }
 
 update() {
@@ -226,7 +230,12 @@ while [ $# -gt 0 ]; do
     step "$check"
     case $check in
     up) write_card && write_bench && power_on up && judge up ;;
-    absent) write_card && write_bench && power_on absent -rtc base=1970-01-01T00:00:00 && judge absent ;;
+    absent)
+        write_card && write_bench && number_board
+        mdel -i "$fat" ::hostname
+        power_on absent -rtc base=1970-01-01T00:00:00 "${serial[@]}"
+        judge absent
+        ;;
     pi3) pi3 ;;
     update) update ;;
     cuts)

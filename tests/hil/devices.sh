@@ -29,6 +29,7 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); } # COMMAND PACKAGE
 need "$qemu" "$qemu_package"
 need cpio cpio
 need depmod kmod
+need fdtput device-tree-compiler
 need ffmpeg ffmpeg
 need make make
 need mcopy mtools
