@@ -61,6 +61,21 @@ commit_time() {
     fi
 }
 
+# Prints the architecture of the program on standard input, from the header of its ELF file.
+program_architecture() {
+    local header
+    header=$(od -An -v -tx1 -N20 | tr -d ' \n')
+    # Otherwise, whatever writes the program would fail.
+    cat >/dev/null
+    case $header in
+    7f454c46*3e00) echo amd64 ;;
+    7f454c46*b700) echo arm64 ;;
+    7f454c46*2800) echo armhf ;;
+    7f454c46*) echo "another architecture" ;;
+    *) echo "no machine" ;;
+    esac
+}
+
 # Sets CARGO_ENCODED_RUSTFLAGS to RUSTFLAGS and flags that keep the names of this machine's folders out of the program, so that builds
 # in different folders are equal.
 hide_build_folders() {

@@ -53,6 +53,14 @@ host=$(dpkg --print-architecture)
 # Debian keeps /usr/sbin out of a user's PATH; mkfs.vfat and sfdisk are there.
 PATH=$PATH:/usr/sbin:/sbin
 
+if [ -n "$deb" ]; then
+    found=$(dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/bin/affectd | program_architecture)
+    if [ "$found" != arm64 ]; then
+        echo "$0: $deb has a program for $found, not for arm64: make the package with cross/package.sh arm64" >&2
+        exit 1
+    fi
+fi
+
 # mmdebstrap needs gpg to verify Debian's lists on Ubuntu, and uidmap to work without root.
 packages=(mmdebstrap arch-test gpg uidmap signify-openbsd squashfs-tools-ng dosfstools mtools fdisk debian-archive-keyring)
 [ "$host" = arm64 ] || packages+=(qemu-user-static)

@@ -53,6 +53,15 @@ armhf) triple=armv7-unknown-linux-gnueabihf gnu=arm-linux-gnueabihf ;;
     ;;
 esac
 
+# A package with a wrong program would install, and then not start.
+if [ -n "$binary" ]; then
+    found=$(program_architecture <"$binary")
+    if [ "$found" != "$arch" ]; then
+        echo "$0: $binary is a program for $found, not for $arch: name one that cross/build.sh ${triple%%-*} made" >&2
+        exit 1
+    fi
+fi
+
 # The host compiles the man pages' program, and the program too if the package is for the host.
 packages=("binutils-${gnu//_/-}" build-essential pkg-config libasound2-dev libclang-dev)
 [ -n "${SOURCE_DATE_EPOCH:-}" ] || packages+=(git)

@@ -124,6 +124,55 @@ fn the_generator_opens_the_network_only_for_an_mqtt_output() {
     assert!(!drop_in("[Service]\n#Environment=\"AFFECTD_OUTPUT=mqtt://h\"\n"));
 }
 
+/// Runs a script of `cross/`, which must refuse its arguments. Returns what it says.
+fn refusal(script: &str, arguments: &[&str]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cross").join(script);
+    let output = Command::new(path).args(arguments).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    error
+}
+
+#[test]
+fn a_program_for_another_machine_is_neither_packaged_nor_put_on_the_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("riscv");
+    // The header of an ELF file for RISC-V.
+    let mut header = *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\xf3\0";
+    fs::write(&program, header).unwrap();
+    let program = program.to_str().unwrap();
+    let error = refusal("package.sh", &["arm64", "--binary", program]);
+    assert!(
+        error.ends_with(&format!(
+            "{program} is a program for another architecture, not for arm64: name one that cross/build.sh aarch64 made\n"
+        )),
+        "{error}"
+    );
+
+    header[18] = 0x3e; // x86-64
+    let root = folder.path().join("root");
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::write(root.join("usr/bin/affectd"), header).unwrap();
+    fs::create_dir(root.join("DEBIAN")).unwrap();
+    let control = "Package: affectd\nVersion: 1\nArchitecture: arm64\nMaintainer: nobody <nobody@example.invalid>\nDescription: none\n";
+    fs::write(root.join("DEBIAN/control"), control).unwrap();
+    let package = folder.path().join("affectd.deb");
+    let built = Command::new("dpkg-deb")
+        .arg("--build")
+        .args([&root, &package])
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let package = package.to_str().unwrap();
+    let error = refusal("image.sh", &["pi", "--deb", package]);
+    assert!(
+        error.ends_with(&format!(
+            "{package} has a program for amd64, not for arm64: make the package with cross/package.sh arm64\n"
+        )),
+        "{error}"
+    );
+}
+
 /// A root folder with the package's scripts in it. Debian's own program keeps the state of the service there.
 struct Installation {
     root: TempDir,
