@@ -99,8 +99,8 @@ cp "$key.pub" "$work/root/etc/affectd-update.pub"
 "${reproducible_tar[@]}" -C "$work/root" -cf "$work/root.tar" .
 cp "$deb" "$work/affectd.deb"
 
-# Network, time, name resolution, SSH, Wi-Fi, and the kernel with its initramfs.
-include=systemd-sysv,systemd-timesyncd,systemd-resolved,dbus,udev,kmod,iproute2,ca-certificates,openssh-server
+# Network, time, time zones, name resolution, SSH, Wi-Fi, and the kernel with its initramfs.
+include=systemd-sysv,systemd-timesyncd,tzdata,systemd-resolved,dbus,udev,kmod,iproute2,ca-certificates,openssh-server
 include+=,libasound2t64,signify-openbsd,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
 mirror=http://deb.debian.org
 cat >"$work/sources" <<SOURCES

@@ -69,7 +69,8 @@ rate_hz = 10
 rate_hz = 5
 TOML
     echo bench-board >"$work/hostname"
-    MTOOLS_SKIP_CHECK=1 mcopy -o -i "$fat" "$work/affectd.toml" "$work/hostname" ::
+    echo Europe/Vienna >"$work/timezone"
+    MTOOLS_SKIP_CHECK=1 mcopy -o -i "$fat" "$work/affectd.toml" "$work/hostname" "$work/timezone" ::
 }
 
 # Packs the webcam and the checks into a second initramfs archive.
@@ -233,6 +234,8 @@ while [ $# -gt 0 ]; do
     absent)
         write_card && write_bench && number_board
         mdel -i "$fat" ::hostname
+        echo Europe/Wien >"$work/timezone"
+        MTOOLS_SKIP_CHECK=1 mcopy -o -i "$fat" "$work/timezone" ::
         power_on absent -rtc base=1970-01-01T00:00:00 "${serial[@]}"
         judge absent
         ;;
