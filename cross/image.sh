@@ -108,6 +108,7 @@ deb $mirror/debian trixie main non-free-firmware
 deb $mirror/debian trixie-updates main non-free-firmware
 deb $mirror/debian-security trixie-security main non-free-firmware
 SOURCES
+# Without the files .updated, systemd would update caches of /etc and /var at every boot, because it cannot keep them.
 # shellcheck disable=SC2016  # $1 belongs to the hooks.
 SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --format=tar \
     --aptopt='APT::Install-Recommends "false"' \
@@ -127,6 +128,7 @@ SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --fo
     --customize-hook='chroot "$1" systemctl enable affectd systemd-networkd systemd-timesyncd systemd-resolved ssh' \
     --customize-hook='chroot "$1" systemctl disable wpa_supplicant apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer' \
     --customize-hook='ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"' \
+    --customize-hook='touch "$1/etc/.updated" "$1/var/.updated"' \
     --customize-hook='echo affectd >"$1/etc/hostname" && printf "127.0.0.1 localhost\n::1 localhost\n" >"$1/etc/hosts"' \
     trixie "$work/tar" "$work/sources"
 
