@@ -17,7 +17,7 @@ use affectd::cli::{self, Cli, Command, CommandError, Common, panics};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings, Source};
 use affectd::daemon::{self, DaemonError, Ending};
 use affectd::model::{Bundle, KernelChoice, UnknownKernel};
-use affectd::monitor::{self, MonitorError};
+use affectd::monitor::{self, Colors, Glyphs, Look, MonitorError};
 use affectd::output::HostIdentity;
 use affectd::printable::has_hidden;
 use affectd::privacy::PauseSwitch;
@@ -247,9 +247,31 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             };
             print(&report.text(json))
         }
-        Command::Monitor { source, save, plain } => {
+        Command::Monitor {
+            source,
+            save,
+            plain,
+            ascii,
+        } => {
             let stop = handle(Handling::Default)?.stop;
-            Ok(monitor::run(&monitor::Options { source, save, plain }, &host, &stop)?)
+            let terminal = environment.terminal.as_deref();
+            let glyphs = match ascii {
+                true => Glyphs::Ascii,
+                false => Glyphs::of(environment.locale.as_deref(), terminal),
+            };
+            let colors = match environment.no_color {
+                true => Colors::Off,
+                false => Colors::On,
+            };
+            // A dumb terminal cannot place the cursor.
+            let plain = plain || matches!(terminal, None | Some("dumb"));
+            let options = monitor::Options {
+                source,
+                save,
+                plain,
+                look: Look { glyphs, colors },
+            };
+            Ok(monitor::run(&options, &host, &stop)?)
         }
         Command::Forget {
             common,

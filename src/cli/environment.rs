@@ -27,6 +27,10 @@ const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 /// See no-color.org.
 const NO_COLOR: &str = "NO_COLOR";
 
+/// The variables that name the locale of characters, most important first.
+const LOCALE: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
+const TERM: &str = "TERM";
+
 /// What is logged without `AFFECTD_LOG`.
 const DEFAULT_LOG: &str = "info";
 
@@ -45,6 +49,10 @@ pub struct Environment {
     pub journal_stream: Option<String>,
     /// `NO_COLOR`: no colours in a terminal.
     pub no_color: bool,
+    /// The locale of characters, such as `de_DE.UTF-8`; `None` for that of C.
+    pub locale: Option<String>,
+    /// `TERM`: the kind of terminal.
+    pub terminal: Option<String>,
     /// The folder of this service's credentials.
     pub credentials: Option<PathBuf>,
     /// `AFFECTD_PAUSED`: whether affectd starts paused.
@@ -67,12 +75,15 @@ impl Environment {
             fault: None,
             journal_stream: None,
             no_color: false,
+            locale: None,
+            terminal: None,
             credentials: None,
             paused: false,
             state_directory: None,
             runtime_directory: None,
             settings: Vec::new(),
         };
+        let mut locales = [const { None }; LOCALE.len()];
         for (name, value) in variables {
             // Set but empty counts as not set, as usual in a shell.
             if value.is_empty() {
@@ -85,11 +96,17 @@ impl Environment {
                 CREDENTIALS => environment.credentials = Some(value.into()),
                 JOURNAL_STREAM => environment.journal_stream = value.into_string().ok(),
                 NO_COLOR => environment.no_color = true,
+                TERM => environment.terminal = value.into_string().ok(),
                 CONFIG => environment.config = Some(value.into()),
-                name if !name.starts_with(VARIABLE_PREFIX) => {}
+                name if !name.starts_with(VARIABLE_PREFIX) => {
+                    if let Some(rank) = LOCALE.iter().position(|variable| *variable == name) {
+                        locales[rank] = value.into_string().ok();
+                    }
+                }
                 _ => environment.set(name, value)?,
             }
         }
+        environment.locale = locales.into_iter().flatten().next();
         Ok(environment)
     }
 

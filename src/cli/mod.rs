@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::Flags;
+use crate::monitor::PlotFile;
 use crate::output::mqtt::DeviceName;
 pub use error::CommandError;
 
@@ -146,18 +147,23 @@ pub enum Command {
     },
     /// Show the estimates that a device sends, in the terminal
     ///
-    /// Press q to quit. Without a terminal it prints lines of text.
+    /// Reads JSON lines, CSV rows and frames, and also what other programs have recorded: a journal, a capture of a serial
+    /// port, or the lines of `mosquitto_sub -v`. A file is followed while it is written, as by `tail -F`. Press q to quit.
+    /// Without a terminal it prints lines of text.
     #[command(after_long_help = ENVIRONMENT_AND_EXIT_CODES)]
     Monitor {
-        /// Where to read: serial:/dev/ttyUSB0?wire=frame, mqtt://broker/affectd/kitchen, a file of estimates, or - for
+        /// Where to read: serial:/dev/ttyUSB0?baud=115200, mqtt://broker/affectd/kitchen, a file of estimates, or - for
         /// standard input
         source: String,
-        /// Draw the session into this SVG file when it ends
+        /// Draw the session into this file when it ends: SVG or PNG, by its suffix
         #[arg(long, value_name = "FILE")]
-        save: Option<PathBuf>,
+        save: Option<PlotFile>,
         /// Print lines of text, even in a terminal
         #[arg(long)]
         plain: bool,
+        /// Use ASCII characters only, as without a locale with UTF-8 and on the Linux console
+        #[arg(long)]
+        ascii: bool,
     },
     /// Delete a device that is gone from the MQTT brokers and from Home Assistant
     ///

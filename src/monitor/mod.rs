@@ -4,13 +4,18 @@
 //! source ─ Received ─▶ session ─▶ screen, lines of text, plot
 //! ```
 
+mod decoder;
 mod error;
 mod follow;
+mod foreign_file;
+mod lines;
+mod look;
 mod plot;
 mod received;
 mod screen;
 mod session;
 mod source;
+mod unrecognized;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -19,7 +24,6 @@ pub mod fuzzing;
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -41,6 +45,8 @@ use session::Session;
 use source::Source;
 
 pub use error::MonitorError;
+pub use look::{Colors, Glyphs, Look};
+pub use plot::PlotFile;
 
 /// The time between two drawings. A resize of the terminal is noticed then.
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
@@ -53,9 +59,10 @@ pub struct Options {
     /// The source, as the user named it.
     pub source: String,
     /// The file for the plot of the session, written at the end.
-    pub save: Option<PathBuf>,
+    pub save: Option<PlotFile>,
     /// Lines of text instead of the screen.
     pub plain: bool,
+    pub look: Look,
 }
 
 /// An event that the monitor waits for.
@@ -68,18 +75,22 @@ enum Event {
 /// Runs until the source ends, the user quits, or `stop` is set. Writes text if standard output is not a terminal.
 pub fn run(options: &Options, host: &HostIdentity, stop: &AtomicBool) -> Result<(), MonitorError> {
     let source = Source::parse(&options.source, host)?;
+    if let Some(file) = &options.save {
+        // A session of hours must not end without its plot.
+        file.try_open().map_err(|error| not_saved(file, &error))?;
+    }
     let mut session = Session::new(options.source.clone(), source.hint());
     let (to, events) = sync_channel(EVENT_QUEUE);
     start_listening(source, host.clone(), to.clone())?;
     let plain = options.plain || !io::stdout().is_terminal();
     let shown = match plain {
-        true => print(&mut session, &events, stop),
-        false => show(&mut session, &events, to, stop),
+        true => print(&mut session, &events, stop, options.look.glyphs),
+        false => show(&mut session, &events, to, stop, options),
     };
     // What switches back to the normal screen must arrive before an error does.
     let _ = io::stdout().flush();
-    if let Some(path) = &options.save {
-        save(path, &session)?;
+    if let Some(file) = &options.save {
+        file.write(&session).map_err(|error| not_saved(file, &error))?;
     }
     shown
 }
@@ -101,38 +112,43 @@ fn start_listening(source: Source, host: HostIdentity, to: SyncSender<Event>) ->
     Ok(())
 }
 
-/// Prints a line for each estimate, for each change of the source, and for each problem of the device.
-fn print(session: &mut Session, events: &Receiver<Event>, stop: &AtomicBool) -> Result<(), MonitorError> {
+/// Prints a line for each estimate, for each change of the source, and for each problem of the device. Fails if the source ends
+/// without any message of affectd.
+fn print(
+    session: &mut Session,
+    events: &Receiver<Event>,
+    stop: &AtomicBool,
+    glyphs: Glyphs,
+) -> Result<(), MonitorError> {
     let mut out = io::stdout().lock();
     loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let line = match events.recv_timeout(DRAW_INTERVAL) {
-            Ok(Event::Received(Received::End) | Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        let (estimates, status) = (session.estimates, session.status.clone());
+        let mut problem = None;
+        match events.recv_timeout(DRAW_INTERVAL) {
+            Ok(Event::Received(Received::End)) => return end(session),
+            Ok(Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Ok(Event::Failed(failure)) => return Err(failure),
-            Err(RecvTimeoutError::Timeout) => match session.notice_silence(Instant::now()) {
-                true => format!("{}: {}", session.source, session.status),
-                false => continue,
-            },
+            Err(RecvTimeoutError::Timeout) => session.notice_silence(Instant::now()),
             Ok(Event::Received(received)) => {
-                let line = match &received {
-                    Received::Status(status) => Some(format!("{}: {status}", session.source)),
-                    Received::Health(health) => health.problem.as_ref().map(|problem| format!("problem: {problem}")),
-                    _ => None,
-                };
-                let estimates = session.estimates;
-                session.receive(received);
-                match session.estimates > estimates {
-                    true => session.line(),
-                    false => match line {
-                        Some(line) => line,
-                        None => continue,
-                    },
+                if let Received::Health(health) = &received {
+                    problem = health.problem.as_ref().map(|problem| format!("problem: {problem}"));
                 }
+                session.receive(received);
             }
+        }
+        let line = if session.estimates > estimates {
+            session.line()
+        } else if session.status != status {
+            format!("{}: {}", session.source, session.status)
+        } else if let Some(problem) = problem {
+            problem
+        } else {
+            continue;
         };
-        match writeln!(out, "{}", printable(&line)).and_then(|()| out.flush()) {
+        match writeln!(out, "{}", glyphs.text(&printable(&line))).and_then(|()| out.flush()) {
             Ok(()) => {}
             // A reader that closes early, as `head` does, is not an error.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
@@ -145,12 +161,23 @@ fn print(session: &mut Session, events: &Receiver<Event>, stop: &AtomicBool) -> 
     }
 }
 
+/// The source has ended. A session without messages of affectd is an error.
+fn end(session: &Session) -> Result<(), MonitorError> {
+    let name = match session.source.as_str() {
+        "-" => "standard input",
+        other => other,
+    };
+    let failed = |why| Err(MonitorError::Source(format!("{name}: {why}")));
+    session.why_nothing().map_or(Ok(()), failed)
+}
+
 /// Shows the screen until `q`, Escape or Ctrl-C. The screen stays after the end of the source.
 fn show(
     session: &mut Session,
     events: &Receiver<Event>,
     to: SyncSender<Event>,
     stop: &AtomicBool,
+    options: &Options,
 ) -> Result<(), MonitorError> {
     let failed = |e: io::Error| MonitorError::Display(format!("the terminal cannot be used ({e}): try --plain"));
     // Keys are read from the terminal itself, because standard input may be the source.
@@ -167,9 +194,15 @@ fn show(
         .into_raw_mode()
         .and_then(IntoAlternateScreen::into_alternate_screen)
         .map_err(failed)?;
+    let mut bottom = "q, Esc or Ctrl-C quits".to_owned();
+    if let Some(file) = &options.save {
+        bottom += &format!("; then the plot is in {}", file.path().display());
+    }
     let mut terminal = Terminal::new(TermionBackend::new(screen)).map_err(failed)?;
     loop {
-        terminal.draw(|frame| screen::draw(frame, session)).map_err(failed)?;
+        terminal
+            .draw(|frame| screen::draw(frame, session, options.look, &bottom))
+            .map_err(failed)?;
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -194,11 +227,9 @@ fn show(
     }
 }
 
-fn save(path: &Path, session: &Session) -> Result<(), MonitorError> {
-    std::fs::write(path, plot::svg(session)).map_err(|e| {
-        MonitorError::Display(format!(
-            "{}: cannot be written ({e}): name a file in a folder that you can write to",
-            path.display()
-        ))
-    })
+fn not_saved(file: &PlotFile, error: &io::Error) -> MonitorError {
+    MonitorError::Display(format!(
+        "{}: cannot be written ({error}): name a file in a folder that you can write to",
+        file.path().display()
+    ))
 }

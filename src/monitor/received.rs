@@ -1,10 +1,14 @@
-//! What the monitor receives: estimates, health reports and invalid lines.
+//! What the monitor receives: estimates, health reports, and what it does not recognize.
+
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::unrecognized::Unrecognized;
+use crate::face::EXPRESSIONS;
 use crate::health::HealthReport;
-use crate::output::csv;
+use crate::output::estimate::SCHEMA;
 
 /// The fields of an estimate that the monitor shows. Other fields are ignored, so estimates of newer devices can be read.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -19,6 +23,7 @@ pub struct Reading {
     pub modalities: Vec<String>,
     pub face: Option<Face>,
     pub voice: Option<Voice>,
+    pub expression: Option<Expressions>,
     /// The devices are closed on request.
     #[serde(default)]
     pub paused: bool,
@@ -37,6 +42,7 @@ impl Reading {
             && within(self.arousal, -1.0)
             && within(self.confidence, 0.0)
             && within(self.face.as_ref().map(|face| face.score), 0.0)
+            && self.expression.iter().flat_map(|e| e.0).all(|p| within(Some(p), 0.0))
             && self
                 .voice
                 .as_ref()
@@ -57,15 +63,30 @@ pub struct Voice {
     pub level_db: Option<f32>,
 }
 
+/// The probability of each of [`EXPRESSIONS`]; 0 for those that the message leaves out because they are unlikely.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(from = "HashMap<String, f32>")]
+pub struct Expressions(pub [f32; EXPRESSIONS.len()]);
+
+impl From<HashMap<String, f32>> for Expressions {
+    fn from(named: HashMap<String, f32>) -> Expressions {
+        Expressions(EXPRESSIONS.map(|name| named.get(name).copied().unwrap_or_default()))
+    }
+}
+
 /// One event of a source.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Received {
     Estimate(Reading),
     Health(HealthReport),
-    /// A line that is not JSON, an estimate with a number out of range, or an invalid frame.
-    Invalid,
+    /// An invalid line or frame.
+    Unrecognized(Unrecognized),
+    /// Bytes that are no line, before it is known whether the device sends lines or frames. They may be a part of a frame.
+    Noise,
     /// The state of the source: connected, lost.
     Status(String),
+    /// All of a file has been read. More may be appended.
+    CaughtUp,
     /// A device uses the broker, with this base topic.
     Device(String),
     /// The end of the source.
@@ -73,11 +94,16 @@ pub enum Received {
 }
 
 impl Received {
-    fn of_reading(reading: Reading) -> Received {
+    pub fn of_reading(reading: Reading) -> Received {
         match reading.is_in_range() {
             true => Received::Estimate(reading),
-            false => Received::Invalid,
+            false => Received::Unrecognized(Unrecognized::Damaged),
         }
+    }
+
+    /// Whether this comes from affectd without doubt.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Received::Estimate(_) | Received::Health(_))
     }
 
     /// Parses a JSON line. `None` for lines that the monitor ignores: empty lines and answers to commands.
@@ -87,16 +113,26 @@ impl Received {
             return None;
         }
         let Ok(Value::Object(object)) = serde_json::from_slice(line) else {
-            return Some(Received::Invalid);
+            return Some(Received::Unrecognized(Unrecognized::of_line(line)));
         };
         let has = |key| object.contains_key(key);
-        if has("seq") {
-            Some(parsed(object, Received::of_reading))
-        } else if has("uptime_s") {
-            Some(parsed(object, Received::Health))
-        } else {
-            None
+        let schema = object.get("schema").and_then(Value::as_u64);
+        if has("seq") && has("t") || has("uptime_s") {
+            return Some(match schema {
+                Some(other) if other != u64::from(SCHEMA) => Received::Unrecognized(Unrecognized::Schema(other)),
+                _ if has("uptime_s") => parsed(object, Received::Health),
+                _ => parsed(object, Received::of_reading),
+            });
         }
+        // The journal as JSON has the lines of a service in this field.
+        if let Some(Value::String(message)) = object.get("MESSAGE") {
+            return match Received::from_json(message.as_bytes()) {
+                Some(Received::Unrecognized(_)) => Some(Received::Unrecognized(Unrecognized::Log)),
+                received => received,
+            };
+        }
+        let is_answer = has("ok") || has("error");
+        (!is_answer).then(|| Received::Unrecognized(Unrecognized::of_json(&object)))
     }
 }
 
@@ -104,134 +140,14 @@ fn parsed<T: serde::de::DeserializeOwned>(
     object: serde_json::Map<String, Value>,
     received: fn(T) -> Received,
 ) -> Received {
-    serde_json::from_value(Value::Object(object)).map_or(Received::Invalid, received)
-}
-
-/// Splits a stream of bytes into lines of JSON or CSV. A last line without a line end is dropped.
-#[derive(Debug)]
-pub struct LineSplitter {
-    line: Line,
-    /// The columns of CSV rows.
-    columns: Vec<String>,
-}
-
-/// The line that has not ended yet.
-#[derive(Debug)]
-enum Line {
-    Kept(Vec<u8>),
-    /// It is too long, and has been counted as invalid.
-    Skipped,
-}
-
-impl Default for LineSplitter {
-    fn default() -> LineSplitter {
-        LineSplitter {
-            line: Line::Kept(Vec::new()),
-            columns: columns(csv::HEADER),
-        }
-    }
-}
-
-impl LineSplitter {
-    /// The longest line, in bytes. Messages are far shorter.
-    const MAX_LINE_BYTES: usize = 64 * 1024;
-
-    /// Adds the next bytes and returns what the completed lines contain.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Received> {
-        let mut received = Vec::new();
-        let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
-        while let Some(piece) = pieces.next() {
-            received.extend(self.extend_line(piece));
-            let ended = pieces.peek().is_some();
-            if ended && let Line::Kept(line) = std::mem::replace(&mut self.line, Line::Kept(Vec::new())) {
-                received.extend(self.parse(&line));
-            }
-        }
-        received
-    }
-
-    /// Forgets a part of a line.
-    pub fn restart(&mut self) {
-        self.line = Line::Kept(Vec::new());
-    }
-
-    fn extend_line(&mut self, piece: &[u8]) -> Option<Received> {
-        let Line::Kept(line) = &mut self.line else {
-            return None;
-        };
-        if line.len() + piece.len() > LineSplitter::MAX_LINE_BYTES {
-            self.line = Line::Skipped;
-            return Some(Received::Invalid);
-        }
-        line.extend_from_slice(piece);
-        None
-    }
-
-    fn parse(&mut self, line: &[u8]) -> Option<Received> {
-        let text = line.trim_ascii();
-        let is_json = text.starts_with(b"{");
-        let Ok(text) = str::from_utf8(text) else {
-            return Some(Received::Invalid);
-        };
-        if is_json || text.is_empty() {
-            return Received::from_json(line);
-        }
-        if text.starts_with("seq,") {
-            self.columns = columns(text);
-            return None;
-        }
-        let reading = from_csv(&self.columns, text);
-        Some(reading.map_or(Received::Invalid, Received::of_reading))
-    }
-}
-
-fn columns(header: &str) -> Vec<String> {
-    header.split(',').map(|name| name.trim().to_owned()).collect()
-}
-
-/// An estimate as a row of comma-separated values. Unknown columns are ignored.
-fn from_csv(columns: &[String], row: &str) -> Option<Reading> {
-    let cells: Vec<&str> = row.split(',').map(str::trim).collect();
-    if cells.len() != columns.len() {
-        return None;
-    }
-    let cell = |name: &str| {
-        let at = columns.iter().position(|column| column == name)?;
-        (!cells[at].is_empty()).then(|| cells[at])
-    };
-    let number = |name: &str| cell(name)?.parse::<f32>().ok();
-    let is_set = |name: &str| cell(name) == Some("1");
-    let modalities = [("from_face", "face"), ("from_voice", "voice")];
-    Some(Reading {
-        seq: cell("seq")?.parse().ok()?,
-        t: cell("t")?.parse().ok()?,
-        valence: number("valence"),
-        arousal: number("arousal"),
-        confidence: number("confidence"),
-        modalities: modalities
-            .iter()
-            .filter(|(column, _)| is_set(column))
-            .map(|(_, name)| name.to_string())
-            .collect(),
-        face: cell("face_id").and_then(|id| id.parse().ok()).map(|id| Face {
-            id,
-            score: number("face_score").unwrap_or_default(),
-        }),
-        voice: cell("voice_active").map(|_| Voice {
-            active: is_set("voice_active"),
-            level_db: number("voice_level_db"),
-        }),
-        paused: is_set("paused"),
-        latency_ms: cell("latency_ms").and_then(|ms| ms.parse().ok()),
-    })
+    serde_json::from_value(Value::Object(object)).map_or(Received::Unrecognized(Unrecognized::Damaged), received)
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    const LINE: &str = r#"{"schema":1,"seq":1042,"t":208.4,"time":null,"valence":0.42,"arousal":0.18,"confidence":0.81,"modalities":["face","voice"],"face":{"id":3,"box":[0.31,0.22,0.18,0.24],"score":0.97},"voice":{"active":true,"level_db":-23.1},"expression":{"happiness":0.83},"latency_ms":41}"#;
+    pub const LINE: &str = r#"{"schema":1,"seq":1042,"t":208.4,"time":null,"valence":0.42,"arousal":0.18,"confidence":0.81,"modalities":["face","voice"],"face":{"id":3,"box":[0.31,0.22,0.18,0.24],"score":0.97},"voice":{"active":true,"level_db":-23.1},"expression":{"happiness":0.83},"latency_ms":41}"#;
 
     #[test]
     fn estimates_health_reports_and_answers_are_distinguished() {
@@ -249,7 +165,15 @@ mod tests {
         ));
         assert_eq!(Received::from_json(br#"{"ok":"pong"}"#), None);
         assert_eq!(Received::from_json(b"\r\n"), None);
-        assert_eq!(Received::from_json(&LINE.as_bytes()[40..]), Some(Received::Invalid));
+        assert!(matches!(
+            Received::from_json(&LINE.as_bytes()[40..]),
+            Some(Received::Unrecognized(Unrecognized::Text(_)))
+        ));
+        let newer = LINE.replace("\"schema\":1", "\"schema\":2");
+        assert_eq!(
+            Received::from_json(newer.as_bytes()),
+            Some(Received::Unrecognized(Unrecognized::Schema(2)))
+        );
     }
 
     #[test]
@@ -262,44 +186,33 @@ mod tests {
             ("confidence", "-0.01"),
         ] {
             let line = format!(r#"{{"seq":1,"t":0.2,"{field}":{value}}}"#).replace(r#""t":0.2,"t""#, r#""t""#);
-            assert_eq!(Received::from_json(line.as_bytes()), Some(Received::Invalid), "{line}");
+            assert_eq!(
+                Received::from_json(line.as_bytes()),
+                Some(Received::Unrecognized(Unrecognized::Damaged)),
+                "{line}"
+            );
         }
-        let rows = b"seq,t,valence\n1,0.2,nan\n2,inf,0\n3,0.4,1\n";
-        let received = LineSplitter::default().push(rows);
-        assert_eq!(received[..2], [Received::Invalid, Received::Invalid]);
-        assert!(matches!(received[2..], [Received::Estimate(_)]));
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_one_invalid_line_however_the_stream_is_cut() {
-        let long = vec![b'x'; 3 * LineSplitter::MAX_LINE_BYTES];
-        let stream = [&long[..], b"\n", LINE.as_bytes(), b"\n"].concat();
-        let expected = [Received::Invalid, Received::from_json(LINE.as_bytes()).unwrap()];
-        for cut in [1, 8192, 100_000, stream.len()] {
-            let mut splitter = LineSplitter::default();
-            let received: Vec<Received> = stream.chunks(cut).flat_map(|piece| splitter.push(piece)).collect();
-            assert_eq!(received, expected, "{cut}");
-        }
-        // Noise without a line end is counted while it lasts.
-        assert_eq!(LineSplitter::default().push(&long), [Received::Invalid]);
+    fn expressions_that_the_line_leaves_out_are_zero() {
+        let Some(Received::Estimate(reading)) = Received::from_json(LINE.as_bytes()) else {
+            panic!()
+        };
+        assert_eq!(reading.expression.unwrap().0, [0.0, 0.83, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }
 
-    proptest! {
-        #[test]
-        fn lines_are_the_same_however_the_stream_is_cut(cuts in proptest::collection::vec(1usize..80, 1..20)) {
-            let stream = format!("{LINE}\ngarbage\n{LINE}\n");
-            let mut splitter = LineSplitter::default();
-            let mut received = Vec::new();
-            let mut rest = stream.as_bytes();
-            for cut in cuts.iter().cycle() {
-                let (piece, after) = rest.split_at((*cut).min(rest.len()));
-                received.extend(splitter.push(piece));
-                rest = after;
-                if rest.is_empty() { break }
-            }
-            prop_assert_eq!(received.len(), 3);
-            prop_assert_eq!(&received[1], &Received::Invalid);
-            prop_assert_eq!(&received[0], &received[2]);
-        }
+    #[test]
+    fn the_journal_as_json_is_read() {
+        let entry = serde_json::json!({ "_PID": "812", "MESSAGE": LINE }).to_string();
+        assert_eq!(
+            Received::from_json(entry.as_bytes()),
+            Received::from_json(LINE.as_bytes())
+        );
+        let log = serde_json::json!({ "MESSAGE": "camera: running" }).to_string();
+        assert_eq!(
+            Received::from_json(log.as_bytes()),
+            Some(Received::Unrecognized(Unrecognized::Log))
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::received::{Reading, Received};
+use super::unrecognized::Unrecognized;
 use crate::health::HealthReport;
 
 /// The length of the time series, in seconds.
@@ -41,14 +42,18 @@ pub struct Session {
     pub health: Option<HealthReport>,
     /// The state of the source.
     pub status: String,
+    /// The status says that something is waited for.
+    is_waiting: bool,
     /// Sequence numbers that are missing.
     pub missed: u64,
     /// Estimates that were received twice.
     pub repeated: u64,
-    /// Lines that are not JSON, and invalid frames.
+    /// Invalid lines and frames.
     pub invalid_lines: u64,
     pub estimates: u64,
     pub ended: bool,
+    /// The newest of what is not a message of affectd.
+    unrecognized: Option<Unrecognized>,
     /// What to check if no estimates come.
     hint: &'static str,
     /// The base topics of devices that use the broker.
@@ -80,11 +85,13 @@ impl Session {
             last: None,
             health: None,
             status: "waiting".into(),
+            is_waiting: true,
             missed: 0,
             repeated: 0,
             invalid_lines: 0,
             estimates: 0,
             ended: false,
+            unrecognized: None,
             hint,
             devices: BTreeSet::new(),
             started: Instant::now(),
@@ -100,8 +107,24 @@ impl Session {
         match received {
             Received::Estimate(reading) => self.estimate(reading),
             Received::Health(health) => self.health = Some(health),
-            Received::Invalid => self.invalid_lines += 1,
-            Received::Status(status) => self.status = status,
+            Received::Unrecognized(what) => {
+                self.invalid_lines += u64::from(what.is_fault());
+                self.unrecognized = Some(what);
+            }
+            Received::Noise => {
+                self.unrecognized.get_or_insert(Unrecognized::Bytes);
+            }
+            Received::Status(status) => {
+                self.status = status;
+                self.is_waiting = false;
+            }
+            Received::CaughtUp => {
+                self.status = "at the end of the file, waits for more".into();
+                self.is_waiting = true;
+                if self.unrecognized.is_some() {
+                    self.tell_silence();
+                }
+            }
             Received::Device(base) => {
                 if self.devices.len() < MAX_DEVICES {
                     self.devices.insert(base);
@@ -114,23 +137,45 @@ impl Session {
         }
     }
 
-    /// If no estimate has come for a while, sets the status to what the user may check, once. Returns whether it did.
-    pub fn notice_silence(&mut self, now: Instant) -> bool {
-        if self.told || self.ended || self.estimates > 0 || now.saturating_duration_since(self.started) < SILENCE {
-            return false;
+    /// If no estimate has come for a while, sets the status to what the user may check, once.
+    pub fn notice_silence(&mut self, now: Instant) {
+        if !self.ended && now.saturating_duration_since(self.started) >= SILENCE {
+            self.tell_silence();
         }
-        self.told = true;
-        let seen = match self.invalid_lines {
-            0 => String::new(),
-            lines => format!(" ({lines} invalid lines)"),
+    }
+
+    fn tell_silence(&mut self) {
+        if !self.told && !self.has_messages() {
+            self.told = true;
+            self.is_waiting = true;
+            self.status = format!("{}: no estimates yet{}", self.status, self.why_silent());
+        }
+    }
+
+    /// What came instead of a message of affectd, and what to do; `None` if a message came.
+    pub fn why_nothing(&self) -> Option<String> {
+        let why = || format!("no estimates{}", self.why_silent());
+        (!self.has_messages()).then(why)
+    }
+
+    fn has_messages(&self) -> bool {
+        self.estimates > 0 || self.health.is_some()
+    }
+
+    /// What came instead of estimates, and what to do.
+    fn why_silent(&self) -> String {
+        let seen = match (&self.unrecognized, self.invalid_lines) {
+            (None, _) => String::new(),
+            (Some(what), 0 | 1) => format!(", but {what}"),
+            (Some(what), lines) => format!(", but {what} ({lines} invalid lines)"),
         };
+        let mend = self.unrecognized.as_ref().and_then(Unrecognized::mend);
         let devices: Vec<&str> = self.devices.iter().map(String::as_str).collect();
         let known = match devices.is_empty() {
             true => String::new(),
             false => format!("; devices that use this broker: {}", devices.join(", ")),
         };
-        self.status = format!("{}: no estimates yet{seen}: {}{known}", self.status, self.hint);
-        true
+        format!("{seen}: {}{known}", mend.unwrap_or(self.hint))
     }
 
     fn estimate(&mut self, reading: Reading) {
@@ -147,6 +192,9 @@ impl Session {
                 self.recent.clear();
                 self.offset += last.t - reading.t;
             }
+        }
+        if std::mem::take(&mut self.is_waiting) {
+            self.status = "receiving".into();
         }
         let moment = Moment {
             t: reading.t,
@@ -210,7 +258,7 @@ impl Session {
 #[cfg(test)]
 pub mod samples {
     use super::*;
-    use crate::monitor::received::{Face, Voice};
+    use crate::monitor::received::{Expressions, Face, Voice};
 
     pub fn reading(seq: u64) -> Reading {
         let angle = seq as f32 / 20.0;
@@ -226,6 +274,7 @@ pub mod samples {
                 active: true,
                 level_db: Some(-23.1),
             }),
+            expression: Some(Expressions([0.11, 0.83, 0.0, 0.0, 0.0, 0.0, 0.06, 0.0])),
             paused: false,
             latency_ms: Some(41),
         }
@@ -237,7 +286,7 @@ pub mod samples {
         for seq in (1..=300).filter(|seq| *seq != 100) {
             session.receive(Received::Estimate(reading(seq)));
         }
-        session.receive(Received::Invalid);
+        session.receive(Received::Unrecognized(Unrecognized::Damaged));
         session.receive(Received::Health(HealthReport {
             uptime_s: 3700,
             temperature_c: Some(48.3),
@@ -302,30 +351,57 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_noticed_once_with_what_to_check() {
+    fn silence_is_noticed_once_with_what_came_and_what_to_check() {
         let mut session = Session::new("-".into(), "pipe something");
         let start = session.started;
-        session.receive(Received::Invalid);
-        assert!(!session.notice_silence(start));
-        assert!(session.notice_silence(start + SILENCE));
-        assert_eq!(
-            session.status,
-            "waiting: no estimates yet (1 invalid lines): pipe something"
-        );
-        assert!(!session.notice_silence(start + 2 * SILENCE));
+        let text = || Received::Unrecognized(Unrecognized::of_line(b"login: "));
+        session.receive(text());
+        session.notice_silence(start);
+        assert_eq!(session.status, "waiting");
+        session.notice_silence(start + SILENCE);
+        insta::assert_snapshot!(session.status, @"waiting: no estimates yet, but text such as “login:”: pipe something");
+        session.receive(text());
+        session.notice_silence(start + 2 * SILENCE);
+        assert!(session.status.starts_with("waiting: no estimates yet, but text"));
+        insta::assert_snapshot!(session.why_nothing().unwrap(), @"no estimates, but text such as “login:” (2 invalid lines): pipe something");
         let mut session = Session::new("mqtt://b/x".into(), "check the topic");
         for base in ["affectd/kitchen", "affectd/hall", "affectd/hall"] {
             session.receive(Received::Device(base.into()));
         }
         let later = session.started + SILENCE;
-        assert!(session.notice_silence(later));
-        assert_eq!(
-            session.status,
-            "waiting: no estimates yet: check the topic; devices that use this broker: affectd/hall, affectd/kitchen"
-        );
+        session.notice_silence(later);
+        insta::assert_snapshot!(session.status, @"waiting: no estimates yet: check the topic; devices that use this broker: affectd/hall, affectd/kitchen");
         let mut session = super::samples::session();
         let later = session.started + SILENCE;
-        assert!(!session.notice_silence(later));
+        session.notice_silence(later);
+        assert_eq!((session.status.as_str(), session.why_nothing()), ("connected", None));
+    }
+
+    #[test]
+    fn at_the_end_of_a_file_what_it_holds_is_told_at_once() {
+        let told = |received: &[Received]| {
+            let mut session = Session::new("file".into(), "name another");
+            received.iter().cloned().for_each(|one| session.receive(one));
+            session.receive(Received::CaughtUp);
+            session.status
+        };
+        insta::assert_snapshot!(told(&[]), @"at the end of the file, waits for more");
+        insta::assert_snapshot!(told(&[Received::Noise]), @"at the end of the file, waits for more: no estimates yet, but bytes that are neither text nor frames of affectd: name another");
+        insta::assert_snapshot!(told(&[Received::Unrecognized(Unrecognized::Log)]), @"at the end of the file, waits for more: no estimates yet, but the log of affectd: its estimates are on standard output and in the files of --output");
+        insta::assert_snapshot!(told(&[Received::Unrecognized(Unrecognized::Log), Received::Estimate(reading(1))]), @"at the end of the file, waits for more");
+    }
+
+    #[test]
+    fn an_estimate_ends_the_waiting() {
+        let mut session = Session::new("file".into(), "");
+        session.receive(Received::Estimate(reading(1)));
+        assert_eq!(session.status, "receiving");
+        session.receive(Received::CaughtUp);
+        session.receive(Received::Estimate(reading(2)));
+        assert_eq!(session.status, "receiving");
+        session.receive(Received::Status("connected".into()));
+        session.receive(Received::Estimate(reading(3)));
+        assert_eq!(session.status, "connected");
     }
 
     #[test]

@@ -1,20 +1,22 @@
 //! The sources of the monitor: a serial port, the topics of a broker, a file, or standard input.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use crate::output::mqtt::Address;
 use crate::output::mqtt::subscriber::{Event, Listening, Subscriber};
-use crate::output::serial::{SerialSpec, Wire};
-use crate::output::wire::{FrameReader, Message, Record};
+use crate::output::serial::SerialSpec;
 use crate::output::{HostIdentity, OutputSpec};
 use crate::secrets::masked;
 
+use super::decoder::StreamDecoder;
 use super::error::MonitorError;
 use super::follow::{FollowedFile, Progress};
-use super::received::{Face, LineSplitter, Reading, Received, Voice};
+use super::foreign_file::Head;
+use super::received::Received;
 
 /// The time between two reads of a file that has not grown.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
@@ -34,7 +36,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Parses `serial:/dev/ttyUSB0?wire=frame`, `mqtt://broker/affectd/kitchen`, a path, or `-`.
+    /// Parses `serial:/dev/ttyUSB0`, `mqtt://broker/affectd/kitchen`, a path, or `-`.
     pub fn parse(text: &str, host: &HostIdentity) -> Result<Source, MonitorError> {
         let failed = |why: String| MonitorError::InvalidSource(format!("{}: {why}", masked(text)));
         if text == "-" {
@@ -59,7 +61,7 @@ impl Source {
     /// What to check if no estimates come.
     pub fn hint(&self) -> &'static str {
         match self {
-            Source::Serial(_) => "check the cable, and baud= and wire= on both sides",
+            Source::Serial(_) => "check the cable, and baud= on both sides",
             Source::Mqtt { .. } => "check that the topic is that of a running affectd",
             Source::File(_) => "name the file of an output of affectd",
             Source::StandardInput => "pipe the output of affectd into this command",
@@ -74,6 +76,7 @@ impl Source {
             Source::File(path) => {
                 // A misspelt address of a broker, with its password, counts as a path, too.
                 let name = masked(&path.display().to_string());
+                refuse_device(&path, &name)?;
                 let file = FollowedFile::open(&path).map_err(|e| {
                     MonitorError::Source(format!(
                         "{name}: cannot be read ({e}): give a file, a port such as serial:/dev/ttyUSB0, an mqtt:// address, or -"
@@ -85,6 +88,26 @@ impl Source {
             Source::Mqtt { address, topics } => read_broker(&address, &topics, host, listener),
         }
     }
+}
+
+/// Fails for what can be opened like a file and is none.
+fn refuse_device(path: &Path, name: &str) -> Result<(), MonitorError> {
+    // What does not exist is reported when it is opened.
+    let Ok(kind) = std::fs::metadata(path).map(|metadata| metadata.file_type()) else {
+        return Ok(());
+    };
+    let is_terminal = || {
+        path.file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"tty"))
+    };
+    let (what, mend) = if kind.is_dir() {
+        ("is a folder", "name a file in it".to_owned())
+    } else if kind.is_char_device() && (is_terminal() || path.starts_with("/dev/serial")) {
+        ("is a serial port", format!("write serial:{name}"))
+    } else {
+        return Ok(());
+    };
+    Err(MonitorError::Source(format!("{name}: {what}: {mend}")))
 }
 
 /// The topics of the device that the address names, or those of all devices.
@@ -111,7 +134,7 @@ fn pass_on(received: Vec<Received>, listener: &mut Listener) -> Listening {
 }
 
 fn read_stream(from: &mut dyn Read, name: &str, listener: &mut Listener) -> Result<(), MonitorError> {
-    let mut lines = LineSplitter::default();
+    let (mut decoder, mut head) = (StreamDecoder::default(), Head::default());
     let mut buffer = [0; 8192];
     loop {
         let read = match from.read(&mut buffer) {
@@ -127,15 +150,24 @@ fn read_stream(from: &mut dyn Read, name: &str, listener: &mut Listener) -> Resu
             listener(Received::End);
             return Ok(());
         }
-        if pass_on(lines.push(&buffer[..read]), listener) == Listening::Stop {
+        refuse_foreign(&mut head, &buffer[..read], name)?;
+        if pass_on(decoder.push(&buffer[..read]), listener) == Listening::Stop {
             return Ok(());
         }
     }
 }
 
+/// Fails if the first bytes are those of a file that affectd never writes.
+fn refuse_foreign(head: &mut Head, bytes: &[u8], name: &str) -> Result<(), MonitorError> {
+    match head.push(bytes) {
+        Some(foreign) => Err(MonitorError::Source(format!("{name}: {foreign}"))),
+        None => Ok(()),
+    }
+}
+
 /// Reads a file until the listener stops, and waits for what is appended.
 fn follow(mut file: FollowedFile, name: &str, listener: &mut Listener) -> Result<(), MonitorError> {
-    let mut lines = LineSplitter::default();
+    let (mut decoder, mut head) = (StreamDecoder::default(), Head::default());
     let mut buffer = [0; 8192];
     let mut told = false;
     loop {
@@ -146,9 +178,12 @@ fn follow(mut file: FollowedFile, name: &str, listener: &mut Listener) -> Result
             }
         };
         let listening = match progress {
-            Progress::Bytes(count) => pass_on(lines.push(&buffer[..count]), listener),
+            Progress::Bytes(count) => {
+                refuse_foreign(&mut head, &buffer[..count], name)?;
+                pass_on(decoder.push(&buffer[..count]), listener)
+            }
             Progress::Restarted => {
-                lines.restart();
+                decoder = StreamDecoder::default();
                 listener(Received::Status("the file starts anew".into()))
             }
             Progress::Nothing if told => {
@@ -157,7 +192,7 @@ fn follow(mut file: FollowedFile, name: &str, listener: &mut Listener) -> Result
             }
             Progress::Nothing => {
                 told = true;
-                listener(Received::Status("at the end of the file, waits for more".into()))
+                listener(Received::CaughtUp)
             }
             Progress::End => {
                 listener(Received::End);
@@ -176,13 +211,12 @@ fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), Monitor
         Ok(port) => Ok(port.map(|port| move |buffer: &mut [u8]| port.read(buffer))),
         Err(error) => Err(MonitorError::Source(error.to_string())),
     };
-    read_reopening(serial.wire(), open, thread::sleep, listener)
+    read_reopening(open, thread::sleep, listener)
 }
 
 /// Reads what `open` returns until the listener stops, and opens it again after each failure. `wait` passes the time between two
 /// attempts.
 fn read_reopening<R: Fn(&mut [u8]) -> io::Result<usize>>(
-    wire: Wire,
     open: impl Fn() -> Result<Option<R>, MonitorError>,
     wait: impl Fn(Duration),
     listener: &mut Listener,
@@ -196,7 +230,7 @@ fn read_reopening<R: Fn(&mut [u8]) -> io::Result<usize>>(
             wait(RETRY_INTERVAL);
             continue;
         };
-        let mut decoders = Decoders::default();
+        let mut decoder = StreamDecoder::default();
         if listener(Received::Status("open".into())) == Listening::Stop {
             return Ok(());
         }
@@ -204,7 +238,7 @@ fn read_reopening<R: Fn(&mut [u8]) -> io::Result<usize>>(
             match read(&mut buffer) {
                 Ok(0) => wait(READ_INTERVAL),
                 Ok(read) => {
-                    if pass_on(decoders.push(wire, &buffer[..read]), listener) == Listening::Stop {
+                    if pass_on(decoder.push(&buffer[..read]), listener) == Listening::Stop {
                         return Ok(());
                     }
                 }
@@ -216,83 +250,6 @@ fn read_reopening<R: Fn(&mut [u8]) -> io::Result<usize>>(
         }
         // A port that opens and cannot be read would otherwise keep a core busy.
         wait(RETRY_INTERVAL);
-    }
-}
-
-/// Decodes both forms of messages, to see which one the device sends.
-#[derive(Default)]
-pub(super) struct Decoders {
-    lines: LineSplitter,
-    frames: FrameReader,
-    /// The device sends the configured form, or the user knows that it sends the other one.
-    settled: bool,
-}
-
-impl Decoders {
-    /// What arrived in the form `wire`. Tells once if estimates arrive in the other form.
-    pub(super) fn push(&mut self, wire: Wire, bytes: &[u8]) -> Vec<Received> {
-        let mut received = self.decode(wire, bytes);
-        if self.settled {
-            return received;
-        }
-        let (other, mend) = match wire {
-            Wire::Json => (Wire::Frame, "the device sends frames: add ?wire=frame"),
-            Wire::Frame => (Wire::Json, "the device sends lines of JSON: use wire=json"),
-        };
-        let are_valid = |received: &[Received]| received.iter().any(|one| matches!(one, Received::Estimate(_)));
-        if are_valid(&received) {
-            self.settled = true;
-        } else if are_valid(&self.decode(other, bytes)) {
-            self.settled = true;
-            received.push(Received::Status(mend.into()));
-        }
-        received
-    }
-
-    fn decode(&mut self, wire: Wire, bytes: &[u8]) -> Vec<Received> {
-        match wire {
-            Wire::Json => self.lines.push(bytes),
-            Wire::Frame => bytes
-                .iter()
-                .filter_map(|b| self.frames.push(*b))
-                .filter_map(from_frame)
-                .collect(),
-        }
-    }
-}
-
-fn from_frame<E>(message: Result<Message, E>) -> Option<Received> {
-    match message {
-        Ok(Message::Estimate(record)) => Some(Received::Estimate(reading(&record))),
-        Ok(Message::Text(text)) => Received::from_json(text.as_bytes()),
-        Err(_) => Some(Received::Invalid),
-    }
-}
-
-fn reading(record: &Record) -> Reading {
-    let fraction = |value: i16| f32::from(value) / 10_000.0;
-    let modalities = [(record.from_face, "face"), (record.from_voice, "voice")];
-    Reading {
-        seq: record.seq.into(),
-        t: f64::from(record.t_ms) / 1000.0,
-        valence: record.valence.map(fraction),
-        arousal: record.arousal.map(fraction),
-        confidence: record.confidence.map(fraction),
-        modalities: modalities
-            .iter()
-            .filter(|(there, _)| *there)
-            .map(|(_, name)| name.to_string())
-            .collect(),
-        face: record.face.map(|face| Face {
-            id: face.id.into(),
-            score: f32::from(face.score) / 100.0,
-        }),
-        voice: record.voice.map(|voice| Voice {
-            active: voice.active,
-            level_db: voice.level.map(|level| f32::from(level) / 10.0),
-        }),
-        paused: record.paused,
-        latency_ms: record.latency_ms.map(u64::from),
     }
 }
 
@@ -358,41 +315,6 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_sends_the_other_form_is_told_once() {
-        let mut frame = vec![0];
-        let record = Record {
-            seq: 7,
-            t_ms: 1400,
-            valence: None,
-            arousal: None,
-            confidence: None,
-            from_face: false,
-            from_voice: false,
-            face: None,
-            voice: None,
-            paused: false,
-            latency_ms: None,
-        };
-        Message::Estimate(record).encode(&mut frame);
-        let line = b"{\"seq\":1,\"t\":0.2}\n";
-        let told = |wire: Wire, bytes: &[u8]| -> Vec<String> {
-            let mut decoders = Decoders::default();
-            let received = (0..3).flat_map(|_| decoders.push(wire, bytes));
-            let statuses = received.filter_map(|one| match one {
-                Received::Status(status) => Some(status),
-                _ => None,
-            });
-            statuses.collect()
-        };
-        assert_eq!(told(Wire::Json, &frame), ["the device sends frames: add ?wire=frame"]);
-        assert_eq!(
-            told(Wire::Frame, line),
-            ["the device sends lines of JSON: use wire=json"]
-        );
-        assert!(told(Wire::Frame, &frame).is_empty() && told(Wire::Json, line).is_empty());
-    }
-
-    #[test]
     fn a_port_whose_reads_fail_is_opened_again_after_a_wait() {
         let waits = RefCell::new(Vec::new());
         let mut statuses = Vec::new();
@@ -408,47 +330,9 @@ mod tests {
         };
         let fail = |_: &mut [u8]| Err(io::Error::from_raw_os_error(libc::EIO));
         let wait = |time| waits.borrow_mut().push(time);
-        read_reopening(Wire::Json, || Ok(Some(fail)), wait, &mut listener).unwrap();
+        read_reopening(|| Ok(Some(fail)), wait, &mut listener).unwrap();
         let gone = "the port is gone (Input/output error (os error 5))";
         assert_eq!(statuses, ["open", gone, "open", gone, "open", gone]);
         assert_eq!(*waits.borrow(), [RETRY_INTERVAL; 2]);
-    }
-
-    #[test]
-    fn frames_are_read_like_lines() {
-        let record = Record {
-            seq: 7,
-            t_ms: 1400,
-            valence: Some(-5000),
-            arousal: Some(10_000),
-            confidence: None,
-            from_face: false,
-            from_voice: true,
-            face: None,
-            voice: None,
-            paused: true,
-            latency_ms: Some(12),
-        };
-        let mut frames = vec![0];
-        Message::Estimate(record).encode(&mut frames);
-        // The same frame again, with one wrong bit.
-        let whole = frames.len();
-        Message::Estimate(record).encode(&mut frames);
-        frames[whole + 9] ^= 2;
-        let mut reader = FrameReader::default();
-        let received: Vec<Received> = frames
-            .iter()
-            .filter_map(|b| reader.push(*b))
-            .filter_map(from_frame)
-            .collect();
-        let Received::Estimate(reading) = &received[0] else {
-            panic!("{received:?}")
-        };
-        assert_eq!(
-            (reading.seq, reading.t, reading.valence, reading.arousal),
-            (7, 1.4, Some(-0.5), Some(1.0))
-        );
-        assert_eq!(reading.modalities, ["voice"]);
-        assert_eq!(received[1..], [Received::Invalid]);
     }
 }

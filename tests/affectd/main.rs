@@ -39,6 +39,7 @@ mod service;
 mod settings;
 #[cfg(feature = "status")]
 mod status;
+mod terminal;
 
 #[path = "../support/ebml.rs"]
 mod ebml;

@@ -1,14 +1,15 @@
 //! `affectd monitor` with all kinds of sources, on pipes and in a terminal.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use affectd::output::wire::{Message, Record};
 
-use crate::mosquitto::{Mosquitto, wait};
+use crate::mosquitto::Mosquitto;
 use crate::pty::Pty;
+use crate::terminal::Terminal;
 use crate::{affectd, file};
 
 /// The estimates `from` to `to`, as a device writes them.
@@ -125,6 +126,7 @@ fn what_a_device_sends_does_not_control_the_terminal() {
     let attack = r"\u001b[31m\u001b]0;PWNED\u0007\u009b5n\u202eabc\r\n\u0000\u007f";
     let estimate = lines(1, 1).replace("\"face\"]", &format!("\"{attack}\"]"));
     let health = affectd::health::HealthReport {
+        schema: 1,
         problem: Some("camera \u{1b}[31m\u{9b}5n\u{202e}\n".into()),
         ..affectd::health::HealthReport::default()
     };
@@ -145,39 +147,145 @@ fn what_a_device_sends_does_not_control_the_terminal() {
     assert!(text.chars().all(is_safe), "{text:?}");
 }
 
+/// A frame as a device sends it.
+fn frame(seq: u32) -> Vec<u8> {
+    let record = Record {
+        seq,
+        t_ms: 200 * seq,
+        valence: Some(-5000),
+        arousal: Some(2500),
+        confidence: Some(8000),
+        from_face: false,
+        from_voice: true,
+        face: None,
+        voice: None,
+        paused: false,
+        latency_ms: None,
+    };
+    let mut frame = Vec::new();
+    Message::Estimate(record).encode(&mut frame);
+    frame
+}
+
 #[test]
-fn a_device_that_sends_frames_instead_of_lines_is_named() {
+fn a_capture_of_a_serial_line_with_frames_is_read() {
+    let frames: Vec<u8> = (1..=20).flat_map(frame).collect();
+    // It begins in the middle of a frame, and one byte is damaged.
+    let mut capture = frames[10..].to_vec();
+    capture[100] ^= 4;
+    let output = monitor_of(&capture);
+    let text = String::from_utf8(output.stdout).unwrap();
+    insta::assert_snapshot!(text.lines().last().unwrap().trim(), @"4.0 s  valence -0.50  arousal +0.25  confidence 0.80  voice       missed 1  invalid lines 1");
+}
+
+/// What `affectd monitor -` does with this input.
+fn monitor_of(input: &[u8]) -> Output {
+    let mut monitor = affectd()
+        .args(["monitor", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may end before it has read everything.
+    let _ = monitor.stdin.take().unwrap().write_all(input);
+    monitor.wait_with_output().unwrap()
+}
+
+#[test]
+fn recordings_of_other_programs_are_read() {
+    let estimate = lines(1, 1);
+    for recorded in [
+        format!("Nov 30 19:03:19 pi systemd[1]: Started affectd.\nNov 30 19:03:20 pi affectd[812]: {estimate}"),
+        format!("affectd/hall/status online\naffectd/hall/estimate {estimate}affectd/den/estimate {estimate}"),
+        format!("[2026-11-30T19:03:19Z INFO  affectd::daemon] camera: running\n{estimate}"),
+    ] {
+        let output = monitor_of(recorded.as_bytes());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.matches("valence +0.50").count(), 1, "{recorded}\n{text}");
+    }
+}
+
+#[test]
+fn what_is_not_of_affectd_is_named_with_what_to_do() {
+    let told = |input: &[u8]| {
+        let output = monitor_of(input);
+        assert_eq!(output.status.code(), Some(3));
+        let error = String::from_utf8(output.stderr).unwrap();
+        error.trim_start_matches("affectd: ").trim_end().to_owned()
+    };
+    let bytes: Vec<u8> = (0..5000u32).map(|k| (k * 167 % 251).to_le_bytes()[0]).collect();
+    insta::assert_snapshot!(told(&std::fs::read(crate::demo()).unwrap()), @"standard input: is a Matroska clip: replay it first: affectd run --input CLIP | affectd monitor -");
+    insta::assert_snapshot!(told(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), @"standard input: is a PNG image: name a file that affectd writes, such as that of --output file:estimates.jsonl");
+    insta::assert_snapshot!(told(&bytes), @"standard input: no estimates, but bytes that are neither text nor frames of affectd: pipe the output of affectd into this command");
+    insta::assert_snapshot!(told(b"Nov 30 19:03:19 pi sshd[812]: Accepted publickey\nNov 30 19:03:20 pi sshd[812]: session opened\n"), @"standard input: no estimates, but text such as “Nov 30 19:03:20 pi sshd[812]: session op…” (2 invalid lines): pipe the output of affectd into this command");
+    insta::assert_snapshot!(told(b"zigbee2mqtt/lamp {\"state\":\"ON\",\"linkquality\":87}\n"), @r#"standard input: no estimates, but text such as “zigbee2mqtt/lamp {"state":"ON","linkqual…”: pipe the output of affectd into this command"#);
+    insta::assert_snapshot!(told(b"{\"temperature\":21.5,\"humidity\":40}\n"), @"standard input: no estimates, but JSON of another program, with the fields humidity, temperature: pipe the output of affectd into this command");
+    insta::assert_snapshot!(told(b"[2026-11-30T19:03:19Z INFO  affectd::daemon] camera: running\n"), @"standard input: no estimates, but the log of affectd: its estimates are on standard output and in the files of --output");
+    insta::assert_snapshot!(told(b""), @"standard input: no estimates: pipe the output of affectd into this command");
+}
+
+#[test]
+fn a_file_of_another_program_is_named_and_followed() {
     let folder = tempfile::tempdir().unwrap();
-    let link = folder.path().join("tty");
-    let port = Pty::plug_in(&link);
-    let monitor = monitor(&[&format!("serial:{}", link.display())]);
-    let told = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let record = Record {
-                seq: 1,
-                t_ms: 200,
-                valence: None,
-                arousal: None,
-                confidence: None,
-                from_face: false,
-                from_voice: false,
-                face: None,
-                voice: None,
-                paused: false,
-                latency_ms: None,
-            };
-            let mut frame = vec![0];
-            Message::Estimate(record).encode(&mut frame);
-            while !told.load(Ordering::Relaxed) {
-                port.send(&frame);
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-        let line = first_line_with(monitor, "the device sends frames");
-        told.store(true, Ordering::Relaxed);
-        assert!(line.ends_with("add ?wire=frame"), "{line}");
-    });
+    let path = file(&folder, "syslog", b"Nov 30 19:03:19 pi sshd[812]: Accepted publickey\n");
+    let monitor = monitor(&[path.to_str().unwrap()]);
+    let line = first_line_with(monitor, "no estimates yet");
+    assert!(
+        line.contains("waits for more: no estimates yet, but text such as")
+            && line.ends_with("of an output of affectd"),
+        "{line}"
+    );
+}
+
+#[test]
+fn folders_and_ports_are_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |path: &str| {
+        let output = affectd().args(["monitor", path]).output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(
+        told(folder.path().to_str().unwrap())
+            .trim_end()
+            .ends_with("is a folder: name a file in it")
+    );
+    insta::assert_snapshot!(told("/dev/tty").trim(), @"affectd: /dev/tty: is a serial port: write serial:/dev/tty");
+}
+
+#[test]
+fn the_suffix_decides_the_format_of_the_plot() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = |name: &str| {
+        let path = folder.path().join(name);
+        let mut monitor = affectd()
+            .args(["monitor", "-", "--save"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = monitor.stdin.take().unwrap().write_all(lines(1, 9).as_bytes());
+        let output = monitor.wait_with_output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), error, std::fs::read(path).unwrap_or_default())
+    };
+    let (code, _, png) = saved("plot.png");
+    assert!(
+        code == Some(0) && png.starts_with(b"\x89PNG\r\n\x1a\n") && png.len() < 200_000,
+        "{}",
+        png.len()
+    );
+    let (code, error, nothing) = saved("plot.pdf");
+    assert!(
+        code == Some(2) && error.contains("end it with .svg or .png") && nothing.is_empty(),
+        "{error}"
+    );
+    // It is told at once, not after a session of hours.
+    let (code, error, _) = saved("absent/plot.svg");
+    assert!(code == Some(5) && error.contains("cannot be written"), "{error}");
 }
 
 #[test]
@@ -198,20 +306,64 @@ fn a_source_without_estimates_is_told_with_what_to_check() {
 
 #[test]
 fn an_error_in_a_terminal_is_printed_on_the_normal_screen() {
-    let binary = env!("CARGO_BIN_EXE_affectd");
-    let shell = format!("AFFECTD_CONFIG=/dev/null exec {binary} monitor serial:/dev/ttyNOTHING");
-    let output = Command::new("script")
-        .args(["-qec", &shell, "/dev/null"])
-        .env("TERM", "xterm-256color")
-        .env("SHELL", "/bin/sh")
-        .stdin(Stdio::null())
-        .output()
-        .expect("script is part of every Debian: sudo apt-get install bsdutils");
-    assert_eq!(output.status.code(), Some(3));
-    let seen = String::from_utf8_lossy(&output.stdout);
+    let terminal = Terminal::start("exec $affectd monitor serial:/dev/ttyNOTHING", &[]);
+    let (code, seen) = terminal.end();
+    assert_eq!(code, Some(3));
     let error = seen.find("/dev/ttyNOTHING: no such port").expect(&seen);
     let normal_screen = seen.find("\u{1b}[?1049l");
     assert!(normal_screen.is_none_or(|at| at < error), "{seen:?}");
+}
+
+/// What the monitor draws in a terminal of 80 columns and 24 rows until `wanted` is there.
+fn drawn(arguments: &str, environment: &[(&str, &str)], wanted: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "lines.json", lines(1, 300).as_bytes());
+    let shell = format!(
+        "stty cols 80 rows 24; exec $affectd monitor {} {arguments}",
+        path.display()
+    );
+    let mut terminal = Terminal::start(&shell, environment);
+    terminal.wait_for(wanted);
+    terminal.press(b"q");
+    let (code, seen) = terminal.end();
+    assert_eq!(code, Some(0), "{seen}");
+    seen
+}
+
+#[test]
+fn a_terminal_without_utf_8_gets_ascii() {
+    let is_braille = |c: char| ('\u{2800}'..='\u{28ff}').contains(&c);
+    assert!(drawn("", &[], "quits").contains(is_braille));
+    for (arguments, environment) in [
+        ("", [("LC_ALL", "C")]),
+        ("", [("TERM", "linux")]),
+        ("--ascii", [("LC_ALL", "C.UTF-8")]),
+    ] {
+        let seen = drawn(arguments, &environment, "quits");
+        assert!(seen.is_ascii() && seen.contains("a arousal"), "{environment:?} {seen}");
+    }
+}
+
+#[test]
+fn no_color_is_respected() {
+    let is_colored = |seen: &str| seen.contains("\u{1b}[38;5;");
+    assert!(is_colored(&drawn("", &[], "quits")));
+    let seen = drawn("", &[("NO_COLOR", "1")], "quits");
+    assert!(!is_colored(&seen) && seen.contains("dashed"), "{seen:?}");
+}
+
+#[test]
+fn a_terminal_that_cannot_place_the_cursor_gets_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "lines.json", lines(1, 3).as_bytes());
+    let mut terminal = Terminal::start(
+        &format!("exec $affectd monitor {}", path.display()),
+        &[("TERM", "dumb")],
+    );
+    terminal.wait_for("waits for more");
+    terminal.press(b"\x03");
+    let (_, seen) = terminal.end();
+    assert!(!seen.contains("\u{1b}[") && seen.contains("0.6 s  valence"), "{seen:?}");
 }
 
 #[test]
@@ -229,28 +381,13 @@ fn frames_are_read_from_a_serial_line() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("tty");
     let port = Pty::plug_in(&link);
-    let monitor = monitor(&[&format!("serial:{}?wire=frame", link.display())]);
-    let record = |seq| Record {
-        seq,
-        t_ms: 200 * seq,
-        valence: Some(-5000),
-        arousal: Some(2500),
-        confidence: Some(8000),
-        from_face: false,
-        from_voice: true,
-        face: None,
-        voice: None,
-        paused: false,
-        latency_ms: None,
-    };
+    let monitor = monitor(&[&format!("serial:{}", link.display())]);
     let received = AtomicBool::new(false);
     let line = std::thread::scope(|scope| {
         // Frames are sent until one is received, because the test cannot see when the monitor has opened the port.
         scope.spawn(|| {
             for seq in (1..).take_while(|_| !received.load(Ordering::Relaxed)) {
-                let mut frame = vec![0];
-                Message::Estimate(record(seq)).encode(&mut frame);
-                port.send(&frame);
+                port.send(&frame(seq));
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
@@ -268,48 +405,20 @@ fn frames_are_read_from_a_serial_line() {
 fn in_a_terminal_the_monitor_survives_resizing_and_restores_the_screen() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, "lines.json", lines(1, 300).as_bytes());
-    let binary = env!("CARGO_BIN_EXE_affectd");
     // Changes the size of the terminal while the monitor runs in the foreground.
     let shell = format!(
         "stty cols 40 rows 12; (sleep 1; stty cols 90 rows 30; sleep 1; stty cols 20 rows 4; sleep 1; stty cols 100 rows 40) < /dev/tty & \
-         AFFECTD_CONFIG=/dev/null exec {binary} monitor {}",
+         exec $affectd monitor {}",
         path.display()
     );
-    let mut terminal = Command::new("script")
-        .args(["-qec", &shell, "/dev/null"])
-        .env("TERM", "xterm-256color")
-        .env("SHELL", "/bin/sh")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("script is part of every Debian: sudo apt-get install bsdutils");
-    let mut stdin = terminal.stdin.take().unwrap();
-    let mut stdout = terminal.stdout.take().unwrap();
-    let (to, pieces) = std::sync::mpsc::channel();
-    let reading = std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = stdout.read(&mut buffer) {
-            let _ = to.send(buffer[..n].to_vec());
-        }
-    });
-    let mut seen = String::new();
-    let take = |seen: &mut String| {
-        pieces
-            .try_iter()
-            .for_each(|piece| *seen += &String::from_utf8_lossy(&piece))
-    };
-    // The small screen shows the numbers. Only larger ones show the last 60 s. Only the largest has a row 40.
-    for wanted in ["+0.50", "last", "\u{1b}[40;"] {
-        wait(|| {
-            take(&mut seen);
-            seen.contains(wanted).then_some(())
-        });
+    let mut terminal = Terminal::start(&shell, &[]);
+    // The small screen shows the numbers. Only larger ones show the time series. Only the largest has a row 40.
+    for wanted in ["+0.50", "now", "\u{1b}[40;"] {
+        terminal.wait_for(wanted);
     }
-    stdin.write_all(b"q").unwrap();
-    let status = terminal.wait().unwrap();
-    reading.join().unwrap();
-    take(&mut seen);
-    assert_eq!(status.code(), Some(0), "{seen}");
+    terminal.press(b"q");
+    let (code, seen) = terminal.end();
+    assert_eq!(code, Some(0), "{seen}");
     // The normal screen and the cursor are back.
     assert!(seen.contains("\u{1b}[?1049l") && seen.contains("\u{1b}[?25h"));
 }

@@ -1,7 +1,6 @@
 //! What the monitor makes of a stream: the same however it arrives, and nothing that controls a terminal or breaks the plot.
 
 use affectd::monitor::fuzzing;
-use affectd::output::serial::Wire;
 use affectd::printable::printable;
 
 use super::chunks::chunks;
@@ -11,9 +10,7 @@ pub fn check(data: &[u8]) {
     let whole = fuzzing::lines([data]);
     assert_eq!(fuzzing::lines(pieces.iter().copied()), whole);
     assert!(whole.len() <= 1 + data.iter().filter(|byte| **byte == b'\n').count());
-    for wire in [Wire::Json, Wire::Frame] {
-        assert_eq!(fuzzing::port(wire, pieces.iter().copied()), fuzzing::port(wire, [data]));
-    }
+    assert_eq!(fuzzing::stream(pieces.iter().copied()), fuzzing::stream([data]));
 
     let (line, plot) = fuzzing::session(data);
     assert!(!printable(&line).contains(char::is_control), "{line:?}");

@@ -1,0 +1,90 @@
+//! The plot of a session, as a file.
+
+mod figure;
+mod font;
+mod png;
+mod svg;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::session::Session;
+
+/// The file that a plot is written to. Its suffix decides the format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlotFile {
+    path: PathBuf,
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Svg,
+    Png,
+}
+
+/// The suffix of the file is neither `.svg` nor `.png`.
+#[derive(Debug, thiserror::Error)]
+#[error("its suffix names no format of plots: end it with .svg or .png")]
+pub struct UnknownFormat;
+
+impl FromStr for PlotFile {
+    type Err = UnknownFormat;
+
+    fn from_str(path: &str) -> Result<PlotFile, UnknownFormat> {
+        let path = PathBuf::from(path);
+        let suffix = path.extension().map(|suffix| suffix.to_ascii_lowercase());
+        let format = match suffix.as_ref().and_then(|suffix| suffix.to_str()) {
+            Some("svg") => Format::Svg,
+            Some("png") => Format::Png,
+            _ => return Err(UnknownFormat),
+        };
+        Ok(PlotFile { path, format })
+    }
+}
+
+impl PlotFile {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fails if the file cannot be written. An existing file stays as it is.
+    pub fn try_open(&self) -> std::io::Result<()> {
+        std::fs::OpenOptions::new().append(true).create(true).open(&self.path)?;
+        Ok(())
+    }
+
+    pub fn write(&self, session: &Session) -> std::io::Result<()> {
+        std::fs::write(&self.path, self.contents(session))
+    }
+
+    fn contents(&self, session: &Session) -> Vec<u8> {
+        let figure = figure::of(session);
+        match self.format {
+            Format::Svg => svg::write(&figure).into_bytes(),
+            Format::Png => png::write(&figure),
+        }
+    }
+}
+
+/// The plot as SVG, for `tests/fuzz`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn svg(session: &Session) -> String {
+    svg::write(&figure::of(session))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suffix_decides_the_format() {
+        let format = |path: &str| path.parse::<PlotFile>().ok().map(|file| file.format);
+        assert_eq!(format("a.b/day.svg"), Some(Format::Svg));
+        assert_eq!(format("DAY.PNG"), Some(Format::Png));
+        assert_eq!(
+            [format("day.pdf"), format("day"), format(".svg"), format("")],
+            [None; 4]
+        );
+    }
+}
