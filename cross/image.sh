@@ -81,6 +81,14 @@ chmod 755 "$work"
 epoch=$(commit_time)
 reproducible_tar=(tar --owner=0 --group=0 --numeric-owner --sort=name "--mtime=@$epoch" "--mode=u+rwX,go=rX")
 
+steps=6
+done=0
+step() { # WHAT
+    done=$((done + 1))
+    echo "$0: step $done of $steps, after $SECONDS s: $1" >&2
+}
+
+step "the package of affectd"
 if [ -z "$deb" ]; then
     options=(--output "$work")
     [ $install = no ] || options+=(--install)
@@ -99,6 +107,7 @@ cp "$key.pub" "$work/root/etc/affectd-update.pub"
 "${reproducible_tar[@]}" -C "$work/root" -cf "$work/root.tar" .
 cp "$deb" "$work/affectd.deb"
 
+step "Debian from the network, which takes the longest"
 # Network, time, time zones, name resolution, SSH, Wi-Fi, and the kernel with its initramfs.
 include=systemd-sysv,systemd-timesyncd,tzdata,systemd-resolved,dbus,udev,kmod,iproute2,ca-certificates,openssh-server
 include+=,libasound2t64,signify-openbsd,wpasupplicant,firmware-brcm80211,wireless-regdb,linux-image-arm64,initramfs-tools,busybox,zstd
@@ -132,9 +141,11 @@ SOURCE_DATE_EPOCH=$epoch mmdebstrap --architectures=arm64 --variant=minbase --fo
     --customize-hook='echo affectd >"$1/etc/hostname" && printf "127.0.0.1 localhost\n::1 localhost\n" >"$1/etc/hosts"' \
     trixie "$work/tar" "$work/sources"
 
+step "compressing the root"
 tar2sqfs --quiet --compressor zstd --defaults "mtime=$epoch" "$work/root.squashfs" <"$work/tar"
 rm "$work/tar"
 
+step "the boot partition"
 # The boot partition holds the firmware, the settings, and a folder with kernel and initramfs for each slot.
 boot=$work/boot
 mkdir -p "$boot/a"
@@ -154,6 +165,7 @@ boot_size=192
 slot_size=256
 root_size=$(stat -c %s "$work/root.squashfs")
 [ "$root_size" -le $((slot_size << 20)) ] || { echo "$0: the root is $((root_size >> 20)) MiB, but a slot has $slot_size: leave packages out" >&2; exit 1; }
+step "the image"
 rm -f "$output"
 truncate -s $((1 + boot_size + 2 * slot_size))M "$output"
 sfdisk --quiet "$output" <<TABLE
@@ -168,6 +180,7 @@ mkfs.vfat -F 32 -n AFFECTD -i "$disk" --invariant "$work/fat" >/dev/null
 (cd "$boot" && find . -mindepth 1 -maxdepth 1 | sort | xargs -I{} env MTOOLS_SKIP_CHECK=1 mcopy -i "$work/fat" -s -m -Q {} ::)
 dd if="$work/fat" of="$output" bs=1M seek=1 conv=notrunc,sparse status=none
 dd if="$work/root.squashfs" of="$output" bs=1M seek=$((1 + boot_size)) conv=notrunc status=none
+step "the signed update"
 # The update holds the contents of a slot. The checksums and their signature come first.
 update=${output%.img}.update
 mkdir "$work/update"
@@ -182,4 +195,5 @@ mv "$work/root.squashfs" "$work/update/"
     signify-openbsd -V -q -p "$key.pub" -m sums -x sums.sig
     "${reproducible_tar[@]}" -cf "$update" sums.sig sums boot root.squashfs
 )
+echo "$0: done after $SECONDS s" >&2
 echo "$output: $(($(stat -c %s "$output") / 1000000)) MB, of which the root is $((root_size / 1000000)) MB"
