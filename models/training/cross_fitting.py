@@ -17,6 +17,7 @@ from .augmentation import voices
 from .data.voice_windows import WindowSampler
 from .networks.joint_cross_attention import VOICE
 from .networks.voice_encoder import VoiceEncoder, network_input
+from .progress import time_left
 
 FOLDS = 3
 
@@ -58,7 +59,9 @@ def train_student(teacher, corpora, utterances, fold, path, epochs, batch=32, ra
             loss.backward()
             optimizer.step()
             total, unit = total + error.item(), unit + spread.item()
-        print(f"student {fold} epoch {epoch} unexplained {total / unit:.3f} {time.time() - start:.0f} s", flush=True)
+        took = time.time() - start
+        left = time_left(took, epochs - epoch - 1)
+        print(f"student {fold} epoch {epoch} unexplained {total / unit:.3f} {took:.0f} s, {left}", flush=True)
     torch.save(encoder.state_dict(), path)
     return encoder.eval()
 

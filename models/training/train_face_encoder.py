@@ -35,6 +35,7 @@ from .networks.face_encoder import NAME, FaceEncoder, export, macs, standardize
 from .onnx_graphs import count_macs, open_graph, run_graph, softmax
 from .preprocessing.face_crop import CLAMP_DEVIATIONS, FER_PLUS, MIN_DEVIATION, SIZE, normalize
 from .preprocessing.face_scores import RATED, SCORES, SHOWN, VOTES, expression
+from .progress import time_left
 from .quantization.quantize import quantize
 
 BATCH = 128
@@ -174,7 +175,8 @@ def train(net, ema, taught, holdout, checkpoint, epochs):
         partial.replace(checkpoint)
         took = time.time() - began
         print(
-            f"epoch {epoch + 1}/{epochs} loss {losses / steps:.4f} {took:.0f} s, held out: {watch(ema, holdout)}",
+            f"epoch {epoch + 1}/{epochs} loss {losses / steps:.4f} {took:.0f} s, "
+            f"{time_left(took, epochs - epoch - 1)}, held out: {watch(ema, holdout)}",
             flush=True,
         )
 

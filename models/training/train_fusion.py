@@ -49,6 +49,7 @@ from .networks.joint_cross_attention import FACE, STEPS, VOICE
 from .networks.quantized import quantized_fusion
 from .onnx_graphs import compare_graphs, count_macs, shapes
 from .preprocessing.fusion_features import STEP_S, TICK_HZ
+from .progress import time_left
 from .quantization.export import export_module
 from .quantization.quantize import quantize
 from .train_voice_encoder import load as load_voice_encoder
@@ -57,6 +58,7 @@ PASSES = 4  # embeddings of each training performance: one clean pass and three 
 EVERY = {"ravdess": 1, "nemo": 3, "ased": 1, "emotiontts": 1, "emogator": 3}  # every so many utterances of a corpus
 EMBEDDING_NOISE = 0.05  # in deviations of a channel: the uncertainty that int8 and the students leave
 LEAST_WINDOWS = 8  # for a CCC in the loss
+REPORT_STEPS = 100  # a line about the progress after so many
 SQUARED_WEIGHT, LIKELIHOOD_WEIGHT = 0.5, 0.3
 SINGLE_MODALITY_WEIGHT = 0.75  # weight of either modality alone in the loss; both together have 1
 VALIDATION_STRIDE = 4  # while training, every fourth validation tick is measured
@@ -128,7 +130,7 @@ def train(head, performances, windows, validation, readout, options, seed):
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.05, fused=True)
     embeddings = np.concatenate([p.voice[0][p.voiced] for p in performances])
     noise = torch.from_numpy(EMBEDDING_NOISE * embeddings.std(0))[None, :, None, None]
-    start, network = time.process_time(), network.train()
+    start, began, network = time.process_time(), time.time(), network.train()
     for step in range(options.steps):
         decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / options.steps))
         for group in optimizer.param_groups:
@@ -143,6 +145,9 @@ def train(head, performances, windows, validation, readout, options, seed):
         optimizer.step()
         if step % 5 == 0:
             average.update_parameters(network)
+        if (step + 1) % REPORT_STEPS == 0:
+            left = time_left((time.time() - began) / (step + 1), options.steps - step - 1)
+            print(f"{head} seed {seed} step {step + 1}/{options.steps} loss {loss.item():.3f}, {left}", flush=True)
     network = voice_projection.fold(average.module).eval()
     results = {name: measure(network, every_nth(ticks)) for name, ticks in validation.items()}
     best = score(list(results.values())[-1])

@@ -31,6 +31,7 @@ from .networks.quantized import quantized_voice_encoder
 from .networks.voice_encoder import Heads, VoiceEncoder, macs, network_input
 from .onnx_graphs import compare_graphs, shapes
 from .preprocessing.log_mel import LOG_MEL
+from .progress import time_left
 from .quantization.export import export_module
 from .quantization.quantize import quantize
 
@@ -125,7 +126,8 @@ def train(corpora, utterances, validation, folder, epochs, batch, rate, seed, st
             optimizer.step()
             average.update_parameters(both)
             total += loss.item()
-        line = f"epoch {epoch} loss {total / steps:.3f} {time.time() - start:.0f} s"
+        took = time.time() - start
+        line = f"epoch {epoch} loss {total / steps:.3f} {took:.0f} s, {time_left(took, epochs - epoch - 1)}"
         if validation is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
             figures = measure(*average.module.eval(), validation)
             line += f" validation { {k: [round(x, 3) for x in v] for k, v in figures.items()} }"
