@@ -1,7 +1,8 @@
 //! Reads the environment, runs the command, and chooses the exit code.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, ExitCode};
@@ -10,15 +11,16 @@ use std::sync::Arc;
 use affectd::cli::check::Format;
 use affectd::cli::environment::{Environment, PAUSED};
 use affectd::cli::health::{RUNTIME_FOLDER, SOCKET};
+use affectd::cli::progress::{ProgressLine, replay_line};
 use affectd::cli::record::RecordError;
 use affectd::cli::signals::{Handling, handle, hold_pause_and_resume};
 use affectd::cli::terminal::{print, print_error, print_to_stderr};
 use affectd::cli::{self, Cli, Command, CommandError, Common, panics};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings, Source};
-use affectd::daemon::{self, DaemonError, Ending};
+use affectd::daemon::{self, Callbacks, DaemonError, Ending};
 use affectd::model::{Bundle, KernelChoice, UnknownKernel};
 use affectd::monitor::{self, Colors, Glyphs, Look, MonitorError};
-use affectd::output::HostIdentity;
+use affectd::output::{HostIdentity, OutputSpec};
 use affectd::printable::has_hidden;
 use affectd::privacy::PauseSwitch;
 use affectd::secrets::without_passwords;
@@ -182,15 +184,16 @@ fn run(cli: Cli) -> Result<(), CommandError> {
                 Ending::RestartRequested => restart(&pause),
             };
             let leave = |result| process::exit(finish(result).map_or_else(|error| report(&error).into(), |()| 0));
-            finish(daemon::run(
-                config,
-                &host,
-                &signals,
-                socket.as_deref(),
-                fault,
-                read_config,
-                leave,
-            ))
+            let line = RefCell::new(match shows_progress(&config) {
+                true => ProgressLine::on_stderr(),
+                false => ProgressLine::off(),
+            });
+            let callbacks = Callbacks {
+                read_config: &read_config,
+                show_progress: &|progress| line.borrow_mut().show(|elapsed| replay_line(progress, elapsed)),
+            };
+            let socket = socket.as_deref();
+            finish(daemon::run(config, &host, &signals, socket, fault, &callbacks, leave))
         }
         Command::Check {
             common,
@@ -316,6 +319,12 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             print(&String::from_utf8_lossy(&script))
         }
     }
+}
+
+/// Whether the progress of a replay is worth a line: the estimates in a terminal show it themselves.
+fn shows_progress(config: &Config) -> bool {
+    let is_shown = |output: &OutputSpec| matches!(output, OutputSpec::Stdout { .. }) && io::stdout().is_terminal();
+    !config.outputs.iter().any(is_shown)
 }
 
 /// Replaces this process with a new affectd with the same arguments, so that a restart also works without systemd. It stays

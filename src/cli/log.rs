@@ -7,7 +7,7 @@ use env_logger::{Builder, Target, WriteStyle};
 use log::{Level, Record};
 
 use super::environment::Environment;
-use super::terminal::Stderr;
+use super::stderr::Stderr;
 use crate::printable::printable;
 use crate::secrets::without_passwords;
 

@@ -8,11 +8,14 @@ pub mod environment;
 pub mod error;
 pub mod forget;
 pub mod health;
+pub mod level;
 pub mod log;
 pub mod model;
 pub mod panics;
+pub mod progress;
 pub mod record;
 pub mod signals;
+pub mod stderr;
 pub mod terminal;
 
 use std::ffi::OsString;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
+use super::level::{Level, Loudness};
+use super::progress::{ProgressLine, clock};
 use crate::capture::camera::CameraOpener;
 use crate::capture::clip::writer::{ClipTracks, FrameResult, VideoFormat, Writer};
 use crate::capture::microphone::LiveMicrophone;
@@ -175,6 +177,10 @@ fn write(
     let mut writer: Option<Writer<File>> = None;
     let (mut wrong_format, mut device_error) = (0u64, None);
     let deadline = Instant::now() + START_TIMEOUT;
+    let (mut line, mut level) = (
+        ProgressLine::on_stderr(),
+        devices.microphone.as_ref().map(|_| Level::default()),
+    );
     while !stop.load(Ordering::Relaxed) {
         let item = match incoming.recv_timeout(Duration::from_millis(100)) {
             Ok(item) => item,
@@ -202,6 +208,9 @@ fn write(
             writer = file.take().map(|file| Writer::new(file, tracks)).transpose()?;
         }
         let Some(writer) = &mut writer else { break };
+        if let (Item::Audio(block), Some(level)) = (&item, &mut level) {
+            level.add(&block.samples);
+        }
         match item {
             Item::Frame(frame) => match writer.add_frame(frame.at, &frame.payload)? {
                 FrameResult::Added => {}
@@ -210,6 +219,10 @@ fn write(
             Item::Audio(block) => writer.add_audio(&block)?,
             Item::Failed(_) => {}
         }
+        line.show(|elapsed| {
+            let loudness = level.as_mut().map(|level| std::mem::take(level).loudness());
+            progress_line(elapsed, writer.size(), loudness.as_ref())
+        });
         if writer.size() >= max_size {
             info!("the clip has the size given with --max-mb");
             break;
@@ -226,4 +239,39 @@ fn write(
         None => 0,
     };
     Ok(Recording { size, device_error })
+}
+
+/// Time, size and level, and how to stop.
+fn progress_line(elapsed: Duration, size: u64, loudness: Option<&Loudness>) -> String {
+    let heard = loudness.map(|loudness| {
+        let Loudness { level_db, .. } = loudness;
+        let advice = loudness.advice().map_or(String::new(), |advice| format!(", {advice}"));
+        format!("  [{}] {level_db:.0} dB{advice}", loudness.meter())
+    });
+    format!(
+        "recording {}  {:.1} MB{}  Ctrl-C stops",
+        clock(elapsed),
+        size as f64 / 1e6,
+        heard.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_shows_time_size_and_level_and_how_to_stop() {
+        let line = |samples: Option<&[f32]>| {
+            let loudness = samples.map(|samples| {
+                let mut level = Level::default();
+                level.add(samples);
+                level.loudness()
+            });
+            progress_line(Duration::from_secs(72), 3_400_000, loudness.as_ref())
+        };
+        insta::assert_snapshot!(line(Some(&[0.1, -0.1])), @"recording 1:12  3.4 MB  [############----] -20 dB  Ctrl-C stops");
+        insta::assert_snapshot!(line(Some(&[1.0, -1.0])), @"recording 1:12  3.4 MB  [################] 0 dB, clipping: turn it down (alsamixer)  Ctrl-C stops");
+        insta::assert_snapshot!(line(None), @"recording 1:12  3.4 MB  Ctrl-C stops");
+    }
 }

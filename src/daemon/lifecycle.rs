@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
+use crate::capture::clip::Extent;
 use crate::config::{Config, ConfigError, DeviceSettings, Pace, Source};
 use crate::model::Bundle;
 use crate::output::OutputError;
@@ -15,6 +16,7 @@ use crate::privacy::PauseSwitch;
 use crate::queue::{WhenFull, queue};
 use crate::status::{ModelName, PreparedPage, StatusError, StatusPage};
 
+use super::callbacks::{Callbacks, ReplayProgress};
 use super::device_supervisor::IfUnusable;
 use super::input_feed::InputFeed;
 use super::off_hours_watch::OffHoursWatch;
@@ -69,6 +71,8 @@ pub struct Daemon<'scope, 'env> {
     threads: &'scope ThreadGroup<'scope>,
     when_full: WhenFull,
     config: Config,
+    /// That of the clip.
+    extent: Option<Extent>,
     /// Tells apart the contents of the models folder.
     models: Option<String>,
     camera: Option<SourceThread>,
@@ -111,6 +115,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             when_full: when_full(pipeline.pace),
             models: Bundle::fingerprint(config.models.as_deref()),
             config,
+            extent: sources.extent,
             camera: None,
             microphone: None,
             fusion: None,
@@ -208,12 +213,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
 
     /// Runs until the fusion stage ends, which is the last stage to end, or until a signal stops affectd. Outputs may then
     /// still write what is left.
-    pub fn supervise(
-        mut self,
-        signals: &Signals,
-        off_hours: OffHoursWatch,
-        read_config: &impl Fn() -> Result<Config, ConfigError>,
-    ) {
+    pub fn supervise(mut self, signals: &Signals, off_hours: OffHoursWatch, callbacks: &Callbacks) {
         let health = self.pipeline.health;
         let off_hours = RefCell::new(off_hours);
         let mut systemd = Systemd::from_environment();
@@ -227,6 +227,9 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         {
             let now = Instant::now();
             off_hours.borrow_mut().poll(&signals.pause);
+            if let Some(progress) = self.progress() {
+                (callbacks.show_progress)(progress);
+            }
             if signals.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -245,7 +248,7 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
                         systemd.feed_watchdog(Instant::now());
                     }
                 };
-                if let Err(error) = self.reload(read_config, &off_hours, &mut progress) {
+                if let Err(error) = self.reload(callbacks.read_config, &off_hours, &mut progress) {
                     error!("reload rejected, the old configuration stays active: {error}");
                 }
                 if is_ready {
@@ -277,11 +280,23 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
         systemd.stopping();
     }
 
+    /// `None` if the source is not a clip.
+    fn progress(&self) -> Option<ReplayProgress> {
+        let extent = self.extent.as_ref()?;
+        let estimates = self.pipeline.last_seq.load(Ordering::Relaxed);
+        let periods = u32::try_from(estimates).unwrap_or(u32::MAX);
+        let position = self.config.fusion.period.saturating_mul(periods);
+        Some(ReplayProgress {
+            position,
+            fraction: extent.fraction(position),
+        })
+    }
+
     /// Applies what has changed in the configuration; the rest keeps running. On an error, everything keeps running. `progress`
     /// is called several times a second.
     fn reload(
         &mut self,
-        read_config: &impl Fn() -> Result<Config, ConfigError>,
+        read_config: &dyn Fn() -> Result<Config, ConfigError>,
         off_hours: &RefCell<OffHoursWatch>,
         progress: &mut dyn FnMut(),
     ) -> Result<(), ReloadError> {

@@ -13,6 +13,7 @@
 //! changed configuration on SIGHUP.
 
 mod board_watch;
+mod callbacks;
 mod device_supervisor;
 mod error;
 mod fault_injection;
@@ -42,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use crate::config::{Config, ConfigError, Pace, Source};
+use crate::config::{Config, Pace, Source};
 use crate::health::{Health, SourceState};
 use crate::output::HostIdentity;
 use crate::privacy::CaptureLight;
@@ -56,6 +57,7 @@ use sources::Sources;
 use stages::{LoadError, Stages};
 use thread_group::ThreadGroup;
 
+pub use callbacks::{Callbacks, ReplayProgress};
 pub use error::DaemonError;
 pub use fault_injection::Fault;
 pub use lifecycle::Signals;
@@ -74,15 +76,15 @@ pub enum Ending {
 const STOP_TIMEOUT: Duration = Duration::from_millis(4300);
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Runs until the source ends, all readers of the outputs are gone, or a signal stops it. `read_config` reads the
-/// configuration again when a reload is requested. `health_socket` is where `affectd health` asks. `leave` ends the process with a result while threads are stuck.
+/// Runs until the source ends, all readers of the outputs are gone, or a signal stops it. `health_socket` is where
+/// `affectd health` asks. `leave` ends the process with a result while threads are stuck.
 pub fn run(
     config: Config,
     host: &Arc<HostIdentity>,
     signals: &Signals,
     health_socket: Option<&Path>,
     fault: Option<Fault>,
-    read_config: impl Fn() -> Result<Config, ConfigError>,
+    callbacks: &Callbacks,
     leave: impl FnOnce(Result<Ending, DaemonError>) -> Infallible,
 ) -> Result<Ending, DaemonError> {
     let started = Instant::now();
@@ -149,11 +151,8 @@ pub fn run(
         let _socket = health_socket.and_then(|path| HealthSocket::start(path, live_health));
         let page = StatusPage::start(page, context)?;
         let readers = Readers { outputs, page, model };
-        Daemon::start(scope, &pipeline, &threads, readers, config, sources, stages).supervise(
-            signals,
-            off_hours,
-            &read_config,
-        );
+        Daemon::start(scope, &pipeline, &threads, readers, config, sources, stages)
+            .supervise(signals, off_hours, callbacks);
         if pace == Pace::Realtime {
             // The last output may have ended while the devices still run, or are absent.
             threads.stop();

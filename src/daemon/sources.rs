@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use log::info;
 
 use crate::capture::camera::CameraSettings;
-use crate::capture::clip::Clip;
+use crate::capture::clip::{Clip, Extent};
 use crate::capture::microphone::MicrophoneSettings;
 use crate::capture::{AudioSource, CaptureError, VideoSource};
 use crate::config::{DeviceSettings, Pace, Source};
@@ -14,6 +14,8 @@ use crate::config::{DeviceSettings, Pace, Source};
 pub struct Sources {
     pub video: Option<VideoInput>,
     pub audio: Option<AudioInput>,
+    /// `None` for devices.
+    pub extent: Option<Extent>,
 }
 
 pub enum VideoInput {
@@ -47,6 +49,7 @@ impl Sources {
                 let sources = Sources {
                     video: clip.video.map(VideoInput::Clip),
                     audio: clip.audio.map(AudioInput::Clip),
+                    extent: Some(clip.extent),
                 };
                 Ok(Some((sources, *pace)))
             }
@@ -54,6 +57,7 @@ impl Sources {
                 let sources = Sources {
                     video: devices.camera.clone().map(VideoInput::Camera),
                     audio: devices.microphone.clone().map(AudioInput::Microphone),
+                    extent: None,
                 };
                 Ok(Some((sources, Pace::Realtime)))
             }

@@ -34,6 +34,7 @@ mod pause;
 mod preprocessing;
 mod process;
 mod programs;
+mod progress;
 mod run;
 mod service;
 mod settings;

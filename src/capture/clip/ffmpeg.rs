@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::matroska::{Matroska, Start};
 use super::playback::{MatroskaAudio, MatroskaVideo};
@@ -39,6 +40,7 @@ pub struct Tools<'a> {
 pub struct Probe {
     pub video: Vec<ProbedTrack>,
     pub audio: Vec<ProbedTrack>,
+    pub duration: Option<Duration>,
 }
 
 /// A track that ffprobe found.
@@ -135,7 +137,7 @@ pub fn probe(tools: &Tools, path: &Path, named: Named, name: &str) -> Result<Pro
             "-show_entries",
         ])
         .arg(
-            "stream=index,codec_type,codec_name,width,height,sample_rate,channels:stream_disposition=default,attached_pic",
+            "stream=index,codec_type,codec_name,width,height,sample_rate,channels:stream_disposition=default,attached_pic:format=duration",
         );
     command.args(named.restrictions());
     let output = named
@@ -158,6 +160,9 @@ fn parse_probe(text: &str) -> Probe {
                 .find(|(k, _)| *k == key)
         };
         let value = |key| field(key).map_or("?", |(_, value)| value);
+        if let Ok(seconds) = value("duration").parse() {
+            probe.duration = Duration::try_from_secs_f64(seconds).ok();
+        }
         let Ok(index) = value("index").parse() else {
             continue;
         };

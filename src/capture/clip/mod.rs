@@ -14,6 +14,7 @@
 
 mod audio;
 pub(super) mod ebml;
+mod extent;
 mod ffmpeg;
 mod matroska;
 mod mjpeg;
@@ -32,9 +33,11 @@ mod tests;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use log::warn;
 
+use extent::{BytesRead, CountedFile};
 use ffmpeg::Named;
 use matroska::{Matroska, Start};
 pub(in crate::capture) use mjpeg::JpegSplitter;
@@ -43,6 +46,8 @@ use playback::{MatroskaAudio, MatroskaVideo};
 use spool::Once;
 use tracks::{Content, Media, Track, VideoCodec};
 use wav::{Wav, WavError};
+
+pub use extent::Extent;
 
 use super::error::{Operation, Reason};
 use super::{AudioSource, CaptureError, VideoSource};
@@ -55,6 +60,7 @@ pub struct Clip {
     pub audio: Option<Box<dyn AudioSource>>,
     /// One line for the log, such as `demo.mkv: Matroska, MJPEG 640x480, PCM 48000 Hz 2 channels`.
     pub description: String,
+    pub extent: Extent,
 }
 
 impl Clip {
@@ -82,6 +88,7 @@ impl Clip {
             name: once.name(),
             short_name: once.name(),
             named: Named::Descriptor,
+            bytes: Arc::default(),
         };
         // Each reader of the clip opens the copy here, so it lives as long as they do.
         open_file(&tools, &file).map(Some)
@@ -97,6 +104,7 @@ fn open_with(tools: &ffmpeg::Tools, path: &Path) -> Result<Clip, CaptureError> {
             |name| name.to_string_lossy().into_owned(),
         ),
         named: Named::by(path),
+        bytes: Arc::default(),
     };
     match file.named {
         Named::Images => open_ffmpeg(tools, &file),
@@ -116,6 +124,7 @@ fn open_file(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureErro
             video: Some(Box::new(Mjpeg::new(&file.name, file.open()?))),
             audio: None,
             description: format!("{}: {kind}", file.short_name),
+            extent: file.extent(),
         })
     } else {
         open_ffmpeg(tools, file)
@@ -130,6 +139,8 @@ struct ClipFile<'a> {
     /// The file name, for the log.
     short_name: String,
     named: Named,
+    /// Read so far.
+    bytes: Arc<BytesRead>,
 }
 
 impl ClipFile<'_> {
@@ -137,8 +148,14 @@ impl ClipFile<'_> {
         CaptureError::clip(&self.name, reason)
     }
 
-    fn open(&self) -> Result<File, CaptureError> {
-        File::open(self.path).map_err(|error| self.cannot_open(&error))
+    fn open(&self) -> Result<CountedFile, CaptureError> {
+        let file = File::open(self.path).map_err(|error| self.cannot_open(&error))?;
+        Ok(CountedFile::new(file, &self.bytes))
+    }
+
+    /// The extent of a file that affectd reads itself.
+    fn extent(&self) -> Extent {
+        Extent::Bytes(Arc::clone(&self.bytes))
     }
 
     /// The first bytes of the file.
@@ -180,6 +197,7 @@ fn open_wav(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureError
             video: None,
             description: format!("{}: WAV, {}", file.short_name, wav.layout),
             audio: Some(Box::new(wav)),
+            extent: file.extent(),
         }),
         Err(WavError::Compressed) => open_ffmpeg(tools, file),
         Err(error) => Err(file.error(Reason::InvalidHeader(format!("not a usable WAV file: {error}")))),
@@ -208,6 +226,7 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
         video: None,
         audio: None,
         description: format!("{}: Matroska", file.short_name),
+        extent: file.extent(),
     };
     for Track { number, content, .. } in [first(Media::Video), first(Media::Audio)].into_iter().flatten() {
         match content {
@@ -229,7 +248,7 @@ fn open_matroska(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, Capture
 }
 
 /// Whether a packet holds two JPEG images, the fields of an interlaced frame, which ffmpeg can join.
-fn has_two_images(mut matroska: Matroska<File>, track: u64, codec: VideoCodec) -> bool {
+fn has_two_images(mut matroska: Matroska<CountedFile>, track: u64, codec: VideoCodec) -> bool {
     let VideoCodec::Mjpeg { .. } = codec else {
         return false;
     };
@@ -247,6 +266,7 @@ fn open_ffmpeg(tools: &ffmpeg::Tools, file: &ClipFile) -> Result<Clip, CaptureEr
         video: None,
         audio: None,
         description: format!("{}: through ffmpeg", file.short_name),
+        extent: probe.duration.map_or(Extent::Unknown, Extent::Duration),
     };
     let input = ffmpeg::Input {
         tools,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::cli::progress::{ProgressLine, done};
 use crate::model::bundle;
 use crate::model::engine::{Engine, Footprint};
 use crate::model::int8::FallbackNode;
@@ -59,18 +60,40 @@ impl From<Footprint> for Memory {
 }
 
 /// Measures all graphs of a bundle.
-pub fn of_bundle(bundle: &Bundle, runs: Option<usize>) -> Result<Vec<GraphReport>, ModelError> {
-    let graphs = GraphName::ALL.into_iter();
+pub fn of_bundle(
+    bundle: &Bundle,
+    runs: Option<usize>,
+    line: &mut ProgressLine,
+) -> Result<Vec<GraphReport>, ModelError> {
+    let count = GraphName::ALL.len();
+    let graphs = GraphName::ALL.into_iter().enumerate();
     graphs
-        .map(|graph| {
+        .map(|(index, graph)| {
             let unusable = |reason| ModelError::Unusable { graph, reason };
-            measure(graph.key(), &bundle.read(graph)?, bundle.kernel(), runs, unusable)
+            let mut progress = |part: f64| {
+                let all = (index as f64 + part) / count as f64;
+                line.show(|elapsed| {
+                    format!(
+                        "graph {} of {count} ({}) {}",
+                        index + 1,
+                        graph.key(),
+                        done(all, elapsed)
+                    )
+                });
+            };
+            let bytes = bundle.read(graph)?;
+            measure(graph.key(), &bytes, bundle.kernel(), runs, unusable, &mut progress)
         })
         .collect()
 }
 
 /// Measures the graph in one ONNX file.
-pub fn of_file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result<GraphReport, ModelError> {
+pub fn of_file(
+    path: &Path,
+    kernel: KernelChoice,
+    runs: Option<usize>,
+    line: &mut ProgressLine,
+) -> Result<GraphReport, ModelError> {
     let bytes = bundle::read_bounded(path).map_err(|e| ModelError::Unreadable {
         path: path.to_path_buf(),
         reason: e.to_string(),
@@ -80,16 +103,20 @@ pub fn of_file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result
         path: path.to_path_buf(),
         reason,
     };
-    measure(&name, &bytes, kernel, runs, unusable)
+    let mut progress = |part| line.show(|elapsed| format!("{name} {}", done(part, elapsed)));
+    measure(&name, &bytes, kernel, runs, unusable, &mut progress)
 }
 
+/// `progress` gets the part that is done, 0 to 1, between two runs.
 fn measure(
     name: &str,
     bytes: &[u8],
     kernel: KernelChoice,
     runs: Option<usize>,
     unusable: impl Fn(String) -> ModelError,
+    progress: &mut dyn FnMut(f64),
 ) -> Result<GraphReport, ModelError> {
+    progress(0.0);
     let started = Instant::now();
     let (mut engine, shapes) =
         Engine::load_file(bytes, kernel).map_err(|e| unusable(format!("cannot be loaded ({e:#})")))?;
@@ -108,7 +135,15 @@ fn measure(
     }
     let mut times = Vec::new();
     let started = Instant::now();
-    while runs.map_or(started.elapsed() < SPAN, |runs| times.len() < runs) {
+    loop {
+        let part = match runs {
+            Some(runs) => times.len() as f64 / runs as f64,
+            None => started.elapsed().as_secs_f64() / SPAN.as_secs_f64(),
+        };
+        if part >= 1.0 {
+            break;
+        }
+        progress(part);
         times.push(run()?);
     }
     times.sort_unstable();

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::capture::clip::Clip;
 use crate::cli::error::CommandError;
+use crate::cli::progress::ProgressLine;
 use crate::config::Config;
 use crate::model::int8::operators::kernels::peak::{self, Peak};
 use crate::model::{Bundle, KernelChoice};
@@ -52,21 +53,24 @@ impl PeakReport {
 /// Measures the models, and the pipeline on `clip` or else on the demo clip, where that is installed. Runs each graph `runs`
 /// times, or for a second.
 pub fn models(config: &Config, clip: Option<&Path>, runs: Option<usize>) -> Result<Report, CommandError> {
+    let mut line = ProgressLine::on_stderr();
     let bundle = Bundle::open(config.models.as_deref(), config.kernel)?;
     let pipeline = match clip.map(Path::to_path_buf).or_else(demo_clip) {
         Some(path) => {
             let clip = Clip::open(&path)?;
             // The pipeline goes first, so that its peak memory does not include the single graphs.
-            Some(pipeline::measure(config, &bundle, clip)?)
+            Some(pipeline::measure(config, &bundle, clip, &mut line)?)
         }
         None => {
             warn!("bench: the pipeline is not measured: demo.mkv is not installed: give a clip with --input CLIP");
             None
         }
     };
+    // The time left is that of the graphs.
+    drop(line);
     Ok(Report {
         peak: PeakReport::measure(),
-        graphs: graphs::of_bundle(&bundle, runs)?,
+        graphs: graphs::of_bundle(&bundle, runs, &mut ProgressLine::on_stderr())?,
         pipeline,
     })
 }
@@ -96,7 +100,7 @@ fn demo_clip() -> Option<PathBuf> {
 pub fn file(path: &Path, kernel: KernelChoice, runs: Option<usize>) -> Result<Report, CommandError> {
     Ok(Report {
         peak: PeakReport::measure(),
-        graphs: vec![graphs::of_file(path, kernel, runs)?],
+        graphs: vec![graphs::of_file(path, kernel, runs, &mut ProgressLine::on_stderr())?],
         pipeline: None,
     })
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::capture::FramePayload;
 use crate::capture::clip::Clip;
 use crate::cli::error::CommandError;
+use crate::cli::progress::{ProgressLine, done};
 use crate::config::Config;
 use crate::face::{FaceStage, FrameOutcome};
 use crate::fusion::FusionStage;
@@ -40,7 +41,12 @@ pub struct PipelineReport {
 }
 
 /// Replays `clip` through the stages and measures each.
-pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineReport, CommandError> {
+pub fn measure(
+    config: &Config,
+    bundle: &Bundle,
+    clip: Clip,
+    line: &mut ProgressLine,
+) -> Result<PipelineReport, CommandError> {
     let mut face = FaceStage::load(bundle, config.face)?;
     let mut voice = VoiceStage::load(bundle)?;
     let mut fusion = FusionStage::load(bundle, config.fusion)?;
@@ -55,6 +61,10 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
     if let Some(mut video) = clip.video {
         while let Some(frame) = video.next_frame()? {
             end = end.max(frame.at);
+            line.show(|elapsed| match clip.extent.fraction(end) {
+                Some(fraction) => format!("pipeline, video {}", done(fraction, elapsed)),
+                None => "pipeline, video".to_owned(),
+            });
             let again = match &frame.payload {
                 FramePayload::Jpeg(bytes) => Some(bytes.clone()),
                 FramePayload::Luma(_) => None,
@@ -94,6 +104,7 @@ pub fn measure(config: &Config, bundle: &Bundle, clip: Clip) -> Result<PipelineR
             listening += timed(|| voice.push(chunk)).1;
         }
         let heard = chunk.as_ref().map_or(end, |chunk| chunk.end());
+        line.show(|_| "pipeline, sound".to_owned());
         while fusion.time_of(tick) <= heard {
             let time = fusion.time_of(tick);
             while let Some(seen) = observations.next_if(|o| o.at <= time) {

@@ -2,7 +2,6 @@
 
 mod aim;
 mod format;
-mod level;
 mod view;
 mod watch;
 
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 
 use super::error::CommandError;
+use super::level::{Level, Loudness};
 use super::terminal::Printer;
 use crate::capture::CaptureError;
 use crate::capture::camera::{CameraOpener, CameraSettings};
@@ -32,7 +32,6 @@ use crate::status::PreparedPage;
 use crate::voice::VoiceStage;
 use aim::Aim;
 pub use format::Format;
-use level::{Level, Loudness};
 use view::{CameraView, Sight};
 pub use watch::watch;
 

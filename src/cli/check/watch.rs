@@ -1,7 +1,6 @@
 //! `affectd check --watch`: what camera and microphone see and hear, again and again, for a person who aims them.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,11 +11,11 @@ use serde_json::json;
 
 use super::aim::{Aim, FaceAim};
 use super::format::Format;
-use super::level::{Level, Loudness};
 use super::view::{CameraView, Sight};
 use crate::capture::camera::{CameraOpener, CameraSettings};
 use crate::capture::microphone::{LiveMicrophone, MicrophoneSettings};
 use crate::cli::error::CommandError;
+use crate::cli::level::{Level, Loudness};
 use crate::cli::terminal::Printer;
 use crate::config::{Config, DeviceSettings};
 use crate::health::{CameraCounters, MicrophoneCounters};
@@ -37,8 +36,6 @@ const DAMAGED: &str = "the camera sends damaged frames: try another cable, USB p
 const MAX_SILENCE: Duration = Duration::from_secs(2);
 const NO_FRAMES: &str = "the camera sends no frames: check its cable";
 const NO_SOUND: &str = "the microphone sends no sound: check its cable";
-/// The width of a terminal that does not tell it.
-const USUAL_WIDTH: usize = 80;
 
 /// The newest of a device.
 enum Newest<T> {
@@ -240,7 +237,7 @@ fn print(
             Format::Text => as_text(camera, &heard),
         });
         match in_place {
-            true => printer.replace_line(&shown, width())?,
+            true => printer.replace_line(&shown)?,
             false => printer.line(&shown)?,
         }
     }
@@ -301,22 +298,6 @@ fn as_text(camera: &Newest<Aim>, microphone: &Newest<Heard>) -> String {
         }
     };
     format!("{microphone}  {camera}")
-}
-
-/// The columns of the terminal.
-fn width() -> usize {
-    // SAFETY: `winsize` is plain data for which all zeroes is a valid value, and the pointer is to a live local.
-    let columns = unsafe {
-        let mut size: libc::winsize = std::mem::zeroed();
-        match libc::ioctl(io::stdout().as_fd().as_raw_fd(), libc::TIOCGWINSZ, &mut size) {
-            0 => size.ws_col,
-            _ => 0,
-        }
-    };
-    match columns {
-        0 => USUAL_WIDTH,
-        columns => columns.into(),
-    }
 }
 
 #[cfg(test)]
