@@ -3,11 +3,10 @@
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::health::HealthReport;
 use crate::printable::printable;
-use crate::privacy::PauseReason;
 
 /// The name of the socket in the runtime folder of the service.
 pub const SOCKET: &str = "health.sock";
@@ -16,7 +15,7 @@ pub const RUNTIME_FOLDER: &str = "/run/affectd";
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A health record has about a thousand bytes.
-const MAX_BYTES: u64 = 64 * 1024;
+const MAX_BYTES: usize = 64 * 1024;
 
 /// The running affectd cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,19 +32,36 @@ pub fn ask(path: &Path) -> Result<(String, HealthReport), HealthError> {
         reason,
     };
     let answer = read(path).map_err(|error| failed(reason(&error)))?;
-    match serde_json::from_str(&answer) {
-        Ok(report) => Ok((answer.trim_end().to_owned() + "\n", report)),
+    match serde_json::from_slice(&answer) {
+        Ok(report) => Ok((
+            String::from_utf8_lossy(answer.trim_ascii_end()).into_owned() + "\n",
+            report,
+        )),
         Err(_) => Err(failed(
             "the answer is not a health record: another program has this socket".into(),
         )),
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let connection = UnixStream::connect(path)?;
-    connection.set_read_timeout(Some(TIMEOUT))?;
-    let mut answer = String::new();
-    connection.take(MAX_BYTES).read_to_string(&mut answer)?;
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut connection = UnixStream::connect(path)?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    // A server that sends byte by byte gets no more time than one that is silent.
+    while answer.len() < MAX_BYTES {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        connection.set_read_timeout(Some(left))?;
+        match connection.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => answer.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(answer)
 }
 
@@ -72,7 +88,7 @@ pub fn text(report: &HealthReport) -> String {
         ("camera", Some(report.camera.to_string())),
         ("microphone", Some(report.microphone.to_string())),
     ];
-    let reasons: Vec<&str> = report.paused_by.iter().map(|reason| pause_text(*reason)).collect();
+    let reasons: Vec<String> = report.paused_by.iter().map(ToString::to_string).collect();
     lines.push(("paused", (!reasons.is_empty()).then(|| reasons.join(", "))));
     let counted = |what: &'static str, total: u64, lost: &[(u64, &str)]| {
         let lost = lost.iter().filter(|(count, _)| *count > 0);
@@ -116,14 +132,6 @@ pub fn text(report: &HealthReport) -> String {
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name:<19}{}\n", printable(&value?))))
         .collect()
-}
-
-fn pause_text(reason: PauseReason) -> &'static str {
-    match reason {
-        PauseReason::Request => "on request",
-        PauseReason::OffHours => "in the off hours",
-        PauseReason::UnknownTime => "because the time of day is unknown",
-    }
 }
 
 fn yes_or_no(value: bool) -> String {
@@ -182,11 +190,29 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_sends_byte_by_byte_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SOCKET);
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            let mut client = listener.accept().unwrap().0;
+            while client.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let error = ask(&path).unwrap_err();
+        assert_eq!(
+            error.reason,
+            "affectd does not answer within 5 s: `systemctl restart affectd`"
+        );
+    }
+
+    #[test]
     fn an_answer_of_another_program_is_an_error() {
         let (line, report) = answer("{\"schema\":1,\"uptime_s\":5,\"camera\":\"running\"}\n").unwrap();
         assert_eq!((line.lines().count(), report.camera), (1, SourceState::Running));
         let why = "the answer is not a health record: another program has this socket";
-        for text in ["", "HTTP/1.1 400 Bad Request\r\n"] {
+        for text in ["", "HTTP/1.1 400 Bad Request\r\n", "\u{1b}[2J"] {
             assert_eq!(answer(text).unwrap_err(), why);
         }
     }

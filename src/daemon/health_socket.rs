@@ -27,7 +27,7 @@ pub struct HealthSocket {
 impl HealthSocket {
     /// Serves `path` until the process ends. Estimates do not depend on it, so a failure is a warning.
     pub fn start(path: &Path, health: LiveHealth) -> Option<HealthSocket> {
-        let result = bind(path).map_err(|why| why.to_string()).and_then(|listener| {
+        let result = bind(path).map_err(|why| reason(&why)).and_then(|listener| {
             named_thread::spawn("health-socket", move || serve(&listener, &health)).map_err(|why| why.to_string())
         });
         match result {
@@ -45,6 +45,13 @@ impl Drop for HealthSocket {
         if let Err(error) = fs::remove_file(&self.path) {
             debug!("{}: {error}", self.path.display());
         }
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => "another affectd uses it, or it is a file: give each its own RUNTIME_DIRECTORY".into(),
+        _ => error.to_string(),
     }
 }
 

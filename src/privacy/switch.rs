@@ -1,5 +1,6 @@
 //! The switch that closes the camera and the microphone.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -48,6 +49,16 @@ pub enum PauseReason {
     OffHours,
     /// See [`Closed::UnknownTime`].
     UnknownTime,
+}
+
+impl fmt::Display for PauseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PauseReason::Request => "on request",
+            PauseReason::OffHours => "in the off hours",
+            PauseReason::UnknownTime => "because the time of day is unknown",
+        })
+    }
 }
 
 impl From<Closed> for PauseReason {

@@ -2,16 +2,44 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::sync::broadcast;
 
 use super::connections::Stream;
+use crate::privacy::PauseSwitch;
 
 pub enum ResponseBody {
     Text(Option<Bytes>),
     Events(EventStream),
+    Image(ImageBody),
+}
+
+/// An image of the camera. Broken off by a pause, however slowly the client reads.
+pub struct ImageBody {
+    rest: Bytes,
+    pause: Arc<PauseSwitch>,
+}
+
+impl ImageBody {
+    /// About what the buffers of a connection hold.
+    const PIECE: usize = 4096;
+
+    pub fn new(image: Vec<u8>, pause: Arc<PauseSwitch>) -> ImageBody {
+        ImageBody {
+            rest: image.into(),
+            pause,
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.rest.is_empty() || self.pause.is_paused() {
+            return None;
+        }
+        Some(self.rest.split_to(self.rest.len().min(ImageBody::PIECE)))
+    }
 }
 
 /// Events, from the greeting on. A reader that is too slow misses the oldest.
@@ -63,6 +91,7 @@ impl Body for ResponseBody {
         let data = match self.get_mut() {
             ResponseBody::Text(text) => Poll::Ready(text.take()),
             ResponseBody::Events(events) => events.poll_next(context),
+            ResponseBody::Image(image) => Poll::Ready(image.next()),
         };
         data.map(|data| data.map(|data| Ok(Frame::data(data))))
     }
@@ -71,6 +100,7 @@ impl Body for ResponseBody {
         match self {
             ResponseBody::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             ResponseBody::Events(_) => SizeHint::default(),
+            ResponseBody::Image(image) => SizeHint::with_exact(image.rest.len() as u64),
         }
     }
 }

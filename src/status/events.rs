@@ -48,6 +48,8 @@ impl<'a> Hello<'a> {
 pub struct HealthEvent {
     #[serde(flatten)]
     pub report: HealthReport,
+    /// When the report was made, in seconds since the page began.
+    pub at_s: f64,
     pub not_ready: Option<String>,
     pub paused: bool,
     /// Mean time of the face stage for a frame, and of the voice and fusion stages for an estimate.

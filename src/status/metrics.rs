@@ -203,7 +203,7 @@ impl Snapshot {
         gauge(
             encoder,
             "paused",
-            "1 while the devices are closed on request",
+            "1 while the camera and the microphone are closed, on request or by privacy.off",
             None,
             Some(paused),
         )

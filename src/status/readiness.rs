@@ -8,7 +8,7 @@ use crate::health::{Health, SourceState};
 const MAX_SILENCE: Duration = Duration::from_secs(2);
 
 /// `None` if affectd is ready. `silence` is the time since the last estimate; `None` before the first.
-pub fn why_not_ready(silence: Option<Duration>, paused: bool, health: &Health) -> Option<String> {
+pub fn why_not_ready(silence: Option<Duration>, health: &Health) -> Option<String> {
     let states = [health.camera.get(), health.microphone.get()];
     match silence {
         None => return Some("no estimate yet: affectd is starting".into()),
@@ -18,8 +18,10 @@ pub fn why_not_ready(silence: Option<Duration>, paused: bool, health: &Health) -
         }
         Some(_) => {}
     }
-    if paused {
-        return Some("paused: the camera and the microphone are closed on request".into());
+    let reasons: Vec<String> = health.pause.reasons().iter().map(ToString::to_string).collect();
+    if !reasons.is_empty() {
+        let reasons = reasons.join(", and ");
+        return Some(format!("paused: the camera and the microphone are closed {reasons}"));
     }
     if states.contains(&SourceState::Running) {
         return None;
@@ -35,19 +37,23 @@ pub fn problem(health: &Health) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privacy::Closed;
 
     #[test]
     fn a_hang_a_pause_and_absent_devices_are_named() {
         let health = Health::default();
         let now = Some(Duration::ZERO);
-        let why = |silence, paused| why_not_ready(silence, paused, &health).unwrap_or("ready".into());
-        insta::assert_snapshot!(why(None, false), @"no estimate yet: affectd is starting");
-        insta::assert_snapshot!(why(now, false), @"camera off, microphone off");
+        let why = |silence| why_not_ready(silence, &health).unwrap_or("ready".into());
+        insta::assert_snapshot!(why(None), @"no estimate yet: affectd is starting");
+        insta::assert_snapshot!(why(now), @"camera off, microphone off");
         health.camera.set(SourceState::Absent, Some("not connected".into()));
-        insta::assert_snapshot!(why(now, false), @"camera absent: not connected");
+        insta::assert_snapshot!(why(now), @"camera absent: not connected");
         health.microphone.set(SourceState::Running, None);
-        assert_eq!(why(now, false), "ready");
-        insta::assert_snapshot!(why(now, true), @"paused: the camera and the microphone are closed on request");
-        insta::assert_snapshot!(why(Some(Duration::from_secs(7)), false), @"no estimate for 7 s: a stage hangs, see the log");
+        assert_eq!(why(now), "ready");
+        insta::assert_snapshot!(why(Some(Duration::from_secs(7))), @"no estimate for 7 s: a stage hangs, see the log");
+        health.pause.set_closed(Some(Closed::UnknownTime));
+        insta::assert_snapshot!(why(now), @"paused: the camera and the microphone are closed because the time of day is unknown");
+        health.pause.pause().unwrap();
+        insta::assert_snapshot!(why(now), @"paused: the camera and the microphone are closed on request, and because the time of day is unknown");
     }
 }

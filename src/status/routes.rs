@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::bitmap::bitmap;
-use super::body::{EventStream, ResponseBody};
+use super::body::{EventStream, ImageBody, ResponseBody};
 use super::guard::{Access, Refusal};
 use super::metrics::Snapshot;
 use super::settings::Preview;
@@ -180,7 +180,13 @@ fn image(state: &State) -> Response<ResponseBody> {
     }
     let paused = state.context.pause.is_paused();
     match state.context.image.ask().filter(|_| !paused) {
-        Some(image) => text(StatusCode::OK, "image/bmp", bitmap(&image)),
+        Some(image) => {
+            let body = ImageBody::new(bitmap(&image), Arc::clone(&state.context.pause));
+            let mut response = Response::new(ResponseBody::Image(body));
+            let media_type = HeaderValue::from_static("image/bmp");
+            response.headers_mut().insert(CONTENT_TYPE, media_type);
+            response
+        }
         None => {
             let reason = "no image yet: ask again in a second; see /readyz if none comes\n";
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, reason);
@@ -195,7 +201,7 @@ fn image(state: &State) -> Response<ResponseBody> {
 /// Executes one command, written as on a serial line. The answer is the same, too.
 async fn command(state: &State, body: Incoming) -> Response<ResponseBody> {
     let Some(line) = read(body).await else {
-        let reason = format!("a command has at most {MAX_COMMAND_BYTES} bytes");
+        let reason = format!("a command has at most {MAX_COMMAND_BYTES} bytes, and must be sent whole");
         return in_json(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": reason }));
     };
     let Some(parsed) = parse(&line) else {

@@ -102,7 +102,7 @@ impl State {
 
     pub fn why_not_ready(&self) -> Option<String> {
         let silence = self.recent().arrived.map(|arrived| arrived.elapsed());
-        readiness::why_not_ready(silence, self.context.pause.is_paused(), &self.context.health)
+        readiness::why_not_ready(silence, &self.context.health)
     }
 
     pub fn problem(&self) -> Option<String> {
@@ -127,6 +127,7 @@ impl State {
             "health",
             &HealthEvent {
                 report: self.context.live_health.report(),
+                at_s: self.uptime().as_secs_f64(),
                 not_ready: self.why_not_ready(),
                 paused: self.context.pause.is_paused(),
                 stages_ms: stage_times(health),

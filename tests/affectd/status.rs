@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use super::json_schema::Schema;
-use super::mosquitto::wait;
+use super::mosquitto::{free_port, wait};
 use super::programs::{Daemon, Pieces};
 use super::{affectd, file};
 
@@ -401,7 +401,18 @@ fn an_image_is_shown_only_if_allowed_and_never_during_a_pause() {
     assert_eq!(image.0, "image/bmp");
     // 320 × 240 pixels, a palette and two headers.
     assert_eq!((&image.1[..2], image.1.len()), (&b"BM"[..], 320 * 240 + 1024 + 54));
+    // A client that asked before the pause, and reads after it, gets no more than what was on its way.
+    let slow = wait(|| {
+        let stream = send(connect_from(9, page.address), "GET /image", &["host: localhost"], "");
+        let mut status = [0; 12];
+        let peeked = stream.peek(&mut status).unwrap();
+        status[..peeked].ends_with(b" 200").then_some(stream)
+    });
     assert_eq!(page.command("pause").0, 200);
+    let mut rest = Vec::new();
+    // The connection may also be reset.
+    let _ = (&slow).read_to_end(&mut rest);
+    assert!(rest.len() < 320 * 240, "{}", rest.len());
     assert_eq!(page.get("/image").status, 503);
     page.daemon.stop();
 
@@ -596,6 +607,14 @@ fn a_reload_changes_the_token_and_closes_the_page() {
     page.daemon
         .until_logged_times("reload: the new configuration is active", 2);
     assert!(TcpStream::connect(listen).is_err());
+    page.daemon.stop();
+}
+
+#[test]
+fn a_broker_that_is_away_is_an_outage() {
+    let output = format!("mqtt://127.0.0.1:{}?device=desk", free_port());
+    let page = Page::without_devices(&["--output", "stdout", "--output", &output]);
+    wait(|| (samples(&page_metrics(&page))["affectd_output_outages_total"] == 1.0).then_some(()));
     page.daemon.stop();
 }
 

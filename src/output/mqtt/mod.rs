@@ -131,6 +131,7 @@ impl Mqtt {
             device,
             outbox: Arc::clone(&outbox),
             log: RateLimitedLog::new(),
+            lost: Arc::clone(&context.lost),
             announcing: false,
             failed_announcements: 0,
             complaints: HashSet::new(),

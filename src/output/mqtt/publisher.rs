@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use log::warn;
 
@@ -18,6 +19,8 @@ pub struct Publisher {
     pub device: Device,
     pub outbox: Arc<Outbox>,
     pub log: RateLimitedLog<LogState>,
+    /// Counts how often the broker was lost or not found.
+    pub lost: Arc<AtomicU64>,
     /// The announcement to Home Assistant is sent and not acknowledged.
     pub announcing: bool,
     /// Connections in a row that ended before the broker acknowledged the announcement to Home Assistant.

@@ -15,6 +15,7 @@ use super::outbox::Outbox;
 use super::publisher::{LogState, Publisher};
 use super::session::{Ending, Session};
 use super::version::Version;
+use crate::health::count;
 
 /// The time that the loop needs to end after an attempt to connect was given up.
 const END_MARGIN: Duration = Duration::from_millis(500);
@@ -70,6 +71,7 @@ impl Publisher {
         let mut backoff = Backoff::new();
         let mut closings = Closings::default();
         let mut version = self.settings.address.version.first();
+        let mut is_away = false;
         loop {
             let finishing = self.outbox.state().finish_by.is_some();
             let mut connected = None;
@@ -115,7 +117,14 @@ impl Publisher {
             let wait = match (version, next_version) {
                 _ if error == LinkError::FilesChanged => Duration::ZERO,
                 (Version::V5, Version::V3) if connected.is_none() => Duration::from_millis(100),
-                _ => backoff.after(&error, connected),
+                _ => {
+                    // Once for each outage, however many attempts fail.
+                    if !is_away || connected.is_some() {
+                        count(&self.lost);
+                    }
+                    is_away = true;
+                    backoff.after(&error, connected)
+                }
             };
             version = next_version;
             let (address, seconds) = (&self.settings.address, wait.as_secs_f32());
