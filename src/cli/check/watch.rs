@@ -33,7 +33,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(500);
 const DAMAGED: &str = "the camera sends damaged frames: try another cable, USB port or power supply";
 /// A device that delivers nothing for this long is shown as such, instead of what it delivered before.
-const MAX_SILENCE: Duration = Duration::from_secs(2);
+const MAX_SILENCE: Duration = Duration::from_secs(3);
 const NO_FRAMES: &str = "the camera sends no frames: check its cable";
 const NO_SOUND: &str = "the microphone sends no sound: check its cable";
 
