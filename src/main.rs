@@ -111,7 +111,7 @@ fn exit_code(error: &CommandError) -> u8 {
         CommandError::Status(error) => status_code(error),
         CommandError::Output(_) | CommandError::NotPrinted(_) => OUTPUT,
         CommandError::Daemon(error) => match error {
-            DaemonError::Source(_) | DaemonError::Light(_) => SOURCE,
+            DaemonError::Source(_) | DaemonError::Light(_) | DaemonError::Button(_) => SOURCE,
             DaemonError::Model(_) => MODELS,
             DaemonError::Output(_) => OUTPUT,
             DaemonError::Status(error) => status_code(error),

@@ -8,7 +8,7 @@ use crate::face::stage::FaceSettings;
 use crate::fusion::FusionSettings;
 use crate::model::KernelChoice;
 use crate::output::OutputSpec;
-use crate::privacy::OffHours;
+use crate::privacy::{ButtonLine, OffHours};
 use crate::status::StatusSettings;
 
 /// A configuration that affectd can run with.
@@ -34,6 +34,8 @@ pub struct PrivacySettings {
     pub off_hours: OffHours,
     /// The LED that is on while a device is open.
     pub light: Option<PathBuf>,
+    /// The button that pauses and resumes.
+    pub button: Option<ButtonLine>,
 }
 
 /// Where frames and audio come from.

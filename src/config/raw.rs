@@ -45,6 +45,7 @@ pub const KEYS: &[(&str, Kind)] = &[
     ("estimate.baseline", Kind::Text),
     ("privacy.off", Kind::Text),
     ("privacy.light", Kind::Text),
+    ("privacy.button", Kind::Text),
     ("status.listen", Kind::Text),
     ("status.token", Kind::Text),
     ("status.preview", Kind::Text),
@@ -127,6 +128,8 @@ pub struct RawPrivacy {
     pub off: String,
     /// `None` for no light.
     pub light: Option<PathBuf>,
+    /// `None` for no button.
+    pub button: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]

@@ -21,6 +21,7 @@ use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::model::KernelChoice;
 use crate::output::{HostIdentity, OutputSpec};
+use crate::privacy::ButtonLine;
 use crate::secrets::{has_secret_option, masked};
 use crate::status::{HostName, StatusSettings, parse_listen};
 
@@ -211,10 +212,15 @@ impl Check<'_> {
             let reason = "must be the folder of an LED, for example /sys/class/leds/ACT";
             return Err(self.invalid("privacy.light", &light.display().to_string(), reason));
         }
+        let button = privacy.button.as_ref().map(|line| {
+            let parsed = line.parse::<ButtonLine>();
+            parsed.map_err(|why| self.invalid("privacy.button", line, why))
+        });
         let off_hours = privacy.off.parse();
         Ok(PrivacySettings {
             off_hours: off_hours.map_err(|why: String| self.invalid("privacy.off", &privacy.off, &why))?,
             light: privacy.light,
+            button: button.transpose()?,
         })
     }
 

@@ -4,7 +4,7 @@ use crate::capture::CaptureError;
 use crate::model::ModelError;
 use crate::named_thread::ThreadRefused;
 use crate::output::OutputError;
-use crate::privacy::LightError;
+use crate::privacy::{ButtonError, LightError};
 use crate::status::StatusError;
 
 /// Each text is one line: the thing, the reason, and the remedy.
@@ -16,6 +16,8 @@ pub enum DaemonError {
     /// The light that shows that a device is open cannot be switched.
     #[error(transparent)]
     Light(#[from] LightError),
+    #[error(transparent)]
+    Button(#[from] ButtonError),
     /// The models cannot be loaded or run.
     #[error(transparent)]
     Model(#[from] ModelError),

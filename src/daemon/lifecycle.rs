@@ -52,8 +52,8 @@ pub struct Signals {
 enum ReloadError {
     #[error("affectd cannot reload while it replays a clip, and cannot switch to one: restart it instead")]
     Clip,
-    #[error("privacy.light cannot change during a reload: restart affectd instead")]
-    Light,
+    #[error("{0} cannot change during a reload: restart affectd instead")]
+    Fixed(&'static str),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -305,7 +305,10 @@ impl<'scope, 'env> Daemon<'scope, 'env> {
             return Err(ReloadError::Clip);
         };
         if config.privacy.light != self.config.privacy.light {
-            return Err(ReloadError::Light);
+            return Err(ReloadError::Fixed("privacy.light"));
+        }
+        if config.privacy.button != self.config.privacy.button {
+            return Err(ReloadError::Fixed("privacy.button"));
         }
         let models = Bundle::fingerprint(config.models.as_deref());
         let models_change = models != self.models;

@@ -13,6 +13,7 @@
 //! changed configuration on SIGHUP.
 
 mod board_watch;
+mod button_watch;
 mod callbacks;
 mod device_supervisor;
 mod error;
@@ -46,7 +47,7 @@ use log::{info, warn};
 use crate::config::{Config, Pace, Source};
 use crate::health::{Health, SourceState};
 use crate::output::HostIdentity;
-use crate::privacy::CaptureLight;
+use crate::privacy::{ButtonLine, CaptureLight};
 use crate::status::{ModelName, PreparedPage, StatusPage};
 use health_socket::HealthSocket;
 use lifecycle::{Daemon, Readers, when_full};
@@ -107,6 +108,12 @@ pub fn run(
         Source::Clip { .. } => CaptureLight::default(),
         Source::Devices(_) => CaptureLight::open(config.privacy.light.as_deref())?,
     };
+    let button_line = config
+        .privacy
+        .button
+        .clone()
+        .filter(|_| matches!(config.source, Source::Devices(_)));
+    let button = button_line.as_ref().map(ButtonLine::open).transpose()?;
     let mut off_hours = OffHoursWatch::new(config.privacy.off_hours.clone());
     // Before anything is opened.
     off_hours.poll(&signals.pause);
@@ -150,6 +157,13 @@ pub fn run(
         let live_health = context.live_health.clone();
         let _socket = health_socket.and_then(|path| HealthSocket::start(path, live_health));
         let page = StatusPage::start(page, context)?;
+        if let Some(line) = &button_line {
+            let (pause, stop) = (&signals.pause, &signals.stop);
+            threads.start(scope, "button", move || {
+                button_watch::run(line, button, pause, stop);
+                Ok(())
+            });
+        }
         let readers = Readers { outputs, page, model };
         Daemon::start(scope, &pipeline, &threads, readers, config, sources, stages)
             .supervise(signals, off_hours, callbacks);

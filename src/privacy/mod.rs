@@ -1,6 +1,7 @@
 //! Whether the camera and the microphone may be open, and the light that shows that they are.
 
 mod board_clock;
+mod button;
 mod light;
 mod off_hours;
 mod record;
@@ -8,6 +9,7 @@ mod switch;
 mod time_zone;
 
 pub use board_clock::is_set_by_battery_clock;
+pub use button::{Button, ButtonError, ButtonLine};
 pub use light::{CaptureLight, LightError};
 pub use off_hours::OffHours;
 pub use switch::{Closed, PauseError, PauseReason, PauseSwitch};

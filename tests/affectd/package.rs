@@ -78,6 +78,24 @@ fn the_generator_gives_access_to_the_configured_led_only() {
 }
 
 #[test]
+fn the_generator_gives_access_to_the_chip_of_a_configured_button_only() {
+    let with = |button: &str| {
+        let config = format!("[privacy]\nbutton = {button:?}\n");
+        drop_in_texts(&[("etc/affectd/affectd.toml", &config)]).remove("button.conf")
+    };
+    for button in ["gpiochip0:17", "/dev/gpiochip0:3?active=high"] {
+        let text = with(button).unwrap();
+        assert!(
+            text.contains("DeviceAllow=char-gpiochip rw\n") && text.contains("chgrp affectd /dev/gpiochip0 &&"),
+            "{text}"
+        );
+    }
+    for other in ["/etc/passwd:1", "gpiochip0;reboot:1", "gpiochip:1", ""] {
+        assert_eq!(with(other), None, "{other}");
+    }
+}
+
+#[test]
 fn the_generator_lets_a_status_page_be_reached_from_where_it_listens() {
     let with = |listen: &str| {
         let config = format!("output = [\"stdout\"]\n[status]\nlisten = \"{listen}\" # the page\n");

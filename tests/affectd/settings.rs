@@ -189,6 +189,7 @@ fn config_prints_each_value_with_its_origin() {
     [privacy]
     off = ""  # default
     # light: not set  # default
+    # button: not set  # default
 
     [status]
     listen = "off"  # default

@@ -106,6 +106,10 @@ pub fn check(config: &Config, host: &HostIdentity, format: Format) -> Result<(),
                 .into(),
         )?;
     }
+    if let Some(line) = &config.privacy.button {
+        let opened = line.open().map(|_| line.to_string());
+        report("button", opened.map_err(DaemonError::from).into())?;
+    }
     report("clock", clock(&config.privacy))?;
     for output in &config.outputs {
         report("output", output.check(host).into())?;

@@ -335,6 +335,25 @@ serial_lines() { # lines on a UART and frames on a USB port, read by the host; t
     [ $ended = 0 ]
 }
 
+pause_button() { # a button on a GPIO line, which QEMU presses for a tenth of a second: it pauses, and ends the pause
+    use_loopback && use_card
+    feed_camera 10
+    sleep 1
+    AFFECTD_PRIVACY_BUTTON='gpiochip0:3?active=high' && export AFFECTD_PRIVACY_BUTTON
+    start_affectd
+    unset AFFECTD_PRIVACY_BUTTON
+    await_state camera running 20 || return 1
+    mark
+    host system_powerdown
+    await "$button_pauses" 5 && await_state camera paused 5 && await_state microphone paused 5 || return 1
+    sleep 1
+    mark
+    host system_powerdown
+    await "$button_resumes" 5 && recovers camera || return 1
+    stop_affectd
+    [ $ended = 0 ]
+}
+
 serial_refused() { # a port that cannot be used ends affectd at once with one line
     refused() { # REASON COMMAND…
         reason=$1 && shift
