@@ -8,7 +8,7 @@ from ..arguments import ROOT
 PACKAGE = ROOT / "models" / "training"
 # Lowest first, as in README.md. All modules that are not named are scripts.
 LAYERS = [
-    {"arguments"},
+    {"arguments", "progress"},
     {"labels", "onnx_graphs", "manifest"},
     {"preprocessing"},
     {"networks"},
