@@ -104,6 +104,7 @@ fn the_list_of_keys_is_complete() {
         },
         privacy: RawPrivacy {
             light: Some("/sys/class/leds/ACT".into()),
+            button: Some("gpiochip0:17".into()),
             ..RawPrivacy::default()
         },
         status: RawStatus {

@@ -170,3 +170,28 @@ fn a_light_that_is_no_path_is_a_wrong_configuration() {
         "{error}"
     );
 }
+
+#[test]
+fn a_button_on_a_line_that_does_not_exist_ends_affectd() {
+    let start = |line: &str| {
+        affectd()
+            .env("AFFECTD_PRIVACY_BUTTON", line)
+            .arg("run")
+            .output()
+            .unwrap()
+    };
+    let wrong = start("GPIO17");
+    assert_eq!(wrong.status.code(), Some(2));
+    let error = String::from_utf8(wrong.stderr).unwrap();
+    assert!(
+        error.contains("must be a chip and the number of its line, for example gpiochip0:17"),
+        "{error}"
+    );
+    let absent = start("gpiochip987:1");
+    assert_eq!(absent.status.code(), Some(3));
+    let error = String::from_utf8(absent.stderr).unwrap();
+    assert!(
+        error.contains("privacy.button = /dev/gpiochip987:1: there is no such chip"),
+        "{error}"
+    );
+}
