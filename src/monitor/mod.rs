@@ -75,10 +75,12 @@ enum Event {
 /// Runs until the source ends, the user quits, or `stop` is set. Writes text if standard output is not a terminal.
 pub fn run(options: &Options, host: &HostIdentity, stop: &AtomicBool) -> Result<(), MonitorError> {
     let source = Source::parse(&options.source, host)?;
-    if let Some(file) = &options.save {
-        // A session of hours must not end without its plot.
-        file.try_open().map_err(|error| not_saved(file, &error))?;
-    }
+    // A session of hours must not end without its plot.
+    let plot = options.save.as_ref().map(|plot| match plot.create() {
+        Ok(file) => Ok((plot, file)),
+        Err(error) => Err(not_saved(plot, &error)),
+    });
+    let plot = plot.transpose()?;
     let mut session = Session::new(options.source.clone(), source.hint());
     let (to, events) = sync_channel(EVENT_QUEUE);
     start_listening(source, host.clone(), to.clone())?;
@@ -89,8 +91,8 @@ pub fn run(options: &Options, host: &HostIdentity, stop: &AtomicBool) -> Result<
     };
     // What switches back to the normal screen must arrive before an error does.
     let _ = io::stdout().flush();
-    if let Some(file) = &options.save {
-        file.write(&session).map_err(|error| not_saved(file, &error))?;
+    if let Some((plot, file)) = plot {
+        plot.finish(file, &session).map_err(|error| not_saved(plot, &error))?;
     }
     shown
 }
@@ -228,8 +230,9 @@ fn show(
 }
 
 fn not_saved(file: &PlotFile, error: &io::Error) -> MonitorError {
-    MonitorError::Display(format!(
-        "{}: cannot be written ({error}): name a file in a folder that you can write to",
-        file.path().display()
-    ))
+    let path = file.path().display();
+    MonitorError::Display(match error.kind() {
+        ErrorKind::AlreadyExists => format!("{path}: exists already: choose another name, or delete it"),
+        _ => format!("{path}: cannot be written ({error}): name a file in a folder that you can write to"),
+    })
 }

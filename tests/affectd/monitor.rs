@@ -283,9 +283,29 @@ fn the_suffix_decides_the_format_of_the_plot() {
         code == Some(2) && error.contains("end it with .svg or .png") && nothing.is_empty(),
         "{error}"
     );
+    // A file of the user's is never overwritten, not even an earlier plot.
+    let (code, error, same) = saved("plot.png");
+    assert!(
+        code == Some(5) && error.contains("plot.png: exists already: choose another name"),
+        "{error}"
+    );
+    assert_eq!(same, png);
     // It is told at once, not after a session of hours.
     let (code, error, _) = saved("absent/plot.svg");
     assert!(code == Some(5) && error.contains("cannot be written"), "{error}");
+}
+
+#[test]
+fn a_session_without_an_estimate_leaves_no_plot() {
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("plot.svg");
+    let monitor = affectd()
+        .args(["monitor", "-", "--save"])
+        .arg(&plot)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!((monitor.status.code(), plot.exists()), (Some(3), false));
 }
 
 #[test]

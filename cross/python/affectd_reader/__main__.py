@@ -24,7 +24,11 @@ SOURCES = """sources:
 
 
 def readable(message: Message) -> str:
-    """A line for people."""
+    """A line for people, with escapes for what could control the terminal."""
+    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in _line(message))
+
+
+def _line(message: Message) -> str:
     device = f"{message.device}: " if message.device else ""
     if isinstance(message, Estimate):
         if message.valence is None:
@@ -64,9 +68,16 @@ def main() -> int:
     except SourceError as error:
         print(f"affectd_reader: {error}", file=sys.stderr)
         return 2
+    except UnicodeError as error:
+        print(f"affectd_reader: standard output: {error}", file=sys.stderr)
+        return 5
     except BrokenPipeError:
         # The program that read the output has ended. Nothing may be written any more, also not at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"affectd_reader: standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 5
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
@@ -90,14 +91,19 @@ class Estimate:
         get = _Fields(object_)
         face, voice = get("face", _optional(_mapping)), get("voice", _optional(_mapping))
         expression = get("expression", _optional(_probabilities))
+        affect = {
+            "valence": get("valence", _optional(_within(-1, 1))),
+            "arousal": get("arousal", _optional(_within(-1, 1))),
+            "confidence": get("confidence", _optional(_within(0, 1))),
+        }
+        if len({value is None for value in affect.values()}) > 1:
+            raise InvalidMessage("valence, arousal and confidence are not known together")
         return cls(
             seq=get("seq", _count),
             t=get("t", _number),
             time=get("time", _optional(_time)),
             paused=get("paused", _boolean),
-            valence=get("valence", _optional(_number)),
-            arousal=get("arousal", _optional(_number)),
-            confidence=get("confidence", _optional(_number)),
+            **affect,
             modalities=get("modalities", _texts),
             face=face and Face(face("id", _count), face("box", _box), face("score", _number)),
             voice=voice and Voice(voice("active", _boolean), voice("level_db", _optional(_number))),
@@ -181,7 +187,8 @@ Message = Union[Estimate, Health, Status, Answer]
 def parse(text: str | bytes, device: str | None = None) -> Message:
     """Reads one JSON object: an estimate, a health report or an answer. Unknown fields are ignored."""
     try:
-        object_ = json.loads(text)
+        # NaN and Infinity are not JSON, although Python reads them.
+        object_ = json.loads(text, parse_constant=_reject)
     except (ValueError, RecursionError):
         raise InvalidMessage("not JSON") from None
     if not isinstance(object_, dict):
@@ -196,7 +203,8 @@ def parse(text: str | bytes, device: str | None = None) -> Message:
 
 
 def _report(object_: Mapping[str, Any], device: str | None) -> Message:
-    if object_.get("schema") != SCHEMA:
+    schema = object_.get("schema")
+    if schema != SCHEMA or isinstance(schema, bool):
         raise InvalidMessage(f"schema {object_.get('schema')!r}, expected {SCHEMA}")
     return (Health if "uptime_s" in object_ else Estimate).from_fields(object_, device)
 
@@ -229,7 +237,7 @@ class _Fields:
             return check(self._object[name])
         except KeyError:
             raise InvalidMessage(f"no field {name}") from None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, ArithmeticError):
             raise InvalidMessage(f"field {name}: {self._object[name]!r}") from None
 
 
@@ -246,8 +254,25 @@ def _of(type_: type | tuple[type, ...]) -> Callable[[Any], Any]:
 _boolean, _text, _integer = _of(bool), _of(str), _of(int)
 
 
+def _reject(constant: str) -> None:
+    raise ValueError(constant)
+
+
 def _number(value: Any) -> float:
-    return float(_of((int, float))(value))
+    number = float(_of((int, float))(value))
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _within(low: float, high: float) -> Callable[[Any], float]:
+    def check(value: Any) -> float:
+        number = _number(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return check
 
 
 def _count(value: Any) -> int:

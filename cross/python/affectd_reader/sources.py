@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -47,7 +47,7 @@ class Counters:
     missing: int = 0
     """Estimates that did not come: gaps in the sequence numbers."""
     repeated: int = 0
-    """Estimates that came twice, which MQTT allows. Only the first is passed on."""
+    """Estimates that came twice, which MQTT alone allows. Only the first is passed on."""
     restarts: int = 0
     """How often affectd began to count anew."""
     invalid: int = 0
@@ -61,25 +61,29 @@ class _Sequence:
     """The sequence numbers of one board."""
 
     counters: Counters
+    # Over MQTT, an estimate may come twice. Elsewhere, a number that comes again means that affectd counts anew.
+    may_repeat: bool
     last: Estimate | None = None
-    # The times of recent estimates, by number: an MQTT broker may send all again that a board had not seen acknowledged.
-    recent: dict[int, tuple] = field(default_factory=dict)
+    # Recent estimates, by number: an MQTT broker may send all again that a board had not seen acknowledged.
+    recent: dict[int, Estimate] = field(default_factory=dict)
 
     def is_new(self, estimate: Estimate) -> bool:
-        last, identity = self.last, (estimate.t, estimate.time)
+        # The time alone does not tell a restart, because it may be unknown. The latency is that of each sending.
+        last, identity = self.last, replace(estimate, latency_ms=None)
         if last is not None and estimate.seq != last.seq + 1:
             if estimate.seq > last.seq and estimate.t >= last.t:
                 self.counters.missing += estimate.seq - last.seq - 1
-            elif self.recent.get(estimate.seq) == identity:
+            elif self.may_repeat and self.recent.get(estimate.seq) == identity:
                 self.counters.repeated += 1
                 return False
             else:
                 self.counters.restarts += 1
                 self.recent.clear()
         self.last = estimate
-        self.recent[estimate.seq] = identity
-        if len(self.recent) > MAX_WAITING:
-            del self.recent[next(iter(self.recent))]
+        if self.may_repeat:
+            self.recent[estimate.seq] = identity
+            if len(self.recent) > MAX_WAITING:
+                del self.recent[next(iter(self.recent))]
         return True
 
 
@@ -100,10 +104,16 @@ class Reader:
         self._closed = False
         self._connected = threading.Event()
         self._write: Callable[[str], None] | None = None
-        if source.startswith(("mqtt://", "mqtts://")):
+        scheme, separator, _ = source.partition("://")
+        self._may_repeat = source.startswith(("mqtt://", "mqtts://"))
+        if self._may_repeat:
             self._messages = self._mqtt(_Mqtt.parse(source))
         elif source.startswith("serial:"):
             self._messages = self._serial(_Serial.parse(source))
+        elif separator and scheme.isalpha():
+            raise SourceError(
+                f"{self._name}: unknown kind of address: expected mqtt://, mqtts://, serial:, a file or -"
+            )
         elif follow and source != "-":
             self._messages = self._lines(self._follow(source))
         else:
@@ -119,7 +129,7 @@ class Reader:
         with contextlib.closing(self._messages):
             for message in self._messages:
                 if isinstance(message, Estimate):
-                    sequence = self._sequences.setdefault(message.device, _Sequence(self.counters))
+                    sequence = self._sequences.setdefault(message.device, _Sequence(self.counters, self._may_repeat))
                     if not sequence.is_new(message):
                         continue
                     self.counters.estimates += 1
@@ -179,8 +189,11 @@ class Reader:
                 counted = reader.invalid
                 if isinstance(message, str):
                     yield from self._parsed(iter([message.encode()]))
-                else:
+                    continue
+                try:
                     yield Estimate.from_fields({**message, "time": None})
+                except InvalidMessage as error:
+                    self._count_invalid(error)
             self.counters.invalid += reader.invalid - counted
             counted = reader.invalid
 
@@ -195,13 +208,21 @@ class Reader:
             # Without a buffer, so that lines of a pipe are passed on as they come. _blocks closes it.
             file = sys.stdin.buffer.raw if source == "-" else Path(source).open("rb", buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise SourceError(f"{source}: {error.strerror}") from None
+            raise SourceError(f"{self._name}: {error.strerror}") from None
+        except AttributeError:
+            raise SourceError("standard input is closed: connect it to a file or a program") from None
         return self._blocks(file)
 
     def _blocks(self, file) -> Iterator[bytes]:
         with file:
-            while block := file.read(MAX_LINE_BYTES):
+            while block := self._read(file):
                 yield block
+
+    def _read(self, file) -> bytes:
+        try:
+            return file.read(MAX_LINE_BYTES)
+        except OSError as error:
+            raise SourceError(f"{self._name}: cannot be read: {error.strerror}") from None
 
     def _follow(self, path: str) -> Iterator[bytes]:
         reported = _Report(path)
@@ -214,6 +235,8 @@ class Reader:
                 continue
             reported.well()
             with file:
+                if not file.seekable():
+                    raise SourceError(f"{path}: cannot be followed, because it is no file: leave --follow out")
                 yield from self._until_replaced(path, file)
             # A torn last line does not continue in the next file.
             yield b"\n"
@@ -222,7 +245,7 @@ class Reader:
         while not self._closed:
             # Asked before reading: what was written to the old file before it was replaced is read to its end.
             replaced = not _is_same_file(path, file)
-            while block := file.read(MAX_LINE_BYTES):
+            while block := self._read(file):
                 yield block
             if replaced:
                 return
@@ -250,7 +273,7 @@ class Reader:
                     while not self._closed:
                         if block := port.read(max(1, port.in_waiting)):
                             yield block
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 raise SourceError(f"{self._name}: {error}") from None
             except OSError as error:
                 self._write = None
@@ -289,7 +312,7 @@ class Reader:
         client.on_connect, client.on_subscribe, client.on_disconnect = on_connect, on_subscribe, on_disconnect
         client.on_message = on_message
         if hasattr(client, "on_connect_fail"):
-            client.on_connect_fail = lambda *_arguments: reported.trouble("no connection")
+            client.on_connect_fail = lambda *_arguments: reported.trouble("no connection: check host, port and TLS")
         client.reconnect_delay_set(1, 5)
         client.connect_async(options.host, options.port, keepalive=30)
         if "+" not in options.base:
@@ -372,21 +395,22 @@ class _Report:
 
     def __init__(self, source: str):
         self._source = source
-        self._reason: str | None = None
+        # Those logged since the source was last well: two may alternate for ever.
+        self._reasons: set[str] = set()
         self._was_well = False
 
     def trouble(self, reason: object) -> None:
         reason = str(reason)
-        if reason != self._reason:
+        if reason not in self._reasons:
             log.warning("%s: %s: trying again", self._source, reason)
-        self._reason = reason
+        self._reasons.add(reason)
 
     def well(self) -> bool:
         """Returns whether the source was connected before."""
         was_well, self._was_well = self._was_well, True
-        if self._reason is not None:
+        if self._reasons:
             log.warning("%s: connected", self._source)
-        self._reason = None
+        self._reasons.clear()
         return was_well
 
 
@@ -428,20 +452,33 @@ class _Mqtt:
         try:
             url = urlsplit(source)
             port = url.port
-        except ValueError as error:
-            raise SourceError(f"{shown}: {error}") from None
+        except ValueError:
+            # The error of urlsplit may quote a part of the password.
+            raise SourceError(
+                f"{shown}: is not an address: the port is a number, and /, # and ? in a password are %2F, %23 and %3F"
+            ) from None
         options = _options(shown, url.query, {"device": "", "password_file": "", "ca": "", "cert": "", "key": ""})
         base = url.path.strip("/")
         if base and options["device"]:
             raise SourceError(f"{shown}: give a base or a device, not both")
         if not url.hostname:
             raise SourceError(f"{shown}: names no broker, for example mqtt://broker.lan")
+        try:
+            url.hostname.encode("idna")
+        except UnicodeError:
+            raise SourceError(f"{shown}: {url.hostname!r} is not a host name") from None
+        if any(sign in base + options["device"] for sign in "+#"):
+            raise SourceError(f"{shown}: a base or a device has no + and no #: leave it out for all boards")
         password = unquote(url.password) if url.password else None
         if options["password_file"]:
             try:
                 password = Path(options["password_file"]).read_text().rstrip("\n")
             except OSError as error:
                 raise SourceError(f"{options['password_file']}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise SourceError(
+                    f"{options['password_file']}: is not text: write the password into a text file"
+                ) from None
         tls = url.scheme == "mqtts"
         return cls(
             host=url.hostname,
@@ -478,7 +515,11 @@ class _Mqtt:
 def _without_password(source: str) -> str:
     """The source for messages: an address may have a password in it."""
     scheme, separator, rest = source.partition("://")
-    return scheme + separator + rest.rpartition("@")[2] if separator else source
+    if separator:
+        return scheme + separator + rest.rpartition("@")[2]
+    # An address without its slashes.
+    is_address = source.lower().startswith(("mqtt:", "mqtts:", "http:", "https:")) and "@" in source
+    return f"{source.partition(':')[0]}:…@{source.rpartition('@')[2]}" if is_address else source
 
 
 def _options(source: str, query: str, defaults: dict[str, str]) -> dict[str, str]:

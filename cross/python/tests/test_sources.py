@@ -15,6 +15,8 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 from affectd_reader import Answer, Estimate, Health, Reader, SourceError, Status, sources
+from affectd_reader.__main__ import readable
+from affectd_reader.records import parse
 
 from tests.test_records import FULL, HEALTH
 from tests.test_wire import DOCUMENTED
@@ -50,9 +52,44 @@ class FileTests(unittest.TestCase):
         _, counters = self.read(line(1000) + line(1001))
         self.assertEqual(counters.missing, 0)
 
-    def test_a_repeated_estimate_is_passed_on_once(self):
-        messages, counters = self.read(line(1) + line(2) + line(3) + line(2) + line(3) + line(4))
-        self.assertEqual((numbers(messages), counters.repeated, counters.missing), ([1, 2, 3, 4], 2, 0))
+    def test_a_restart_with_the_same_times_loses_nothing(self):
+        messages, counters = self.read((line(1, time=None) + line(2, time=None) + line(3, time=None)) * 2)
+        self.assertEqual(
+            (numbers(messages), counters.restarts, counters.repeated, counters.missing), ([1, 2, 3, 1, 2, 3], 1, 0, 0)
+        )
+
+    def test_a_repeated_estimate_of_a_broker_is_passed_on_once(self):
+        counters = sources.Counters()
+        sequence = sources._Sequence(counters, may_repeat=True)
+        sent = [parse(line(seq, latency_ms=latency)) for latency, seq in enumerate([1, 2, 3, 2, 3, 4])]
+        self.assertEqual(numbers(e for e in sent if sequence.is_new(e)), [1, 2, 3, 4])
+        self.assertEqual((counters.repeated, counters.missing, counters.restarts), (2, 0, 0))
+
+    def test_a_restart_of_a_board_without_time_is_no_repetition(self):
+        counters = sources.Counters()
+        sequence = sources._Sequence(counters, may_repeat=True)
+        first = [parse(line(seq, time=None)) for seq in (1, 2, 3)]
+        second = [parse(line(seq, time=None, valence=0.11)) for seq in (1, 2, 3)]
+        self.assertTrue(all(sequence.is_new(estimate) for estimate in first + second))
+        self.assertEqual((counters.repeated, counters.restarts), (0, 1))
+
+    def test_values_that_no_estimate_has_are_invalid(self):
+        changes = [{"t": 10**400}, {"valence": 77}, {"arousal": None}, {"schema": True}, {"confidence": -0.1}]
+        texts = [line(2, **change) for change in changes] + [line(2, valence=float("nan")), line(2, t=float("inf"))]
+        messages, counters = self.read(line(1) + "".join(texts) + line(2))
+        self.assertEqual((numbers(messages), counters.invalid), ([1, 2], len(texts)))
+
+    def test_what_could_control_the_terminal_is_escaped(self):
+        expression = {"\x1b]0;title\x07\u202e\ud800": 0.9}
+        text = readable(parse(line(1, expression=expression)))
+        self.assertTrue(text.endswith("\\u001b]0;title\\u0007\\u202e\\ud800"), text)
+
+    def test_mistakes_in_addresses_show_no_password(self):
+        wrong = ["mqttt://u:SECRET@h", "http://u:SECRET@h", "mqtt:u:SECRET@h", "MQTT:u:SECRET@h", "mqtt://u:SEC/RET@h"]
+        for source in [*wrong, "mqtt://a..b", "mqtt://h?device=%23"]:
+            with self.assertRaises(SourceError) as raised:
+                list(Reader(source))
+            self.assertNotRegex(str(raised.exception), "SEC|RET")
 
     def test_a_restart_is_not_a_gap(self):
         messages, counters = self.read(line(7, t=100) + line(8, t=100.2) + line(1) + line(2) + line(30))

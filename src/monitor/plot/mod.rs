@@ -5,6 +5,8 @@ mod font;
 mod png;
 mod svg;
 
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -48,14 +50,17 @@ impl PlotFile {
         &self.path
     }
 
-    /// Fails if the file cannot be written. An existing file stays as it is.
-    pub fn try_open(&self) -> std::io::Result<()> {
-        std::fs::OpenOptions::new().append(true).create(true).open(&self.path)?;
-        Ok(())
+    /// Creates the file. Fails if there is one already, which may be anything of the user's.
+    pub fn create(&self) -> io::Result<File> {
+        File::create_new(&self.path)
     }
 
-    pub fn write(&self, session: &Session) -> std::io::Result<()> {
-        std::fs::write(&self.path, self.contents(session))
+    /// Writes the plot into the file that [`PlotFile::create`] has made. A session without an estimate leaves none.
+    pub fn finish(&self, mut file: File, session: &Session) -> io::Result<()> {
+        match session.estimates {
+            0 => fs::remove_file(&self.path),
+            _ => file.write_all(&self.contents(session)),
+        }
     }
 
     fn contents(&self, session: &Session) -> Vec<u8> {
