@@ -184,6 +184,11 @@ fn show(
     let failed = |e: io::Error| MonitorError::Display(format!("the terminal cannot be used ({e}): try --plain"));
     // Keys are read from the terminal itself, because standard input may be the source.
     let keys = File::open("/dev/tty").map_err(failed)?;
+    let screen = io::stdout()
+        .into_raw_mode()
+        .and_then(IntoAlternateScreen::into_alternate_screen)
+        .map_err(failed)?;
+    // Only now: a read that began before, when keys came line by line, can miss the next key.
     named_thread::spawn("keys", move || {
         let quits = |key: &Key| matches!(key, Key::Char('q') | Key::Esc | Key::Ctrl('c'));
         for key in keys.keys().map_while(Result::ok) {
@@ -192,10 +197,6 @@ fn show(
             }
         }
     })?;
-    let screen = io::stdout()
-        .into_raw_mode()
-        .and_then(IntoAlternateScreen::into_alternate_screen)
-        .map_err(failed)?;
     let mut bottom = "q, Esc or Ctrl-C quits".to_owned();
     if let Some(file) = &options.save {
         bottom += &format!("; then the plot is in {}", file.path().display());

@@ -62,7 +62,7 @@ impl Terminal {
 
     /// Waits for the end. Returns the exit code, and all that was written to the terminal.
     pub fn end(mut self) -> (Option<i32>, String) {
-        let status = self.script.wait().unwrap();
+        let status = wait(|| self.script.try_wait().unwrap());
         drop(self.keys);
         self.reading.join().unwrap();
         self.seen += &self.pieces.try_iter().map(|piece| text(&piece)).collect::<String>();
