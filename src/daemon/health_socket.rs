@@ -1,4 +1,4 @@
-//! A Unix socket that gives the health record to `affectd health`, also where there is no status page.
+//! A Unix socket that sends the health record to `affectd health`. It does not depend on the status page.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};

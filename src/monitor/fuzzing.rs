@@ -12,7 +12,7 @@ pub fn lines<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
     shown(chunks.into_iter().flat_map(|chunk| splitter.push(chunk)))
 }
 
-/// What was received of lines or frames. Noise is left out: it depends on the chunks.
+/// The messages in lines or frames. Reports of noise are left out, because they depend on how the bytes are divided.
 pub fn stream<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
     let mut decoder = StreamDecoder::default();
     let received = chunks.into_iter().flat_map(|chunk| decoder.push(chunk));

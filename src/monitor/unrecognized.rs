@@ -22,7 +22,7 @@ pub enum Unrecognized {
     Damaged,
     /// A frame whose checksum is wrong.
     Frame,
-    /// A line of the log of affectd, which is no fault.
+    /// A line of affectd's own log. It is not an error.
     Log,
     TooLong,
     Bytes,

@@ -401,7 +401,7 @@ fn an_image_is_shown_only_if_allowed_and_never_during_a_pause() {
     assert_eq!(image.0, "image/bmp");
     // 320 × 240 pixels, a palette and two headers.
     assert_eq!((&image.1[..2], image.1.len()), (&b"BM"[..], 320 * 240 + 1024 + 54));
-    // A client that asked before the pause, and reads after it, gets no more than what was on its way.
+    // A client that asks before the pause and reads after it gets only the bytes that were already sent.
     let slow = wait(|| {
         let stream = send(connect_from(9, page.address), "GET /image", &["host: localhost"], "");
         let mut status = [0; 12];

@@ -1,7 +1,7 @@
 """Where messages come from: JSON lines in a file or on standard input, a serial port, and an MQTT broker.
 
-Each source yields decoded messages, and ends only when a file does. What cannot be read is counted. A port or broker that
-is away is tried again.
+Each source yields decoded messages. A file ends; ports and brokers do not. Invalid input is counted. The reader
+connects again to a port or broker that is away.
 """
 
 from __future__ import annotations
@@ -236,14 +236,16 @@ class Reader:
             reported.well()
             with file:
                 if not file.seekable():
-                    raise SourceError(f"{path}: cannot be followed, because it is no file: leave --follow out")
+                    raise SourceError(
+                        f"{path}: is not a regular file, so it cannot be followed: read it without --follow"
+                    )
                 yield from self._until_replaced(path, file)
             # A torn last line does not continue in the next file.
             yield b"\n"
 
     def _until_replaced(self, path: str, file) -> Iterator[bytes]:
         while not self._closed:
-            # Asked before reading: what was written to the old file before it was replaced is read to its end.
+            # Checked before reading, so that the old file is read to its end.
             replaced = not _is_same_file(path, file)
             while block := self._read(file):
                 yield block
