@@ -7,6 +7,7 @@ for estimate in reader.estimates():
     print(estimate.valence, estimate.arousal, reader.counters.missing)
 """
 
+from .errors import SourceError
 from .records import (
     Answer,
     Box,
@@ -21,7 +22,7 @@ from .records import (
     parse,
     to_json,
 )
-from .sources import Counters, Reader, SourceError
+from .sources import Counters, Reader
 
 __all__ = [
     "Answer",

@@ -10,13 +10,13 @@ import os
 import sys
 from dataclasses import asdict
 
-from . import table
+from . import errors, table
 from .records import Answer, Estimate, Health, Message, Status, to_json
 from .sources import Reader, SourceError
 
 SOURCES = """sources:
   -                                       JSON lines on standard input
-  FILE                                    JSON lines of a file
+  FILE, file:FILE                         JSON lines of a file
   serial:/dev/ttyUSB0?baud=115200&wire=json  a serial port; or wire=frame
   mqtt://[user@]host[:port][/base]        an MQTT broker, all devices; also mqtts://, and the options
                                           device=, password_file=, ca=, cert=, key= after ?, with & between them
@@ -75,7 +75,7 @@ def main() -> int:
         # The program that read the output has ended. Nothing may be written any more, also not at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"affectd_reader: standard output: {error.strerror}", file=sys.stderr)
+        print(f"affectd_reader: standard output: {errors.of_file(error)}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 5
     return 0

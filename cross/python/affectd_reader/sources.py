@@ -7,10 +7,11 @@ connects again to a port or broker that is away.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import queue
-import ssl
+import stat
 import sys
 import threading
 import time
@@ -18,9 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import records, wire
+from . import errors, records, wire
+from .addresses import Mqtt, Serial, refuse_scheme, without_password
+from .errors import SourceError
+from .follow import Position
 from .records import Estimate, InvalidMessage, Message, Status
 
 log = logging.getLogger("affectd_reader")
@@ -33,10 +36,6 @@ MAX_LINE_BYTES = 64 * 1024
 LOST = b""
 # Ten minutes at ten estimates per second. What exceeds it is missing, and counted as such.
 MAX_WAITING = 6000
-
-
-class SourceError(Exception):
-    """The source cannot be used as it is written: a mistake in it, or a package that is missing."""
 
 
 @dataclass
@@ -91,33 +90,32 @@ class Reader:
     """Iterates over the messages of a source. Iterate once; it ends when a file does, or after close().
 
     `-`: JSON lines on standard input.
-    `FILE`: JSON lines of a file; with follow=True also what is added later, as `tail -F` does.
+    `FILE` or `file:FILE`: JSON lines of a file; with follow=True also what is added later, as `tail -F` does.
     `serial:PORT?baud=115200&wire=json`: a serial port, with the options of affectd's output; wire=json or wire=frame.
     `mqtt://[user@]host[:port][/base]?device=NAME`, `mqtts://…`: an MQTT broker; without device and base, all its devices. Further
     options are password_file, ca, cert and key.
     """
 
     def __init__(self, source: str, follow: bool = False):
-        self._name = _without_password(source)
+        self._name = without_password(source)
         self.counters = Counters()
         self._sequences: dict[str | None, _Sequence] = {}
         self._closed = False
         self._connected = threading.Event()
         self._write: Callable[[str], None] | None = None
-        scheme, separator, _ = source.partition("://")
         self._may_repeat = source.startswith(("mqtt://", "mqtts://"))
         if self._may_repeat:
-            self._messages = self._mqtt(_Mqtt.parse(source))
+            self._messages = self._mqtt(Mqtt.parse(source))
         elif source.startswith("serial:"):
-            self._messages = self._serial(_Serial.parse(source))
-        elif separator and scheme.isalpha():
-            raise SourceError(
-                f"{self._name}: unknown kind of address: expected mqtt://, mqtts://, serial:, a file or -"
-            )
-        elif follow and source != "-":
-            self._messages = self._lines(self._follow(source))
+            self._messages = self._serial(Serial.parse(source))
+        elif source == "-":
+            self._messages = self._lines(self._standard_input())
         else:
-            self._messages = self._lines(self._file(source))
+            if not source.startswith("file:"):
+                refuse_scheme(source)
+            path = source.removeprefix("file:")
+            _refuse_port(path)
+            self._messages = self._lines(self._follow(path) if follow else self._file(path))
 
     def __enter__(self) -> Reader:
         return self
@@ -156,7 +154,7 @@ class Reader:
         try:
             self._write(command)
         except OSError as error:
-            raise SourceError(f"{self._name}: {error}") from None
+            raise SourceError(f"{self._name}: {errors.of_port(error)}") from None
 
     def close(self) -> None:
         """Ends the iteration. Within an iteration, it ends after the present message."""
@@ -203,14 +201,18 @@ class Reader:
 
     # Files.
 
-    def _file(self, source: str) -> Iterator[bytes]:
+    def _standard_input(self) -> Iterator[bytes]:
         try:
-            # Without a buffer, so that lines of a pipe are passed on as they come. _blocks closes it.
-            file = sys.stdin.buffer.raw if source == "-" else Path(source).open("rb", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise SourceError(f"{self._name}: {error.strerror}") from None
+            return self._blocks(sys.stdin.buffer.raw)
         except AttributeError:
             raise SourceError("standard input is closed: connect it to a file or a program") from None
+
+    def _file(self, path: str) -> Iterator[bytes]:
+        try:
+            # Without a buffer, so that lines of a pipe are passed on as they come. _blocks closes it.
+            file = Path(path).open("rb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise SourceError(f"{path}: {errors.of_file(error)}") from None
         return self._blocks(file)
 
     def _blocks(self, file) -> Iterator[bytes]:
@@ -222,15 +224,17 @@ class Reader:
         try:
             return file.read(MAX_LINE_BYTES)
         except OSError as error:
-            raise SourceError(f"{self._name}: cannot be read: {error.strerror}") from None
+            raise SourceError(f"{self._name}: {errors.of_file(error)}") from None
 
     def _follow(self, path: str) -> Iterator[bytes]:
         reported = _Report(path)
         while not self._closed:
             try:
                 file = Path(path).open("rb", buffering=0)  # noqa: SIM115 (the next lines may not be tried again)
+            except IsADirectoryError as error:
+                raise SourceError(f"{path}: {errors.of_file(error)}") from None
             except OSError as error:
-                reported.trouble(error.strerror)
+                reported.trouble(errors.of_file(error))
                 time.sleep(POLL_S)
                 continue
             reported.well()
@@ -244,27 +248,35 @@ class Reader:
             yield b"\n"
 
     def _until_replaced(self, path: str, file) -> Iterator[bytes]:
+        position = Position()
         while not self._closed:
             # Checked before reading, so that the old file is read to its end.
             replaced = not _is_same_file(path, file)
-            while block := self._read(file):
-                yield block
+            while True:
+                block = self._read(file)
+                # Checked after reading: the block may be of a file that was just truncated and written again.
+                if not position.is_in(file):
+                    file.seek(0)
+                    position = Position()
+                    # A torn last line does not continue at the new beginning.
+                    yield b"\n"
+                elif block:
+                    position.advance(block)
+                    yield block
+                else:
+                    break
             if replaced:
                 return
-            if os.fstat(file.fileno()).st_size < file.tell():
-                file.seek(0)
-                yield b"\n"
-                continue
             time.sleep(POLL_S)
 
     # Serial ports.
 
-    def _serial(self, options: _Serial) -> Iterator[Message]:
+    def _serial(self, options: Serial) -> Iterator[Message]:
         serial = _import("serial", "pyserial", "serial")
         blocks = self._port(serial, options)
         return self._frames(blocks) if options.wire == "frame" else self._lines(blocks, synchronized=False)
 
-    def _port(self, serial, options: _Serial) -> Iterator[bytes]:
+    def _port(self, serial, options: Serial) -> Iterator[bytes]:
         reported = _Report(self._name)
         while not self._closed:
             try:
@@ -275,18 +287,21 @@ class Reader:
                     while not self._closed:
                         if block := port.read(max(1, port.in_waiting)):
                             yield block
-            except (ValueError, OverflowError) as error:
-                raise SourceError(f"{self._name}: {error}") from None
+            except (ValueError, OverflowError):
+                raise SourceError(
+                    f"{self._name}: the port does not have baud={options.baud}: use 115200, which works on nearly every port"
+                ) from None
             except OSError as error:
                 self._write = None
                 self._connected.clear()
-                reported.trouble(error)
+                _refuse_no_port(options.port)
+                reported.trouble(errors.of_port(error))
                 yield LOST
                 time.sleep(RETRY_S)
 
     # MQTT.
 
-    def _mqtt(self, options: _Mqtt) -> Iterator[Message]:
+    def _mqtt(self, options: Mqtt) -> Iterator[Message]:
         paho = _import("paho.mqtt.client", "paho-mqtt", "mqtt")
         waiting: queue.Queue = queue.Queue(MAX_WAITING)
         reported = _Report(self._name)
@@ -321,7 +336,7 @@ class Reader:
             self._write = lambda command: client.publish(f"{options.base}/command", command)
         return self._received(client, waiting, options)
 
-    def _received(self, client, waiting: queue.Queue, options: _Mqtt) -> Iterator[Message]:
+    def _received(self, client, waiting: queue.Queue, options: Mqtt) -> Iterator[Message]:
         client.loop_start()
         try:
             while not self._closed:
@@ -336,7 +351,7 @@ class Reader:
             client.disconnect()
             client.loop_stop()
 
-    def _payload(self, topic: str, payload: bytes, options: _Mqtt) -> Iterator[Message]:
+    def _payload(self, topic: str, payload: bytes, options: Mqtt) -> Iterator[Message]:
         base, _, kind = topic.rpartition("/")
         device = options.name(base)
         if kind == "status":
@@ -416,122 +431,6 @@ class _Report:
         return was_well
 
 
-@dataclass(frozen=True)
-class _Serial:
-    port: str
-    baud: int
-    wire: str
-
-    @classmethod
-    def parse(cls, source: str) -> _Serial:
-        port, _, query = source[len("serial:") :].partition("?")
-        options = _options(source, query, {"baud": "115200", "wire": "json"})
-        if options["wire"] not in ("json", "frame"):
-            raise SourceError(f"{source}: wire={options['wire']}: must be json or frame")
-        if not options["baud"].isdecimal():
-            raise SourceError(f"{source}: baud={options['baud']}: must be a number")
-        if not port:
-            raise SourceError(f"{source}: names no port, for example serial:/dev/ttyUSB0")
-        return cls(port, int(options["baud"]), options["wire"])
-
-
-@dataclass(frozen=True)
-class _Mqtt:
-    host: str
-    port: int
-    base: str
-    """The topics' beginning, with + for any device."""
-    tls: bool
-    user: str | None
-    password: str | None
-    ca: str
-    cert: str
-    key: str
-
-    @classmethod
-    def parse(cls, source: str) -> _Mqtt:
-        shown = _without_password(source)
-        try:
-            url = urlsplit(source)
-            port = url.port
-        except ValueError:
-            # The error of urlsplit may quote a part of the password.
-            raise SourceError(
-                f"{shown}: is not an address: the port is a number, and /, # and ? in a password are %2F, %23 and %3F"
-            ) from None
-        options = _options(shown, url.query, {"device": "", "password_file": "", "ca": "", "cert": "", "key": ""})
-        base = url.path.strip("/")
-        if base and options["device"]:
-            raise SourceError(f"{shown}: give a base or a device, not both")
-        if not url.hostname:
-            raise SourceError(f"{shown}: names no broker, for example mqtt://broker.lan")
-        try:
-            url.hostname.encode("idna")
-        except UnicodeError:
-            raise SourceError(f"{shown}: {url.hostname!r} is not a host name") from None
-        if any(sign in base + options["device"] for sign in "+#"):
-            raise SourceError(f"{shown}: a base or a device has no + and no #: leave it out for all boards")
-        password = unquote(url.password) if url.password else None
-        if options["password_file"]:
-            try:
-                password = Path(options["password_file"]).read_text().rstrip("\n")
-            except OSError as error:
-                raise SourceError(f"{options['password_file']}: {error.strerror}") from None
-            except UnicodeDecodeError:
-                raise SourceError(
-                    f"{options['password_file']}: is not text: write the password into a text file"
-                ) from None
-        tls = url.scheme == "mqtts"
-        return cls(
-            host=url.hostname,
-            port=port or (8883 if tls else 1883),
-            base=base or f"affectd/{options['device'] or '+'}",
-            tls=tls,
-            user=unquote(url.username) if url.username else None,
-            password=password,
-            ca=options["ca"],
-            cert=options["cert"],
-            key=options["key"],
-        )
-
-    def client(self, paho):
-        version = getattr(paho, "CallbackAPIVersion", None)  # Since paho-mqtt 2.
-        client = paho.Client(version.VERSION2) if version else paho.Client()
-        if self.user is not None:
-            client.username_pw_set(self.user, self.password)
-        if self.tls:
-            try:
-                context = ssl.create_default_context(cafile=self.ca or None)
-                if self.cert:
-                    context.load_cert_chain(self.cert, self.key or None)
-            except OSError as error:
-                raise SourceError(f"the files of ca=, cert= and key=: {error}") from None
-            client.tls_set_context(context)
-        return client
-
-    def name(self, base: str) -> str:
-        """The device of a topic."""
-        return base[len("affectd/") :] if base.startswith("affectd/") else base
-
-
-def _without_password(source: str) -> str:
-    """The source for messages: an address may have a password in it."""
-    scheme, separator, rest = source.partition("://")
-    if separator:
-        return scheme + separator + rest.rpartition("@")[2]
-    # An address without its slashes.
-    is_address = source.lower().startswith(("mqtt:", "mqtts:", "http:", "https:")) and "@" in source
-    return f"{source.partition(':')[0]}:…@{source.rpartition('@')[2]}" if is_address else source
-
-
-def _options(source: str, query: str, defaults: dict[str, str]) -> dict[str, str]:
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = [name for name in given if name not in defaults]
-    if unknown:
-        raise SourceError(f"{source}: unknown option {unknown[0]}: expected {', '.join(defaults)}")
-    return {**defaults, **given}
-
-
 def _import(module: str, package: str, extra: str):
     import importlib
 
@@ -544,6 +443,53 @@ def _import(module: str, package: str, extra: str):
 def _exclusive() -> bool | None:
     # Windows opens every port exclusively, and knows only None.
     return True if os.name == "posix" else None
+
+
+def _refuse_port(path: str) -> None:
+    """Raises SourceError for a serial port that is named like a file: it has a baud rate, and opening it could wait for ever."""
+    name = os.path.basename(os.path.realpath(path))
+    try:
+        is_port = stat.S_ISCHR(os.stat(path).st_mode) and name.startswith("tty")
+    except OSError:
+        # What does not exist is reported when it is opened.
+        return
+    if is_port:
+        raise SourceError(f"{path}: is a serial port: write serial:{path}")
+
+
+def _refuse_no_port(path: str) -> None:
+    """Raises SourceError if something is there that never becomes a port. Called after a failure, because opening a port resets
+    some boards."""
+    if os.name != "posix":
+        return
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        # It may be plugged in later.
+        return
+    if stat.S_ISCHR(mode):
+        what = "is not a serial port" if _is_no_terminal(path) else ""
+    else:
+        what = "is a folder" if stat.S_ISDIR(mode) else "is a file, not a serial port"
+    if what:
+        raise SourceError(f"{path}: {what}: name a port, for example serial:/dev/ttyUSB0")
+
+
+def _is_no_terminal(path: str) -> bool:
+    import termios
+
+    try:
+        device = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        termios.tcgetattr(device)
+    except termios.error as error:
+        # A port that was just unplugged has other errors.
+        return error.args[0] in (errno.ENOTTY, errno.EINVAL)
+    finally:
+        os.close(device)
+    return False
 
 
 def _is_same_file(path: str, file) -> bool:

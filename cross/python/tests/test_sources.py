@@ -14,6 +14,7 @@ import unittest
 from pathlib import Path
 
 import paho.mqtt.client as paho
+import serial
 from affectd_reader import Answer, Estimate, Health, Reader, SourceError, Status, sources
 from affectd_reader.__main__ import readable
 from affectd_reader.records import parse
@@ -137,8 +138,54 @@ class FileTests(unittest.TestCase):
         self.assertEqual((reader.counters.missing, reader.counters.invalid), (0, 0))
 
     def test_a_file_that_is_not_there_is_an_error_at_once(self):
-        with self.assertRaisesRegex(SourceError, r"estimates.jsonl: No such file"):
+        with self.assertRaisesRegex(SourceError, r"estimates.jsonl: does not exist: check the path"):
             Reader(str(self.path))
+
+    def test_a_file_that_is_copied_and_truncated_loses_nothing(self):
+        messages = iter(reader := Reader(f"file:{self.path}", follow=True))
+        self.addCleanup(messages.close)
+        self.path.write_text(line(1) + line(2))
+        self.assertEqual([next(messages).seq, next(messages).seq], [1, 2])
+        # As logrotate's copytruncate: affectd goes on in the same file, which soon is as long as before, and then longer.
+        for first in (3, 6):
+            shutil.copy(self.path, self.path.with_suffix(".1"))
+            self.path.write_text(line(first) + line(first + 1) + line(first + 2))
+            self.assertEqual([next(messages).seq for _ in range(3)], [first, first + 1, first + 2])
+        self.assertEqual((reader.counters.missing, reader.counters.invalid), (0, 0))
+
+    def test_what_is_no_file_is_refused_at_once_with_what_to_do(self):
+        board, port = os.openpty()
+        self.addCleanup(os.close, board)
+        self.addCleanup(os.close, port)
+        folder, link = self.path.parent, self.path.with_name("ttyUSB0")
+        link.symlink_to(os.ttyname(port))
+        for follow in (False, True):
+            with self.assertRaises(SourceError) as raised:
+                list(Reader(str(folder), follow=follow))
+            self.assertEqual(str(raised.exception), f"{folder}: is a folder: name a file in it")
+        with self.assertRaisesRegex(SourceError, r"/dev/tty: is a serial port: write serial:/dev/tty$"):
+            Reader("/dev/tty")
+
+    def test_other_schemes_are_named_with_the_right_one(self):
+        for source, reason in (
+            (
+                "MQTT://broker",
+                "MQTT://broker: unknown kind of address: write mqtt://HOST, in small letters and with two slashes",
+            ),
+            (
+                "mqtts:broker",
+                "mqtts:broker: unknown kind of address: write mqtts://HOST, in small letters and with two slashes",
+            ),
+            ("http://broker", "http://broker: http:// is not an MQTT broker: write mqtt://HOST"),
+            ("wss://broker", "wss://broker: wss:// is not an MQTT broker: write mqtts://HOST"),
+            (
+                "ftp://host",
+                "ftp://host: unknown kind of address: expected mqtt://, mqtts://, serial:, file:, a file or -",
+            ),
+        ):
+            with self.assertRaises(SourceError) as raised:
+                Reader(source)
+            self.assertEqual(str(raised.exception), reason)
 
     def run_program(self, *arguments, text):
         command = [sys.executable, "-B", "-m", "affectd_reader", *arguments]
@@ -156,7 +203,7 @@ class FileTests(unittest.TestCase):
             ("serial:/dev/null?wire=xml", "wire=xml: must be json or frame"),
             ("serial:/dev/null?speed=9600", "unknown option speed: expected baud, wire"),
             ("mqtt://bob:secret@h/base?device=x", "mqtt://h/base?device=x: give a base or a device, not both"),
-            ("/no/file", "/no/file: No such file or directory"),
+            ("/no/file", "/no/file: does not exist: check the path"),
         ):
             done = self.run_program(source, text="")
             self.assertEqual((done.returncode, done.stdout), (2, ""))
@@ -165,6 +212,29 @@ class FileTests(unittest.TestCase):
 
 
 class SerialTests(unittest.TestCase):
+    def test_what_is_no_port_is_refused_at_once(self):
+        mend = ": name a port, for example serial:/dev/ttyUSB0"
+        for path, what in (
+            ("/dev/null", "is not a serial port"),
+            (tempfile.gettempdir(), "is a folder"),
+            (__file__, "is a file, not a serial port"),
+        ):
+            with self.assertRaises(SourceError) as raised:
+                list(Reader(f"serial:{path}"))
+            self.assertEqual(str(raised.exception), f"{path}: {what}{mend}")
+
+    def test_a_port_that_another_program_uses_is_named_and_tried_again(self):
+        board, port = self.open_port()
+        self.addCleanup(os.close, board)
+        other = serial.Serial(port, exclusive=True)
+        messages = iter(reader := Reader(f"serial:{port}"))
+        self.addCleanup(messages.close)
+        when_connected(reader, lambda: os.write(board, b"\n" + line(1).encode()))
+        with self.assertLogs(sources.log) as logged:
+            threading.Timer(0.3, other.close).start()
+            self.assertEqual(next(messages).seq, 1)
+        self.assertIn("is in use by another program: stop that program", logged.output[0])
+
     def open_port(self):
         board, port = os.openpty()
         tty.setraw(port)
@@ -210,7 +280,7 @@ class SerialTests(unittest.TestCase):
             threading.Timer(0.3, lambda: boards.append(plug_in("\n" + line(4)))).start()
             self.assertEqual(next(messages).seq, 4)
             self.addCleanup(os.close, boards[1])
-        self.assertIn("No such file", logged.output[0])
+        self.assertIn("not plugged in: plug it in, or list the ports", logged.output[0])
         counters = reader.counters
         self.assertEqual((counters.missing, counters.reconnects, counters.invalid), (2, 1, 0))
 
