@@ -1,14 +1,20 @@
-//! Limits on connections. What is beyond them is closed at once.
+//! Limits on connections. Those beyond them are asked only whether affectd lives and is ready, in a few slots of their own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 /// Connections at the same time.
 const MAX_CONNECTIONS: usize = 48;
 /// Connections from one address, so that one client cannot keep the others out.
 const MAX_PER_ADDRESS: usize = 16;
+/// Connections beyond these limits, of which the oldest makes room for the next. A client that sends its request at once is served
+/// even if others open as many connections as they can: it takes `RESERVED / MAX_RATE_HZ` to push it out.
+const RESERVED: usize = 8;
 /// Streams of events at the same time.
 pub const MAX_STREAMS: usize = 12;
 /// Connections a second. More wait in the kernel: even refusing them takes time that the pipeline may need.
@@ -23,13 +29,31 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
     total: usize,
     streams: usize,
+    /// The connections in reserved slots, oldest first. If its sender is dropped, a connection ends.
+    reserved: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// The number of connections in reserved slots so far.
+    last_reserved: u64,
 }
 
 /// One open connection.
 #[derive(Debug)]
 pub struct Connection {
     open: Connections,
-    address: IpAddr,
+    slot: Slot,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Usual(IpAddr),
+    Reserved { id: u64, ended: oneshot::Receiver<()> },
+}
+
+/// What a connection may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    All,
+    /// Only whether affectd lives and is ready.
+    HealthOnly,
 }
 
 /// One open stream of events.
@@ -37,20 +61,22 @@ pub struct Connection {
 pub struct Stream(Connections);
 
 impl Connections {
-    /// `None` if there are too many.
-    pub fn admit(&self, address: IpAddr) -> Option<Connection> {
+    /// Takes a usual slot if one is free for this address, and a reserved one otherwise.
+    pub fn admit(&self, address: IpAddr) -> Connection {
         let address = address.to_canonical();
         let mut open = self.lock();
         let of_address = open.by_address.get(&address).copied().unwrap_or_default();
-        if open.total >= MAX_CONNECTIONS || of_address >= MAX_PER_ADDRESS {
-            return None;
-        }
-        open.total += 1;
-        open.by_address.insert(address, of_address + 1);
-        Some(Connection {
+        let slot = if open.total < MAX_CONNECTIONS && of_address < MAX_PER_ADDRESS {
+            open.total += 1;
+            open.by_address.insert(address, of_address + 1);
+            Slot::Usual(address)
+        } else {
+            open.reserve()
+        };
+        Connection {
             open: self.clone(),
-            address,
-        })
+            slot,
+        }
     }
 
     /// `None` if there are too many.
@@ -65,15 +91,53 @@ impl Connections {
     }
 }
 
+impl Open {
+    fn reserve(&mut self) -> Slot {
+        if self.reserved.len() >= RESERVED {
+            self.reserved.pop_front();
+        }
+        self.last_reserved += 1;
+        let (end, ended) = oneshot::channel();
+        self.reserved.push_back((self.last_reserved, end));
+        Slot::Reserved {
+            id: self.last_reserved,
+            ended,
+        }
+    }
+}
+
+impl Connection {
+    pub fn service(&self) -> Service {
+        match self.slot {
+            Slot::Usual(_) => Service::All,
+            Slot::Reserved { .. } => Service::HealthOnly,
+        }
+    }
+
+    /// Returns when this connection must make room for another.
+    pub async fn pushed_out(&mut self) {
+        match &mut self.slot {
+            Slot::Usual(_) => pending().await,
+            // Nothing is ever sent: the sender is dropped.
+            Slot::Reserved { ended, .. } => drop(ended.await),
+        }
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut open = self.open.lock();
-        open.total -= 1;
-        if let Some(count) = open.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.by_address.remove(&self.address);
+        match self.slot {
+            Slot::Usual(address) => {
+                open.total -= 1;
+                if let Some(count) = open.by_address.get_mut(&address) {
+                    *count -= 1;
+                    if *count == 0 {
+                        open.by_address.remove(&address);
+                    }
+                }
             }
+            Slot::Reserved { id, .. } => open.reserved.retain(|(other, _)| *other != id),
         }
     }
 }
@@ -111,26 +175,52 @@ impl AcceptRate {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
     #[test]
     fn one_address_cannot_take_all_connections() {
         let connections = Connections::default();
         let address = |n: u8| IpAddr::V4(Ipv4Addr::new(10, 0, 0, n));
-        let mut open: Vec<Connection> = (0..100).filter_map(|_| connections.admit(address(1))).collect();
+        let admit = |address| {
+            let connection = connections.admit(address);
+            (connection.service() == Service::All).then_some(connection)
+        };
+        let mut open: Vec<Connection> = (0..100).filter_map(|_| admit(address(1))).collect();
         assert_eq!(open.len(), MAX_PER_ADDRESS);
-        assert!(
-            connections
-                .admit(IpAddr::V6(Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped()))
-                .is_none()
-        );
-        open.extend((2..100).filter_map(|n| connections.admit(address(n))));
+        assert!(admit(IpAddr::V6(Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped())).is_none());
+        open.extend((2..100).filter_map(|n| admit(address(n))));
         assert_eq!(open.len(), MAX_CONNECTIONS);
         open.pop();
-        assert!(connections.admit(address(1)).is_none());
-        assert!(connections.admit(address(200)).is_some());
+        assert!(admit(address(1)).is_none());
+        assert!(admit(address(200)).is_some());
         drop(open);
         assert_eq!(connections.lock().total, 0);
         assert!(connections.lock().by_address.is_empty());
+        assert!(connections.lock().reserved.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_reserved_connection_makes_room_for_the_next() {
+        let connections = Connections::default();
+        let admit = || connections.admit(Ipv4Addr::LOCALHOST.into());
+        let usual: Vec<Connection> = (0..MAX_PER_ADDRESS).map(|_| admit()).collect();
+        let mut reserved: Vec<Connection> = (0..RESERVED).map(|_| admit()).collect();
+        let mut is_pushed_out = |n: usize| {
+            let mut context = Context::from_waker(Waker::noop());
+            pin!(reserved[n].pushed_out()).poll(&mut context).is_ready()
+        };
+        assert!((0..RESERVED).all(|n| !is_pushed_out(n)));
+        let next = admit();
+        assert_eq!(next.service(), Service::HealthOnly);
+        assert!(is_pushed_out(0) && (1..RESERVED).all(|n| !is_pushed_out(n)));
+        // One that is served and closed makes room, too.
+        drop(reserved.remove(1));
+        let last = admit();
+        assert_eq!(connections.lock().reserved.len(), RESERVED);
+        drop((usual, reserved, next, last));
+        let open = connections.lock();
+        assert_eq!((open.total, open.reserved.len()), (0, 0));
     }
 
     #[test]

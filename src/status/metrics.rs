@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::accept::MetricsFormat;
 use super::context::{OutputState, StatusContext};
 use super::events::VERSION;
 use crate::fusion::Estimate;
@@ -49,18 +50,17 @@ impl Snapshot {
         }
     }
 
-    /// The metrics as a text, and its media type: OpenMetrics, unless the client accepts only the older format.
-    pub fn encode(self, accept: &str) -> (String, &'static str) {
+    /// The metrics as a text, and its media type.
+    pub fn encode(self, format: MetricsFormat) -> (String, &'static str) {
         let mut registry = Registry::with_prefix("affectd");
         registry.register_collector(Box::new(self));
         let mut buffer = String::new();
-        let plain_only = accept.contains("text/plain") && !accept.contains("openmetrics");
-        let (written, media_type) = match plain_only {
-            true => (
+        let (written, media_type) = match format {
+            MetricsFormat::PlainText => (
                 prometheus_text::encode(&mut buffer, &registry),
                 prometheus_text::CONTENT_TYPE,
             ),
-            false => (text::encode(&mut buffer, &registry), OPEN_METRICS),
+            MetricsFormat::OpenMetrics => (text::encode(&mut buffer, &registry), OPEN_METRICS),
         };
         written.expect("writing into a string cannot fail");
         (buffer, media_type)

@@ -16,6 +16,8 @@ mod feed;
 mod settings;
 
 #[cfg(feature = "status")]
+mod accept;
+#[cfg(feature = "status")]
 mod bitmap;
 #[cfg(feature = "status")]
 mod body;

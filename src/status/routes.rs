@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use log::info;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::accept::MetricsFormat;
 use super::bitmap::bitmap;
 use super::body::{EventStream, ImageBody, ResponseBody};
+use super::connections::Service;
 use super::guard::{Access, Refusal};
 use super::metrics::Snapshot;
 use super::settings::Preview;
@@ -73,9 +73,10 @@ impl Route {
 pub async fn answer(
     state: Arc<State>,
     request: Request<Incoming>,
+    allowed: Service,
     is_stream: Arc<AtomicBool>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut response = route(&state, request, &is_stream).await;
+    let mut response = route(&state, request, allowed, &is_stream).await;
     let headers = response.headers_mut();
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
@@ -91,7 +92,12 @@ pub async fn answer(
     Ok(response)
 }
 
-async fn route(state: &Arc<State>, request: Request<Incoming>, is_stream: &AtomicBool) -> Response<ResponseBody> {
+async fn route(
+    state: &Arc<State>,
+    request: Request<Incoming>,
+    allowed: Service,
+    is_stream: &AtomicBool,
+) -> Response<ResponseBody> {
     // An unknown path tells nothing to those who may not ask.
     let route = Route::of(request.uri().path());
     let access = route.map_or(Access::Private, Route::access);
@@ -103,6 +109,12 @@ async fn route(state: &Arc<State>, request: Request<Incoming>, is_stream: &Atomi
             "there is nothing here: the paths are /, /events, /image, /command, /metrics, /healthz and /readyz\n";
         return text(StatusCode::NOT_FOUND, PLAIN, paths);
     };
+    if allowed == Service::HealthOnly && !matches!(route, Route::Life | Route::Readiness) {
+        return busy(
+            "too many connections: close some; /healthz and /readyz are still answered\n",
+            "2",
+        );
+    }
     let method = route.method();
     if *request.method() != method && !(method == Method::GET && *request.method() == Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, format!("use {method}\n"));
@@ -114,7 +126,7 @@ async fn route(state: &Arc<State>, request: Request<Incoming>, is_stream: &Atomi
         Route::Page => text(StatusCode::OK, "text/html; charset=utf-8", state.html.clone()),
         Route::Life => text(StatusCode::OK, PLAIN, "ok\n"),
         Route::Readiness => readiness(state),
-        Route::Metrics => metrics(state, request.headers().get(ACCEPT)),
+        Route::Metrics => metrics(state, MetricsFormat::of(request.headers())),
         Route::Events => events(state, is_stream),
         Route::Image => image(state),
         Route::Command => command(state, request.into_body()).await,
@@ -138,6 +150,14 @@ fn refuse(refusal: Refusal) -> Response<ResponseBody> {
     response
 }
 
+/// The client may try again after so many seconds.
+fn busy(reason: &'static str, retry_after: &'static str) -> Response<ResponseBody> {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, reason);
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static(retry_after));
+    response
+}
+
 fn readiness(state: &State) -> Response<ResponseBody> {
     match (state.why_not_ready(), state.problem()) {
         (Some(why), _) => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {why}\n")),
@@ -146,21 +166,15 @@ fn readiness(state: &State) -> Response<ResponseBody> {
     }
 }
 
-fn metrics(state: &State, accept: Option<&HeaderValue>) -> Response<ResponseBody> {
-    let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+fn metrics(state: &State, format: MetricsFormat) -> Response<ResponseBody> {
     let snapshot = Snapshot::of(&state.context, state.uptime(), state.outputs(), state.last_estimate());
-    let (metrics, media_type) = snapshot.encode(accept);
+    let (metrics, media_type) = snapshot.encode(format);
     text(StatusCode::OK, media_type, metrics)
 }
 
 fn events(state: &State, is_stream: &AtomicBool) -> Response<ResponseBody> {
     let Some(stream) = state.connections.admit_stream() else {
-        let full = "too many pages are open: close one\n";
-        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, full);
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from_static("10"));
-        return response;
+        return busy("too many pages are open: close one\n", "10");
     };
     is_stream.store(true, Ordering::Relaxed);
     // Subscribed before the greeting is made, so that no event is lost in between.
@@ -189,11 +203,7 @@ fn image(state: &State) -> Response<ResponseBody> {
         }
         None => {
             let reason = "no image yet: ask again in a second; see /readyz if none comes\n";
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, reason);
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            response
+            busy(reason, "1")
         }
     }
 }

@@ -14,9 +14,10 @@ use log::{debug, info, warn};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::connections::{AcceptRate, Connection};
+use super::connections::{AcceptRate, Connection, Service};
 use super::feed::Estimates;
 use super::impatient::Impatient;
 use super::routes;
@@ -28,6 +29,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request is answered in this time, or not at all. A pause waits until the devices are closed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for a connection that may only ask whether affectd lives and is ready.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The head of a request.
 const MAX_HEAD_BYTES: usize = 8192;
 const MAX_HEADERS: usize = 64;
@@ -99,12 +102,13 @@ async fn accept_all(state: &Arc<State>, listen: SocketAddr, listener: Option<Tcp
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                match state.connections.admit(peer.ip()) {
-                    Some(connection) => {
-                        tokio::spawn(serve(Arc::clone(state), stream, connection));
-                    }
-                    None => debug!("status page: too many connections: {peer} is refused"),
+                let connection = state.connections.admit(peer.ip());
+                if connection.service() == Service::HealthOnly {
+                    debug!("status page: too many connections: {peer} may only ask for /healthz and /readyz");
                 }
+                tokio::spawn(serve(Arc::clone(state), stream, connection));
+                // If many come at once, each is served before later ones can push it out.
+                yield_now().await;
                 let pause = rate.pause(Instant::now());
                 if !pause.is_zero() {
                     sleep(pause).await;
@@ -129,7 +133,7 @@ async fn wait_for_address(listen: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves one connection, which carries one request: then every limit on connections is one on requests.
-async fn serve(state: Arc<State>, stream: TcpStream, _open: Connection) {
+async fn serve(state: Arc<State>, stream: TcpStream, mut open: Connection) {
     let socket = SockRef::from(&stream);
     // Without the limit, the kernel would keep megabytes for each slow client.
     let limited = socket
@@ -141,7 +145,12 @@ async fn serve(state: Arc<State>, stream: TcpStream, _open: Connection) {
         return;
     }
     let is_stream = Arc::<AtomicBool>::default();
-    let service = service_fn(|request| routes::answer(Arc::clone(&state), request, Arc::clone(&is_stream)));
+    let allowed = open.service();
+    let request_timeout = match allowed {
+        Service::All => REQUEST_TIMEOUT,
+        Service::HealthOnly => HEALTH_TIMEOUT,
+    };
+    let service = service_fn(|request| routes::answer(Arc::clone(&state), request, allowed, Arc::clone(&is_stream)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -150,7 +159,11 @@ async fn serve(state: Arc<State>, stream: TcpStream, _open: Connection) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(Impatient::new(stream)), service);
     let mut connection = pin!(connection);
-    let served = match timeout(REQUEST_TIMEOUT, connection.as_mut()).await {
+    let answered = tokio::select! {
+        answered = timeout(request_timeout, connection.as_mut()) => answered,
+        () = open.pushed_out() => return,
+    };
+    let served = match answered {
         Ok(served) => served,
         Err(_) if is_stream.load(Ordering::Relaxed) => connection.await,
         Err(_) => return,

@@ -14,6 +14,9 @@ CLIP = Path(__file__).parents[2] / "models/demo.mkv"
 TOKEN = "a-token-of-the-test-0123"
 REACHES_BOTH = "view.last && view.last.modalities.length === 2 && view.last.outline !== null"
 
+WIDEST = "Math.max(document.documentElement.scrollWidth, innerWidth)"
+MISPLACED = (Path(__file__).parent / "layout.js").read_text()
+
 
 class Affectd:
     """A running affectd with a status page. The demo clip takes the place of camera and microphone."""
@@ -84,8 +87,14 @@ def look_at_page(affectd: Affectd, screenshots: Path, browser: Browser):
     browser.screen(1200, 900, "dark")
     browser.screenshot(screenshots / "dark.png")
     browser.screen(390, 844, "light", mobile=True)
-    check("a phone needs no scrolling to the side", browser.value("document.documentElement.scrollWidth <= innerWidth"))
+    check("a phone needs no scrolling to the side", browser.value(WIDEST) <= 390)
     browser.screenshot(screenshots / "phone.png")
+    browser.screen(320, 640, "dark", mobile=True)
+    # A page that is too wide makes a phone zoom out, so it is compared with the width of the screen.
+    check("a phone of 320 pixels needs no scrolling to the side", browser.value(WIDEST) <= 320)
+    misplaced = browser.value(MISPLACED)
+    check(f"no text sticks out or covers another one there ({misplaced})", misplaced == [])
+    browser.screenshot(screenshots / "narrow.png")
     browser.screen(1200, 900, "light")
 
     browser.key("p")
