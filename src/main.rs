@@ -211,7 +211,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             };
             match (watch, &config.source) {
                 (true, Source::Devices(devices)) => {
-                    let stop = handle(Handling::Default)?.stop;
+                    let stop = handle(Handling::Stop)?.stop;
                     cli::check::watch(&config, devices, format, &stop)
                 }
                 (true, Source::Clip { .. }) => Err(CommandError::WatchedClip),
@@ -230,7 +230,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             ..
         } => {
             let config = load(&common, &devices.add_to(common.flags()))?;
-            let stop = handle(Handling::Default)?.stop;
+            let stop = handle(Handling::Stop)?.stop;
             Ok(cli::record::record(&config, &file, max_mb, &stop)?)
         }
         Command::Bench {
@@ -256,18 +256,18 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             plain,
             ascii,
         } => {
-            let stop = handle(Handling::Default)?.stop;
+            let stop = handle(Handling::Stop)?.stop;
             let terminal = environment.terminal.as_deref();
             let glyphs = match ascii {
                 true => Glyphs::Ascii,
                 false => Glyphs::of(environment.locale.as_deref(), terminal),
             };
-            let colors = match environment.no_color {
-                true => Colors::Off,
-                false => Colors::On,
+            let colors = match environment.has_colors() {
+                true => Colors::On,
+                false => Colors::Off,
             };
             // A dumb terminal cannot place the cursor.
-            let plain = plain || matches!(terminal, None | Some("dumb"));
+            let plain = plain || environment.is_terminal_dumb();
             let options = monitor::Options {
                 source,
                 save,

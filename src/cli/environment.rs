@@ -110,6 +110,16 @@ impl Environment {
         Ok(environment)
     }
 
+    /// Whether a terminal shows colours, and its user wants them.
+    pub fn has_colors(&self) -> bool {
+        !self.no_color && !self.is_terminal_dumb()
+    }
+
+    /// Whether the terminal knows no escape sequences.
+    pub fn is_terminal_dumb(&self) -> bool {
+        matches!(self.terminal.as_deref(), None | Some("dumb"))
+    }
+
     fn set(&mut self, name: String, value: OsString) -> Result<(), ConfigError> {
         let Ok(value) = value.into_string() else {
             return Err(invalid(&name, "its value is not valid UTF-8"));

@@ -18,7 +18,7 @@ const TALKATIVE: &[(&str, &str)] = &[("tract", "warn"), ("rustls", "warn"), ("ru
 /// Starts the log. `own_values` are the arguments and variables that a line may quote.
 pub fn init(environment: &Environment, own_values: Vec<String>) {
     let to_journal = environment.journal_stream.as_deref().is_some_and(is_stderr);
-    let style = match io::stderr().is_terminal() && !environment.no_color {
+    let style = match io::stderr().is_terminal() && environment.has_colors() {
         true => WriteStyle::Always,
         false => WriteStyle::Never,
     };

@@ -29,8 +29,9 @@ pub enum Handling {
     /// SIGHUP reloads the configuration. If it comes because the terminal was closed, it stops affectd. SIGUSR1 pauses and SIGUSR2
     /// resumes.
     Daemon(Arc<PauseSwitch>),
-    /// The default of the system: they end affectd.
-    Default,
+    /// SIGHUP stops affectd, so that a clip is complete and a terminal as before, unless it is ignored, as `nohup` does it. SIGUSR1 and
+    /// SIGUSR2 have the default of the system: they end affectd.
+    Stop,
 }
 
 /// Holds SIGUSR1 and SIGUSR2 back until [`handle`] can act on them: before that, they would end affectd, and a pause would be lost. Must run
@@ -53,10 +54,12 @@ fn mask_pause_and_resume(how: libc::c_int) {
 /// Starts to handle signals. SIGINT and SIGTERM set `stop`.
 pub fn handle(handling: Handling) -> Result<Signals, CommandError> {
     let had_terminal = has_terminal() && !is_hangup_ignored();
-    let (pause, handled): (_, &[i32]) = match handling {
-        Handling::Daemon(pause) => (pause, &[SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]),
-        Handling::Default => (Arc::default(), &[SIGINT, SIGTERM]),
+    let (pause, handled): (_, &[i32]) = match &handling {
+        Handling::Daemon(pause) => (Arc::clone(pause), &[SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]),
+        Handling::Stop if is_hangup_ignored() => (Arc::default(), &[SIGINT, SIGTERM]),
+        Handling::Stop => (Arc::default(), &[SIGINT, SIGTERM, SIGHUP]),
     };
+    let reloads = matches!(handling, Handling::Daemon(_));
     let signals = Signals {
         pause,
         ..Signals::default()
@@ -76,7 +79,7 @@ pub fn handle(handling: Handling) -> Result<Signals, CommandError> {
                 let terminal_closed = || had_terminal && !has_terminal();
                 match stopping {
                     _ if matches!(signal, SIGUSR1 | SIGUSR2) => switch(&pause, signal),
-                    _ if signal == SIGHUP && !terminal_closed() => reload.store(true, Ordering::Relaxed),
+                    _ if signal == SIGHUP && reloads && !terminal_closed() => reload.store(true, Ordering::Relaxed),
                     None => {
                         stop.store(true, Ordering::Relaxed);
                         stopping = Some((signal, Instant::now()));

@@ -1,9 +1,11 @@
 //! Messages as lines of text: JSON, CSV, and what other programs have recorded of them.
 
 use super::received::{Expressions, Face, Reading, Received, Voice};
+use super::shown_device::ShownDevice;
 use super::unrecognized::Unrecognized;
 use crate::face::EXPRESSIONS;
 use crate::output::csv;
+use crate::output::mqtt::subscriber::IndexMessage;
 
 /// Splits a stream of bytes into lines, and reads each. A last line without a line end is dropped.
 #[derive(Debug)]
@@ -11,8 +13,8 @@ pub struct LineSplitter {
     line: Line,
     /// The columns of CSV rows.
     columns: Vec<String>,
-    /// The topic of the first device in a dump of MQTT messages. Those of others are ignored.
-    device: Option<String>,
+    /// The device of a dump of MQTT messages.
+    device: ShownDevice,
 }
 
 /// The line that has not ended yet.
@@ -28,7 +30,7 @@ impl Default for LineSplitter {
         LineSplitter {
             line: Line::Kept(Vec::new()),
             columns: columns(csv::HEADER),
-            device: None,
+            device: ShownDevice::default(),
         }
     }
 }
@@ -68,7 +70,18 @@ impl LineSplitter {
         None
     }
 
-    fn parse(&mut self, line: &[u8]) -> Option<Received> {
+    fn parse(&mut self, line: &[u8]) -> Vec<Received> {
+        match str::from_utf8(line)
+            .ok()
+            .filter(|text| !is_own_log(text))
+            .and_then(published)
+        {
+            Some((topic, payload)) => self.published(topic, payload),
+            None => self.parse_line(line).into_iter().collect(),
+        }
+    }
+
+    fn parse_line(&mut self, line: &[u8]) -> Option<Received> {
         let bytes = Received::Unrecognized(Unrecognized::Bytes);
         let Ok(text) = str::from_utf8(line.trim_ascii()) else {
             return Some(bytes);
@@ -96,34 +109,57 @@ impl LineSplitter {
             let damaged = Received::Unrecognized(Unrecognized::Damaged);
             return Some(reading.map_or(damaged, Received::of_reading));
         }
-        self.recorded(text)
-            .unwrap_or_else(|| Some(Received::Unrecognized(Unrecognized::of_line(line))))
+        recorded(text).or_else(|| Some(Received::Unrecognized(Unrecognized::of_line(line))))
     }
 
-    /// A message that another program has recorded, after a time or the topic of MQTT: a line of a journal, or of
-    /// `mosquitto_sub -v`. `None` if it is none, and `Some(None)` if it is ignored.
-    fn recorded(&mut self, text: &str) -> Option<Option<Received>> {
-        let (before, payload) = match text.split_once(" {") {
-            Some((before, _)) => (before, &text[before.len() + 1..]),
-            None => text.rsplit_once(' ')?,
+    /// A message of MQTT. Those of other devices and of other kinds are ignored.
+    fn published(&mut self, topic: &str, payload: &str) -> Vec<Received> {
+        match IndexMessage::of(topic, payload.as_bytes()) {
+            IndexMessage::Device(base) => return vec![Received::Device(base)],
+            IndexMessage::NoEntry => return Vec::new(),
+            IndexMessage::Other => {}
+        }
+        let Some((base, kind)) = topic.rsplit_once('/') else {
+            return Vec::new();
         };
-        let topic = before.rsplit(' ').next().and_then(|word| word.rsplit_once('/'));
-        let received = match topic {
-            Some((_, "status")) if matches!(payload, "online" | "offline") => {
+        let received = match kind {
+            "status" if matches!(payload, "online" | "offline") => {
                 Some(Received::Status(format!("the device is {payload}")))
             }
-            Some((_, "state" | "response" | "config" | "board" | "command")) => None,
-            _ if !payload.starts_with('{') => return None,
-            _ => match Received::from_json(payload.as_bytes()) {
-                Some(Received::Unrecognized(Unrecognized::Text(_) | Unrecognized::Json(_))) => return None,
-                received => received,
-            },
+            "estimate" | "health" if payload.starts_with('{') => Received::from_json(payload.as_bytes()),
+            _ => None,
         };
-        let Some((base, _)) = topic else {
-            return Some(received);
-        };
-        let is_shown = self.device.get_or_insert_with(|| base.to_owned()) == base;
-        Some(received.filter(|_| is_shown))
+        received.map_or(Vec::new(), |received| self.device.choose(base, received))
+    }
+}
+
+/// The last parts of the topics of a device, and of its announcement to Home Assistant.
+const KINDS: [&str; 8] = [
+    "estimate", "health", "status", "state", "command", "response", "board", "config",
+];
+
+/// The topic and the payload of a line of `mosquitto_sub -v`, perhaps after a time.
+fn published(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim();
+    let mut rest = line;
+    // A payload may contain anything.
+    while !rest.starts_with('{') {
+        let (word, after) = rest.split_once(' ')?;
+        let kind = word.rsplit_once('/').map(|(_, kind)| kind);
+        if kind.is_some_and(|kind| KINDS.contains(&kind)) || IndexMessage::of(word, b"") != IndexMessage::Other {
+            return Some((word, after.trim_start()));
+        }
+        rest = after;
+    }
+    None
+}
+
+/// A message that another program has recorded after a time, such as a line of a journal.
+fn recorded(text: &str) -> Option<Received> {
+    let start = text.find(" {")? + 1;
+    match Received::from_json(&text.as_bytes()[start..])? {
+        Received::Unrecognized(Unrecognized::Text(_) | Unrecognized::Json(_)) => None,
+        received => Some(received),
     }
 }
 
@@ -232,9 +268,32 @@ mod tests {
         );
         let expected = [
             Received::Status("the device is online".into()),
+            // Again, with the first estimate.
+            Received::Status("the device is online".into()),
             Received::from_json(LINE.as_bytes()).unwrap(),
         ];
         assert_eq!(read(&dump), expected);
+    }
+
+    #[test]
+    fn all_topics_of_affectd_are_known_and_none_is_an_invalid_line() {
+        let dump = "affectd/boards/affectd0123456789abcdef/hall {\"status\":\"affectd/hall/status\",\"discovery\":null}\n\
+                    affectd/boards/affectd0123456789abcdef/old (null)\n\
+                    affectd/hall/board affectd0123456789abcdef\naffectd/hall/command rate 5\naffectd/hall/status (null)\n\
+                    affectd/hall/health (null)\naffectd/hall/response {\"error\":\"unknown command\"}\n\
+                    2026-11-30T19:03:19+0000 affectd/hall/state {\"schema\":1}\nhomeassistant/status online\n\
+                    homeassistant/device/affectd0123456789abcdef_hall/config {\"dev\":{}}\n";
+        let expected = [
+            Received::Device("affectd/hall".into()),
+            Received::Status("the device is online".into()),
+        ];
+        assert_eq!(read(dump), expected);
+        // The status of another program does not hide the estimates.
+        let received = read(&format!("homeassistant/status online\naffectd/hall/estimate {LINE}\n"));
+        assert!(
+            matches!(received[..], [Received::Status(_), Received::Estimate(_)]),
+            "{received:?}"
+        );
     }
 
     #[test]

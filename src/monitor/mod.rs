@@ -11,9 +11,11 @@ mod foreign_file;
 mod lines;
 mod look;
 mod plot;
+mod reader_gone;
 mod received;
 mod screen;
 mod session;
+mod shown_device;
 mod source;
 mod unrecognized;
 
@@ -40,6 +42,7 @@ use crate::named_thread;
 use crate::output::HostIdentity;
 use crate::output::mqtt::subscriber::Listening;
 use crate::printable::printable;
+use reader_gone::is_reader_gone;
 use received::Received;
 use session::Session;
 use source::Source;
@@ -124,7 +127,8 @@ fn print(
 ) -> Result<(), MonitorError> {
     let mut out = io::stdout().lock();
     loop {
-        if stop.load(Ordering::Relaxed) {
+        // A reader that closes early, as `head` does, is not an error.
+        if stop.load(Ordering::Relaxed) || is_reader_gone(&out) {
             return Ok(());
         }
         let (estimates, status) = (session.estimates, session.status.clone());
@@ -133,7 +137,7 @@ fn print(
             Ok(Event::Received(Received::End)) => return end(session),
             Ok(Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Ok(Event::Failed(failure)) => return Err(failure),
-            Err(RecvTimeoutError::Timeout) => session.notice_silence(Instant::now()),
+            Err(RecvTimeoutError::Timeout) => {}
             Ok(Event::Received(received)) => {
                 if let Received::Health(health) = &received {
                     problem = health.problem.as_ref().map(|problem| format!("problem: {problem}"));
@@ -141,6 +145,7 @@ fn print(
                 session.receive(received);
             }
         }
+        session.notice_silence(Instant::now());
         let line = if session.estimates > estimates {
             session.line()
         } else if session.status != status {
@@ -152,7 +157,6 @@ fn print(
         };
         match writeln!(out, "{}", glyphs.text(&printable(&line))).and_then(|()| out.flush()) {
             Ok(()) => {}
-            // A reader that closes early, as `head` does, is not an error.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
             Err(e) => {
                 return Err(MonitorError::Display(format!(
@@ -216,16 +220,14 @@ fn show(
                 Ok(Event::Received(received)) => session.receive(received),
                 Ok(Event::Failed(failure)) => return Err(failure),
                 Ok(Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => {
-                    session.notice_silence(Instant::now());
-                    break;
-                }
+                Err(RecvTimeoutError::Timeout) => break,
             }
             match events.try_recv() {
                 Ok(event) => next = Ok(event),
                 Err(_) => break,
             }
         }
+        session.notice_silence(Instant::now());
         thread::sleep(DRAW_INTERVAL / 4);
     }
 }

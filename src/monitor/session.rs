@@ -13,6 +13,8 @@ pub const SERIES_S: f64 = 60.0;
 const MAX_RECENT: usize = 6000;
 /// After this time without an estimate, the user is told what to check.
 const SILENCE: Duration = Duration::from_secs(5);
+/// After this time without an estimate, the estimates have stopped, however few came before.
+const MAX_SILENCE: Duration = Duration::from_secs(300);
 /// How many devices are named that use the broker.
 const MAX_DEVICES: usize = 8;
 /// The most points that the plot of a session keeps. When it is reached, every other point is dropped.
@@ -61,6 +63,12 @@ pub struct Session {
     started: Instant,
     /// The user was told that no estimates come.
     told: bool,
+    /// When the last estimate came.
+    last_at: Option<Instant>,
+    /// The time between the last two estimates, in seconds on the device's clock.
+    interval_s: f64,
+    /// How long no estimate has come, if that is too long.
+    silent_for: Option<Duration>,
     /// Added to the source's clock, so that the time of the plot never goes back.
     offset: f64,
     recent: VecDeque<Moment>,
@@ -96,6 +104,9 @@ impl Session {
             devices: BTreeSet::new(),
             started: Instant::now(),
             told: false,
+            last_at: None,
+            interval_s: 0.0,
+            silent_for: None,
             offset: 0.0,
             recent: VecDeque::new(),
             all: Vec::new(),
@@ -139,9 +150,31 @@ impl Session {
 
     /// If no estimate has come for a while, sets the status to what the user may check, once.
     pub fn notice_silence(&mut self, now: Instant) {
-        if !self.ended && now.saturating_duration_since(self.started) >= SILENCE {
-            self.tell_silence();
+        if self.ended {
+            return;
         }
+        let silence = now.saturating_duration_since(self.last_at.unwrap_or(self.started));
+        if self.last_at.is_none() {
+            if silence >= SILENCE {
+                self.tell_silence();
+            }
+        } else if silence >= self.longest_usual_silence() {
+            let is_new = self.silent_for.replace(silence).is_none();
+            self.is_waiting |= is_new;
+            if is_new {
+                self.status += ": the estimates have stopped: check that affectd runs and is connected";
+            }
+        }
+    }
+
+    /// How long none has come, if the estimates have stopped.
+    pub fn silent_for(&self) -> Option<Duration> {
+        self.silent_for
+    }
+
+    /// A device may send an estimate in a minute.
+    fn longest_usual_silence(&self) -> Duration {
+        Duration::from_secs_f64((3.0 * self.interval_s).min(MAX_SILENCE.as_secs_f64())).max(SILENCE)
     }
 
     fn tell_silence(&mut self) {
@@ -179,7 +212,10 @@ impl Session {
     }
 
     fn estimate(&mut self, reading: Reading) {
+        self.last_at = Some(Instant::now());
+        self.silent_for = None;
         if let Some(last) = &self.last {
+            self.interval_s = (reading.t - last.t).max(0.0) / reading.seq.saturating_sub(last.seq).max(1) as f64;
             if reading.seq == last.seq {
                 self.repeated += 1;
                 return;
@@ -375,6 +411,33 @@ mod tests {
         let later = session.started + SILENCE;
         session.notice_silence(later);
         assert_eq!((session.status.as_str(), session.why_nothing()), ("connected", None));
+    }
+
+    #[test]
+    fn estimates_that_stop_are_noticed_once_and_their_return_too() {
+        let mut session = Session::new("mqtt://b/x".into(), "check the topic");
+        session.receive(Received::Status("connected".into()));
+        session.receive(Received::Estimate(reading(1)));
+        let last = session.last_at.unwrap();
+        session.notice_silence(last + SILENCE / 2);
+        assert_eq!((session.status.as_str(), session.silent_for()), ("connected", None));
+        session.notice_silence(last + SILENCE);
+        let told = "connected: the estimates have stopped: check that affectd runs and is connected";
+        assert_eq!((session.status.as_str(), session.silent_for()), (told, Some(SILENCE)));
+        session.notice_silence(last + 9 * SILENCE);
+        assert_eq!(
+            (session.status.as_str(), session.silent_for()),
+            (told, Some(9 * SILENCE))
+        );
+        session.receive(Received::Estimate(reading(2)));
+        assert_eq!((session.status.as_str(), session.silent_for()), ("receiving", None));
+        // Estimates every ten seconds on the clock of the device.
+        session.receive(Received::Estimate(Reading { t: 10.4, ..reading(3) }));
+        let last = session.last_at.unwrap();
+        session.notice_silence(last + Duration::from_secs(29));
+        assert_eq!(session.silent_for(), None);
+        session.notice_silence(last + Duration::from_secs(31));
+        assert!(session.silent_for().is_some());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::error::MonitorError;
 use super::follow::{FollowedFile, Progress};
 use super::foreign_file::Head;
 use super::received::Received;
+use super::shown_device::ShownDevice;
 
 /// The time between two reads of a file that has not grown.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
@@ -24,6 +25,14 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 const READ_INTERVAL: Duration = Duration::from_millis(20);
 /// The time between two attempts to open an absent port.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Whether the port was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    First,
+    /// It comes back if it is plugged in again, and it may take a moment until it may be used.
+    Again,
+}
 
 type Listener<'a> = dyn FnMut(Received) -> Listening + 'a;
 
@@ -55,7 +64,13 @@ impl Source {
                 ))),
             };
         }
-        Ok(Source::File(text.strip_prefix("file:").unwrap_or(text).into()))
+        if let Some(path) = text.strip_prefix("file:") {
+            return Ok(Source::File(path.into()));
+        }
+        match Address::mend_of_scheme(text) {
+            Some(mend) => Err(failed(mend)),
+            None => Ok(Source::File(text.into())),
+        }
     }
 
     /// What to check if no estimates come.
@@ -207,28 +222,45 @@ fn follow(mut file: FollowedFile, name: &str, listener: &mut Listener) -> Result
 
 /// Reads a port until the listener stops. Reopens a port that was unplugged and comes back.
 fn read_port(serial: &SerialSpec, listener: &mut Listener) -> Result<(), MonitorError> {
-    let open = || match serial.open_port() {
-        Ok(port) => Ok(port.map(|port| move |buffer: &mut [u8]| port.read(buffer))),
-        Err(error) => Err(MonitorError::Source(error.to_string())),
+    let open = |attempt| {
+        let port = match attempt {
+            Attempt::First => serial.open_port(),
+            Attempt::Again => serial.reopen_port(),
+        };
+        match port {
+            Ok(port) => Ok(port.map(|port| move |buffer: &mut [u8]| port.read(buffer))),
+            Err(error) => Err(MonitorError::Source(error.to_string())),
+        }
     };
     read_reopening(open, thread::sleep, listener)
 }
 
-/// Reads what `open` returns until the listener stops, and opens it again after each failure. `wait` passes the time between two
-/// attempts.
+/// Reads what `open` returns until the listener stops, and opens it again after each failure. Only the first attempt may fail. `wait`
+/// passes the time between two attempts.
 fn read_reopening<R: Fn(&mut [u8]) -> io::Result<usize>>(
-    open: impl Fn() -> Result<Option<R>, MonitorError>,
+    open: impl Fn(Attempt) -> Result<Option<R>, MonitorError>,
     wait: impl Fn(Duration),
     listener: &mut Listener,
 ) -> Result<(), MonitorError> {
     let mut buffer = [0; 1024];
+    let mut attempt = Attempt::First;
     loop {
-        let Some(read) = open()? else {
-            if listener(Received::Status("the port does not exist".into())) == Listening::Stop {
-                return Ok(());
+        let opened = match open(attempt) {
+            Ok(Some(read)) => Ok(read),
+            Ok(None) => Err("the port does not exist".to_owned()),
+            Err(error) if attempt == Attempt::First => return Err(error),
+            Err(error) => Err(error.to_string()),
+        };
+        attempt = Attempt::Again;
+        let read = match opened {
+            Ok(read) => read,
+            Err(why) => {
+                if listener(Received::Status(why)) == Listening::Stop {
+                    return Ok(());
+                }
+                wait(RETRY_INTERVAL);
+                continue;
             }
-            wait(RETRY_INTERVAL);
-            continue;
         };
         let mut decoder = StreamDecoder::default();
         if listener(Received::Status("open".into())) == Listening::Stop {
@@ -253,7 +285,7 @@ fn read_reopening<R: Fn(&mut [u8]) -> io::Result<usize>>(
     }
 }
 
-/// Reads the topics of one device until the listener stops. If several devices publish, the first one received is shown.
+/// Reads the topics of one device until the listener stops.
 fn read_broker(
     address: &Address,
     topics: &[String],
@@ -261,7 +293,7 @@ fn read_broker(
     listener: &mut Listener,
 ) -> Result<(), MonitorError> {
     let mut subscriber = Subscriber::new(address, topics, host).map_err(|e| MonitorError::Source(e.to_string()))?;
-    let mut device: Option<String> = None;
+    let mut device = ShownDevice::default();
     subscriber.run(&mut |event| match event {
         Event::Connected => listener(Received::Status("connected".into())),
         Event::Disconnected(why) => listener(Received::Status(why)),
@@ -270,13 +302,12 @@ fn read_broker(
             let Some((base, kind)) = topic.rsplit_once('/') else {
                 return Listening::Continue;
             };
-            if device.get_or_insert_with(|| base.into()) != base {
-                return Listening::Continue;
-            }
-            match kind {
-                "status" => listener(Received::Status(String::from_utf8_lossy(&payload).into_owned())),
-                _ => Received::from_json(&payload).map_or(Listening::Continue, &mut *listener),
-            }
+            let received = match kind {
+                "status" => Some(Received::Status(String::from_utf8_lossy(&payload).into_owned())),
+                _ => Received::from_json(&payload),
+            };
+            let shown = received.map_or(Vec::new(), |received| device.choose(base, received));
+            pass_on(shown, listener)
         }
     });
     Ok(())
@@ -308,6 +339,9 @@ mod tests {
         assert_eq!(topics("mqtt://b/?version=5"), "affectd/+/estimate");
         assert_eq!(topics("mqtt://b?device=hall"), "affectd/hall/estimate");
         assert_eq!(topics("mqtt://b/home/mood"), "home/mood/estimate");
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        insta::assert_snapshot!(error("MQTT://b/x"), @"MQTT://b/x: unknown scheme MQTT://: write mqtt:// in small letters");
+        insta::assert_snapshot!(error("http://b:1883"), @"http://b:1883: unknown scheme http://: a broker is mqtt://HOST");
         for spec in ["mqtt://li:hunter2@b", "mqtt://b?password=hunter2"] {
             let error = parse(spec).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
@@ -330,7 +364,7 @@ mod tests {
         };
         let fail = |_: &mut [u8]| Err(io::Error::from_raw_os_error(libc::EIO));
         let wait = |time| waits.borrow_mut().push(time);
-        read_reopening(|| Ok(Some(fail)), wait, &mut listener).unwrap();
+        read_reopening(|_| Ok(Some(fail)), wait, &mut listener).unwrap();
         let gone = "the port is gone (Input/output error (os error 5))";
         assert_eq!(statuses, ["open", gone, "open", gone, "open", gone]);
         assert_eq!(*waits.borrow(), [RETRY_INTERVAL; 2]);

@@ -22,6 +22,7 @@ mod messages;
 mod microphones;
 mod models;
 mod monitor;
+mod monitor_terminal;
 mod mqtt;
 mod mqtt_hostile;
 mod mqtt_login;

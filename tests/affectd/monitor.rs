@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use affectd::output::wire::{Message, Record};
 
-use crate::mosquitto::Mosquitto;
+use crate::mosquitto::{Mosquitto, wait};
 use crate::pty::Pty;
-use crate::terminal::Terminal;
 use crate::{affectd, file};
 
 /// The estimates `from` to `to`, as a device writes them.
-fn lines(from: u64, to: u64) -> String {
+pub fn lines(from: u64, to: u64) -> String {
     let line = |seq: u64| {
         let t = seq as f64 / 5.0;
         format!(
@@ -198,11 +197,19 @@ fn recordings_of_other_programs_are_read() {
     for recorded in [
         format!("Nov 30 19:03:19 pi systemd[1]: Started affectd.\nNov 30 19:03:20 pi affectd[812]: {estimate}"),
         format!("affectd/hall/status online\naffectd/hall/estimate {estimate}affectd/den/estimate {estimate}"),
+        format!(
+            "homeassistant/status online\naffectd/boards/affectd0123456789abcdef/hall {{\"status\":\"x\"}}\naffectd/hall/command rate 5\naffectd/hall/estimate {estimate}"
+        ),
         format!("[2026-11-30T19:03:19Z INFO  affectd::daemon] camera: running\n{estimate}"),
     ] {
         let output = monitor_of(recorded.as_bytes());
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(text.matches("valence +0.50").count(), 1, "{recorded}\n{text}");
+        assert_eq!(
+            text.contains("invalid lines 0"),
+            !recorded.starts_with("Nov"),
+            "{recorded}\n{text}"
+        );
     }
 }
 
@@ -325,68 +332,6 @@ fn a_source_without_estimates_is_told_with_what_to_check() {
 }
 
 #[test]
-fn an_error_in_a_terminal_is_printed_on_the_normal_screen() {
-    let terminal = Terminal::start("exec $affectd monitor serial:/dev/ttyNOTHING", &[]);
-    let (code, seen) = terminal.end();
-    assert_eq!(code, Some(3));
-    let error = seen.find("/dev/ttyNOTHING: no such port").expect(&seen);
-    let normal_screen = seen.find("\u{1b}[?1049l");
-    assert!(normal_screen.is_none_or(|at| at < error), "{seen:?}");
-}
-
-/// What the monitor draws in a terminal of 80 columns and 24 rows until `wanted` is there.
-fn drawn(arguments: &str, environment: &[(&str, &str)], wanted: &str) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let path = file(&folder, "lines.json", lines(1, 300).as_bytes());
-    let shell = format!(
-        "stty cols 80 rows 24; exec $affectd monitor {} {arguments}",
-        path.display()
-    );
-    let mut terminal = Terminal::start(&shell, environment);
-    terminal.wait_for(wanted);
-    terminal.press(b"q");
-    let (code, seen) = terminal.end();
-    assert_eq!(code, Some(0), "{seen}");
-    seen
-}
-
-#[test]
-fn a_terminal_without_utf_8_gets_ascii() {
-    let is_braille = |c: char| ('\u{2800}'..='\u{28ff}').contains(&c);
-    assert!(drawn("", &[], "quits").contains(is_braille));
-    for (arguments, environment) in [
-        ("", [("LC_ALL", "C")]),
-        ("", [("TERM", "linux")]),
-        ("--ascii", [("LC_ALL", "C.UTF-8")]),
-    ] {
-        let seen = drawn(arguments, &environment, "quits");
-        assert!(seen.is_ascii() && seen.contains("a arousal"), "{environment:?} {seen}");
-    }
-}
-
-#[test]
-fn no_color_is_respected() {
-    let is_colored = |seen: &str| seen.contains("\u{1b}[38;5;");
-    assert!(is_colored(&drawn("", &[], "quits")));
-    let seen = drawn("", &[("NO_COLOR", "1")], "quits");
-    assert!(!is_colored(&seen) && seen.contains("dashed"), "{seen:?}");
-}
-
-#[test]
-fn a_terminal_that_cannot_place_the_cursor_gets_lines() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = file(&folder, "lines.json", lines(1, 3).as_bytes());
-    let mut terminal = Terminal::start(
-        &format!("exec $affectd monitor {}", path.display()),
-        &[("TERM", "dumb")],
-    );
-    terminal.wait_for("waits for more");
-    terminal.press(b"\x03");
-    let (_, seen) = terminal.end();
-    assert!(!seen.contains("\u{1b}[") && seen.contains("0.6 s  valence"), "{seen:?}");
-}
-
-#[test]
 fn topics_of_a_broker_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::without_passwords(folder.path());
@@ -394,6 +339,95 @@ fn topics_of_a_broker_are_read() {
     let monitor = monitor(&[&format!("mqtt://127.0.0.1:{}?version=5", broker.port)]);
     let line = first_line_with(monitor, "valence");
     assert!(line.contains("1.4 s") && line.contains("+0.50"), "{line}");
+}
+
+#[test]
+fn it_ends_when_its_reader_has_closed_and_nothing_more_comes() {
+    let mut monitor = monitor(&["-"]);
+    let mut stdin = monitor.stdin.take().unwrap();
+    // A minute and more between the estimates: for long, nothing more is printed.
+    let rare = lines(1, 2).replace("\"t\":0.4", "\"t\":100");
+    stdin.write_all(rare.as_bytes()).unwrap();
+    let mut shown = BufReader::new(monitor.stdout.take().unwrap()).lines();
+    assert!(shown.any(|line| line.unwrap().contains("100.0 s  valence")));
+    drop(shown);
+    let status = wait(|| monitor.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    drop(stdin);
+}
+
+#[test]
+fn a_retained_status_of_a_device_that_is_gone_does_not_hide_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::without_passwords(folder.path());
+    broker.publish(&["-t", "affectd/gone/status", "-r", "-m", "offline"]);
+    let mut monitor = monitor(&[&format!("mqtt://127.0.0.1:{}", broker.port)]);
+    let mut shown = BufReader::new(monitor.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(shown.any(|line| line.contains("offline")));
+    broker.publish(&["-t", "affectd/hall/estimate", "-q", "1", "-m", lines(7, 7).trim()]);
+    assert!(shown.any(|line| line.contains("1.4 s  valence")));
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
+}
+
+/// Sends estimates until the monitor has shown one. The test cannot see when the monitor has opened the port.
+fn until_shown(port: &Pty, shown: &mut impl Iterator<Item = String>) {
+    let received = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for seq in (1..).take_while(|_| !received.load(Ordering::Relaxed)) {
+                port.offer(lines(seq, seq).as_bytes());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        assert!(shown.any(|line| line.contains("valence")));
+        received.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_port_of_any_name_is_waited_for_when_it_was_unplugged() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("board");
+    let port = Pty::plug_in(&link);
+    let mut monitor = monitor(&[&format!("serial:{}", link.display())]);
+    let mut shown = BufReader::new(monitor.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    until_shown(&port, &mut shown);
+    drop(port);
+    assert!(shown.any(|line| line.contains("the port does not exist")));
+    let port = Pty::plug_in(&link);
+    until_shown(&port, &mut shown);
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
+}
+
+#[test]
+fn an_address_with_another_scheme_is_a_usage_error_that_names_the_right_one() {
+    let told = |source: &str| {
+        let output = affectd().args(["monitor", source]).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap().trim().to_owned(),
+        )
+    };
+    let error = |text: &str| (Some(2), text.to_owned());
+    assert_eq!(
+        told("MQTT://broker/affectd/hall"),
+        error("affectd: MQTT://broker/affectd/hall: unknown scheme MQTT://: write mqtt:// in small letters")
+    );
+    assert_eq!(
+        told("http://broker:1883"),
+        error("affectd: http://broker:1883: unknown scheme http://: a broker is mqtt://HOST")
+    );
+    let (code, text) = told("https://li:hunter2@broker");
+    assert!(
+        code == Some(2) && !text.contains("hunter2") && text.ends_with("a broker with TLS is mqtts://HOST"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -419,26 +453,4 @@ fn frames_are_read_from_a_serial_line() {
         line.contains("-0.50") && line.contains("+0.25") && line.contains("voice"),
         "{line}"
     );
-}
-
-#[test]
-fn in_a_terminal_the_monitor_survives_resizing_and_restores_the_screen() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = file(&folder, "lines.json", lines(1, 300).as_bytes());
-    // Changes the size of the terminal while the monitor runs in the foreground.
-    let shell = format!(
-        "stty cols 40 rows 12; (sleep 1; stty cols 90 rows 30; sleep 1; stty cols 20 rows 4; sleep 1; stty cols 100 rows 40) < /dev/tty & \
-         exec $affectd monitor {}",
-        path.display()
-    );
-    let mut terminal = Terminal::start(&shell, &[]);
-    // The small screen shows the numbers. Only larger ones show the time series. Only the largest has a row 40.
-    for wanted in ["+0.50", "now", "\u{1b}[40;"] {
-        terminal.wait_for(wanted);
-    }
-    terminal.press(b"q");
-    let (code, seen) = terminal.end();
-    assert_eq!(code, Some(0), "{seen}");
-    // The normal screen and the cursor are back.
-    assert!(seen.contains("\u{1b}[?1049l") && seen.contains("\u{1b}[?25h"));
 }

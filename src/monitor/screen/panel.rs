@@ -1,5 +1,7 @@
 //! The newest estimate and the state of the device as text, and the expressions as bars.
 
+use std::time::Duration;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -53,10 +55,13 @@ pub fn text(frame: &mut Frame, area: Rect, session: &Session, palette: Palette) 
             Span::styled(format!("V {}", number(last.valence)), palette.valence()),
             Span::styled(format!("  A {}", number(last.arousal)), palette.arousal()),
         ]),
-        Line::raw(format!(
-            "confidence {}",
-            last.confidence.map_or("–".into(), |c| format!("{c:.2}"))
-        )),
+        match session.silent_for() {
+            Some(silence) => Line::styled(format!("no estimate for {}", rough(silence)), palette.alarm()),
+            None => Line::raw(format!(
+                "confidence {}",
+                last.confidence.map_or("–".into(), |c| format!("{c:.2}"))
+            )),
+        },
         match last.paused {
             true => Line::raw("paused: devices closed"),
             false => Line::raw(format!("{face}, {voice}")),
@@ -68,6 +73,15 @@ pub fn text(frame: &mut Frame, area: Rect, session: &Session, palette: Palette) 
         Line::styled(printable(&session.source), palette.faint()),
     ];
     frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// A time in the unit that suits it.
+fn rough(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
 }
 
 /// A bar for each expression.

@@ -2,6 +2,8 @@ use super::super::look::Colors;
 use super::super::received::{Reading, Received};
 use super::super::session::samples::session;
 use super::*;
+use std::time::{Duration, Instant};
+
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::Color;
@@ -88,6 +90,28 @@ fn a_pause_is_shown() {
     let screen = drawn(80, 24, &session, UNICODE);
     assert!(screen.contains("paused: devices closed"), "{screen}");
     assert!(!screen.contains("no microphone"), "{screen}");
+}
+
+#[test]
+fn estimates_that_have_stopped_are_told_with_the_time_since_the_last() {
+    let mut session = session();
+    let now = Instant::now();
+    for (silence_s, text) in [
+        (12, "no estimate for 12 s"),
+        (300, "no estimate for 5 min"),
+        (9000, "no estimate for 2 h"),
+    ] {
+        session.notice_silence(now + Duration::from_secs(silence_s));
+        for (width, height) in [(80, 24), (40, 12), (22, 4)] {
+            let screen = drawn(width, height, &session, UNICODE);
+            assert!(screen.contains(text), "{screen}");
+        }
+    }
+    session.receive(Received::Estimate(Reading {
+        seq: 302,
+        ..Reading::default()
+    }));
+    assert!(!drawn(80, 24, &session, UNICODE).contains("no estimate"));
 }
 
 #[test]

@@ -107,6 +107,25 @@ impl Address {
         spec.starts_with("mqtt://") || spec.starts_with("mqtts://")
     }
 
+    /// What to write instead of a text that begins like an address and is none: with another scheme, or without the slashes. `None` if it
+    /// may be something else, such as a path.
+    pub fn mend_of_scheme(text: &str) -> Option<String> {
+        let (scheme, rest) = text.split_once(':')?;
+        let is_scheme = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        let lower = scheme.to_ascii_lowercase();
+        let has_slashes = rest.starts_with("//");
+        Some(match lower.as_str() {
+            "mqtt" | "mqtts" if !has_slashes => format!("the slashes are missing: write {lower}://HOST"),
+            "mqtt" | "mqtts" if scheme != lower => {
+                format!("unknown scheme {scheme}://: write {lower}:// in small letters")
+            }
+            "mqtt" | "mqtts" => return None,
+            _ if !has_slashes || !is_scheme => return None,
+            "https" | "wss" | "ssl" | "tls" => format!("unknown scheme {scheme}://: a broker with TLS is mqtts://HOST"),
+            _ => format!("unknown scheme {scheme}://: a broker is mqtt://HOST"),
+        })
+    }
+
     /// Whether both publish under the same topics of the same broker.
     pub fn same_topics(&self, other: &Address) -> bool {
         (&self.host, self.port, &self.base) == (&other.host, other.port, &other.base)
@@ -387,6 +406,33 @@ mod tests {
 
     fn error(spec: &str) -> String {
         parse(spec).unwrap_err()
+    }
+
+    #[test]
+    fn another_scheme_is_named_with_the_right_one() {
+        for (text, mend) in [
+            (
+                "MQTT://b",
+                Some("unknown scheme MQTT://: write mqtt:// in small letters"),
+            ),
+            (
+                "Mqtts://b",
+                Some("unknown scheme Mqtts://: write mqtts:// in small letters"),
+            ),
+            ("mqtt:b", Some("the slashes are missing: write mqtt://HOST")),
+            ("http://b", Some("unknown scheme http://: a broker is mqtt://HOST")),
+            (
+                "wss://b",
+                Some("unknown scheme wss://: a broker with TLS is mqtts://HOST"),
+            ),
+            ("mqtt://b", None),
+            ("a:b", None),
+            ("C:\\x", None),
+            ("./a://b", None),
+            ("/tmp/x", None),
+        ] {
+            assert_eq!(Address::mend_of_scheme(text).as_deref(), mend, "{text}");
+        }
     }
 
     #[test]

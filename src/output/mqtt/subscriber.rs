@@ -30,6 +30,29 @@ pub enum Event {
     Disconnected(String),
 }
 
+/// What a message under a topic says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexMessage {
+    /// A device uses this broker, with this base topic.
+    Device(String),
+    /// It belongs to the index of devices, and has no entry.
+    NoEntry,
+    /// It does not belong to the index.
+    Other,
+}
+
+impl IndexMessage {
+    pub fn of(topic: &str, payload: &[u8]) -> IndexMessage {
+        if !board_index::contains(topic) {
+            return IndexMessage::Other;
+        }
+        match ListedDevice::from_message(topic, payload) {
+            Some(listed) => IndexMessage::Device(listed.entry.base().to_owned()),
+            None => IndexMessage::NoEntry,
+        }
+    }
+}
+
 /// Whether a listener wants more events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listening {
@@ -95,15 +118,13 @@ async fn run_connection(
     let mut subscribed = 0;
     loop {
         let event = match client.next().await? {
-            ClientEvent::Message(message) if board_index::contains(&message.topic) => {
-                match ListedDevice::from_message(&message.topic, &message.payload) {
-                    Some(listed) => Event::Device(listed.entry.base().to_owned()),
-                    None => continue,
-                }
-            }
-            ClientEvent::Message(message) => Event::Message {
-                topic: message.topic,
-                payload: message.payload,
+            ClientEvent::Message(message) => match IndexMessage::of(&message.topic, &message.payload) {
+                IndexMessage::Device(base) => Event::Device(base),
+                IndexMessage::NoEntry => continue,
+                IndexMessage::Other => Event::Message {
+                    topic: message.topic,
+                    payload: message.payload,
+                },
             },
             // Nice to know, and often not allowed.
             ClientEvent::Subscribed { topic } | ClientEvent::NotSubscribed { topic, .. } if topic == index => continue,

@@ -63,14 +63,21 @@ impl SerialSpec {
     /// Opens the port; `None` if it does not exist but may appear later.
     pub fn open_port(&self) -> Result<Option<Port>, OutputError> {
         let path = self.path.display();
-        match Port::open(&self.path, self.baud.0) {
-            Ok(port) => Ok(Some(port)),
-            Err(PortError::Absent) if is_hot_pluggable(&self.path) => Ok(None),
-            Err(PortError::Absent) => Err(OutputError::Failed(format!(
+        match self.reopen_port()? {
+            None if !is_hot_pluggable(&self.path) => Err(OutputError::Failed(format!(
                 "{path}: no such port: list the ports with ls -l /dev/serial/by-id /dev/serial[01]; \
                  a UART of the board must be enabled first (sudo raspi-config)"
             ))),
-            Err(PortError::Unusable(why)) => Err(OutputError::Failed(format!("{path}: {why}"))),
+            port => Ok(port),
+        }
+    }
+
+    /// Opens a port that was open before, so that it may come back whatever it is called; `None` if it does not exist now.
+    pub fn reopen_port(&self) -> Result<Option<Port>, OutputError> {
+        match Port::open(&self.path, self.baud.0) {
+            Ok(port) => Ok(Some(port)),
+            Err(PortError::Absent) => Ok(None),
+            Err(PortError::Unusable(why)) => Err(OutputError::Failed(format!("{}: {why}", self.path.display()))),
         }
     }
 }
