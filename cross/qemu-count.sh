@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Counts the instructions that an aarch64 program executes, without a board:
 #
-#     cross/qemu-count.sh [--cpu CPU]... PROGRAM [ARGUMENT...]
+#     cross/qemu-count.sh [--cpu CPU]... [--functions FILE] PROGRAM [ARGUMENT...]
 #     cross/qemu-count.sh target/aarch64-unknown-linux-gnu/release/affectd bench --model FILE --iterations {}
 #
 # It prints a line with name and count for each CPU; the default is cortex-a72, cortex-a76 and max. With `{}` among the
 # arguments, it runs the program twice, with 2 and with 12 in that place, and prints the count of one iteration; the counts of
 # starting and loading cancel out. The program's own output goes to stderr.
+#
+# --functions writes the count of each function of the last run to FILE, most first. The program needs its symbols.
 #
 # cortex-a72 is the Raspberry Pi 4 (ARMv8.0) and cortex-a76 the Pi 5 (ARMv8.2 with dot products). max has all extensions that
 # QEMU supports, such as matrix products and SVE, which neither board has. The count measures the amount of work, not the time.
@@ -23,12 +25,18 @@ usage_error() {
 }
 
 cpus=()
+functions=
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit ;;
     --cpu)
         [ -n "${2:-}" ] || usage_error "--cpu needs a name"
         cpus+=("$2")
+        shift
+        ;;
+    --functions)
+        [ -n "${2:-}" ] || usage_error "--functions needs a file"
+        functions=$2
         shift
         ;;
     -*) usage_error "unknown argument: $1" ;;
@@ -62,7 +70,7 @@ cc -O2 -fPIC -shared -DPLUGIN_API=$api -o "$scratch/insn_count.so" "$(dirname "$
 count() {
     local cpu=$1
     shift
-    "$qemu" -cpu "$cpu" -plugin "$scratch/insn_count.so,out=$scratch/count" "$@" >&2
+    "$qemu" -cpu "$cpu" -plugin "$scratch/insn_count.so,out=$scratch/count${functions:+,functions=$scratch/functions}" "$@" >&2
     cat "$scratch/count"
 }
 
@@ -79,3 +87,4 @@ for cpu in "${cpus[@]}"; do
     esac
     printf '%-12s %15d\n' "$cpu" "$executed"
 done
+[ -z "$functions" ] || sort -rn "$scratch/functions" | c++filt >"$functions"

@@ -13,6 +13,11 @@ const SIDE: usize = 24;
 /// How far the face may have moved in each direction, in samples: a third of its width.
 const REACH: usize = 8;
 const FIELD: usize = SIDE + 2 * REACH;
+/// Places of the patch in the field, in each direction.
+const OFFSETS: usize = 2 * REACH + 1;
+/// Values that the compiler adds at once.
+const LANES: usize = 8;
+const _: () = assert!(SIDE.is_multiple_of(LANES));
 /// With a lower correlation, the face is lost.
 const MIN_CORRELATION: f32 = 0.75;
 /// A patch with a lower standard deviation, in grey levels, would match anywhere.
@@ -41,13 +46,12 @@ impl Template {
 
     /// How far the face has moved from its last centre `from`, in image pixels. `None` if it is lost.
     pub fn find(&self, image: &Luma, from: Point) -> Option<(f32, f32)> {
-        let field = sample(image, from, self.step, FIELD);
-        const OFFSETS: usize = 2 * REACH + 1;
+        let field = Field::of(sample(image, from, self.step, FIELD));
         let mut scores = [[0.0f32; OFFSETS]; OFFSETS];
         let mut best = (f32::MIN, REACH, REACH);
         for (dy, row) in scores.iter_mut().enumerate() {
             for (dx, score) in row.iter_mut().enumerate() {
-                *score = self.correlation(&field, dx, dy);
+                *score = field.correlation(&self.patch, dx, dy);
                 if *score > best.0 {
                     best = (*score, dx, dy);
                 }
@@ -64,20 +68,77 @@ impl Template {
         let moved = |d: f32| (d - REACH as f32) * self.step;
         Some((moved(x), moved(y)))
     }
+}
 
-    fn correlation(&self, field: &[f32], dx: usize, dy: usize) -> f32 {
-        let (mut product, mut sum, mut squares) = (0.0, 0.0, 0.0);
-        for (y, patch) in self.patch.chunks_exact(SIDE).enumerate() {
-            let row = &field[(dy + y) * FIELD + dx..][..SIDE];
-            for (p, v) in patch.iter().zip(row) {
-                product += p * v;
-                sum += v;
-                squares += v * v;
+/// Where the patch is searched: [`FIELD`] × [`FIELD`] grey values.
+struct Field {
+    values: Vec<f32>,
+    /// The norm of every square of [`SIDE`] × [`SIDE`] values about its mean, by its upper left corner.
+    norms: [[f32; OFFSETS]; OFFSETS],
+}
+
+impl Field {
+    fn of(values: Vec<f32>) -> Field {
+        let sums = square_sums(&values, f64::from);
+        let squares = square_sums(&values, |v| f64::from(v) * f64::from(v));
+        let norms = std::array::from_fn(|dy| {
+            std::array::from_fn(|dx| {
+                let (sum, squares) = (sums[dy][dx], squares[dy][dx]);
+                #[expect(clippy::cast_possible_truncation, reason = "computed in f64, needed as f32")]
+                let spread = (squares - sum * sum / (SIDE * SIDE) as f64) as f32;
+                spread.max(0.0).sqrt()
+            })
+        });
+        Field { values, norms }
+    }
+
+    /// Of a patch of zero mean and unit norm with the square whose upper left corner is at (`dx`, `dy`). A square of one grey
+    /// correlates with nothing.
+    fn correlation(&self, patch: &[f32], dx: usize, dy: usize) -> f32 {
+        // Eight sums, because the compiler does not reorder additions by itself.
+        let mut sums = [0.0f32; LANES];
+        for (y, patch) in patch.as_chunks::<SIDE>().0.iter().enumerate() {
+            let row: &[f32; SIDE] = self.values[(dy + y) * FIELD + dx..]
+                .first_chunk()
+                .expect("a square lies within the field");
+            for (patch, row) in patch.as_chunks::<LANES>().0.iter().zip(row.as_chunks::<LANES>().0) {
+                for lane in 0..LANES {
+                    sums[lane] += patch[lane] * row[lane];
+                }
             }
         }
-        let spread = squares - sum * sum / (SIDE * SIDE) as f32;
-        if spread > 1.0 { product / spread.sqrt() } else { 0.0 }
+        let norm = self.norms[dy][dx];
+        if norm > 1.0 {
+            sums.iter().sum::<f32>() / norm
+        } else {
+            0.0
+        }
     }
+}
+
+/// The sums of `term` over all squares of [`SIDE`] × [`SIDE`] values of a field: first over the rows, then over the columns.
+fn square_sums(field: &[f32], term: impl Fn(f32) -> f64) -> [[f64; OFFSETS]; OFFSETS] {
+    let mut columns = [0.0; FIELD];
+    let mut add = |row: usize, sign: f64| {
+        for (column, &value) in columns.iter_mut().zip(&field[row * FIELD..][..FIELD]) {
+            *column += sign * term(value);
+        }
+        columns
+    };
+    for row in 0..SIDE - 1 {
+        add(row, 1.0);
+    }
+    std::array::from_fn(|dy| {
+        let columns = add(dy + SIDE - 1, 1.0);
+        add(dy, -1.0);
+        let mut sum: f64 = columns[..SIDE - 1].iter().sum();
+        std::array::from_fn(|dx| {
+            sum += columns[dx + SIDE - 1];
+            let whole = sum;
+            sum -= columns[dx];
+            whole
+        })
+    })
 }
 
 /// `side` × `side` grey values around `centre`, `step` pixels apart.
@@ -138,6 +199,27 @@ mod tests {
         w: 60.0,
         h: 60.0,
     };
+
+    #[test]
+    fn the_correlation_is_that_of_its_definition() {
+        let field: Vec<f32> = (0..FIELD * FIELD).map(|i| ((i * i / 3 + 7 * i) % 251) as f32).collect();
+        let mut patch: Vec<f32> = (0..SIDE * SIDE).map(|i| ((i * 31) % 97) as f32).collect();
+        let norm = centre_and_norm(&mut patch);
+        patch.iter_mut().for_each(|v| *v /= norm);
+        let measured = Field::of(field.clone());
+        for (dx, dy) in [(0, 0), (REACH, 3), (OFFSETS - 1, OFFSETS - 1)] {
+            let mut square: Vec<f32> = (0..SIDE * SIDE)
+                .map(|i| field[(dy + i / SIDE) * FIELD + dx + i % SIDE])
+                .collect();
+            let norm = centre_and_norm(&mut square);
+            let expected = patch.iter().zip(&square).map(|(p, v)| p * v).sum::<f32>() / norm;
+            let correlation = measured.correlation(&patch, dx, dy);
+            assert!(
+                (correlation - expected).abs() < 1e-5,
+                "{correlation} instead of {expected}"
+            );
+        }
+    }
 
     #[test]
     fn a_moved_face_is_found_with_subsample_accuracy() {

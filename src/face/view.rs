@@ -12,6 +12,9 @@ const FACES_ACROSS: f32 = 2.5;
 /// Tiles across and down. Each is a square with half the image's longer side, so neighbours overlap.
 const TILES: (u32, u32) = (3, 2);
 
+/// So many pixels add up in 16 bits, whatever their values.
+const ROWS_IN_U16: usize = u16::MAX as usize / u8::MAX as usize;
+
 /// A part of an image, in its pixels. It can extend beyond the image; what is outside is black.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct View {
@@ -109,12 +112,21 @@ impl Letterbox {
     fn shrink(&self, image: &Luma, canvas: &mut [f32]) {
         let columns = spans(self.width, self.view.width, self.view.left, image.width());
         let rows = spans(self.height, self.view.height, self.view.top, image.height());
-        let mut sums = vec![0u32; self.width];
+        let (left, right) = (columns[0].from, columns[self.width - 1].to);
+        let mut heights = vec![0; right - left];
         for (y, row_span) in rows.iter().enumerate() {
-            sums.fill(0);
-            for row in image.rows(row_span.from..row_span.to) {
+            let mut sums = [0u32; CANVAS];
+            // Rows are added first, because the compiler adds sixteen neighbouring pixels at once.
+            for first in (row_span.from..row_span.to).step_by(ROWS_IN_U16) {
+                heights.fill(0);
+                for row in image.rows(first..row_span.to.min(first + ROWS_IN_U16)) {
+                    for (height, &pixel) in heights.iter_mut().zip(&row[left..right]) {
+                        *height += u16::from(pixel);
+                    }
+                }
                 for (sum, span) in sums.iter_mut().zip(&columns) {
-                    *sum += row[span.from..span.to].iter().map(|&v| u32::from(v)).sum::<u32>();
+                    let heights = &heights[span.from - left..span.to - left];
+                    *sum += heights.iter().map(|&height| u32::from(height)).sum::<u32>();
                 }
             }
             let line = &mut canvas[(self.top + y) * CANVAS + self.left..][..self.width];
@@ -197,6 +209,7 @@ fn spans(parts: usize, length: u32, start: i32, size: u32) -> Vec<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn canvas_of(image: &Luma, view: View) -> Vec<f32> {
         let mut canvas = vec![0.0; CANVAS * CANVAS];
@@ -249,6 +262,44 @@ mod tests {
             canvas_of(&image, View::around(square(value, value, 10.0)));
             canvas_of(&image, View::around(square(5.0, 5.0, value)));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_smaller_drawing_has_the_mean_of_the_pixels(
+            (width, height) in (1u32..700, 1u32..500),
+            (left, top) in (-300i32..600, -300i32..400),
+            side in 128u32..900,
+            seed: u32,
+        ) {
+            let pixels: Vec<u8> = (0..width * height).map(|i| (i.wrapping_mul(2_654_435_761) ^ seed).to_be_bytes()[0]).collect();
+            let image = Luma::new(width, height, pixels).unwrap();
+            let view = View { left, top, width: side, height: side };
+            let canvas = canvas_of(&image, view);
+            let bounds = |part: u32, start: i32| {
+                let at = |part: u32| start + (part * side / 128).cast_signed();
+                at(part)..at(part + 1)
+            };
+            for (x, y) in [(0, 0), (17, 90), (64, 64), (127, 127)] {
+                let (columns, rows) = (bounds(x, left), bounds(y, top));
+                let count = (columns.len() * rows.len()) as f32;
+                let inside = |at: i32, length: u32| u32::try_from(at).ok().filter(|at| *at < length);
+                let sum: u32 = rows
+                    .filter_map(|row| inside(row, height))
+                    .flat_map(|row| columns.clone().filter_map(move |column| Some((inside(column, width)?, row))))
+                    .map(|(column, row)| u32::from(image.row(row)[column as usize]))
+                    .sum();
+                let expected = sum as f32 / count / 127.5 - 1.0;
+                prop_assert_eq!(canvas[(y * 128 + x) as usize], expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tall_image_is_added_without_overflow() {
+        let image = Luma::new(3, 65_535, vec![255; 3 * 65_535]).unwrap();
+        let canvas = canvas_of(&image, View::whole(&image));
+        assert_eq!(canvas[64 * CANVAS + 63], 1.0);
     }
 
     #[test]
