@@ -10,6 +10,7 @@
 use crate::capture::Luma;
 use crate::model::{Bundle, GraphName, ModelError, Session};
 
+use super::empty_views::EmptyViews;
 use super::geometry::{Face, Landmarks, Point, Rect};
 use super::view::{CANVAS as SIDE, Letterbox, View};
 
@@ -64,21 +65,58 @@ impl Detector {
 
     /// All faces in `view`, highest score first, in pixels of `image`.
     pub fn detect(&mut self, image: &Luma, view: View) -> Result<Vec<Face>, ModelError> {
+        let letterbox = self.draw(image, view);
+        Ok(self.search(&letterbox)?.faces)
+    }
+
+    /// As [`Detector::detect`], but without a search if `views` knows that `view` is empty. It may then spare `most` searches.
+    pub fn detect_unless_empty(
+        &mut self,
+        image: &Luma,
+        view: View,
+        views: &mut EmptyViews,
+        most: u32,
+    ) -> Result<Vec<Face>, ModelError> {
+        let letterbox = self.draw(image, view);
+        if views.contain(view, &self.canvas, most) {
+            return Ok(Vec::new());
+        }
+        let Search { faces, best_score } = self.search(&letterbox)?;
+        views.searched(view, &self.canvas, best_score);
+        Ok(faces)
+    }
+
+    fn draw(&mut self, image: &Luma, view: View) -> Letterbox {
         let letterbox = Letterbox::of(view);
         letterbox.fill(image, &mut self.canvas);
+        letterbox
+    }
+
+    /// Searches what was drawn.
+    fn search(&mut self, letterbox: &Letterbox) -> Result<Search, ModelError> {
         let min_score = self.min_score;
-        let candidates = self.session.run(&[&self.canvas], |outputs| {
-            let mut found = Vec::new();
+        let (candidates, best_score) = self.session.run(&[&self.canvas], |outputs| {
+            let (mut found, mut best) = (Vec::new(), f32::MIN);
             for (scale, maps) in SCALES.iter().zip(outputs.chunks(2)) {
                 scale.collect(maps[0], maps[1], min_score, &mut found);
+                best = maps[0].iter().copied().fold(best, f32::max);
             }
-            found
+            (found, sigmoid(best))
         })?;
-        Ok(blend_overlapping(candidates)
-            .into_iter()
-            .map(|face| letterbox.to_image(face))
-            .collect())
+        let faces = blend_overlapping(candidates).into_iter();
+        Ok(Search {
+            faces: faces.map(|face| letterbox.to_image(face)).collect(),
+            best_score,
+        })
     }
+}
+
+/// What the graph finds in a view.
+struct Search {
+    /// In image pixels.
+    faces: Vec<Face>,
+    /// The highest score of all anchors, 0..1.
+    best_score: f32,
 }
 
 impl Scale {
@@ -86,7 +124,12 @@ impl Scale {
     fn collect(&self, scores: &[f32], offsets: &[f32], min_score: f32, found: &mut Vec<Face>) {
         let plane = self.cells * self.cells;
         let stride = (SIDE / self.cells) as f32;
+        let least_raw = (min_score / (1.0 - min_score)).ln() - 0.01;
         for (index, raw) in scores.iter().enumerate() {
+            // Almost all anchors have far lower scores, and an exponential costs more than this comparison.
+            if *raw < least_raw {
+                continue;
+            }
             let score = sigmoid(*raw);
             if score < min_score {
                 continue;

@@ -4,16 +4,21 @@
 //! precise landmarks, at the cost of one inference. Every few looks it sees the whole image, to notice newcomers. While nobody is
 //! known, it looks at the whole image and at its tiles by turns, one view a frame: in a tile it finds faces that are twice as far
 //! away. A new face counts only if the detector is certain or finds it again in a square around it. Patterns that resemble a face
-//! in one view rarely do so in another.
+//! in one view rarely do so in another. An empty room in which nothing changes is searched less often.
 
 use crate::capture::Luma;
 use crate::model::ModelError;
 
 use super::detector::Detector;
+use super::empty_views::EmptyViews;
 use super::geometry::{Face, Rect};
 use super::tracker::{Coverage, SAME_PERSON_IOU, Tracker};
 use super::view::View;
 
+/// While nobody is known, a search of a view in which nothing resembles a face spares so many more while the view looks the same.
+/// The whole image has every second turn, a tile every twelfth. So each is searched at least every twelfth or thirty-sixth turn.
+const SPARED_WHOLE: u32 = 5;
+const SPARED_TILE: u32 = 2;
 /// With a known subject, one of this many looks is at the whole image.
 const LOOKS_PER_WHOLE_IMAGE: u32 = 2;
 /// Smaller faces, in pixels of the detector's input, get their landmarks from a second look. They are imprecise then.
@@ -41,6 +46,7 @@ pub struct FaceFinder {
     partial_looks: u32,
     /// Looks without a known subject.
     searches: u32,
+    empty_views: EmptyViews,
 }
 
 impl FaceFinder {
@@ -49,13 +55,14 @@ impl FaceFinder {
             detector,
             partial_looks: 0,
             searches: 0,
+            empty_views: EmptyViews::default(),
         }
     }
 
-    /// Looks for the faces that `tracker` follows, and for new ones.
-    pub fn find(&mut self, image: &Luma, tracker: &Tracker) -> Result<Look, ModelError> {
+    /// Looks for the faces that `tracker` follows, and for new ones: for those in this look at the latest if it is `overdue`.
+    pub fn find(&mut self, image: &Luma, tracker: &Tracker, overdue: bool) -> Result<Look, ModelError> {
         let look = match tracker.subject() {
-            Some(subject) => self.look_at(image, subject.face.bounds, tracker.is_contested())?,
+            Some(subject) => self.look_at(image, subject.face.bounds, overdue || tracker.is_contested())?,
             None => self.search(image, tracker.last_place())?,
         };
         self.partial_looks = match look.coverage {
@@ -65,10 +72,10 @@ impl FaceFinder {
         Ok(look)
     }
 
-    /// Looks at a subject, or at the whole image if that is due or the subject is not where it was.
-    fn look_at(&mut self, image: &Luma, subject: Rect, contested: bool) -> Result<Look, ModelError> {
+    /// Looks at a subject, or at the whole image if `whole` or its turn demands it, or the subject is not where it was.
+    fn look_at(&mut self, image: &Luma, subject: Rect, whole: bool) -> Result<Look, ModelError> {
         let is_subject = |face: &Face| face.bounds.iou(subject) >= SAME_PERSON_IOU;
-        let whole_due = contested || self.partial_looks + 1 >= LOOKS_PER_WHOLE_IMAGE;
+        let whole_due = whole || self.partial_looks + 1 >= LOOKS_PER_WHOLE_IMAGE;
         if !whole_due {
             let faces = self.detector.detect(image, View::around(subject))?;
             if faces.iter().any(is_subject) {
@@ -100,13 +107,19 @@ impl FaceFinder {
         self.searches = self.searches.wrapping_add(1);
         if turn.is_multiple_of(2) {
             return Ok(Look {
-                faces: self.confirmed(image, View::whole(image), 0.0, CERTAIN_SCORE)?,
+                faces: self.confirmed(image, View::whole(image), SPARED_WHOLE, 0.0, CERTAIN_SCORE)?,
                 coverage: Coverage::Whole,
             });
         }
         let faces = match lost {
             Some(place) => self.detector.detect(image, View::around(place))?,
-            None => self.confirmed(image, View::tile(image, turn / 2), TILE_SCORE, f32::INFINITY)?,
+            None => self.confirmed(
+                image,
+                View::tile(image, turn / 2),
+                SPARED_TILE,
+                TILE_SCORE,
+                f32::INFINITY,
+            )?,
         };
         Ok(Look {
             faces,
@@ -115,9 +128,19 @@ impl FaceFinder {
     }
 
     /// The faces in `view` that have a score of `certain`, or that a look around them finds again. Both scores are at least `least`.
-    fn confirmed(&mut self, image: &Luma, view: View, least: f32, certain: f32) -> Result<Vec<Face>, ModelError> {
+    fn confirmed(
+        &mut self,
+        image: &Luma,
+        view: View,
+        spared: u32,
+        least: f32,
+        certain: f32,
+    ) -> Result<Vec<Face>, ModelError> {
         let mut faces = Vec::new();
-        for found in self.detector.detect(image, view)?.into_iter().take(CANDIDATES) {
+        let candidates = self
+            .detector
+            .detect_unless_empty(image, view, &mut self.empty_views, spared)?;
+        for found in candidates.into_iter().take(CANDIDATES) {
             if found.score >= certain {
                 faces.push(found);
             } else if found.score >= least {

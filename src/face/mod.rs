@@ -5,7 +5,7 @@
 //!
 //! A frame passes through
 //! - the [`finder`], which decides which [`view`] of the frame the [`detector`] (BlazeFace) searches for faces. It runs every few
-//!   hundred milliseconds only;
+//!   hundred milliseconds only, and passes over [views that are empty](empty_views);
 //! - the [`template`], which follows the subject's face in the frames between;
 //! - the [`tracker`], which assigns ids to faces and chooses the subject;
 //! - the [`crop`], which cuts out the face, upright and framed as in training: 48 × 48 values in −1..1;
@@ -15,6 +15,7 @@
 
 pub mod crop;
 pub mod detector;
+pub mod empty_views;
 pub mod encoder;
 pub mod finder;
 pub mod geometry;

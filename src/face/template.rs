@@ -20,8 +20,20 @@ const LANES: usize = 8;
 const _: () = assert!(SIDE.is_multiple_of(LANES));
 /// With a lower correlation, the face is lost.
 const MIN_CORRELATION: f32 = 0.75;
+/// With at least this correlation, the face has hardly turned, moved its mouth or come closer.
+const CLOSE_CORRELATION: f32 = 0.9;
 /// A patch with a lower standard deviation, in grey levels, would match anywhere.
 const MIN_DEVIATION: f32 = 4.0;
+
+/// Where the face is now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Match {
+    /// How far it has moved, in image pixels.
+    pub dx: f32,
+    pub dy: f32,
+    /// Whether the face looks as it did when it was detected, so that its landmarks are still where they were.
+    pub is_close: bool,
+}
 
 /// The appearance of a face when it was detected.
 pub struct Template {
@@ -44,8 +56,8 @@ impl Template {
         Some(Template { patch, step })
     }
 
-    /// How far the face has moved from its last centre `from`, in image pixels. `None` if it is lost.
-    pub fn find(&self, image: &Luma, from: Point) -> Option<(f32, f32)> {
+    /// Looks for the face around its last centre `from`. `None` if it is lost.
+    pub fn find(&self, image: &Luma, from: Point) -> Option<Match> {
         let field = Field::of(sample(image, from, self.step, FIELD));
         let mut scores = [[0.0f32; OFFSETS]; OFFSETS];
         let mut best = (f32::MIN, REACH, REACH);
@@ -66,7 +78,11 @@ impl Template {
         let x = dx as f32 + peak(scores[dy][dx - 1], score, scores[dy][dx + 1]);
         let y = dy as f32 + peak(scores[dy - 1][dx], score, scores[dy + 1][dx]);
         let moved = |d: f32| (d - REACH as f32) * self.step;
-        Some((moved(x), moved(y)))
+        Some(Match {
+            dx: moved(x),
+            dy: moved(y),
+            is_close: score >= CLOSE_CORRELATION,
+        })
     }
 }
 
@@ -225,7 +241,8 @@ mod tests {
     fn a_moved_face_is_found_with_subsample_accuracy() {
         let template = Template::of(&scene(0.0, 0.0, 1.0), FACE).unwrap();
         for (dx, dy) in [(0.0, 0.0), (7.0, -4.0), (-11.0, 9.0)] {
-            let (x, y) = template.find(&scene(dx, dy, 1.0), FACE.centre()).unwrap();
+            let Match { dx: x, dy: y, is_close } = template.find(&scene(dx, dy, 1.0), FACE.centre()).unwrap();
+            assert!(is_close);
             assert!(
                 (x - dx).abs() < 1.3 && (y - dy).abs() < 1.3,
                 "({dx}, {dy}) found at ({x}, {y})"
