@@ -60,8 +60,8 @@ pub struct MonoMixer {
     layout: PcmLayout,
     channel: Channel,
     measured: Measured,
-    /// One sample of each channel.
-    frame: Vec<f32>,
+    /// The samples of all channels, frame by frame.
+    samples: Vec<f32>,
 }
 
 /// The power of the current second.
@@ -81,7 +81,7 @@ impl MonoMixer {
             layout,
             channel: Channel::Mix,
             measured: Measured::default(),
-            frame: Vec::new(),
+            samples: Vec::new(),
         }
     }
 
@@ -106,16 +106,17 @@ impl MonoMixer {
 
     /// Appends one sample in −1..1 for each frame. An incomplete frame at the end is ignored.
     pub fn push(&mut self, bytes: &[u8], mono: &mut Vec<f32>) {
-        for bytes in bytes.chunks_exact(self.layout.frame_bytes()) {
-            self.frame.clear();
-            self.layout.decode_frame(bytes, &mut self.frame);
+        if self.layout.channels() == 1 {
+            return self.layout.decode(bytes, mono);
+        }
+        self.samples.clear();
+        self.layout.decode(bytes, &mut self.samples);
+        for frame in self.samples.chunks_exact(self.layout.channels().into()) {
             mono.push(match self.channel {
-                Channel::Number(number) => self.frame[usize::from(number.get()) - 1],
+                Channel::Number(number) => frame[usize::from(number.get()) - 1],
                 Channel::Mix => {
-                    let mean = self.frame.iter().sum::<f32>() / f32::from(self.layout.channels());
-                    if self.layout.channels() > 1 {
-                        self.measured.add(mean, &self.frame);
-                    }
+                    let mean = frame.iter().sum::<f32>() / f32::from(self.layout.channels());
+                    self.measured.add(mean, frame);
                     mean
                 }
             });

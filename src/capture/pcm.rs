@@ -47,25 +47,31 @@ impl SampleFormat {
         }
     }
 
-    /// Decodes one sample of [`SampleFormat::bytes`] bytes to −1..1.
+    /// Appends the samples of `bytes`, each in −1..1. An incomplete sample at the end is ignored.
     #[expect(clippy::cast_possible_truncation, reason = "f32 has enough precision for a sample")]
-    fn decode(self, sample: &[u8]) -> f32 {
-        let value = match (self, sample) {
-            (SampleFormat::U8, &[a]) => (f32::from(a) - 128.0) / 128.0,
-            (SampleFormat::S16, &[a, b]) => f32::from(i16::from_le_bytes([a, b])) / 32768.0,
-            (SampleFormat::S24, &[a, b, c]) | (SampleFormat::S24In32, &[a, b, c, _]) => {
-                (i32::from_le_bytes([0, a, b, c]) >> 8) as f32 / 8_388_608.0
-            }
-            (SampleFormat::S32, &[a, b, c, d]) => {
-                (f64::from(i32::from_le_bytes([a, b, c, d])) / 2_147_483_648.0) as f32
-            }
-            (SampleFormat::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (SampleFormat::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
-            _ => 0.0,
-        };
-        // Float files may contain anything. A single NaN would make every later estimate NaN.
-        if value.is_nan() { 0.0 } else { value.clamp(-1.0, 1.0) }
+    fn decode(self, bytes: &[u8], samples: &mut Vec<f32>) {
+        let signed_24 = |low, middle, high| (i32::from_le_bytes([0, low, middle, high]) >> 8) as f32 / 8_388_608.0;
+        match self {
+            SampleFormat::U8 => append(bytes, samples, |[a]| (f32::from(a) - 128.0) / 128.0),
+            SampleFormat::S16 => append(bytes, samples, |ab| f32::from(i16::from_le_bytes(ab)) / 32768.0),
+            SampleFormat::S24 => append(bytes, samples, |[a, b, c]| signed_24(a, b, c)),
+            SampleFormat::S24In32 => append(bytes, samples, |[a, b, c, _]| signed_24(a, b, c)),
+            SampleFormat::S32 => append(bytes, samples, |abcd| {
+                (f64::from(i32::from_le_bytes(abcd)) / 2_147_483_648.0) as f32
+            }),
+            // Float files may contain anything. A single NaN would make every later estimate NaN.
+            SampleFormat::F32 => append(bytes, samples, |abcd| within_full_scale(f32::from_le_bytes(abcd))),
+            SampleFormat::F64 => append(bytes, samples, |all| within_full_scale(f64::from_le_bytes(all) as f32)),
+        }
     }
+}
+
+fn append<const BYTES: usize>(bytes: &[u8], samples: &mut Vec<f32>, decode: impl Fn([u8; BYTES]) -> f32) {
+    samples.extend(bytes.as_chunks().0.iter().map(|sample| decode(*sample)));
+}
+
+fn within_full_scale(sample: f32) -> f32 {
+    if sample.is_nan() { 0.0 } else { sample.clamp(-1.0, 1.0) }
 }
 
 /// Why a PCM layout is rejected.
@@ -119,10 +125,10 @@ impl PcmLayout {
         self.format.bytes() * usize::from(self.channels)
     }
 
-    /// Appends the samples of one frame of [`PcmLayout::frame_bytes`], each in −1..1.
-    pub fn decode_frame(&self, frame: &[u8], samples: &mut Vec<f32>) {
-        let bytes = frame.chunks_exact(self.format.bytes());
-        samples.extend(bytes.map(|sample| self.format.decode(sample)));
+    /// Appends the samples of all whole frames, each in −1..1, frame by frame.
+    pub fn decode(&self, frames: &[u8], samples: &mut Vec<f32>) {
+        let whole = frames.len() / self.frame_bytes() * self.frame_bytes();
+        self.format.decode(&frames[..whole], samples);
     }
 }
 
@@ -142,7 +148,7 @@ mod tests {
         let channels = bytes.len() / format.bytes();
         PcmLayout::new(format, channels as u64, 16_000.0)
             .unwrap()
-            .decode_frame(bytes, &mut samples);
+            .decode(bytes, &mut samples);
         samples
     }
 

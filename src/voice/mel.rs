@@ -73,13 +73,16 @@ pub struct LogMel {
     transform: Arc<dyn RealToComplex<f32>>,
     hann: Vec<f32>,
     filters: Vec<Filter>,
-    pending: VecDeque<f32>,
+    /// Samples of the next frame.
+    pending: Vec<f32>,
     /// The newest frames, oldest first.
     frames: VecDeque<[f32; BANDS]>,
     count: u64,
     input: Vec<f32>,
     spectrum: Vec<Complex<f32>>,
     scratch: Vec<Complex<f32>>,
+    /// The power of each bin of the spectrum.
+    powers: Vec<f32>,
 }
 
 /// One triangular band: weights of consecutive FFT bins.
@@ -104,12 +107,13 @@ impl Default for LogMel {
         LogMel {
             hann,
             filters: filters(),
-            pending: VecDeque::with_capacity(WINDOW + HOP),
+            pending: Vec::with_capacity(WINDOW),
             frames: VecDeque::with_capacity(FRAMES_KEPT),
             count: 0,
             input: transform.make_input_vec(),
             spectrum: transform.make_output_vec(),
             scratch: transform.make_scratch_vec(),
+            powers: vec![0.0; FFT / 2 + 1],
             transform,
         }
     }
@@ -117,9 +121,11 @@ impl Default for LogMel {
 
 impl LogMel {
     /// Adds samples in −1..1 at 16 kHz.
-    pub fn push(&mut self, samples: &[f32]) {
-        for &sample in samples {
-            self.pending.push_back(sample);
+    pub fn push(&mut self, mut samples: &[f32]) {
+        while !samples.is_empty() {
+            let (now, later) = samples.split_at(samples.len().min(WINDOW - self.pending.len()));
+            self.pending.extend_from_slice(now);
+            samples = later;
             if self.pending.len() == WINDOW {
                 let frame = self.frame();
                 if self.frames.len() == FRAMES_KEPT {
@@ -143,10 +149,13 @@ impl LogMel {
             .expect("the transform made these buffers");
         let gain: f32 = self.hann.iter().sum();
         let scale = 1.0 / (gain * gain);
+        for (power, bin) in self.powers.iter_mut().zip(&self.spectrum) {
+            *power = bin.norm_sqr();
+        }
         std::array::from_fn(|band| {
             let filter = &self.filters[band];
-            let bins = &self.spectrum[filter.first_bin..];
-            let power: f32 = bins.iter().zip(&filter.weights).map(|(c, w)| c.norm_sqr() * w).sum();
+            let powers = &self.powers[filter.first_bin..];
+            let power: f32 = powers.iter().zip(&filter.weights).map(|(p, w)| p * w).sum();
             (power * scale + LOG_FLOOR).ln()
         })
     }

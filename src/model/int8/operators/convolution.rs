@@ -29,13 +29,17 @@ impl Convolution {
     ) -> Convolution {
         let per_output = weights.len() / bias.len();
         let channels = per_output / window.taps();
-        let channels_last: Vec<i8> = weights
-            .chunks_exact(per_output)
-            .flat_map(|w| {
-                let at = move |i: usize| w[i % channels * (per_output / channels) + i / channels];
-                (0..per_output).map(at)
-            })
-            .collect();
+        let taps = window.taps();
+        let mut channels_last = vec![0; weights.len()];
+        for (output, weights) in channels_last
+            .chunks_exact_mut(per_output)
+            .zip(weights.chunks_exact(per_output))
+        {
+            for (channel, weights) in weights.chunks_exact(taps).enumerate() {
+                let places = output[channel..].iter_mut().step_by(channels);
+                places.zip(weights).for_each(|(place, w)| *place = *w);
+            }
+        }
         let bias = fold_zero_point(weights, bias, input.zero_point);
         let non_negative = input.is_non_negative();
         Convolution {

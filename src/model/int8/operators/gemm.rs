@@ -81,10 +81,11 @@ impl PackedWeights {
         let mut panels = vec![0; columns.panels::<M>()];
         // A panel is `[depth / KR][NR][KR]`, so that a tile reads consecutive values.
         for (column, row) in weights.chunks_exact(depth.max(1)).enumerate() {
-            let panel = column / M::NR * columns.panel_bytes;
+            let panel = &mut panels[column / M::NR * columns.panel_bytes..][..columns.depth * M::NR];
             let within = column % M::NR * M::KR;
-            for (k, w) in row.iter().enumerate() {
-                panels[panel + k / M::KR * M::KR * M::NR + within + k % M::KR] = *w;
+            for (step, weights) in panel.chunks_exact_mut(M::NR * M::KR).zip(row.chunks(M::KR)) {
+                let places = step[within..].iter_mut();
+                places.zip(weights).for_each(|(place, w)| *place = *w);
             }
         }
         columns.write_metadata::<M>(&mut panels);
