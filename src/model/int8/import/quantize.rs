@@ -159,7 +159,7 @@ impl<M: Microkernels> Importer<'_, M> {
         let entry = scale_index(&constant.dims, axis, scales.len()).ok_or(Reason::ScaleCount)?;
         // 32-bit constants are biases and have no zero point.
         let eight_bits = !matches!(constant.values, Values::I32(_));
-        if eight_bits {
+        if eight_bits && zero_points.iter().any(|zero_point| *zero_point != 0) {
             for (i, v) in integers.iter_mut().enumerate() {
                 *v -= zero_points[entry(i)];
             }
