@@ -12,7 +12,9 @@ Trains models like the shipped ones, from the data sets to a models folder for a
   --work DIR   a virtual environment, caches and checkpoints; the same command continues after an interruption
   --out DIR    receives the four graphs in both forms, manifest.json, risk_coverage.svg and demo.mkv
 
-Needs python3 (3.11), ffmpeg and espeak-ng. All steps together take about two hours of one core; this sums the times of single steps.
+Needs python3 (3.11), ffmpeg and espeak-ng. The face encoder's 48 epochs take about a day on two cores: 32 to 37 minutes each were
+measured beside other work. The other steps take about two hours of one core, as the sum of single steps. It was never run to its end in
+one go.
 How the shipped files differ from one run: see models/EXPERIMENTS.md.
 TEXT
 }
