@@ -140,7 +140,7 @@ cargo run --quiet --release --locked --example sbom -- "$triple" "$epoch" >"$doc
 # In the folders of the repository, so that the links between these pages work.
 pages=({README,SECURITY,CONTRIBUTING}.md models/{README,EXPERIMENTS,PORTABILITY}.md models/training/{README,DATA}.md
     cross/{README,boards,messages,recipes,status,wire}.md cross/python/README.md benches/README.md benches/mqtt/README.md tests/{hil,ha}/README.md src/model/int8/README.md)
-for file in "${pages[@]}" models/*.svg cross/uart.svg cross/status.png cross/telegraf.conf cross/schema/*.json \
+for file in "${pages[@]}" models/*.svg cross/{monitor,uart}.svg cross/status.png cross/telegraf.conf cross/schema/*.json \
     cross/readers/*.{c,h} cross/readers/affectd_lamp/* cross/python/{pyproject.toml,affectd_reader/*.py} cross/{grafana,nodered}.json \
     cross/prometheus.yml cross/ros2_node.py; do
     install -D -m 644 "$file" "$doc/$file"
