@@ -23,13 +23,18 @@ import time
 from pathlib import Path
 from statistics import median
 
-import cv2
-import numpy as np
+try:
+    import cv2
+    import numpy as np
+
+    from .repeat import open_optimized
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"{missing.name} is missing: pip install numpy onnxruntime opencv-python-headless, and run this with python -m"
+    )
 
 from models.training.arguments import ROOT
 from models.training.preprocessing.log_mel import LOG_MEL
-
-from .repeat import open_optimized
 
 CANVAS = 128
 CROP = 48

@@ -2,6 +2,7 @@
 
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -99,13 +100,17 @@ fn run_until<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
     progress: &mut dyn FnMut(),
 ) -> Result<Option<T>, ThreadRefused> {
-    let working = named_thread::spawn(name, work)?;
-    while !working.is_finished() {
+    let (ended, at_end) = mpsc::channel::<()>();
+    let working = named_thread::spawn(name, move || {
+        // Dropped at the end, after a panic as well.
+        let _ended = ended;
+        work()
+    })?;
+    while at_end.recv_timeout(LOAD_CHECK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         progress();
-        thread::sleep(LOAD_CHECK_INTERVAL);
     }
     Ok(Some(working.join().unwrap_or_else(|panic| panic::resume_unwind(panic))))
 }
@@ -113,7 +118,6 @@ fn run_until<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
 
     #[test]
     fn a_stop_does_not_wait_for_work_that_goes_on() {

@@ -40,6 +40,7 @@ pub struct Detector {
     session: Session,
     min_score: f32,
     canvas: Vec<f32>,
+    runs: u64,
 }
 
 impl Detector {
@@ -60,7 +61,13 @@ impl Detector {
             session,
             min_score,
             canvas: vec![0.0; SIDE * SIDE],
+            runs: 0,
         })
+    }
+
+    /// How often the graph has run so far.
+    pub fn runs(&self) -> u64 {
+        self.runs
     }
 
     /// All faces in `view`, highest score first, in pixels of `image`.
@@ -94,6 +101,7 @@ impl Detector {
 
     /// Searches what was drawn.
     fn search(&mut self, letterbox: &Letterbox) -> Result<Search, ModelError> {
+        self.runs += 1;
         let min_score = self.min_score;
         let (candidates, best_score) = self.session.run(&[&self.canvas], |outputs| {
             let (mut found, mut best) = (Vec::new(), f32::MIN);

@@ -59,6 +59,11 @@ impl FaceFinder {
         }
     }
 
+    /// How often the detector has run so far.
+    pub fn detector_runs(&self) -> u64 {
+        self.detector.runs()
+    }
+
     /// Looks for the faces that `tracker` follows, and for new ones: for those in this look at the latest if it is `overdue`.
     pub fn find(&mut self, image: &Luma, tracker: &Tracker, overdue: bool) -> Result<Look, ModelError> {
         let look = match tracker.subject() {
