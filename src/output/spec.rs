@@ -66,6 +66,11 @@ impl OutputSpec {
             )),
             ("serial", path) => SerialSpec::parse(path, &options).map(OutputSpec::Serial),
             ("file", path) => FileSpec::parse(path, &options).map(OutputSpec::File),
+            (scheme, place) if place.starts_with("//") && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                Err(format!(
+                    "unknown scheme {scheme}://: a broker is mqtt://HOST, or mqtts://HOST with TLS, in small letters"
+                ))
+            }
             _ => Err("unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker".into()),
         }
     }

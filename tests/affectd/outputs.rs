@@ -100,6 +100,14 @@ fn error_of(code: i32, spec: &str, folder: &Path) -> String {
 fn invalid_specs_are_a_wrong_configuration() {
     let folder = Path::new("/nonexistent");
     insta::assert_snapshot!(error_of(2, "file:~/affect.csv", folder), @r#"affectd: output = "file:~/affect.csv": ~ stands for the home folder only in a shell, at the start of a word: write the whole path, or file:"$HOME"/affect.csv"#);
+    for scheme in ["http", "MQTT", "tcp"] {
+        assert_eq!(
+            error_of(2, &format!("{scheme}://user:secret@broker"), folder),
+            format!(
+                "affectd: output = \"{scheme}://user:…@broker\": unknown scheme {scheme}://: a broker is mqtt://HOST, or mqtts://HOST with TLS, in small letters"
+            )
+        );
+    }
     insta::assert_snapshot!(error_of(2, "carrier:pigeon", folder), @r#"affectd: output = "carrier:pigeon": unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker"#);
     insta::assert_snapshot!(error_of(2, "serial:/dev/ttyAMA0?baud=fast", folder), @r#"affectd: output = "serial:/dev/ttyAMA0?baud=fast": baud=fast: must be a number from 300 to 4000000, for example 115200"#);
     insta::assert_snapshot!(error_of(2, "stdout?format=csv", folder), @r#"affectd: output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
