@@ -271,6 +271,10 @@ mod tests {
             // Again, with the first estimate.
             Received::Status("the device is online".into()),
             Received::from_json(LINE.as_bytes()).unwrap(),
+            Received::LeftOut {
+                shown: "affectd/hall".into(),
+                device: "affectd/den".into(),
+            },
         ];
         assert_eq!(read(&dump), expected);
     }

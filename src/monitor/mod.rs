@@ -149,7 +149,7 @@ fn print(
         let line = if session.estimates > estimates {
             session.line()
         } else if session.status != status {
-            format!("{}: {}", session.source, session.status)
+            format!("{}: {}", session.name(), session.status)
         } else if let Some(problem) = problem {
             problem
         } else {
@@ -169,11 +169,7 @@ fn print(
 
 /// The source has ended. A session without messages of affectd is an error.
 fn end(session: &Session) -> Result<(), MonitorError> {
-    let name = match session.source.as_str() {
-        "-" => "standard input",
-        other => other,
-    };
-    let failed = |why| Err(MonitorError::Source(format!("{name}: {why}")));
+    let failed = |why| Err(MonitorError::Source(format!("{}: {why}", session.name())));
     session.why_nothing().map_or(Ok(()), failed)
 }
 
@@ -206,10 +202,37 @@ fn show(
         bottom += &format!("; then the plot is in {}", file.path().display());
     }
     let mut terminal = Terminal::new(TermionBackend::new(screen)).map_err(failed)?;
+    let mut draw = |session: &Session| {
+        let drawn = terminal.draw(|frame| screen::draw(frame, session, options.look, &bottom));
+        drawn.map(|_| ())
+    };
+    let shown = match redraw(session, events, stop, &mut draw) {
+        Err(Ended::Undrawable(_)) if is_reader_gone(io::stdout()) => Ok(()),
+        Err(Ended::Undrawable(error)) => Err(failed(error)),
+        Err(Ended::Failed(failure)) => Err(failure),
+        Ok(()) => Ok(()),
+    };
+    if is_reader_gone(io::stdout()) {
+        // Its end would write to a terminal that has been closed, and panic.
+        std::mem::forget(terminal);
+    }
+    shown
+}
+
+/// What ends the screen besides the user.
+enum Ended {
+    Failed(MonitorError),
+    Undrawable(io::Error),
+}
+
+fn redraw(
+    session: &mut Session,
+    events: &Receiver<Event>,
+    stop: &AtomicBool,
+    draw: &mut dyn FnMut(&Session) -> io::Result<()>,
+) -> Result<(), Ended> {
     loop {
-        terminal
-            .draw(|frame| screen::draw(frame, session, options.look, &bottom))
-            .map_err(failed)?;
+        draw(session).map_err(Ended::Undrawable)?;
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -218,7 +241,7 @@ fn show(
         for _ in 0..EVENT_QUEUE {
             match next {
                 Ok(Event::Received(received)) => session.receive(received),
-                Ok(Event::Failed(failure)) => return Err(failure),
+                Ok(Event::Failed(failure)) => return Err(Ended::Failed(failure)),
                 Ok(Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => break,
             }

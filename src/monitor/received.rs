@@ -89,6 +89,11 @@ pub enum Received {
     CaughtUp,
     /// A device uses the broker, with this base topic.
     Device(String),
+    /// Another device than the shown one sends estimates, which are left out. Both by their base topics.
+    LeftOut {
+        shown: String,
+        device: String,
+    },
     /// The end of the source.
     End,
 }

@@ -141,6 +141,9 @@ impl Session {
                     self.devices.insert(base);
                 }
             }
+            Received::LeftOut { shown, device } => {
+                self.status = format!("shows {shown} only, not {device}: name the topic of the one that you want");
+            }
             Received::End => {
                 self.ended = true;
                 self.status = "ended".into();
@@ -164,6 +167,14 @@ impl Session {
             if is_new {
                 self.status += ": the estimates have stopped: check that affectd runs and is connected";
             }
+        }
+    }
+
+    /// The source, as messages name it.
+    pub fn name(&self) -> &str {
+        match self.source.as_str() {
+            "-" => "standard input",
+            other => other,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which device is shown if several publish to one broker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::received::Received;
 
@@ -11,6 +11,8 @@ pub struct ShownDevice {
     shown: Option<String>,
     /// The last status and health report of each device, until one is chosen.
     waiting: HashMap<String, Waiting>,
+    /// Devices that the user was told of.
+    left_out: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -22,11 +24,24 @@ struct Waiting {
 impl ShownDevice {
     /// More devices than that wait for an estimate only without a status and health report.
     const MAX_WAITING: usize = 1000;
+    /// The user is told of so many devices that are left out.
+    const MAX_LEFT_OUT: usize = 8;
 
     /// What to show, now that `received` has come from the device with this base topic.
     pub fn choose(&mut self, base: &str, received: Received) -> Vec<Received> {
         if let Some(shown) = &self.shown {
-            return if shown == base { vec![received] } else { Vec::new() };
+            if shown == base {
+                return vec![received];
+            }
+            let is_told = !matches!(received, Received::Estimate(_))
+                || self.left_out.len() == ShownDevice::MAX_LEFT_OUT
+                || !self.left_out.insert(base.to_owned());
+            let (shown, device) = (shown.clone(), base.to_owned());
+            return if is_told {
+                Vec::new()
+            } else {
+                vec![Received::LeftOut { shown, device }]
+            };
         }
         if matches!(received, Received::Estimate(_)) {
             self.shown = Some(base.to_owned());
@@ -73,6 +88,11 @@ mod tests {
         }
         let shown = [status("online"), health(7), estimate.clone()];
         assert_eq!(device.choose("affectd/hall", estimate.clone()), shown);
+        let left_out = Received::LeftOut {
+            shown: "affectd/hall".into(),
+            device: "affectd/den".into(),
+        };
+        assert_eq!(device.choose("affectd/den", estimate.clone()), [left_out]);
         assert_eq!(device.choose("affectd/den", estimate.clone()), []);
         assert_eq!(device.choose("affectd/hall", estimate.clone()), [estimate]);
     }

@@ -2,6 +2,7 @@
 
 use crate::file;
 use crate::monitor::lines;
+use crate::mosquitto::wait;
 use crate::terminal::Terminal;
 
 #[test]
@@ -110,6 +111,26 @@ fn a_signal_leaves_the_terminal_as_it_was() {
         let (screen, after) = seen.rsplit_once("\u{1b}[?1049l").expect(&seen);
         assert!(screen.contains("quits") && after.contains("code 0"), "{name} {seen:?}");
     }
+}
+
+#[test]
+fn a_terminal_that_is_closed_costs_no_plot() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "lines.json", lines(1, 300).as_bytes());
+    let folder = folder.path();
+    // The shell outlives the terminal, to tell the exit code.
+    let shell = format!(
+        "trap : HUP; stty cols 80 rows 24; $affectd monitor {} --save {folder}/plot.svg; echo code $? > {folder}/ended; mv {folder}/ended {folder}/code",
+        path.display(),
+        folder = folder.display()
+    );
+    let mut terminal = Terminal::start(&shell, &[]);
+    terminal.wait_for("quits");
+    terminal.close();
+    let code = wait(|| std::fs::read_to_string(folder.join("code")).ok());
+    let plot = std::fs::read_to_string(folder.join("plot.svg")).unwrap();
+    assert!(plot.trim_end().ends_with("</svg>"), "{plot:?}");
+    assert_eq!(code, "code 0\n");
 }
 
 #[test]

@@ -60,6 +60,14 @@ impl Terminal {
         self.keys.write_all(keys).unwrap();
     }
 
+    /// Closes the terminal while its programs run.
+    pub fn close(mut self) {
+        self.script.kill().unwrap();
+        self.script.wait().unwrap();
+        drop(self.keys);
+        self.reading.join().unwrap();
+    }
+
     /// Waits for the end. Returns the exit code, and all that was written to the terminal.
     pub fn end(mut self) -> (Option<i32>, String) {
         let status = wait(|| self.script.try_wait().unwrap());
