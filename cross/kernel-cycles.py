@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 PROCESSORS = {"cortex-a53": False, "cortex-a72": False, "cortex-a76": True}  # and whether they have the dot product
 KERNELS = {
@@ -65,14 +66,19 @@ def cycles(loop, processor):
 
 
 def main():
-    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
-        sys.exit(__doc__)
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__.strip())
+        return
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        print(__doc__.strip(), file=sys.stderr)
+        sys.exit(2)
     for tool in ("llvm-mca", "aarch64-linux-gnu-objdump", "nm"):
         if not shutil.which(tool):
             sys.exit(f"{tool} is missing: install llvm and binutils-aarch64-linux-gnu")
     program = sys.argv[1]
+    if not Path(program).is_file():
+        sys.exit(f"{program}: no such file: build it with cross/build.sh")
     symbols = [line.split()[-1] for line in output_of("nm", "--defined-only", program).splitlines()]
-    print(f"{'loop':24} {'instructions':>12} {'products':>9} " + " ".join(f"{name:>11}" for name in PROCESSORS))
     seen = set()
     for part, name in KERNELS.items():
         for symbol in symbols:
@@ -83,6 +89,9 @@ def main():
                 row = (name, len(loop), products(loop))
                 if multiplications < LEAST_MULTIPLICATIONS or row in seen:
                     continue
+                if not seen:
+                    names = " ".join(f"{processor:>11}" for processor in PROCESSORS)
+                    print(f"{'loop':24} {'instructions':>12} {'products':>9} {names}")
                 seen.add(row)
                 needs_dot = any(text.startswith("sdot") for text in loop)
                 rates = [
@@ -90,6 +99,10 @@ def main():
                     for processor, has_dot in PROCESSORS.items()
                 ]
                 print(f"{name:24} {row[1]:12} {row[2]:9} " + " ".join(rates))
+    if not seen:
+        sys.exit(
+            f"{program}: no kernels for ARM: name a program for aarch64 with its symbols, as cross/build.sh makes it"
+        )
 
 
 if __name__ == "__main__":

@@ -30,12 +30,12 @@ while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit ;;
     --cpu)
-        [ -n "${2:-}" ] || usage_error "--cpu needs a name"
+        case ${2:--} in -*) usage_error "--cpu needs a name" ;; esac
         cpus+=("$2")
         shift
         ;;
     --functions)
-        [ -n "${2:-}" ] || usage_error "--functions needs a file"
+        case ${2:--} in -*) usage_error "--functions needs a file" ;; esac
         functions=$2
         shift
         ;;
@@ -47,6 +47,9 @@ done
 [ $# -gt 0 ] || usage_error "the program is missing"
 [ ${#cpus[@]} -gt 0 ] || cpus=(cortex-a72 cortex-a76 max)
 
+# The runs take minutes. Whether the file can be written is known before.
+[ -z "$functions" ] || : >"$functions" || { echo "$0: $functions: cannot be written: name a file in a folder that exists" >&2 && exit 1; }
+
 qemu=${QEMU:-qemu-aarch64}
 if [ -z "${QEMU_LD_PREFIX:-}" ]; then
     # Use the libc of the foreign architecture if it is installed, otherwise the cross compiler's. With both installed, the
@@ -56,7 +59,7 @@ if [ -z "${QEMU_LD_PREFIX:-}" ]; then
 fi
 export QEMU_LD_PREFIX
 # grep -q would end early, QEMU would get a broken pipe, and pipefail would report it as a failure.
-if ! "$qemu" --help | grep -e '^-plugin ' >/dev/null; then
+if ! command -v "$qemu" >/dev/null || ! "$qemu" --help | grep -e '^-plugin ' >/dev/null; then
     echo "$0: $qemu is not installed or has no plugins: install qemu-user of Debian 12, or set QEMU" >&2
     exit 1
 fi
