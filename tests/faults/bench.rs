@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{PipeReader, Read, Write};
+use std::io::{ErrorKind, PipeReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -277,8 +277,12 @@ impl<'a> Bench<'a> {
             Fault::FileDeleted => {
                 let (file, link) = (self.path("disk/affect.jsonl"), self.next_aside());
                 // What was in it can still be read there.
-                fs::hard_link(&file, link).unwrap();
-                fs::remove_file(file).unwrap();
+                match fs::hard_link(&file, link) {
+                    Ok(()) => fs::remove_file(file).unwrap(),
+                    // It was rotated, and affectd could not make a new one yet.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => panic!("{}: {error}", file.display()),
+                }
             }
             Fault::StdoutStuck => {
                 self.reads_stdout = false;

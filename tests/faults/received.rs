@@ -28,8 +28,8 @@ impl Lines {
 
     fn push_line(&mut self, line: &[u8]) {
         match serde_json::from_slice::<Value>(line) {
-            // A delimiter, or what a test has written to fill a pipe.
-            _ if line.is_empty() => {}
+            // A delimiter, or what a test has written to fill a pipe or a port.
+            _ if line.trim_ascii().is_empty() => {}
             Ok(json) if json["seq"].is_u64() => self.estimates.push(json),
             Ok(json) if json["ok"] != Value::Null || json["error"].is_string() => self.answers += 1,
             _ => self.invalid.push(String::from_utf8_lossy(line).into_owned()),
