@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::{Answer, Page, connect_from, page_metrics, read_head, samples, send};
 use crate::affectd;
 use crate::mosquitto::wait;
-use crate::programs::Daemon;
 
 /// The numbers of the estimates have no gap while `work` goes on.
 fn without_a_loss(page: &mut Page, work: impl FnOnce(&Page)) {
@@ -127,15 +126,7 @@ fn requests_that_are_too_large_are_refused() {
 fn streams_that_nobody_reads_are_closed_for_those_who_do() {
     let mut command = affectd();
     command.env("AFFECTD_ESTIMATE_RATE_HZ", "10");
-    let arguments = [
-        "--status",
-        "127.0.0.1:0",
-        "--camera",
-        "/dev/video-none",
-        "--microphone",
-        "off",
-    ];
-    let mut page = Page::of(Daemon::with(command, &arguments));
+    let mut page = Page::of_command(command);
     let address = page.address;
     let opened = |from| {
         let stream = send(connect_from(from, address), "GET /events", &["host: localhost"], "");

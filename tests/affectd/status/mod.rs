@@ -8,6 +8,7 @@ mod limits;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -41,6 +42,11 @@ impl Page {
         let path = file(folder, "token", format!("{TOKEN}\n").as_bytes());
         let mut command = affectd();
         command.env("AFFECTD_STATUS_TOKEN", path);
+        Page::of_command(command)
+    }
+
+    /// Of a program without a camera, and with the microphone off.
+    fn of_command(command: Command) -> Page {
         let arguments = [
             "--status",
             "127.0.0.1:0",
