@@ -145,11 +145,12 @@ impl Address {
             return Err(PASSWORD_IN_ADDRESS.into());
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        // Before the options are parsed, whose errors show the values.
-        if has_secret_option(&format!("?{query}")) {
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // Before the options are parsed, whose errors show the values. Without a question mark, the password would be a part of the
+        // topic.
+        if has_secret_option(&format!("?{query}")) || has_secret_option(path) {
             return Err(PASSWORD_IN_ADDRESS.into());
         }
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         // Not quoted: what is before it may be a password.
         if path.contains('@') {
             return Err(
@@ -531,6 +532,8 @@ mod tests {
             "mqtts://li:hun/ter2@b",
             "mqtt://li:hun?ter2@b/x",
             "mqtt://li%3Ahunter2@b",
+            "mqtt://b/topic&password=hunter2",
+            "mqtt://b/topic;password=hunter2?qos=0",
             "mqtt://b?password=hunter2",
             "mqtt://b?password%3Dhunter2",
             "mqtt://b?token=hunter2",
