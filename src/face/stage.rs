@@ -24,7 +24,7 @@ const UNDECODABLE_TRIES: u32 = 3;
 /// The detector rests so many times longer while the subject's face looks as it did when it was detected. On 56 clips, estimates then
 /// differed no more from those with a detection in every frame: by 0.008 in valence on average.
 const LONGER_REST: u32 = 3;
-/// Such a rest is no longer than this, unless the usual one is: somebody may come closer than the subject.
+/// The longer rest ends after this time at the latest, so that a larger face is noticed soon. A longer `detect_every` stays as it is.
 const LONGEST_REST: Duration = Duration::from_millis(1200);
 
 /// The result of processing one frame.

@@ -124,7 +124,7 @@ class Mqtt:
                 context.load_cert_chain(self.cert, self.key or None)
             except ssl.SSLError:
                 raise SourceError(
-                    f"{self.cert}: is no certificate with a fitting key: name PEM files for cert= and key="
+                    f"{self.cert}: holds no certificate that belongs to the key: name PEM files for cert= and key="
                 ) from None
         return context
 
