@@ -4,22 +4,33 @@
     cross/kernel-cycles.py target/aarch64-unknown-linux-gnu/release/affectd
 
 For each loop it prints the instructions, the products of two bytes, and for each processor the products a cycle, as llvm-mca
-models it. Where a processor has no dot product, there is a dash. The model knows neither caches nor the branch predictor, and its
-model of the in-order Cortex-A53 is coarse. Needs llvm-mca and binutils-aarch64-linux-gnu, and a program with symbols.
+models it. Where a processor lacks the instruction, there is a dash. The model knows neither caches nor the branch predictor, and its
+model of the in-order Cortex-A53 is coarse. Needs llvm-mca 16 or newer (LLVM_MCA=PROGRAM names another than llvm-mca-19),
+binutils-aarch64-linux-gnu, and a program with symbols.
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-PROCESSORS = {"cortex-a53": False, "cortex-a72": False, "cortex-a76": True}  # and whether they have the dot product
+LLVM_MCA = os.environ.get("LLVM_MCA", "llvm-mca-19")
+# The multiplications that not every processor has.
+PROCESSORS = {
+    "cortex-a53": set(),
+    "cortex-a72": set(),
+    "cortex-a76": {"sdot"},
+    "cortex-a710": {"sdot", "smmla"},
+}
 KERNELS = {
     "neon_4x8": "matrix product, NEON",
     "neon_dot_8x8": "matrix product, SDOT",
+    "neon_i8mm_8x8": "matrix product, SMMLA",
     "depthwise_s84neon": "depthwise, NEON",
 }
+PRODUCTS = {"smull": 8, "smlal": 8, "sdot": 16, "smmla": 32}
 REPEATS = 200
 # A loop with fewer multiplications is not the main loop of a kernel.
 LEAST_MULTIPLICATIONS = 16
@@ -49,18 +60,16 @@ def innermost_loops(program, symbol):
             yield [text for _, text in code[start : end + 1]]
 
 
-def products(loop):
-    """Products of two bytes in one turn of a loop."""
-    return sum(
-        16 if text.startswith(("sdot", "udot")) else 8 for text in loop if text.startswith(("smull", "smlal", "sdot"))
-    )
+def multiplications(loop):
+    """The multiplications of one turn of a loop, without the letters that name a half of a register."""
+    return [text.split()[0].removesuffix("2") for text in loop if text.split()[0].removesuffix("2") in PRODUCTS]
 
 
 def cycles(loop, processor):
     # Jumps out of the loop need no target; the jump back is part of the cost.
     straight = [re.sub(r"^(b\.\w+|b)\s.*", r"\1 .", text) for text in loop if not re.match(r"tbn?z|cbn?z", text)]
     report = output_of(
-        "llvm-mca", "-mtriple=aarch64", f"-mcpu={processor}", f"-iterations={REPEATS}", input="\n".join(straight)
+        LLVM_MCA, "-mtriple=aarch64", f"-mcpu={processor}", f"-iterations={REPEATS}", input="\n".join(straight)
     )
     return int(re.search(r"Total Cycles:\s+(\d+)", report)[1]) / REPEATS
 
@@ -72,9 +81,9 @@ def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         print(__doc__.strip(), file=sys.stderr)
         sys.exit(2)
-    for tool in ("llvm-mca", "aarch64-linux-gnu-objdump", "nm"):
+    for tool in (LLVM_MCA, "aarch64-linux-gnu-objdump", "nm"):
         if not shutil.which(tool):
-            sys.exit(f"{tool} is missing: install llvm and binutils-aarch64-linux-gnu")
+            sys.exit(f"{tool} is missing: install llvm-19 and binutils-aarch64-linux-gnu")
     program = sys.argv[1]
     if not Path(program).is_file():
         sys.exit(f"{program}: no such file: build it with cross/build.sh")
@@ -85,18 +94,18 @@ def main():
             if part not in symbol or not re.search(r"quantized_panel|\d+depthwise17h", symbol):
                 continue
             for loop in innermost_loops(program, symbol):
-                multiplications = sum(text.startswith(("smull", "smlal", "sdot")) for text in loop)
-                row = (name, len(loop), products(loop))
-                if multiplications < LEAST_MULTIPLICATIONS or row in seen:
+                found = multiplications(loop)
+                row = (name, len(loop), sum(PRODUCTS[one] for one in found))
+                if len(found) < LEAST_MULTIPLICATIONS or row in seen:
                     continue
                 if not seen:
                     names = " ".join(f"{processor:>11}" for processor in PROCESSORS)
                     print(f"{'loop':24} {'instructions':>12} {'products':>9} {names}")
                 seen.add(row)
-                needs_dot = any(text.startswith("sdot") for text in loop)
+                needs = {"sdot", "smmla"}.intersection(found)
                 rates = [
-                    f"{row[2] / cycles(loop, processor):11.1f}" if has_dot or not needs_dot else f"{'-':>11}"
-                    for processor, has_dot in PROCESSORS.items()
+                    f"{row[2] / cycles(loop, processor):11.1f}" if needs <= has else f"{'-':>11}"
+                    for processor, has in PROCESSORS.items()
                 ]
                 print(f"{name:24} {row[1]:12} {row[2]:9} " + " ".join(rates))
     if not seen:

@@ -15,6 +15,8 @@ pub enum Isa {
     Neon,
     #[cfg(target_arch = "aarch64")]
     NeonDot,
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 /// `with_microkernels!(isa, M => expression)` evaluates the expression with `M` bound to the [`Microkernels`] of `isa`.
@@ -54,6 +56,11 @@ macro_rules! with_microkernels {
                 type $microkernels = kernels::neon_dot::NeonDot;
                 $value
             }
+            #[cfg(target_arch = "aarch64")]
+            kernels::Isa::NeonI8mm => {
+                type $microkernels = kernels::neon_i8mm::NeonI8mm;
+                $value
+            }
         }
     }};
 }
@@ -83,6 +90,9 @@ impl Isa {
         }
         #[cfg(target_arch = "aarch64")]
         {
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                isas.push(Isa::NeonI8mm);
+            }
             if std::arch::is_aarch64_feature_detected!("dotprod") {
                 isas.push(Isa::NeonDot);
             }
@@ -110,6 +120,8 @@ impl Isa {
             Isa::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDot => "neon-dot",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => "neon-i8mm",
         }
     }
 

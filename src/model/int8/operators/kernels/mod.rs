@@ -28,6 +28,8 @@ pub mod neon;
 pub mod neon_dot;
 #[cfg(target_arch = "aarch64")]
 mod neon_i16_products;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 pub mod peak;
 mod plain_loop;
 pub mod reference;

@@ -72,6 +72,14 @@ fn best() -> Option<Loop> {
 
 #[cfg(target_arch = "aarch64")]
 fn best() -> Option<Loop> {
+    if std::arch::is_aarch64_feature_detected!("i8mm") {
+        return Some(Loop {
+            instructions: "smmla",
+            macs: 12 * 32,
+            // SAFETY: the feature was detected.
+            run: |turns| unsafe { arm::matrix_products(turns) },
+        });
+    }
     if std::arch::is_aarch64_feature_detected!("dotprod") {
         return Some(Loop {
             instructions: "sdot",
@@ -207,6 +215,36 @@ mod x86 {
 #[cfg(target_arch = "aarch64")]
 mod arm {
     use std::arch::asm;
+
+    /// # Safety
+    /// The processor has 8-bit matrix products.
+    #[target_feature(enable = "neon,i8mm")]
+    pub unsafe fn matrix_products(turns: u64) {
+        // SAFETY: the assembly uses only the registers it names.
+        unsafe {
+            asm!(
+                "2:",
+                "smmla v0.4s, v16.16b, v17.16b",
+                "smmla v1.4s, v16.16b, v17.16b",
+                "smmla v2.4s, v16.16b, v17.16b",
+                "smmla v3.4s, v16.16b, v17.16b",
+                "smmla v4.4s, v16.16b, v17.16b",
+                "smmla v5.4s, v16.16b, v17.16b",
+                "smmla v6.4s, v16.16b, v17.16b",
+                "smmla v7.4s, v16.16b, v17.16b",
+                "smmla v18.4s, v16.16b, v17.16b",
+                "smmla v19.4s, v16.16b, v17.16b",
+                "smmla v20.4s, v16.16b, v17.16b",
+                "smmla v21.4s, v16.16b, v17.16b",
+                "subs {turns}, {turns}, #1",
+                "b.ne 2b",
+                turns = inout(reg) turns => _,
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                out("v18") _, out("v19") _, out("v20") _, out("v21") _,
+                options(nomem, nostack),
+            );
+        }
+    }
 
     /// # Safety
     /// The processor has dot products.
