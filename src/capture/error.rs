@@ -289,6 +289,12 @@ impl CaptureError {
             (Reason::ProgramEnded { .. } | Reason::ProgramSilent { .. }, Clip) => {
                 "check the address, and that its server runs"
             }
+            (Reason::ProgramEnded { .. } | Reason::ProgramSilent { .. }, _) if self.name.contains("://") => {
+                "check the address, its login and that the camera runs; `ffplay ADDRESS` shows its image"
+            }
+            (Reason::ProgramEnded { .. } | Reason::ProgramSilent { .. }, _) if self.name.starts_with("libcamera:") => {
+                "`rpicam-hello --list-cameras` must list the camera"
+            }
             (Reason::ProgramEnded { .. } | Reason::ProgramSilent { .. }, _) => "run the command by hand to see why",
             (Reason::UnknownStream(_), Camera) => {
                 "make it write JPEG images (rpicam-vid --codec mjpeg), YUV4MPEG (ffmpeg -f yuv4mpegpipe), or raw luma with camera.format = \"GREY\""
@@ -352,6 +358,20 @@ mod tests {
             },
         );
         insta::assert_snapshot!(failed, @"/dev/video0: cannot be configured (Invalid argument)");
+    }
+
+    #[test]
+    fn the_remedy_for_a_program_that_ended_fits_the_source() {
+        let ended = |name| {
+            let reason = Reason::ProgramEnded {
+                status: "exit status: 1".into(),
+                stderr: String::new(),
+            };
+            CaptureError::camera(name, reason).to_string()
+        };
+        assert!(ended("rtsp://cam.lan/live").ends_with("`ffplay ADDRESS` shows its image"));
+        assert!(ended("libcamera:--vflip").ends_with("`rpicam-hello --list-cameras` must list the camera"));
+        assert!(ended("command:gst-launch-1.0").ends_with("run the command by hand to see why"));
     }
 
     #[test]

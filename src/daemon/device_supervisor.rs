@@ -19,6 +19,8 @@ const PROGRAM_RETRY: RetryPolicy = RetryPolicy::Exponential {
     first: Duration::from_millis(500),
     longest: Duration::from_secs(30),
 };
+/// A program that ends sooner than this after its first frame or samples has failed: the next wait is longer.
+const PROGRAM_SUCCESS: Duration = Duration::from_secs(5);
 /// How soon a stop, a pause and its end are noticed during a wait.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -78,7 +80,9 @@ impl DeviceSupervisor<'_> {
                     continue;
                 }
             };
-            let error = match open() {
+            let opening = open();
+            let opened_at = Instant::now();
+            let error = match opening {
                 Ok(mut device) => loop {
                     match next(&mut device) {
                         Ok(_) if self.stopped() => return Ok(()),
@@ -92,7 +96,9 @@ impl DeviceSupervisor<'_> {
                             }
                             log.flush();
                             device_retry.succeeded();
-                            program_retry.succeeded();
+                            if opened_at.elapsed() >= PROGRAM_SUCCESS {
+                                program_retry.succeeded();
+                            }
                             has_run = true;
                             if deliver(item) == Err(Disconnected) {
                                 return Ok(());
@@ -250,6 +256,20 @@ mod tests {
         assert_eq!(delivered, [1, 2, 3, 4]);
         use SourceState::*;
         assert_eq!(states, [Starting, Absent, Stalled, Absent, Absent, Absent]);
+    }
+
+    #[test]
+    fn a_program_that_ends_soon_after_its_first_frame_is_started_ever_more_slowly() {
+        let ended = || {
+            let (status, stderr) = ("exit status: 0".into(), String::new());
+            CaptureError::camera("command:a", Reason::ProgramEnded { status, stderr })
+        };
+        let start = Instant::now();
+        let (outcome, delivered, _) = run((0..4).map(|n| Attempt::Delivers(vec![Ok(n), Err(ended())])).collect());
+        assert!(outcome.is_ok());
+        assert_eq!(delivered, [0, 1, 2, 3]);
+        // The least that the waits of 0.5, 1, 2 and 4 s can take, which are at least half of that. Four first waits take 2 s at most.
+        assert!(start.elapsed() >= Duration::from_millis(3750));
     }
 
     #[test]

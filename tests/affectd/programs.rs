@@ -216,6 +216,10 @@ fn what_a_program_writes_is_named_if_it_cannot_be_read() {
     let mut daemon = Daemon::start(&["--camera", h264, "--microphone", "off"]);
     daemon.until_logged("the program writes H.264 or H.265: make it write JPEG images");
     daemon.stop();
+    let text = "command:echo 'Setting pipeline to PAUSED ...'; sleep 100";
+    let mut daemon = Daemon::start(&["--camera", text, "--microphone", "off"]);
+    daemon.until_logged("the program writes text, as gst-launch-1.0 does without -q: make it write JPEG images");
+    daemon.stop();
 }
 
 #[test]

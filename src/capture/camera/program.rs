@@ -191,6 +191,9 @@ impl<'a> FrameStream<'a> {
         Err(Reason::UnknownStream(match magic {
             [0, 0, 0, 1, ..] | [0, 0, 1, ..] => "writes H.264 or H.265".into(),
             [b'R', b'I', b'F', b'F', ..] => "writes AVI or WAV".into(),
+            text if text.iter().all(|byte| (b' '..=b'~').contains(byte)) => {
+                "writes text, as gst-launch-1.0 does without -q".into()
+            }
             _ => "writes neither JPEG images nor YUV4MPEG".into(),
         }))
     }

@@ -27,6 +27,8 @@ enum Chroma {
     None,
     /// Half the width, half the height.
     Quarter,
+    /// A quarter of the width.
+    QuarterWidth,
     /// Half the width.
     Half,
     Full,
@@ -39,7 +41,10 @@ enum Chroma {
 pub enum Y4mError {
     #[error("writes an invalid YUV4MPEG header ({0})")]
     Header(String),
-    #[error("a frame does not begin with FRAME")]
+    // GStreamer's y4menc pads rows to a multiple of 8 bytes, which the format does not allow.
+    #[error(
+        "writes YUV4MPEG whose frames do not begin with FRAME, as GStreamer does if the width is not a multiple of 8"
+    )]
     Frame,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -68,8 +73,10 @@ impl Header {
 
     /// Reads the next frame.
     pub fn frame(&self, input: &mut impl BufRead) -> Result<Luma, Y4mError> {
-        if !line(input)?.starts_with("FRAME") {
-            return Err(Y4mError::Frame);
+        match line(input) {
+            Ok(line) if line.starts_with("FRAME") => {}
+            Err(Y4mError::Io(error)) => return Err(error.into()),
+            Ok(_) | Err(_) => return Err(Y4mError::Frame),
         }
         let (width, height) = (u64::from(self.width), u64::from(self.height));
         let mut luma = Vec::new();
@@ -80,6 +87,7 @@ impl Header {
         let chroma = match self.chroma {
             Chroma::None => 0,
             Chroma::Quarter => 2 * half_width * half_height,
+            Chroma::QuarterWidth => 2 * width.div_ceil(4) * height,
             Chroma::Half => 2 * half_width * height,
             Chroma::Full => 2 * width * height,
             Chroma::FullWithAlpha => 3 * width * height,
@@ -109,6 +117,7 @@ impl Chroma {
         match name {
             "mono" => Some(Chroma::None),
             "420" | "420jpeg" | "420paldv" | "420mpeg2" => Some(Chroma::Quarter),
+            "411" => Some(Chroma::QuarterWidth),
             "422" => Some(Chroma::Half),
             "444" => Some(Chroma::Full),
             "444alpha" => Some(Chroma::FullWithAlpha),
@@ -138,6 +147,7 @@ mod tests {
             (" Cmono", 0),
             ("", 4),
             (" C420mpeg2", 4),
+            (" C411", 2),
             (" C422", 4),
             (" C444", 6),
             (" C444alpha", 9),
@@ -167,6 +177,14 @@ mod tests {
             frames(b"YUV4MPEG2 W1 H1 Cmono\nFRAMX\n1"),
             Err(Y4mError::Frame)
         ));
+        let padded = [
+            b"YUV4MPEG2 W3 H1 Cmono\nFRAME\n123\0\0\0\0\0FRAME\n".as_slice(),
+            &[0; 2000],
+        ]
+        .concat();
+        assert!(matches!(frames(&padded), Err(Y4mError::Frame)));
+        let endless = [b"YUV4MPEG2 W3 H1 Cmono\nFRAME\n123".as_slice(), &[0; 2000]].concat();
+        assert!(matches!(frames(&endless), Err(Y4mError::Frame)));
         assert!(matches!(frames(&[b'Y'; 5000]), Err(Y4mError::Header(_))));
     }
 
