@@ -13,7 +13,8 @@
 //!
 //! [`daemon`] runs them as threads. [`model`] holds the trained graphs. [`config`] reads the user's settings, and [`cli`] has
 //! the commands. A module imports from lower layers only. The layers, lowest first: [`sync`]; [`queue`], [`health`], [`control`],
-//! [`rate_limited_log`], [`retry`], [`caught_panic`], [`printable`], [`secrets`] and [`named_thread`]; [`capture`] and
+//! [`rate_limited_log`], [`retry`], [`caught_panic`], [`printable`], [`secrets`],
+//! [`small_file`] and [`named_thread`]; [`capture`] and
 //! [`model`]; [`face`], [`voice`] and [`fusion`]; [`output`]; [`status`]; [`config`]; [`daemon`]; [`monitor`]; [`cli`].
 
 #![cfg_attr(
@@ -43,6 +44,7 @@ pub mod queue;
 pub mod rate_limited_log;
 pub mod retry;
 pub mod secrets;
+pub mod small_file;
 pub mod status;
 pub mod sync;
 pub mod udev;

@@ -13,7 +13,7 @@ use affectd::cli::environment::{Environment, PAUSED};
 use affectd::cli::health::{RUNTIME_FOLDER, SOCKET};
 use affectd::cli::progress::{ProgressLine, replay_line};
 use affectd::cli::record::RecordError;
-use affectd::cli::signals::{Handling, handle, hold_pause_and_resume};
+use affectd::cli::signals::{Handling, handle, hold_pause_and_resume, ignore_file_size_limit};
 use affectd::cli::terminal::{print, print_error, print_to_stderr};
 use affectd::cli::{self, Cli, Command, CommandError, Common, panics};
 use affectd::config::{Config, ConfigError, Flags, Layers, Settings, Source};
@@ -35,6 +35,7 @@ const SYSTEM: u8 = 71;
 fn main() -> ExitCode {
     panics::log_panics();
     hold_pause_and_resume();
+    ignore_file_size_limit();
     let result = panics::catch(|| match Cli::try_parse() {
         Ok(cli) => run(cli).map(|()| 0),
         Err(message) => explain(&message),

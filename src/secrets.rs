@@ -2,6 +2,11 @@
 
 use std::ops::Range;
 
+/// A shorter password is replaced only where it stands in an address.
+const SHORTEST_REPLACED: usize = 4;
+/// Texts that begin like this are addresses, however the rest of the scheme is spelt.
+const SCHEMES: [&str; 4] = ["mqtt", "rtsp", "rtmp", "http"];
+
 /// `message` without the passwords in `values`, which it may quote, and in words that look like addresses. For every message that
 /// quotes what a user has written, in whatever place.
 pub fn without_passwords<'a>(message: &str, values: impl IntoIterator<Item = &'a str>) -> String {
@@ -11,8 +16,67 @@ pub fn without_passwords<'a>(message: &str, values: impl IntoIterator<Item = &'a
         if masked != value {
             shown = shown.replace(value, &masked);
         }
+        // A message may quote a part of an address only.
+        if let Some(password) = password_of(value) {
+            shown = shown.replace(password, "…");
+        }
     }
     shown.split_inclusive(char::is_whitespace).map(masked_word).collect()
+}
+
+/// The password in the login of an address, unless it is so short that it may be a part of any word.
+pub fn password_of(address: &str) -> Option<&str> {
+    let password = &address[login_password(address)?];
+    (address.contains("://") && password.len() >= SHORTEST_REPLACED).then_some(password)
+}
+
+/// The name of a device or a clip: as it is, or without the password if it is an address.
+pub fn masked_name(name: &str) -> String {
+    match name.contains("://") || is_scheme(name) {
+        true => masked(name),
+        false => name.to_owned(),
+    }
+}
+
+/// A command without the passwords in its addresses, its options and its assignments.
+pub fn masked_command(command: &str) -> String {
+    /// What the next word is.
+    enum Next {
+        Any,
+        Login,
+        Secret,
+        /// Everything up to the end: a header of HTTP has several words.
+        Rest,
+    }
+    let mut next = Next::Any;
+    let mask = |word: &str| {
+        let core = word.trim_matches(|c: char| c.is_whitespace() || "\"'`".contains(c));
+        let (shown, following) = match next {
+            Next::Rest => (String::new(), Next::Rest),
+            Next::Secret => (word.replacen(core, "…", 1), Next::Any),
+            Next::Login => {
+                let user = core.split_once(':').map_or(core, |(user, _)| user);
+                (word.replacen(core, &format!("{user}:…"), 1), Next::Any)
+            }
+            Next::Any if core.ends_with(':') && is_secret(core) => (format!("{core} …"), Next::Rest),
+            Next::Any => {
+                let following = match core {
+                    "-u" | "--user" => Next::Login,
+                    "-p" | "-P" => Next::Secret,
+                    long if long.starts_with("--") && !long.contains('=') && is_secret(long) => Next::Secret,
+                    _ => Next::Any,
+                };
+                let assigned = secret_assignment(core).map(|secret| format!("{}…", &core[..secret]));
+                let shown = assigned.map_or_else(|| masked_word(word), |assigned| word.replacen(core, &assigned, 1));
+                (shown, following)
+            }
+        };
+        if !core.is_empty() {
+            next = following;
+        }
+        shown
+    };
+    command.split_inclusive(char::is_whitespace).map(mask).collect()
 }
 
 /// One word of a message. An address in it may be in quotes or brackets, and a colon or full stop may follow it.
@@ -53,7 +117,12 @@ pub fn masked(text: &str) -> String {
     if let Some(password) = password {
         shown.replace_range(password, "…");
     }
-    if let Some(secret) = secret_option(&shown, |key, value| is_secret(key) || is_secret_key(key, value)) {
+    let option = secret_option(&shown, |key, value| is_secret(key) || is_secret_key(key, value));
+    let assignment = match is_path_of_output(&shown) {
+        true => None,
+        false => secret_assignment(&shown),
+    };
+    if let Some(secret) = option.into_iter().chain(assignment).min() {
         // A password may contain `&`, so everything after it is hidden, too.
         shown.truncate(secret);
         shown.push('…');
@@ -102,6 +171,8 @@ pub fn login_password(text: &str) -> Option<Range<usize>> {
     let colon = [
         lower.find(':').map(|at| at..at + 1),
         lower.find("%3a").map(|at| at..at + 3),
+        // Misspelt.
+        lower.find(';').map(|at| at..at + 1),
     ];
     let colon = colon.into_iter().flatten().min_by_key(|colon| colon.start)?;
     // Without an `@` before the options, the colon may come before a port.
@@ -159,7 +230,8 @@ fn is_of_scheme(byte: &u8) -> bool {
 }
 
 fn is_scheme(text: &str) -> bool {
-    text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mqtt"))
+    let begins = |scheme: &&str| text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    SCHEMES.iter().any(begins)
 }
 
 /// Where the value of the first option begins that is secret. The sign between key and value may be escaped or missing.
@@ -177,9 +249,22 @@ fn secret_option(spec: &str, is_secret: impl Fn(&str, &str) -> bool) -> Option<u
     None
 }
 
+/// Where the first value begins that is assigned to a secret, in whatever part of an address: some cameras have
+/// `user=admin_password=…` in the path.
+fn secret_assignment(text: &str) -> Option<usize> {
+    text.match_indices('=').find_map(|(at, _)| {
+        let before = &text[..at];
+        let key = before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || "_-%".contains(c));
+        let key = &before[key.len()..];
+        let value = text[at + 1..].split(['&', ';']).next().unwrap_or_default();
+        (is_secret(key) || is_secret_key(key, value)).then_some(at + 1)
+    })
+}
+
 /// Whether this is a key itself, as in `api_key=`, and not the path of one.
 fn is_secret_key(key: &str, value: &str) -> bool {
-    key.to_ascii_lowercase().ends_with("key") && !value.contains(['/', '.'])
+    let is_path = value.starts_with(['/', '.', '~']) || [".pem", ".key", ".der"].iter().any(|end| value.ends_with(end));
+    key.to_ascii_lowercase().ends_with("key") && !is_path
 }
 
 fn is_secret(key: &str) -> bool {
@@ -187,10 +272,22 @@ fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace("%70", "p");
     // Some are misspelt often, and some are of other programs.
     let words = [
-        "pas", "pwd", "pw", "secret", "token", "auth", "cred", "kennwort", "login",
+        "pas",
+        "pwd",
+        "psw",
+        "pw",
+        "secret",
+        "token",
+        "auth",
+        "cred",
+        "kennwort",
+        "login",
+        "jwt",
+        "signature",
     ];
+    let is_short = matches!(key.as_str(), "p" | "sig");
     // A file's path is no secret.
-    !key.ends_with("_file") && words.iter().any(|word| key.contains(word))
+    !key.ends_with("_file") && (is_short || words.iter().any(|word| key.contains(word)))
 }
 
 #[cfg(test)]
@@ -234,8 +331,75 @@ mod tests {
             ("mqtt://b?passwordhunter2", "mqtt://b?…"),
             ("mqtt://b?api_key=hunter2", "mqtt://b?api_key=…"),
             ("--input=mqtt://b?password=hunter2", "--input=mqtt://b?password=…"),
+            ("mqtt://u@h,pass=hunter2", "mqtt://u@h,pass=…"),
+            ("mqtt://u;hunter2@h", "mqtt://u;…@h"),
+            ("RTSP://li:hunter2@cam/x", "RTSP://li:…@cam/x"),
+            ("rtsp:/li:hunter2@cam", "rtsp:/li:…@cam"),
+            ("rtsp//li:hunter2@cam", "rtsp//li:…@cam"),
+            ("rtsps:li:hunter2@cam", "rtsps:li:…@cam"),
+            (
+                "rtsp://cam/user=admin_password=hunter2_channel=1_stream=0.sdp",
+                "rtsp://cam/user=admin_password=…",
+            ),
+            ("http://cam/x?key=hunter2/a", "http://cam/x?key=…"),
+            ("http://cam/x?u=admin&p=hunter2", "http://cam/x?u=admin&p=…"),
+            ("http://cam/x?loginuse=a&psw=hunter2", "http://cam/x?loginuse=…"),
+            ("http://cam/x?psw=hunter2", "http://cam/x?psw=…"),
+            ("http://cam/x?sig=hunter2", "http://cam/x?sig=…"),
+            ("http://cam/x?jwt=hunter2", "http://cam/x?jwt=…"),
+            ("http://cam/x#password=hunter2", "http://cam/x#password=…"),
         ] {
             assert_eq!(masked(spec), shown);
+        }
+    }
+
+    #[test]
+    fn a_password_that_a_program_quotes_is_masked() {
+        let address = "rtsp://li:a b hunter2@cam/x";
+        assert_eq!(without_passwords("li:a b hunter2@cam: 401", [address]), "li:…@cam: 401");
+        // A short one may be a part of any word.
+        assert_eq!(without_passwords("camera: 401", ["rtsp://li:a@cam"]), "camera: 401");
+        assert_eq!(
+            without_passwords("rtsp://li:a@cam: 401", ["rtsp://li:a@cam"]),
+            "rtsp://li:…@cam: 401"
+        );
+    }
+
+    #[test]
+    fn only_addresses_are_masked_in_names_of_devices() {
+        for name in ["plughw:CARD=pass,DEV=0", "/dev/video0", "a:b@c.mkv", "auto"] {
+            assert_eq!(masked_name(name), name);
+        }
+        assert_eq!(masked_name("rtmp://u:hunter2@cam/x"), "rtmp://u:…@cam/x");
+        assert_eq!(masked_name("rtsp//u:hunter2@cam/x"), "rtsp//u:…@cam/x");
+    }
+
+    #[test]
+    fn passwords_in_commands_are_masked() {
+        for (command, shown) in [
+            ("curl -u bob:hunter2 http://cam/x", "curl -u bob:… http://cam/x"),
+            (
+                "curl --user 'bob:hunter2' http://cam/x",
+                "curl --user 'bob:…' http://cam/x",
+            ),
+            ("x --password=hunter2 -v", "x --password=… -v"),
+            ("x --password hunter2 -v", "x --password … -v"),
+            ("PASS=hunter2 x", "PASS=… x"),
+            (
+                "ffmpeg -i rtsp://u:hunter2@cam/x -f mjpeg -",
+                "ffmpeg -i rtsp://u:…@cam/x -f mjpeg -",
+            ),
+            ("sshpass -p hunter2 ssh cam", "sshpass -p … ssh cam"),
+            (
+                "curl -H 'Authorization: Bearer hunter2' http://cam",
+                "curl -H Authorization: …",
+            ),
+            (
+                "gst-launch-1.0 -q videotestsrc ! 'video/x-raw,width=640' ! fdsink",
+                "gst-launch-1.0 -q videotestsrc ! 'video/x-raw,width=640' ! fdsink",
+            ),
+        ] {
+            assert_eq!(masked_command(command), shown);
         }
     }
 
@@ -305,9 +469,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_login_shows_its_password(
-            scheme in "(mqtt|mqtts|MQTT|http|tcp)", separator in "(://|:/|//|:|;//)", colon in "(:|%3A|%3a)", password in "[a-z/?&]{0,6}hunter2",
+            scheme in "(mqtt|mqtts|MQTT|rtsp|rtsps|http|tcp)", separator in "(://|:/|//|:|;//)", colon in "(:|%3A|%3a)", password in "[a-z/?&]{0,6}hunter2",
         ) {
-            prop_assume!(scheme.to_lowercase().starts_with("mqtt") || separator == "://");
+            prop_assume!(scheme != "tcp" || separator == "://");
             let shown = masked(&format!("{scheme}{separator}li{colon}{password}@broker/x"));
             prop_assert!(!shown.contains("hunter2"), "{}", shown);
         }
@@ -317,6 +481,8 @@ mod tests {
             masked(&text);
             masked_quotes(&text);
             without_passwords(&text, [text.as_str()]);
+            masked_name(&text);
+            masked_command(&text);
         }
     }
 }

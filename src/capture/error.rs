@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::secrets::masked_name;
+
 /// What a [`CaptureError`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
@@ -28,7 +30,7 @@ pub enum CaptureErrorKind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaptureError {
     pub source_kind: SourceKind,
-    /// The device or the file, as the user names it.
+    /// The device or the file, as the user names it, without a password.
     pub name: String,
     pub reason: Reason,
 }
@@ -217,7 +219,7 @@ impl CaptureError {
     pub(super) fn new(source_kind: SourceKind, name: &str, reason: Reason) -> CaptureError {
         CaptureError {
             source_kind,
-            name: name.to_owned(),
+            name: masked_name(name),
             reason,
         }
     }
@@ -358,6 +360,13 @@ mod tests {
             },
         );
         insta::assert_snapshot!(failed, @"/dev/video0: cannot be configured (Invalid argument)");
+    }
+
+    #[test]
+    fn the_name_of_a_source_has_no_password() {
+        let error = CaptureError::camera("rtmp://li:hunter2@cam/x", Reason::NotConnected);
+        assert_eq!(error.name, "rtmp://li:…@cam/x");
+        assert_eq!(CaptureError::microphone("hw:1,0", Reason::Busy).name, "hw:1,0");
     }
 
     #[test]

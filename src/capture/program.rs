@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::CaptureError;
 use super::error::{Reason, RequiredProgram, SourceKind};
-use crate::secrets::{masked, without_passwords};
+use crate::secrets::{masked, masked_name, password_of, without_passwords};
 
 /// How many bytes of a program's standard error are kept.
 const MAX_STDERR: usize = 4096;
@@ -30,7 +30,9 @@ pub struct CommandLine {
     pub name: String,
     pub shell_command: String,
     /// The program that must be installed, if it is known.
-    pub requires: Option<RequiredProgram>,
+    pub requires: Option<&'static RequiredProgram>,
+    /// The password in its address. What the program says is shown without it.
+    pub password: Option<String>,
 }
 
 /// The standard output of a running program. Reads wait until data comes, the program's patience ends, or affectd stops.
@@ -41,6 +43,8 @@ pub struct ProgramOutput<'a> {
     stderr: Arc<Mutex<Vec<u8>>>,
     /// Ends when standard error has been read to its end.
     stderr_reader: JoinHandle<()>,
+    /// See [`CommandLine::password`].
+    password: Option<String>,
     /// Longer silence is an error.
     pub patience: Duration,
     stop: &'a dyn Fn() -> bool,
@@ -53,6 +57,11 @@ struct ProcessGroup {
     leader: Child,
 }
 
+const FFMPEG: RequiredProgram = RequiredProgram {
+    program: "ffmpeg",
+    install: "sudo apt-get install ffmpeg",
+};
+
 impl CommandLine {
     /// Starts the program. Its output must begin within `patience`.
     pub fn start<'a>(
@@ -64,9 +73,13 @@ impl CommandLine {
         if let Some(required) = self.requires
             && !is_installed(required.program)
         {
-            return Err(CaptureError::new(kind, &self.name, Reason::ProgramMissing(required)));
+            return Err(CaptureError::new(kind, &self.name, Reason::ProgramMissing(*required)));
         }
         ProgramOutput::spawn(&self.shell_command, patience, stop)
+            .map(|output| ProgramOutput {
+                password: self.password.clone(),
+                ..output
+            })
             .map_err(|error| CaptureError::new(kind, &self.name, Reason::ProgramNotStarted(error.to_string())))
     }
 }
@@ -74,11 +87,16 @@ impl CommandLine {
 impl CommandLine {
     /// A command of the user.
     pub fn of_user(command: &str) -> CommandLine {
-        let program = command.split_whitespace().next().unwrap_or_default();
+        // Variables may come before it.
+        let program = command
+            .split_whitespace()
+            .find(|word| !word.contains('='))
+            .unwrap_or_default();
         CommandLine {
             name: without_passwords(&format!("command:{program}"), []),
             shell_command: command.to_owned(),
             requires: None,
+            password: None,
         }
     }
 
@@ -101,17 +119,30 @@ impl CommandLine {
         CommandLine {
             name: masked(address),
             shell_command: format!("exec ffmpeg -nostdin -v error {input} -i {} {output}", quoted(address)),
-            requires: Some(RequiredProgram {
-                program: "ffmpeg",
-                install: "sudo apt-get install ffmpeg",
-            }),
+            requires: Some(&FFMPEG),
+            password: password_of(address).map(str::to_owned),
         }
     }
 }
 
+/// The schemes of the addresses that affectd gives to ffmpeg.
+const SCHEMES: [&str; 4] = ["rtsp", "rtsps", "http", "https"];
+
 fn is_address(device: &str) -> bool {
-    let schemes = ["rtsp://", "rtsps://", "http://", "https://"];
-    schemes.iter().any(|scheme| device.starts_with(scheme))
+    device
+        .split_once("://")
+        .is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
+}
+
+/// Why the name of a device cannot be that of a device or a program: it is a misspelt address, or one of another kind.
+pub fn address_error(device: &str) -> Option<&'static str> {
+    let is_program = device.starts_with("command:") || device.starts_with("libcamera:");
+    let is_path = device.starts_with(['/', '.']);
+    let looks_like_address = device.contains("://") || masked_name(device) != device;
+    (looks_like_address && !is_program && !is_path && !is_address(device)).then_some(
+        "is not an address that affectd reads: write rtsp://, rtsps://, http:// or https:// in small letters, or for others \
+         command:ffmpeg with its arguments",
+    )
 }
 
 /// As one word of a shell command.
@@ -166,6 +197,7 @@ impl<'a> ProgramOutput<'a> {
             output,
             stderr,
             stderr_reader,
+            password: None,
             patience,
             stop,
             front: Vec::new(),
@@ -232,7 +264,13 @@ impl<'a> ProgramOutput<'a> {
         let stderr = self.stderr.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let text = String::from_utf8_lossy(&stderr);
         let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-        without_passwords(last.unwrap_or_default(), [])
+        let last = last.unwrap_or_default();
+        // First, because a password with spaces is not seen as one in single words.
+        let last = match &self.password {
+            Some(password) => last.replace(password, "…"),
+            None => last.to_owned(),
+        };
+        without_passwords(&last, [])
     }
 
     /// Waits for data. An error of kind `TimedOut` means silence, one of kind `UnexpectedEof` also that affectd stops.
@@ -322,6 +360,39 @@ mod tests {
             reason.to_string(),
             "the program ended (exit status: 3; no cameras available)"
         );
+    }
+
+    #[test]
+    fn last_words_do_not_have_the_password_of_the_address() {
+        let mut program = start(
+            "echo 'rtsp://li:a b hunter2@cam: 401' >&2; exit 1",
+            Duration::from_secs(10),
+        );
+        program.password = password_of("rtsp://li:a b hunter2@cam").map(str::to_owned);
+        read_all(&mut program);
+        let reason = program.reason(&io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(
+            reason.to_string(),
+            "the program ended (exit status: 1; rtsp://li:…@cam: 401)"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_address_is_neither_a_device_nor_a_program() {
+        for device in ["rtmp://cam/x", "RTSP://cam/x", "rtsp:/u:p@cam", "rtsp//u:p@cam"] {
+            assert!(address_error(device).is_some(), "{device}");
+        }
+        for device in [
+            "rtsp://cam",
+            "https://cam/x",
+            "/dev/video0",
+            "hw:1,0",
+            "command:x http://cam",
+            "off",
+            "auto",
+        ] {
+            assert_eq!(address_error(device), None, "{device}");
+        }
     }
 
     #[test]

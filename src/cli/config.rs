@@ -6,7 +6,7 @@ use toml::Value;
 
 use crate::config::{Setting, Settings};
 use crate::printable::{has_hidden, printable, printable_json, printable_toml};
-use crate::secrets::masked;
+use crate::secrets::{masked, masked_command, masked_name};
 
 /// A configuration file with all keys and their values. A comment names the origin of each value.
 pub fn to_toml(settings: &Settings) -> String {
@@ -54,10 +54,12 @@ fn in_toml(value: &Value) -> String {
     }
 }
 
-/// Without passwords, which are in output specs and URLs. A path that only looks like one stays as it is.
+/// Without passwords, which are in output specs, addresses and commands. A path that only looks like one stays as it is.
 fn shown(key: &str, value: Value) -> Value {
     match value {
+        Value::String(text) if text.starts_with("command:") => Value::String(masked_command(&text)),
         Value::String(text) if key == "output" || text.contains("://") => Value::String(masked(&text)),
+        Value::String(text) if key.ends_with("device") => Value::String(masked_name(&text)),
         Value::Array(items) => Value::Array(items.into_iter().map(|item| shown(key, item)).collect()),
         other => other,
     }

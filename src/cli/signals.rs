@@ -40,6 +40,14 @@ pub fn hold_pause_and_resume() {
     mask_pause_and_resume(libc::SIG_BLOCK);
 }
 
+/// A write beyond the limit of a file's size then fails with an error, as on a full disk, and does not end affectd.
+pub fn ignore_file_size_limit() {
+    // SAFETY: the call changes only how the process takes this signal, and no handler runs.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 fn mask_pause_and_resume(how: libc::c_int) {
     // SAFETY: `set` is a live local that sigemptyset initializes. The calls change only the mask of this thread.
     unsafe {

@@ -12,6 +12,7 @@ use super::error::ConfigError;
 use super::origin::Origin;
 use super::raw::{KEYS, Kind, RawConfig, flatten, kind_of, nest};
 use crate::secrets::masked_quotes;
+use crate::small_file;
 
 /// The file that is read without `--config`, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/affectd/affectd.toml";
@@ -202,6 +203,9 @@ fn check_sections(table: &Table) -> Result<(), String> {
 
 /// The text of a file, without a byte order mark. The error names the encoding of a file that is not UTF-8.
 fn text_of(bytes: &[u8]) -> Result<&str, &'static str> {
+    if bytes.starts_with(b"\xff\xfe\0\0") || bytes.starts_with(b"\0\0\xfe\xff") {
+        return Err("UTF-32");
+    }
     let has_utf_16_mark = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
     if has_utf_16_mark || bytes.iter().take(2).any(|byte| *byte == 0) {
         return Err("UTF-16");
@@ -210,8 +214,11 @@ fn text_of(bytes: &[u8]) -> Result<&str, &'static str> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
+/// A longer file is no configuration.
+const MAX_CONFIG_BYTES: usize = 1 << 20;
+
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
-    let bytes = std::fs::read(path).map_err(|e| ConfigError::Unreadable {
+    let bytes = small_file::read(path, MAX_CONFIG_BYTES).map_err(|e| ConfigError::Unreadable {
         path: path.to_path_buf(),
         reason: e.to_string(),
     })?;

@@ -16,7 +16,7 @@ use crate::capture::microphone::program::MicrophoneProgram;
 use crate::capture::microphone::{self, MicrophoneSettings};
 use crate::capture::mono::ParseChannelError;
 use crate::capture::orientation::{Orientation, Rotation};
-use crate::capture::program::CommandLine;
+use crate::capture::program::{CommandLine, address_error};
 use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::model::KernelChoice;
@@ -103,6 +103,9 @@ impl Check<'_> {
             let command = device.strip_prefix("command:");
             if command.is_some_and(|command| command.trim().is_empty()) {
                 return Err(self.invalid(key, device, "names no program: write command:PROGRAM and its arguments"));
+            }
+            if let Some(reason) = address_error(device) {
+                return Err(self.invalid(key, device, reason));
             }
         }
         let format = match camera.format.as_str() {

@@ -238,12 +238,16 @@ fn redraw(
         }
         // Pending events are handled before the next drawing.
         let mut next = events.recv_timeout(DRAW_INTERVAL);
-        for _ in 0..EVENT_QUEUE {
+        for handled in 1.. {
             match next {
                 Ok(Event::Received(received)) => session.receive(received),
                 Ok(Event::Failed(failure)) => return Err(Ended::Failed(failure)),
                 Ok(Event::Quit) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => break,
+            }
+            // Before the next event is taken, because it would be lost.
+            if handled == EVENT_QUEUE {
+                break;
             }
             match events.try_recv() {
                 Ok(event) => next = Ok(event),
@@ -261,4 +265,30 @@ fn not_saved(file: &PlotFile, error: &io::Error) -> MonitorError {
         ErrorKind::AlreadyExists => format!("{path}: exists already: choose another name, or delete it"),
         _ => format!("{path}: cannot be written ({error}): name a file in a folder that you can write to"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_event_is_lost_between_two_drawings() {
+        // The last event comes when so many have been handled that the screen is drawn in between.
+        for before in [0, EVENT_QUEUE - 1, EVENT_QUEUE, EVENT_QUEUE + 1, 2 * EVENT_QUEUE] {
+            let (to, events) = sync_channel(3 * EVENT_QUEUE);
+            for _ in 0..before {
+                to.send(Event::Received(Received::Status("online".into()))).unwrap();
+            }
+            to.send(Event::Quit).unwrap();
+            let mut session = Session::new("test".into(), "");
+            let (stop, mut drawings) = (AtomicBool::new(false), 0);
+            let mut draw = |_: &Session| {
+                drawings += 1;
+                stop.store(drawings > 10, Ordering::Relaxed);
+                Ok(())
+            };
+            assert!(redraw(&mut session, &events, &stop, &mut draw).is_ok());
+            assert!(drawings <= 3, "after {before} events, the key was lost");
+        }
+    }
 }

@@ -1,8 +1,6 @@
 //! The token that a client of the status page must know.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -11,12 +9,15 @@ use subtle::ConstantTimeEq;
 use super::error::StatusError;
 use super::settings::StatusSettings;
 use crate::output::HostIdentity;
+use crate::small_file;
 
 /// `LoadCredential=status-token:/path` in a systemd unit.
 const CREDENTIAL: &str = "status-token";
 /// A shorter token could be guessed.
 const MIN_BYTES: usize = 16;
 const MAX_BYTES: usize = 256;
+/// With white space around it. A longer file is something else.
+const MAX_FILE_BYTES: usize = 4096;
 
 /// The hash of a token. Hashes have the same length, so the time of a comparison tells nothing about the token.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,9 +65,7 @@ fn read(path: &Path) -> Result<Token, StatusError> {
         path: path.into(),
         reason,
     };
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES as u64 + 3).read_to_end(&mut bytes))
+    let bytes = small_file::read(path, MAX_FILE_BYTES)
         .map_err(|error| failed(format!("cannot be read ({error}): check the path and its permissions")))?;
     let token = bytes.trim_ascii();
     let sendable = token.iter().all(u8::is_ascii_graphic);

@@ -165,3 +165,66 @@ fn a_full_disk_is_an_output_failure() {
     let log = String::from_utf8(run.stderr).unwrap();
     insta::assert_snapshot!(log.lines().last().unwrap(), @"affectd: stdout: cannot be written (No space left on device (os error 28)): free space on its disk, or redirect it to another file");
 }
+
+#[test]
+fn a_limit_of_the_file_size_is_an_output_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let affectd = affectd();
+    let command = r#"ulimit -f 1; exec "$0" run --input "$1" --output "file:$2/x.jsonl""#;
+    let run = Command::new("bash")
+        .args(["-c", command])
+        .arg(affectd.get_program())
+        .arg(demo())
+        .arg(folder.path())
+        .envs(affectd.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(5), "{:?}", run.status);
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert!(log.contains("File too large"), "{log}");
+}
+
+#[test]
+fn endless_files_and_silent_pipes_in_place_of_settings_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    let run = |arguments: &[&str]| {
+        let run = affectd()
+            .args(["run", "--input"])
+            .arg(demo())
+            .args(arguments)
+            .output()
+            .unwrap();
+        (run.status.code(), String::from_utf8(run.stderr).unwrap())
+    };
+    let password = |path: &str| format!("mqtt://li@127.0.0.1:1?password_file={path}");
+    let ca = |path: &str| format!("mqtts://127.0.0.1:1?ca={path}");
+    for (arguments, code, reason) in [
+        (
+            ["--config", "/dev/zero"],
+            2,
+            "/dev/zero: cannot be read (larger than 1024 KiB)",
+        ),
+        (["--config", pipe], 2, "nothing writes to this pipe"),
+        (
+            ["--output", &password("/dev/zero")],
+            5,
+            "/dev/zero: cannot be read (larger than 64 KiB)",
+        ),
+        (["--output", &password(pipe)], 5, "nothing writes to this pipe"),
+        (
+            ["--output", &ca("/dev/zero")],
+            5,
+            "/dev/zero: cannot be read (larger than 1024 KiB)",
+        ),
+        (["--output", &ca(pipe)], 5, "nothing writes to this pipe"),
+    ] {
+        let (found, log) = run(&arguments);
+        assert!(
+            found == Some(code) && log.contains(reason),
+            "{arguments:?}: {found:?}: {log}"
+        );
+    }
+}

@@ -28,6 +28,7 @@ const LAYERS: &[&[&str]] = &[
         "rate_limited_log",
         "retry",
         "secrets",
+        "small_file",
         "udev",
     ],
     &["capture", "model"],

@@ -50,6 +50,15 @@ enum FrameStream<'a> {
     Luma(RequestedMode, BufReader<ProgramOutput<'a>>),
 }
 
+const RPICAM: RequiredProgram = RequiredProgram {
+    program: "rpicam-vid",
+    install: "sudo apt-get install rpicam-apps-lite",
+};
+const LIBCAMERA: RequiredProgram = RequiredProgram {
+    program: "libcamera-vid",
+    ..RPICAM
+};
+
 impl CommandLine {
     /// The command line of a camera device in the configuration: `command:…`, `libcamera:` or a `rtsp://…` address. `None` for other
     /// devices.
@@ -62,20 +71,19 @@ impl CommandLine {
         }
         if let Some(options) = device.strip_prefix("libcamera:") {
             // The programs had another name until Raspberry Pi OS 12.
-            let program = match is_installed("rpicam-vid") || !is_installed("libcamera-vid") {
-                true => "rpicam-vid",
-                false => "libcamera-vid",
+            let required = match is_installed(RPICAM.program) || !is_installed(LIBCAMERA.program) {
+                true => &RPICAM,
+                false => &LIBCAMERA,
             };
+            let program = required.program;
             return Some(CommandLine {
                 name: device.to_owned(),
                 shell_command: format!(
                     "exec {program} --nopreview --timeout 0 --codec mjpeg --width {width} --height {height} \
                      --framerate {rate_hz} --output - {options}"
                 ),
-                requires: Some(RequiredProgram {
-                    program,
-                    install: "sudo apt-get install rpicam-apps-lite",
-                }),
+                requires: Some(required),
+                password: None,
             });
         }
         // Luma at the size that is needed: a second JPEG would cost time and quality.

@@ -10,6 +10,7 @@ use log::warn;
 
 use super::address::Address;
 use crate::output::contract::HostIdentity;
+use crate::small_file;
 
 /// `LoadCredential=mqtt-password:/path` in a systemd unit.
 const CREDENTIAL: &str = "mqtt-password";
@@ -64,7 +65,8 @@ impl Credentials {
 
 /// The content of the file, without line breaks at its end.
 fn read(path: &Path) -> Result<Password, String> {
-    let mut bytes = fs::read(path).map_err(|e| {
+    // The line break at the end does not count.
+    let mut bytes = small_file::read(path, usize::from(MAX_PASSWORD_BYTES) + 2).map_err(|e| {
         format!(
             "password_file {}: cannot be read ({e}): check the path and its permissions",
             path.display()

@@ -1,6 +1,5 @@
 //! What a client needs to connect: the address, the content of the files it names, and a client identifier.
 
-use std::fs;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -14,6 +13,7 @@ use super::tls;
 use super::topics::{ClientRole, client_id};
 use super::version::{Version, VersionChoice};
 use crate::output::contract::{HostIdentity, OutputError};
+use crate::small_file;
 
 pub struct ConnectionSettings {
     pub address: Address,
@@ -101,7 +101,7 @@ fn fingerprint(address: &Address, host: &HostIdentity) -> Fingerprint {
     });
     let mut hash = Sha256::new();
     for path in password.iter().chain(tls) {
-        let content = fs::read(path).unwrap_or_default();
+        let content = small_file::read(path, tls::MAX_FILE_BYTES).unwrap_or_default();
         hash.update(content.len().to_le_bytes());
         hash.update(content);
     }

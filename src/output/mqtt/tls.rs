@@ -1,6 +1,5 @@
 //! Trust roots and client identity for `mqtts://`, and the remedies for errors of TLS.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +11,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::address::{ClientFiles, TlsFiles};
+use crate::small_file;
 
+/// A file with all certificates of a system is a quarter of this.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
 /// The keys that ring supports.
 const KEY_TYPES: &str = "RSA, P-256, P-384 or Ed25519";
 
@@ -147,7 +149,8 @@ impl ServerCertVerifier for Verifier {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let all = read_pem(path, "certificate")?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&all).collect();
     match all {
         Ok(certificates) if certificates.is_empty() => Err(format!(
             "{}: contains no certificate: use a PEM file, which has the line BEGIN CERTIFICATE",
@@ -158,20 +161,26 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
+const ENCRYPTED: &[u8] = b"ENCRYPTED";
+
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(|e| {
+    let pem = read_pem(path, "private key")?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|e| {
         // Both forms, `BEGIN ENCRYPTED PRIVATE KEY` and `Proc-Type: 4,ENCRYPTED`, have the word.
-        match fs::read_to_string(path) {
-            Ok(text) if text.contains("ENCRYPTED") => {
-                let path = path.display();
-                format!(
-                    "{path}: the key is encrypted, and nobody can type its password: decrypt it with openssl pkey -in {path} \
-                     -out KEY.pem, and make KEY.pem readable for affectd only"
-                )
-            }
-            _ => unusable(path, &e, "private key"),
+        if pem.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) {
+            let path = path.display();
+            return format!(
+                "{path}: the key is encrypted, and nobody can type its password: decrypt it with openssl pkey -in {path} \
+                 -out KEY.pem, and make KEY.pem readable for affectd only"
+            );
         }
+        unusable(path, &e, "private key")
     })
+}
+
+fn read_pem(path: &Path, what: &str) -> Result<Vec<u8>, String> {
+    use rustls::pki_types::pem::Error;
+    small_file::read(path, MAX_FILE_BYTES).map_err(|e| unusable(path, &Error::Io(e), what))
 }
 
 fn unusable(path: &Path, error: &rustls::pki_types::pem::Error, what: &str) -> String {
