@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::secrets::masked_name;
 
+/// EMFILE, as the standard library shows it.
+const TOO_MANY_FILES: &str = "os error 24";
+
 /// What a [`CaptureError`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
@@ -272,6 +275,9 @@ impl CaptureError {
     pub fn remedy(&self) -> Option<&'static str> {
         use SourceKind::*;
         Some(match (&self.reason, self.source_kind) {
+            (Reason::Failed { error, .. } | Reason::ProgramNotStarted(error), _) if error.contains(TOO_MANY_FILES) => {
+                "raise the limit of open files (ulimit -n, or LimitNOFILE= of the service)"
+            }
             (Reason::Busy, Camera) => "stop that program (`fuser -v /dev/video*` finds it)",
             (Reason::Busy, Microphone) => "stop that program (`fuser -v /dev/snd/*` finds it)",
             (Reason::PermissionDenied, Camera) => {
@@ -360,6 +366,16 @@ mod tests {
             },
         );
         insta::assert_snapshot!(failed, @"/dev/video0: cannot be configured (Invalid argument)");
+    }
+
+    #[test]
+    fn the_remedy_for_too_many_open_files_names_the_limit() {
+        let error = std::io::Error::from_raw_os_error(libc::EMFILE).to_string();
+        let error = CaptureError::camera("command:x", Reason::ProgramNotStarted(error));
+        assert!(
+            error.to_string().ends_with("or LimitNOFILE= of the service)"),
+            "{error}"
+        );
     }
 
     #[test]
