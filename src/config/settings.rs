@@ -172,7 +172,7 @@ fn in_plain_words(message: &str) -> String {
     let quoted = || found.split('`').nth(1);
     let found = match found {
         text if text.starts_with("string") => "a text",
-        "map" => "a section",
+        "map" => "a section or a date",
         "sequence" => "a list",
         other => quoted().unwrap_or(other),
     };

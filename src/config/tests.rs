@@ -278,7 +278,7 @@ fn a_value_of_the_wrong_type_is_described_in_plain_words_and_not_shown() {
     insta::assert_snapshot!(error("[camera]\nwidth = \"wide\"\n"), @"affectd.toml line 2: must be a whole number, not a text: correct or remove it");
     insta::assert_snapshot!(error("[camera]\nwidth = -1\n"), @"affectd.toml line 2: must be a whole number, not -1: correct or remove it");
     insta::assert_snapshot!(error("[face]\nrate_hz = []\n"), @"affectd.toml line 2: must be a number, not a list: correct or remove it");
-    insta::assert_snapshot!(error("[models]\n"), @"affectd.toml line 1: must be a text in quotes, not a section: correct or remove it");
+    insta::assert_snapshot!(error("[models]\n"), @"affectd.toml line 1: must be a text in quotes, not a section or a date: correct or remove it");
     let error = load("", &[("AFFECTD_INPUT_REALTIME", "often")], Flags::default()).unwrap_err();
     insta::assert_snapshot!(error, @"environment variable AFFECTD_INPUT_REALTIME: must be true or false, not a text: correct or remove it");
 }

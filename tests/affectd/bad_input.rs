@@ -1,7 +1,7 @@
 //! Invalid input gives an error of one line: the thing, the reason, the remedy.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use super::matroska::make_clip;
 use super::{Replay, affectd, demo, file};
