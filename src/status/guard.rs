@@ -69,6 +69,10 @@ impl Guard {
     }
 
     pub fn check(&self, headers: &HeaderMap, access: Access) -> Result<(), Refusal> {
+        // Checks of health in HTTP/1.0 name no host. Browsers always do.
+        if access == Access::Life && !headers.contains_key(HOST) {
+            return Ok(());
+        }
         let host = header(headers, &HOST).ok_or(Refusal::Host)?;
         if !self.is_own_name(host) {
             return Err(Refusal::Host);
@@ -173,7 +177,9 @@ mod tests {
         }
         let twice = [("host", "localhost"), ("host", "evil.example")];
         assert_eq!(check(&guard(), Access::Life, &twice), Err(Refusal::Host));
-        assert_eq!(check(&guard(), Access::Life, &[]), Err(Refusal::Host));
+        assert_eq!(check(&guard(), Access::Private, &[]), Err(Refusal::Host));
+        assert_eq!(check(&guard(), Access::Page, &[]), Err(Refusal::Host));
+        assert_eq!(check(&guard(), Access::Life, &[]), Ok(()));
     }
 
     #[test]

@@ -66,7 +66,9 @@ fn other_sites_can_neither_read_nor_steer() {
     let rebound = format!("host: evil.example:{}", page.address.port());
     for path in ["/", "/metrics", "/events", "/healthz"] {
         assert_eq!(status(&format!("GET {path}"), &[&rebound]), 421);
-        assert_eq!(status(&format!("GET {path}"), &[]), 421);
+        // Browsers always name a host, checks of health may not.
+        let unnamed = if path == "/healthz" { 200 } else { 421 };
+        assert_eq!(status(&format!("GET {path}"), &[]), unnamed);
     }
     assert_eq!(status("POST /command", &[&rebound]), 421);
     page.daemon.stop();
