@@ -48,6 +48,11 @@ impl Source {
     /// Parses `serial:/dev/ttyUSB0`, `mqtt://broker/affectd/kitchen`, a path, or `-`.
     pub fn parse(text: &str, host: &HostIdentity) -> Result<Source, MonitorError> {
         let failed = |why: String| MonitorError::InvalidSource(format!("{}: {why}", masked(text)));
+        if text.is_empty() {
+            return Err(MonitorError::InvalidSource(
+                "the source is empty: name a serial port, an MQTT address, a file, or - for standard input".into(),
+            ));
+        }
         if text == "-" {
             return Ok(Source::StandardInput);
         }
