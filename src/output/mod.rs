@@ -12,6 +12,7 @@ pub mod file;
 pub mod line_encoder;
 pub mod mqtt;
 mod options;
+mod place;
 pub mod serial;
 pub mod spec;
 pub mod stdout;
