@@ -20,4 +20,4 @@ pub mod wall_clock;
 pub mod wire;
 
 pub use contract::{Backlog, HostIdentity, Output, OutputContext, OutputError};
-pub use spec::OutputSpec;
+pub use spec::{Conflict, OutputSpec};
