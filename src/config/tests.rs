@@ -206,6 +206,8 @@ fn impossible_values_are_rejected_with_the_possible_ones() {
     insta::assert_snapshot!(error("output = []\n"), @r#"output = [] (file affectd.toml): needs at least one output, for example "stdout""#);
     insta::assert_snapshot!(error("output = [\"carrier-pigeon\"]\n"), @r#"output = "carrier-pigeon": unknown output: use stdout, serial:/dev/ttyUSB0, file:/path or mqtt://broker"#);
     insta::assert_snapshot!(error("output = [\"stdout\", \"stdout?format=csv\"]\n"), @r#"output = "stdout?format=csv": writes to the same place as stdout: keep one"#);
+    insta::assert_snapshot!(error("output = [\"file:/tmp/y.csv\", \"file:/tmp/../tmp/./y.csv\"]\n"), @r#"output = "file:/tmp/../tmp/./y.csv": writes to the same place as file:/tmp/y.csv?format=json&max_mb=10&keep=4&fsync=off: keep one"#);
+    insta::assert_snapshot!(error("output = [\"file:/tmp/z.1\", \"file:/tmp/z\"]\n"), @r#"output = "file:/tmp/z": an old file of one would get the name of the other, file:/tmp/z.1?format=json&max_mb=10&keep=4&fsync=off: use another name"#);
     insta::assert_snapshot!(error("[input]\nrealtime = true\n"), @"input.realtime = true (file affectd.toml): applies to clips only, and no clip is given: add --input CLIP, or remove it");
     let from_variable = load("", &[("AFFECTD_FACE_RATE_HZ", "99")], Flags::default()).unwrap_err();
     insta::assert_snapshot!(from_variable, @"face.rate_hz = 99 (environment AFFECTD_FACE_RATE_HZ): must be from 1 to 60");

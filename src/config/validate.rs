@@ -20,7 +20,7 @@ use crate::capture::program::{CommandLine, address_error};
 use crate::face::stage::FaceSettings;
 use crate::fusion::{BaselineMode, FusionSettings};
 use crate::model::KernelChoice;
-use crate::output::{HostIdentity, OutputSpec};
+use crate::output::{Conflict, HostIdentity, OutputSpec};
 use crate::privacy::ButtonLine;
 use crate::secrets::{has_secret_option, masked};
 use crate::status::{HostName, StatusSettings, parse_listen};
@@ -283,8 +283,18 @@ impl Check<'_> {
                 },
             };
             let output = OutputSpec::parse_os(&spec, host).map_err(rejected)?;
-            if let Some(other) = outputs.iter().find(|other| other.same_place(&output)) {
-                return Err(rejected(format!("writes to the same place as {other}: keep one")));
+            for other in &outputs {
+                match output.conflict(other) {
+                    None => {}
+                    Some(Conflict::SamePlace) => {
+                        return Err(rejected(format!("writes to the same place as {other}: keep one")));
+                    }
+                    Some(Conflict::NameOfOldFile) => {
+                        let reason =
+                            format!("an old file of one would get the name of the other, {other}: use another name");
+                        return Err(rejected(reason));
+                    }
+                }
             }
             outputs.push(output);
         }

@@ -158,7 +158,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         let (reopened, new): (Vec<_>, Vec<_>) = specs
             .iter()
             .filter(|spec| !kept.contains(spec))
-            .partition(|spec| removed.iter().any(|old| old.same_place(spec)));
+            .partition(|spec| removed.iter().any(|old| old.conflicts_with(spec)));
         let opening: Vec<Opening> = new
             .into_iter()
             .map(|spec| self.start_opening(spec, &context, Vec::new()))
@@ -170,7 +170,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         }
         let (replaced, closed): (Vec<_>, Vec<_>) = removed
             .into_iter()
-            .partition(|old| reopened.iter().any(|spec| old.same_place(spec)));
+            .partition(|old| reopened.iter().any(|spec| old.conflicts_with(spec)));
         if let Err(error) = self.replace(&replaced, &reopened, &context, progress) {
             // Back to the old outputs.
             let old: Vec<&OutputSpec> = replaced.iter().collect();
@@ -216,7 +216,9 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         let mut results = Vec::new();
         for spec in new {
             let replaced: Vec<OutputSender> = senders
-                .extract_if(.., |sender| old.contains(&sender.spec) && sender.spec.same_place(spec))
+                .extract_if(.., |sender| {
+                    old.contains(&sender.spec) && sender.spec.conflicts_with(spec)
+                })
                 .collect();
             let previous = replaced.into_iter().map(Predecessor::of).collect();
             let Opening { sender, result } = self.start_opening(spec, context, previous);

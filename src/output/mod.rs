@@ -12,6 +12,7 @@ pub mod file;
 pub mod line_encoder;
 pub mod mqtt;
 mod options;
+mod place;
 pub mod serial;
 pub mod spec;
 pub mod stdout;
@@ -19,4 +20,4 @@ pub mod wall_clock;
 pub mod wire;
 
 pub use contract::{Backlog, HostIdentity, Output, OutputContext, OutputError};
-pub use spec::OutputSpec;
+pub use spec::{Conflict, OutputSpec};

@@ -10,6 +10,7 @@ use super::file::FileSpec;
 use super::line_encoder::Format;
 use super::mqtt::{Address, Mqtt};
 use super::options::Options;
+use super::place::Place;
 use super::serial::{Serial, SerialSpec};
 use super::stdout::Stdout;
 
@@ -20,6 +21,14 @@ pub enum OutputSpec {
     Serial(SerialSpec),
     File(FileSpec),
     Mqtt(Address),
+}
+
+/// Why two outputs cannot be open at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    SamePlace,
+    /// The rotation of one gives the name of the other to an old file.
+    NameOfOldFile,
 }
 
 impl OutputSpec {
@@ -106,15 +115,29 @@ impl OutputSpec {
         }
     }
 
-    /// Whether both write to the same place, with whatever options.
-    pub fn same_place(&self, other: &OutputSpec) -> bool {
-        match (self, other) {
+    /// How both would disturb each other, with whatever options. It looks at the paths as they are now.
+    pub fn conflict(&self, other: &OutputSpec) -> Option<Conflict> {
+        let is_same = match (self, other) {
             (OutputSpec::Stdout { .. }, OutputSpec::Stdout { .. }) => true,
-            (OutputSpec::Serial(a), OutputSpec::Serial(b)) => a.path() == b.path(),
-            (OutputSpec::File(a), OutputSpec::File(b)) => a.path() == b.path(),
+            (OutputSpec::Serial(a), OutputSpec::Serial(b)) => Place::of(a.path()).is_same(&Place::of(b.path())),
+            (OutputSpec::File(a), OutputSpec::File(b)) => {
+                let (a, b) = (Place::of(a.path()), Place::of(b.path()));
+                if a.is_old_file_of(&b) || b.is_old_file_of(&a) {
+                    return Some(Conflict::NameOfOldFile);
+                }
+                a.is_same(&b)
+            }
+            (OutputSpec::Stdout { .. }, OutputSpec::File(file))
+            | (OutputSpec::File(file), OutputSpec::Stdout { .. }) => Place::of(file.path()).is_stdout(),
             (OutputSpec::Mqtt(a), OutputSpec::Mqtt(b)) => a.same_topics(b),
             _ => false,
-        }
+        };
+        is_same.then_some(Conflict::SamePlace)
+    }
+
+    /// Whether one must be closed before the other can be opened.
+    pub fn conflicts_with(&self, other: &OutputSpec) -> bool {
+        self.conflict(other).is_some()
     }
 }
 
@@ -171,14 +194,35 @@ mod tests {
     }
 
     #[test]
-    fn same_place_ignores_options() {
-        let same = |a: &str, b: &str| parse(a).unwrap().same_place(&parse(b).unwrap());
+    fn conflicts_ignore_options() {
+        let same = |a: &str, b: &str| parse(a).unwrap().conflict(&parse(b).unwrap()) == Some(Conflict::SamePlace);
         assert!(same("stdout", "stdout?format=csv"));
         assert!(same("serial:/dev/x", "serial:/dev/x?wire=frame"));
         assert!(!same("serial:/dev/x", "serial:/dev/y"));
         assert!(!same("serial:/dev/x", "file:/dev/x"));
         assert!(same("mqtt://b?version=5", "mqtt://b"));
         assert!(!same("mqtt://b?device=a", "mqtt://b?device=b"));
+    }
+
+    #[test]
+    fn outputs_with_two_names_of_one_file_or_port_conflict() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::os::unix::fs::symlink("/dev/null", path("port")).unwrap();
+        std::os::unix::fs::symlink("y.json", path("link.json")).unwrap();
+        let conflict = |a: &str, b: &str| {
+            let (a, b) = (parse(a).unwrap(), parse(b).unwrap());
+            assert_eq!(a.conflict(&b), b.conflict(&a));
+            a.conflict(&b)
+        };
+        let same = Some(Conflict::SamePlace);
+        let file = |name: &str| format!("file:{}", path(name));
+        assert_eq!(conflict(&file("y.json"), &file("link.json")), same);
+        assert_eq!(conflict(&file("y.json"), &file("./y.json?format=csv")), same);
+        assert_eq!(conflict(&file("y.json"), &file("z.json")), None);
+        assert_eq!(conflict(&file("z"), &file("z.1")), Some(Conflict::NameOfOldFile));
+        assert_eq!(conflict("serial:/dev/null", &format!("serial:{}", path("port"))), same);
+        assert_eq!(conflict("serial:/dev/zero", &format!("serial:{}", path("port"))), None);
     }
 
     proptest! {

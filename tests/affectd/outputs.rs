@@ -125,6 +125,46 @@ fn outputs_that_cannot_be_opened_end_affectd_before_it_starts() {
 }
 
 #[test]
+fn two_outputs_that_write_the_same_file_are_a_wrong_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink("y.json", path("link.json")).unwrap();
+    let rejected = |first: &str, second: &str, text: &str| {
+        let output = run(&[first, second]).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains(text), "{log}");
+    };
+    let file = |name: &str| format!("file:{}", path(name).display());
+    rejected(&file("y.json"), &file("link.json"), "writes to the same place as file:");
+    rejected(
+        &file("z"),
+        &file("z.1"),
+        "an old file of one would get the name of the other",
+    );
+    let broker = |host: &str| format!("mqtt://{host}?device=a");
+    rejected(
+        &broker("localhost"),
+        &broker("127.0.0.1"),
+        "writes to the same place as mqtt:",
+    );
+    assert!(!path("y.json").exists());
+}
+
+#[test]
+fn a_file_to_which_standard_output_is_redirected_is_not_written_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("affect.jsonl");
+    let output = run(&["stdout", &format!("file:{}", path.display())])
+        .stdout(fs::File::create(&path).unwrap())
+        .output()
+        .unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    assert!(log.contains("writes to the same place as stdout: keep one"), "{log}");
+}
+
+#[test]
 fn a_port_in_use_by_another_program_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("ttyUSB0");

@@ -161,6 +161,23 @@ fn an_invalid_reload_is_rejected_and_the_old_configuration_stays_active() {
 }
 
 #[test]
+fn a_reload_knows_a_file_by_another_name() {
+    let mut service = Service::start("output = [\"file:{}/a\"]");
+    service.numbers("a", 2);
+    std::os::unix::fs::symlink("a", service.path("link")).unwrap();
+    service.reload("output = [\"file:{}/a\", \"file:{}/link\"]");
+    let rejected = service.wait_for("reload rejected, the old configuration stays active");
+    assert!(rejected.contains("writes to the same place as file:"), "{rejected}");
+    service.reload("output = [\"file:{}/link\"]");
+    service.wait_for("the new configuration is active");
+    let before = service.numbers("a", 0).len();
+    service.numbers("a", before + 3);
+    service.stop();
+    let all = numbers(&service.path("a"));
+    assert_eq!(all, (1..=all.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_reload_without_a_change_does_nothing() {
     let mut service = Service::start("output = [\"file:{}/a\"]");
     service.numbers("a", 2);

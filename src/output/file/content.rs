@@ -1,11 +1,14 @@
 //! What is in a file: lines of ours, the remains of a power cut, or something that belongs to somebody else.
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::output::line_encoder::Format;
+use crate::output::place::{folder_of, real_path};
 
 /// No line of ours is longer, in bytes. The search for the end of the last line goes no further back.
 const MAX_LINE_BYTES: u64 = 4096;
@@ -35,17 +38,25 @@ pub enum Content {
 impl Content {
     /// Opens or creates a regular file for appending, readable by its owner only if it is new. Changes nothing in it.
     pub fn open(path: &Path) -> Result<(File, Content), FileError> {
-        // Checked before opening, because opening a named pipe blocks until it has a reader.
-        match std::fs::metadata(path) {
-            Ok(known) if known.is_dir() => return Err(io::Error::from(ErrorKind::IsADirectory).into()),
-            Ok(known) if !known.is_file() => return Err(io::Error::from(ErrorKind::InvalidInput).into()),
-            Ok(_) | Err(_) => {}
-        }
+        refuse_irregular(path)?;
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).mode(PRIVATE).open(path)?;
         match Content::of(&mut file)? {
             Some(content) => Ok((file, content)),
             None => Err(FileError::Foreign(path.into())),
+        }
+    }
+
+    /// Whether [`Content::open`] would succeed. Creates and changes nothing.
+    pub fn check(path: &Path) -> Result<(), FileError> {
+        refuse_irregular(path)?;
+        match OpenOptions::new().read(true).append(true).open(path) {
+            Ok(mut file) => match Content::of(&mut file)? {
+                Some(_) => Ok(()),
+                None => Err(FileError::Foreign(path.into())),
+            },
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(may_create_in(folder_of(&real_path(path)))?),
+            Err(e) => Err(e.into()),
         }
     }
 
@@ -62,6 +73,26 @@ impl Content {
         }
         let empty = nonzero_length(file)? == 0;
         Ok(empty.then_some(Content::Empty))
+    }
+}
+
+/// Checked before opening, because opening a named pipe blocks until it has a reader.
+fn refuse_irregular(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(known) if known.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(known) if !known.is_file() => Err(ErrorKind::InvalidInput.into()),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether this process may create a file in `folder`. A trial would show the file to other programs.
+fn may_create_in(folder: &Path) -> io::Result<()> {
+    let folder = CString::new(folder.as_os_str().as_bytes())?;
+    let mode = libc::W_OK | libc::X_OK;
+    // SAFETY: `folder` ends with a zero byte and lives until the call returns.
+    match unsafe { libc::faccessat(libc::AT_FDCWD, folder.as_ptr(), mode, libc::AT_EACCESS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

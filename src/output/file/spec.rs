@@ -11,6 +11,7 @@ use super::content::{Content, FileError};
 use crate::output::contract::OutputError;
 use crate::output::line_encoder::Format;
 use crate::output::options::Options;
+use crate::output::place::{folder_of, real_path};
 
 /// `file:PATH?format=…&max_mb=…&keep=…&fsync=…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,20 +67,16 @@ impl FileSpec {
         &self.path
     }
 
-    /// Whether the file can be written. Leaves no new file behind, and changes no existing one.
+    /// Whether the file can be written. Creates no file, and changes no existing one.
     pub fn check(&self) -> Result<(), OutputError> {
-        let is_new = !self.path.exists();
-        let opened = Content::open(&self.path);
-        if is_new && opened.is_ok() {
-            let _ = std::fs::remove_file(&self.path);
-        }
-        opened.map(|_| ()).map_err(|e| OutputError::Failed(self.explain(&e)))
+        Content::check(&self.path).map_err(|e| OutputError::Failed(self.explain(&e)))
     }
 
     /// One line for the user about a failure of this file.
     pub(super) fn explain(&self, error: &FileError) -> String {
         let path = self.path.display();
-        let folder = self.path.parent().unwrap_or(Path::new("/")).display();
+        let real = real_path(&self.path);
+        let folder = folder_of(&real).display();
         let error = match error {
             FileError::Io(error) => error,
             FileError::Foreign(file) => {

@@ -332,6 +332,30 @@ fn check_leaves_nothing_behind() {
 }
 
 #[test]
+fn check_creates_and_deletes_no_link_and_no_target() {
+    let folder = tempdir().unwrap();
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+    link("target.log", "second.log");
+    link("second.log", "affect.log");
+    spec(&folder, "").check().unwrap();
+    assert_eq!(names(&folder), ["affect.log", "second.log"]);
+    fs::write(folder.path().join("target.log"), "").unwrap();
+    spec(&folder, "").check().unwrap();
+    assert_eq!(names(&folder), ["affect.log", "second.log", "target.log"]);
+}
+
+#[test]
+fn a_link_into_a_folder_that_is_absent_names_that_folder() {
+    let folder = tempdir().unwrap();
+    std::os::unix::fs::symlink("nowhere/x.log", folder.path().join("affect.log")).unwrap();
+    let error = spec(&folder, "").check().unwrap_err().to_string();
+    let opened = spec(&folder, "").open(&context()).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(error, opened);
+    let shown = error.replace(fs::canonicalize(folder.path()).unwrap().to_str().unwrap(), "/tmp");
+    insta::assert_snapshot!(shown, @"/tmp/affect.log: no such folder: create it with mkdir -p /tmp/nowhere");
+}
+
+#[test]
 fn invalid_options_are_rejected_with_the_valid_values() {
     let error = |options: &str| FileSpec::parse("/x", &Options::parse(options).unwrap()).unwrap_err();
     insta::assert_snapshot!(error("max_mb=0"), @"max_mb=0: must be a number of megabytes from 1 to 100000");

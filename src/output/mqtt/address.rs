@@ -1,6 +1,7 @@
 //! `mqtt://[user@]host[:port][/base][?key=value&…]`, as in `--output` and the configuration.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -128,7 +129,8 @@ impl Address {
 
     /// Whether both publish under the same topics of the same broker.
     pub fn same_topics(&self, other: &Address) -> bool {
-        (&self.host, self.port, &self.base) == (&other.host, other.port, &other.base)
+        let same_broker = (broker_name(&self.host), self.port) == (broker_name(&other.host), other.port);
+        same_broker && self.base == other.base
     }
 
     /// Parses an address. The default device name comes from `host`. The error is one line that never contains a password.
@@ -215,6 +217,16 @@ impl fmt::Display for Address {
         };
         let base = percent_encoded(self.base.as_str(), PLAIN_IN_TOPIC);
         write!(f, "{scheme}://{user}{host}:{}/{base}", self.port)
+    }
+}
+
+/// One text for all names of a host that need no look-up in the network.
+fn broker_name(host: &str) -> String {
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    match name.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(address) if address.is_loopback() => "localhost".into(),
+        Ok(address) => address.to_string(),
+        Err(_) => name,
     }
 }
 

@@ -131,6 +131,35 @@ fn errors_name_the_part_and_the_correction() {
 }
 
 #[test]
+fn all_names_of_this_machine_are_one_broker() {
+    let same = |a: &str, b: &str| parse(a).unwrap().same_topics(&parse(b).unwrap());
+    for host in [
+        "127.0.0.1",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::ffff:127.0.0.1]",
+        "LOCALHOST",
+        "localhost.",
+    ] {
+        assert!(
+            same("mqtt://localhost?device=a", &format!("mqtt://{host}:1883?device=a")),
+            "{host}"
+        );
+        assert!(
+            !same("mqtt://localhost?device=a", &format!("mqtt://{host}:1884?device=a")),
+            "{host}"
+        );
+        assert!(
+            !same("mqtt://localhost?device=a", &format!("mqtt://{host}?device=b")),
+            "{host}"
+        );
+    }
+    assert!(same("mqtt://Broker.lan", "mqtt://broker.lan"));
+    assert!(same("mqtt://[fd00::1]", "mqtt://[fd00:0::1]"));
+    assert!(!same("mqtt://localhost", "mqtt://192.168.0.1"));
+}
+
+#[test]
 fn a_password_in_the_address_is_rejected_and_never_shown() {
     for spec in [
         "mqtt://li:hunter2@b",
