@@ -85,6 +85,9 @@ pub enum Reason {
     ProgramEnded { status: String, stderr: String },
     #[error("the program wrote nothing for {:.1} s{}", .patience.as_secs_f64(), in_parentheses(.stderr))]
     ProgramSilent { patience: Duration, stderr: String },
+    /// It writes, but its frame, header or block is not whole within this time.
+    #[error("the program wrote nothing whole for {:.1} s{}", .patience.as_secs_f64(), in_parentheses(.stderr))]
+    ProgramIncomplete { patience: Duration, stderr: String },
     /// The program writes something that affectd does not read; the text says what.
     #[error("the program {0}")]
     UnknownStream(String),
@@ -248,6 +251,7 @@ impl CaptureError {
             ) => Unusable,
             (
                 Reason::ProgramSilent { .. }
+                | Reason::ProgramIncomplete { .. }
                 | Reason::NoFrames(_)
                 | Reason::OnlyDamagedFrames
                 | Reason::NoSamples(_)
@@ -266,6 +270,7 @@ impl CaptureError {
                 | Reason::ProgramNotStarted(_)
                 | Reason::ProgramEnded { .. }
                 | Reason::ProgramSilent { .. }
+                | Reason::ProgramIncomplete { .. }
                 | Reason::UnknownStream(_)
                 | Reason::ProgramTooFast
         ) && self.kind() != CaptureErrorKind::Unusable
@@ -294,6 +299,10 @@ impl CaptureError {
             (Reason::NoSupportedSampleFormat | Reason::UnsupportedLayout(_), _) => "use another microphone",
             (Reason::NoSuchChannel { .. }, _) => "set microphone.channel to mix, or to a lower number",
             (Reason::ProgramMissing(required), _) => required.install,
+            (Reason::ProgramIncomplete { .. }, Camera) => {
+                "make it write whole JPEG images, YUV4MPEG or raw luma, at least one frame a second"
+            }
+            (Reason::ProgramIncomplete { .. }, _) => "make it write WAV, or raw 16-bit mono at 16 kHz, in real time",
             (Reason::ProgramEnded { .. } | Reason::ProgramSilent { .. }, Clip) => {
                 "check the address, and that its server runs"
             }

@@ -17,6 +17,8 @@ use crate::secrets::{masked, masked_name, password_of, without_passwords};
 
 /// How many bytes of a program's standard error are kept.
 const MAX_STDERR: usize = 4096;
+/// A longer time between two looks means that affectd itself was stopped.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How soon a stop is noticed.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the last words and the exit status of a program that has closed its output are awaited.
@@ -45,11 +47,20 @@ pub struct ProgramOutput<'a> {
     stderr_reader: JoinHandle<()>,
     /// See [`CommandLine::password`].
     password: Option<String>,
-    /// Longer silence is an error.
+    /// Longer silence is an error. Between [`begin_unit`](Self::begin_unit) and the next one, so is a longer time in all.
     pub patience: Duration,
+    unit: Option<Unit>,
     stop: &'a dyn Fn() -> bool,
     /// Bytes that were read to find out what the program writes, and are read again.
     front: Vec<u8>,
+}
+
+/// A frame, header or block that is being read.
+struct Unit {
+    since: Instant,
+    /// When a read last waited for it.
+    seen: Instant,
+    has_bytes: bool,
 }
 
 /// A program and all that it starts. Killed when dropped.
@@ -199,6 +210,7 @@ impl<'a> ProgramOutput<'a> {
             stderr_reader,
             password: None,
             patience,
+            unit: None,
             stop,
             front: Vec::new(),
         })
@@ -210,6 +222,24 @@ impl<'a> ProgramOutput<'a> {
         self
     }
 
+    /// From now on, the next frame, header or block must be whole within the patience: a program that sends it byte by byte, or
+    /// without end, would keep its reader for ever.
+    pub fn begin_unit(&mut self) {
+        let now = Instant::now();
+        self.unit = Some(Unit {
+            since: now,
+            seen: now,
+            has_bytes: false,
+        });
+    }
+
+    /// Whether the patience for the unit has ended.
+    pub fn is_overdue(&self) -> bool {
+        self.unit
+            .as_ref()
+            .is_some_and(|unit| unit.since.elapsed() >= self.patience)
+    }
+
     /// Whether more data can be read at once.
     pub fn has_more(&self) -> bool {
         !self.front.is_empty() || is_readable(self.output.as_raw_fd(), Duration::ZERO).unwrap_or(true)
@@ -218,6 +248,12 @@ impl<'a> ProgramOutput<'a> {
     /// Why the output has ended or failed.
     pub fn reason(&mut self, error: &io::Error) -> Reason {
         match error.kind() {
+            io::ErrorKind::TimedOut if self.unit.as_ref().is_some_and(|unit| unit.has_bytes) => {
+                Reason::ProgramIncomplete {
+                    patience: self.patience,
+                    stderr: self.last_words(),
+                }
+            }
             io::ErrorKind::TimedOut => Reason::ProgramSilent {
                 patience: self.patience,
                 stderr: self.last_words(),
@@ -274,16 +310,27 @@ impl<'a> ProgramOutput<'a> {
     }
 
     /// Waits for data. An error of kind `TimedOut` means silence, one of kind `UnexpectedEof` also that affectd stops.
-    fn wait(&self) -> io::Result<()> {
-        let deadline = Instant::now() + self.patience;
+    fn wait(&mut self) -> io::Result<()> {
+        let began = Instant::now();
         loop {
             if (self.stop)() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            let now = Instant::now();
+            if let Some(unit) = &mut self.unit {
+                // While affectd itself was stopped, nobody waited.
+                if now - unit.seen > LONGEST_PAUSE {
+                    unit.since += now - unit.seen;
+                }
+                unit.seen = now;
+            }
+            if self.is_overdue() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             if is_readable(self.output.as_raw_fd(), STOP_CHECK_INTERVAL)? {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
+            if self.unit.is_none() && began.elapsed() >= self.patience {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
@@ -299,6 +346,9 @@ impl Read for ProgramOutput<'_> {
             return Ok(count);
         }
         self.wait()?;
+        if let Some(unit) = &mut self.unit {
+            unit.has_bytes = true;
+        }
         self.output.read(buffer)
     }
 }
@@ -411,6 +461,24 @@ mod tests {
             program.reason(&error).to_string(),
             "the program wrote nothing for 2.0 s (waiting)"
         );
+    }
+
+    #[test]
+    fn a_unit_that_does_not_become_whole_is_an_error() {
+        for endless in ["while :; do echo -n x; sleep .1; done", "exec yes"] {
+            let mut program = start(endless, Duration::from_secs(1));
+            program.begin_unit();
+            let error = io::copy(&mut program, &mut io::sink()).unwrap_err();
+            assert_eq!(
+                program.reason(&error).to_string(),
+                "the program wrote nothing whole for 1.0 s",
+                "{endless}"
+            );
+            // The next unit has its own time.
+            program.begin_unit();
+            assert!(!program.is_overdue());
+            program.read_exact(&mut [0]).unwrap();
+        }
     }
 
     #[test]

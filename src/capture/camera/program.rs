@@ -104,6 +104,7 @@ impl<'a> ProgramCamera<'a> {
         let CameraProgram { command, delay } = program;
         let error = |reason| CaptureError::camera(&command.name, reason);
         let mut output = command.start(SourceKind::Camera, START_PATIENCE, stop)?;
+        output.begin_unit();
         let mut magic = [0; MAGIC_BYTES];
         output.read_exact(&mut magic).map_err(|e| error(output.reason(&e)))?;
         let (stream, what) = FrameStream::of(magic, output, *mode).map_err(error)?;
@@ -131,6 +132,7 @@ impl<'a> ProgramCamera<'a> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
+        self.stream.output().begin_unit();
         let payload = match self.stream.next() {
             Ok(payload) => payload,
             Err(StreamError::Io(error)) => {

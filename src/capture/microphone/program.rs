@@ -3,7 +3,7 @@
 //! The program writes WAV, or raw PCM of 16 bits, mono, at 16 kHz, to its standard output. Samples have no time of their own: they count
 //! as captured when they arrive, less a delay that the user may configure.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use super::live_audio::LiveAudio;
@@ -67,15 +67,18 @@ impl<'a> ProgramMicrophone<'a> {
         let MicrophoneProgram { command, delay } = program;
         let error = |reason| CaptureError::microphone(&command.name, reason);
         let mut output = command.start(SourceKind::Microphone, START_PATIENCE, stop)?;
+        output.begin_unit();
         let mut magic = [0; MAGIC_BYTES];
         output.read_exact(&mut magic).map_err(|e| error(output.reason(&e)))?;
         let mut input = BufReader::with_capacity(MAX_READ, output.preceded_by(&magic));
         let layout = match wav::is_wav(&magic) {
-            true => {
-                wav::header(&mut input)
-                    .map_err(|e| error(Reason::UnknownStream(format!("writes WAV, but {e}"))))?
-                    .layout
-            }
+            true => match wav::header(&mut input).map(|header| header.layout) {
+                Ok(layout) => layout,
+                Err(_) if input.get_ref().is_overdue() => {
+                    return Err(error(input.get_mut().reason(&ErrorKind::TimedOut.into())));
+                }
+                Err(e) => return Err(error(Reason::UnknownStream(format!("writes WAV, but {e}")))),
+            },
             false => PcmLayout::new(SampleFormat::S16, 1, AUDIO_RATE_HZ.into())
                 .map_err(|e| error(Reason::UnsupportedLayout(e.to_string())))?,
         };
@@ -99,9 +102,10 @@ impl<'a> ProgramMicrophone<'a> {
     }
 
     pub fn next_block(&mut self) -> Result<Option<AudioBlock>, CaptureError> {
+        self.input.get_mut().begin_unit();
         loop {
             let bytes = match self.input.fill_buf() {
-                Ok([]) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok([]) => Err(ErrorKind::UnexpectedEof.into()),
                 Ok(bytes) => Ok(bytes.len().min(MAX_READ)),
                 Err(error) => Err(error),
             };
