@@ -21,7 +21,7 @@ use crate::fusion::Estimate;
 use crate::health::count;
 use crate::queue::WhenFull;
 use crate::rate_limited_log::RateLimitedLog;
-use content::{Content, End, FileError, PRIVATE, end_of_lines, is_ours};
+use content::{Content, End, FileError, PRIVATE, end_of_lines, may_delete, may_rename};
 use spec::Fsync;
 
 pub use spec::FileSpec;
@@ -92,7 +92,9 @@ impl LineFile {
         let path = std::fs::canonicalize(&self.spec.path)?;
         let end = match content {
             Content::Empty => End::AfterLine(0),
-            Content::Lines(format) if format == self.spec.format => end_of_lines(&mut file, format)?,
+            Content::Lines(format) if format == self.spec.format => {
+                end_of_lines(&mut file, format)?.ok_or_else(|| FileError::Foreign(self.spec.path.clone()))?
+            }
             Content::Lines(_) => {
                 // Even without old files, lines in another format are not deleted.
                 self.rotate(&path, self.spec.keep.0.max(1))?;
@@ -124,7 +126,7 @@ impl LineFile {
     }
 
     /// Renames every file to the next older name, and deletes those older than `keep`. Fails, with all files in place, if a file
-    /// would be deleted that is not ours.
+    /// would be renamed or deleted that is not ours.
     fn rotate(&self, path: &Path, keep: u32) -> Result<(), FileError> {
         let name_of = |age: u32| match age {
             0 => path.to_path_buf(),
@@ -136,8 +138,9 @@ impl LineFile {
         };
         // With a lower `keep` than before, there are files behind the oldest.
         let exists = |age: u32| std::fs::symlink_metadata(name_of(age)).is_ok();
-        is_ours(&name_of(keep))?;
-        for age in (keep..).take_while(|age| exists(*age) && is_ours(&name_of(*age)).is_ok()) {
+        (1..keep).try_for_each(|age| may_rename(&name_of(age)))?;
+        may_delete(&name_of(keep))?;
+        for age in (keep..).take_while(|age| exists(*age) && may_delete(&name_of(*age)).is_ok()) {
             std::fs::remove_file(name_of(age))?;
         }
         for age in (0..keep).rev() {

@@ -141,6 +141,96 @@ fn a_file_that_affectd_did_not_write_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_few_zeros_are_ours_and_more_are_refused_without_being_read() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("affect.log");
+    let zeros = |bytes: u64| File::create(&path).unwrap().set_len(bytes).unwrap();
+    // The last one has no blocks on the disk. To read it takes hours.
+    for bytes in [64 * 1024 + 1, 1_000_000, 1_000_000_000_000] {
+        zeros(bytes);
+        let error = spec(&folder, "").open(&context()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("has content that affectd did not write"), "{error}");
+        assert_eq!(spec(&folder, "").check().unwrap_err().to_string(), error);
+        assert_eq!(fs::metadata(&path).unwrap().len(), bytes);
+    }
+    zeros(64 * 1024);
+    write(&mut small(&folder, ""), 1..=2);
+    assert_eq!(seqs(&folder, "affect.log"), [1, 2]);
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(1_000_000_000_000)
+        .unwrap();
+    assert!(spec(&folder, "").open(&context()).is_err());
+    assert_eq!(fs::metadata(&path).unwrap().len(), 1_000_000_000_000);
+}
+
+#[test]
+fn rotation_deletes_no_file_whose_end_is_not_ours() {
+    for options in ["keep=1", "keep=1&format=csv"] {
+        let ours = {
+            let folder = tempdir().unwrap();
+            write(&mut small(&folder, options), 1..=2);
+            fs::read_to_string(folder.path().join("affect.log")).unwrap()
+        };
+        for (content, is_deleted) in [
+            (ours.clone(), true),
+            (ours[..ours.len() - 5].to_owned(), true),
+            (format!("{ours}\0\0"), true),
+            (format!("{ours}MY IMPORTANT NOTES\n"), false),
+            (format!("{ours}MY IMPORTANT NOTES"), false),
+            (format!("{ours}2026-12-01"), false),
+            (format!("{ours}{}\n", "x".repeat(10_000)), false),
+            ("\0".repeat(1_000_000), false),
+        ] {
+            let folder = tempdir().unwrap();
+            let old = folder.path().join("affect.log.1");
+            fs::write(&old, &content).unwrap();
+            write(&mut small(&folder, options), 1..=50);
+            let is_same = fs::read_to_string(&old).unwrap() == content;
+            assert_eq!(
+                !is_same,
+                is_deleted,
+                "{options}: …{:?}",
+                content.chars().rev().take(30).collect::<String>()
+            );
+        }
+    }
+}
+
+#[test]
+fn rotation_renames_no_foreign_file() {
+    let folder = tempdir().unwrap();
+    let foreign = folder.path().join("affect.log.1");
+    fs::write(&foreign, "mine").unwrap();
+    write(&mut small(&folder, "keep=3"), 1..=50);
+    assert_eq!(fs::read_to_string(&foreign).unwrap(), "mine");
+    assert_eq!(seqs(&folder, "affect.log"), (1..=50).collect::<Vec<_>>());
+}
+
+#[test]
+fn numbers_that_somebody_appended_to_rows_stay() {
+    for (note, stays) in [
+        ("2026-12-01", true),
+        ("42", true),
+        ("4,0.8", true),
+        ("3", false),
+        ("1,0.2,", false),
+    ] {
+        let folder = tempdir().unwrap();
+        write(&mut small(&folder, "format=csv"), 1..=2);
+        let path = folder.path().join("affect.log");
+        let before = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{before}{note}")).unwrap();
+        write(&mut small(&folder, "format=csv"), 3..=3);
+        let after = fs::read_to_string(&path).unwrap();
+        assert_eq!(after.starts_with(&format!("{before}{note}\n")), stays, "{note}");
+        assert_eq!(after.lines().last().unwrap().split(',').next(), Some("3"));
+    }
+}
+
+#[test]
 fn a_symbolic_link_to_a_foreign_file_is_refused_and_one_to_our_file_is_followed() {
     let folder = tempdir().unwrap();
     let elsewhere = tempdir().unwrap();
