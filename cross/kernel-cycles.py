@@ -4,8 +4,8 @@
     cross/kernel-cycles.py target/aarch64-unknown-linux-gnu/release/affectd
 
 For each loop it prints the instructions, the products of two bytes, and for each processor the products a cycle, as llvm-mca
-models it. Where a processor lacks the instruction, there is a dash. The model knows neither caches nor the branch predictor, and its
-model of the in-order Cortex-A53 is coarse. Needs llvm-mca 16 or newer (LLVM_MCA=PROGRAM names another than llvm-mca-19),
+models it. Where a processor lacks the instruction, there is a dash. The model knows neither caches nor the branch predictor, and
+its model of the in-order Cortex-A53 is coarse. Needs llvm-mca 16 or newer (LLVM_MCA=PROGRAM names another than llvm-mca-19),
 binutils-aarch64-linux-gnu, and a program with symbols.
 """
 
