@@ -34,6 +34,7 @@ mod stages;
 mod stall_detector;
 mod systemd;
 mod thread_group;
+mod unwritten;
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -46,7 +47,7 @@ use log::{info, warn};
 
 use crate::config::{Config, Pace, Source};
 use crate::health::{Health, SourceState};
-use crate::output::HostIdentity;
+use crate::output::{HostIdentity, OutputError};
 use crate::privacy::{ButtonLine, CaptureLight};
 use crate::status::{ModelName, PreparedPage, StatusPage};
 use health_socket::HealthSocket;
@@ -153,6 +154,7 @@ pub fn run(
             when_full: when_full(pace),
         };
         let outputs = OutputThreads::start(scope, &threads, &health, &plan, &signals.pause, host)?;
+        let unwritten = outputs.unwritten();
         let context = outputs.status_context(model.clone(), Arc::clone(&pipeline.preview));
         let live_health = context.live_health.clone();
         let _socket = health_socket.and_then(|path| HealthSocket::start(path, live_health));
@@ -186,10 +188,33 @@ pub fn run(
                 STOP_TIMEOUT.as_secs(),
                 stuck.join(", ")
             );
+            let lost = unwritten.of_running();
+            health.estimates_dropped.fetch_add(lost, Ordering::Relaxed);
+            // A service has counted its losses. The result of a replay must be whole.
+            if pace == Pace::Replay && lost > 0 {
+                threads.record_failure(OutputError::Failed(unwritten_message(&stuck, lost)).into());
+            }
             match leave(result()) {}
         }
         result()
     })
+}
+
+/// One line for the user.
+fn unwritten_message(stuck: &[String], lost: u64) -> String {
+    let outputs: Vec<&str> = stuck
+        .iter()
+        .map(String::as_str)
+        .filter(|name| name.starts_with("output-"))
+        .collect();
+    let estimates = match lost {
+        1 => "1 estimate was".to_owned(),
+        lost => format!("{lost} estimates were"),
+    };
+    format!(
+        "{}: {estimates} not written: make sure that the outputs are read, and replay the clip again",
+        outputs.join(", ")
+    )
 }
 
 /// Waits for all threads to end. Returns those that have not ended some time after a stop. Without a stop, it waits for as long

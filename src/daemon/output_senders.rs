@@ -10,6 +10,7 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 use super::handover::Handover;
 use super::output_thread::{OutputItem, ReloadRequest};
 use super::thread_group::ExitSignal;
+use super::unwritten::Unwritten;
 
 /// The queues to all running outputs, shared between threads.
 #[derive(Clone, Default)]
@@ -26,6 +27,7 @@ pub struct OutputSender {
     pub reload: ReloadRequest,
     pub exit: ExitSignal,
     pub handover: Handover,
+    pub unwritten: Unwritten,
 }
 
 impl OutputSender {
@@ -44,12 +46,13 @@ impl OutputSenders {
     pub fn send_estimate(&self, estimate: Estimate) -> Result<(), Disconnected> {
         let estimate = Arc::new(estimate);
         self.page.send(&estimate);
-        self.send(&OutputItem::Estimate(estimate))
+        self.send(|sender| OutputItem::Estimate(sender.unwritten.add(&estimate)))
     }
 
     /// Fails if all outputs have ended.
     pub fn send_health(&self, report: HealthReport) -> Result<(), Disconnected> {
-        self.send(&OutputItem::Health(Arc::new(report)))
+        let report = Arc::new(report);
+        self.send(|_| OutputItem::Health(Arc::clone(&report)))
     }
 
     /// Tells all outputs that the files which their specs name may have changed.
@@ -57,15 +60,18 @@ impl OutputSenders {
         let senders = self.lock();
         senders.iter().for_each(|sender| sender.reload.set());
         // An output that has ended has nothing to reload.
-        let _ = OutputSenders::send_to(&senders, &OutputItem::Wake);
+        let _ = OutputSenders::send_to(&senders, |_| OutputItem::Wake);
     }
 
-    fn send(&self, item: &OutputItem) -> Result<(), Disconnected> {
-        OutputSenders::send_to(&self.lock(), item)
+    fn send(&self, item_for: impl Fn(&OutputSender) -> OutputItem) -> Result<(), Disconnected> {
+        OutputSenders::send_to(&self.lock(), item_for)
     }
 
-    fn send_to(senders: &[OutputSender], item: &OutputItem) -> Result<(), Disconnected> {
-        let sent = senders.iter().filter(|sender| sender.queue.send(item.clone()).is_ok());
+    fn send_to(senders: &[OutputSender], item_for: impl Fn(&OutputSender) -> OutputItem) -> Result<(), Disconnected> {
+        // Before the first is sent, which may wait for ever: the items for the others count as unwritten, too.
+        let items: Vec<OutputItem> = senders.iter().map(item_for).collect();
+        let sending = senders.iter().zip(items);
+        let sent = sending.filter_map(|(sender, item)| sender.queue.send(item).ok());
         // The list is empty only while a reload replaces the outputs.
         match sent.count() {
             0 if !senders.is_empty() => Err(Disconnected),

@@ -7,18 +7,18 @@ use std::time::Instant;
 use crossbeam_channel::RecvTimeoutError;
 use log::{info, warn};
 
-use crate::fusion::Estimate;
 use crate::health::{HealthReport, Latency};
 use crate::output::{Output, OutputContext, OutputError, OutputSpec};
 use crate::queue::QueueReceiver;
 
 use super::handover::{Handover, QueueEnd};
 use super::thread_group::ThreadGroup;
+use super::unwritten::PendingEstimate;
 
 /// One item in the queue of an output.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum OutputItem {
-    Estimate(Arc<Estimate>),
+    Estimate(PendingEstimate),
     Health(Arc<HealthReport>),
     /// Wakes the output, which then looks at its [`ReloadRequest`].
     Wake,
@@ -125,9 +125,9 @@ fn write_all(output: &mut dyn Output, input: &OutputInput, latency: &Latency) ->
             output.reload();
         }
         match item {
-            Ok(OutputItem::Estimate(estimate)) => {
-                output.write(&estimate)?;
-                if let Some(elapsed) = estimate.latency(Instant::now()) {
+            Ok(OutputItem::Estimate(pending)) => {
+                output.write(&pending.estimate)?;
+                if let Some(elapsed) = pending.estimate.latency(Instant::now()) {
                     latency.record(elapsed);
                 }
             }

@@ -25,6 +25,7 @@ use super::health_reporter;
 use super::output_senders::{OutputSender, OutputSenders};
 use super::output_thread::{OpenOutput, OutputInput, OutputItem, ReloadRequest};
 use super::thread_group::{ExitSignal, ThreadGroup};
+use super::unwritten::UnwrittenEstimates;
 
 /// Capacity of the queue to an output.
 const OUTPUT_QUEUE: usize = 16;
@@ -53,6 +54,7 @@ pub struct OutputThreads<'scope, 'env> {
     running: Arc<AtomicUsize>,
     context: OutputContext,
     controls: Receiver<Control>,
+    unwritten: UnwrittenEstimates,
     /// Its drop ends the `health` thread.
     _health_reporter: Sender<Infallible>,
 }
@@ -93,6 +95,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             running: Arc::default(),
             context,
             controls,
+            unwritten: UnwrittenEstimates::default(),
             _health_reporter: health_reporter,
         };
         let senders = outputs
@@ -113,6 +116,11 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
 
     pub fn senders(&self) -> OutputSenders {
         self.senders.clone()
+    }
+
+    /// It keeps none of the outputs running.
+    pub fn unwritten(&self) -> UnwrittenEstimates {
+        self.unwritten.clone()
     }
 
     /// What the status page needs.
@@ -317,7 +325,9 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
         let (running, threads, latency) = (Arc::clone(&self.running), self.threads, &self.health.latency);
         let name = format!("output-{}", spec.kind());
         let of_thread = handover.clone();
+        let (unwritten, running_output) = self.unwritten.add();
         let exit = threads.start(self.scope, &name, move || {
+            let _running_output = running_output;
             match open() {
                 Some(output) => output.run(&input, latency, &running, threads, &of_thread),
                 None => {
@@ -332,6 +342,7 @@ impl<'scope, 'env> OutputThreads<'scope, 'env> {
             reload,
             exit,
             handover,
+            unwritten,
         }
     }
 }

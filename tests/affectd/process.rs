@@ -174,11 +174,10 @@ fn a_stop_leaves_stuck_outputs_behind_and_names_them() {
         process.wait_for_lines("a", 3);
         process.signal(libc::SIGTERM);
         assert_eq!(process.code(), Some(0), "{}", process.log());
-        assert!(
-            process.log().contains("left behind: output-stdout"),
-            "{}",
-            process.log()
-        );
+        let log = process.log();
+        assert!(log.contains("left behind: output-stdout"), "{log}");
+        // Those in its queue.
+        assert!(log.lines().last().unwrap().contains("dropped estimates: "), "{log}");
     }
 }
 
@@ -213,7 +212,7 @@ fn a_broker_that_is_away_at_the_stop_fails_a_replay_but_not_a_service() {
 }
 
 #[test]
-fn a_replay_into_a_stuck_output_can_be_stopped() {
+fn a_replay_into_a_stuck_output_can_be_stopped_and_fails() {
     let (_reader, pipe) = full_pipe();
     let folder = tempfile::tempdir().unwrap();
     let mut command = affectd();
@@ -228,11 +227,14 @@ fn a_replay_into_a_stuck_output_can_be_stopped() {
     let mut process = Process::start(command.arg(demo()).stdout(pipe), folder);
     process.wait_for_lines("a", 3);
     process.signal(libc::SIGTERM);
-    assert_eq!(process.code(), Some(0), "{}", process.log());
+    assert_eq!(process.code(), Some(5), "{}", process.log());
+    let log = process.log();
+    assert!(log.contains("left behind: "), "{log}");
+    assert!(log.contains("; dropped estimates: "), "{log}");
+    let error = log.lines().last().unwrap();
     assert!(
-        process.log().contains("left behind: output-stdout"),
-        "{}",
-        process.log()
+        error.contains("output-stdout") && error.contains(" not written: "),
+        "{log}"
     );
 }
 

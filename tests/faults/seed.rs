@@ -338,8 +338,6 @@ fn uncounted(name: &str, ending: Ending, lost_in_port: u64) -> u64 {
         // What is in the port's buffer.
         ("serial", Ending::During(Fault::SerialStuck)) => lost_in_port + 40,
         ("serial", _) => lost_in_port,
-        // The queue of an output that is left behind.
-        ("stdout", Ending::During(Fault::StdoutStuck)) => 20,
         _ => 0,
     }
 }

@@ -3,15 +3,18 @@
 #[path = "../../../src/daemon/output_senders.rs"]
 pub mod output_senders;
 
+#[path = "../../../src/daemon/unwritten.rs"]
+pub mod unwritten;
+
 pub mod output_thread {
     use std::sync::Arc;
 
-    use crate::fusion::Estimate;
+    use super::unwritten::PendingEstimate;
     use crate::health::HealthReport;
 
     #[derive(Debug, Clone)]
     pub enum OutputItem {
-        Estimate(Arc<Estimate>),
+        Estimate(PendingEstimate),
         Health(HealthReport),
         Wake,
     }

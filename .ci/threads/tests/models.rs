@@ -117,6 +117,7 @@ fn output(name: &'static str, dropped: &Arc<AtomicU64>) -> (OutputSender, QueueR
         reload: Default::default(),
         exit: Default::default(),
         handover: Default::default(),
+        unwritten: Default::default(),
     };
     (sender, items)
 }
@@ -124,7 +125,7 @@ fn output(name: &'static str, dropped: &Arc<AtomicU64>) -> (OutputSender, QueueR
 /// The numbers of the estimates in a queue, until its end.
 fn seqs(items: &QueueReceiver<OutputItem>) -> Vec<u64> {
     let seq = |item| match item {
-        OutputItem::Estimate(estimate) => Some(estimate.seq),
+        OutputItem::Estimate(pending) => Some(pending.estimate.seq),
         OutputItem::Health(_) | OutputItem::Wake => None,
     };
     items.iter().filter_map(seq).collect()

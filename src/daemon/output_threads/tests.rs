@@ -161,6 +161,56 @@ impl Output for Slow {
 }
 
 #[test]
+fn estimates_that_an_output_has_not_written_are_known_until_it_ends() {
+    const SENT: u64 = 100;
+    let (health, stop) = (Arc::<Health>::default(), AtomicBool::new(false));
+    let threads = ThreadGroup::new(&stop);
+    let ((go, end), (to, seen)) = (mpsc::channel(), mpsc::channel());
+    let unwritten = std::thread::scope(|scope| {
+        let slow: Vec<Box<dyn Output>> = vec![Box::new(Slow { end, seen: to })];
+        let outputs = start(scope, &threads, &health, WhenFull::DropOldest, slow);
+        let unwritten = outputs.unwritten();
+        for seq in 1..=SENT {
+            outputs.senders.send_estimate(nothing(seq)).unwrap();
+        }
+        let dropped = || health.estimates_dropped.load(Ordering::Relaxed);
+        assert!(dropped() > 0);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // The first health record may push an estimate out of the queue between the two numbers.
+        while dropped() + unwritten.of_running() != SENT {
+            assert!(Instant::now() < deadline, "{} {}", dropped(), unwritten.of_running());
+            std::thread::yield_now();
+        }
+        drop(go);
+        unwritten
+    });
+    assert_eq!(unwritten.of_running(), 0);
+    assert!(seen.try_iter().count() > 0);
+}
+
+#[test]
+fn an_estimate_that_waits_for_a_full_queue_is_unwritten() {
+    // One is written, the queue is full, and one waits.
+    const SENT: u64 = OUTPUT_QUEUE as u64 + 2;
+    let (health, stop) = (Arc::<Health>::default(), AtomicBool::new(false));
+    let threads = ThreadGroup::new(&stop);
+    let ((go, end), (to, _seen)) = (mpsc::channel(), mpsc::channel());
+    std::thread::scope(|scope| {
+        let slow: Vec<Box<dyn Output>> = vec![Box::new(Slow { end, seen: to })];
+        let outputs = start(scope, &threads, &health, WhenFull::Wait, slow);
+        let (unwritten, senders) = (outputs.unwritten(), outputs.senders());
+        scope.spawn(move || (1..=SENT).for_each(|seq| senders.send_estimate(nothing(seq)).unwrap()));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // Fewer if a health record has a place in the queue.
+        while unwritten.of_running() < SENT - 1 {
+            assert!(Instant::now() < deadline, "{}", unwritten.of_running());
+            std::thread::yield_now();
+        }
+        drop(go);
+    });
+}
+
+#[test]
 fn a_full_queue_counts_estimates_only_and_loses_no_reload() {
     const SENT: u64 = 100;
     let (health, stop) = (Arc::<Health>::default(), AtomicBool::new(false));
