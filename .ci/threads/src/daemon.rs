@@ -7,15 +7,15 @@ pub mod output_senders;
 pub mod unwritten;
 
 pub mod output_thread {
-    use std::sync::Arc;
+    use crate::sync::Arc;
 
     use super::unwritten::PendingEstimate;
     use crate::health::HealthReport;
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug)]
     pub enum OutputItem {
         Estimate(PendingEstimate),
-        Health(HealthReport),
+        Health(Arc<HealthReport>),
         Wake,
     }
 
@@ -35,4 +35,10 @@ pub mod handover {
 pub mod thread_group {
     #[derive(Debug, Default)]
     pub struct ExitSignal;
+
+    impl ExitSignal {
+        pub fn has_come(&self) -> bool {
+            false
+        }
+    }
 }

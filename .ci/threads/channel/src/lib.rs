@@ -88,6 +88,20 @@ impl<T> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    pub fn len(&self) -> usize {
+        self.0.lock().items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn capacity(&self) -> Option<usize> {
+        Some(self.0.lock().capacity)
+    }
+}
+
 impl<T> Receiver<T> {
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         let mut state = self.0.lock();
