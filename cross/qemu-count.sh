@@ -73,7 +73,8 @@ cc -O2 -fPIC -shared -DPLUGIN_API=$api -o "$scratch/insn_count.so" "$(dirname "$
 count() {
     local cpu=$1
     shift
-    "$qemu" -cpu "$cpu" -plugin "$scratch/insn_count.so,out=$scratch/count${functions:+,functions=$scratch/functions}" "$@" >&2
+    "$qemu" -cpu "$cpu" -plugin "$scratch/insn_count.so,out=$scratch/count${functions:+,functions=$scratch/functions}" "$@" >&2 ||
+        { echo "$0: the program failed: see its message above" >&2 && return 1; }
     cat "$scratch/count"
 }
 

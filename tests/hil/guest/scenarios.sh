@@ -459,6 +459,25 @@ usb_unplugged() { # the cable is pulled in the middle of a transfer, for 5 s, an
     await_line '"modalities":\["face","voice"\]' 30 && always_since "$from" '"schema":1'
 }
 
+usb_renumbered() { # its node has another number when it comes back, because another program still has the old one open
+    use_webcam
+    start_affectd
+    await_state camera running 30 && await_line '"face":{' 30 || return 1
+    node() { grep "camera running" $work/log | grep -o '/dev/video[0-9]*' | tail -n 1; }
+    before=$(node)
+    exec 8<"$before"
+    unplug_webcam
+    await_state camera absent 5 || return 1
+    sleep 1
+    mark
+    plug_webcam
+    recovers camera && await_line '"face":{' 30 || return 1
+    exec 8<&-
+    after=$(node)
+    echo "    $before, then $after"
+    [ -n "$after" ] && [ "$before" != "$after" ]
+}
+
 usb_torn_images() { # every third image ends in the middle, and every fifth is empty: the others are used
     use_webcam torn=3 empty=5
     start_affectd
