@@ -209,4 +209,5 @@ done
 (cd "$root" && find usr etc -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 
 mkdir -p "$output"
-SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz --build "$root" "$output/affectd_$version-1_$arch.deb"
+# Level 8 takes 32 MiB to unpack, as much as the package holds, and saves 3 % against the default.
+SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz -z8 --build "$root" "$output/affectd_$version-1_$arch.deb"
